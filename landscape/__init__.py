@@ -1,0 +1,48 @@
+"""Loss landscapes: surfaces, curvature and sharpness of one frozen loss."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from landscape.curvature.eigenpairs import Eigenpairs as Eigenpairs
+    from landscape.curvature.eigenpairs import top_eigenpairs as top_eigenpairs
+    from landscape.curvature.trace import Trace as Trace
+    from landscape.curvature.trace import trace as trace
+    from landscape.directions import Direction as Direction
+    from landscape.directions import random_direction as random_direction
+    from landscape.errors import InputError as InputError
+    from landscape.flatness.measures import Sharpness as Sharpness
+    from landscape.flatness.measures import sharpness as sharpness
+    from landscape.objective import Objective as Objective
+    from landscape.params import ParamSpace as ParamSpace
+    from landscape.results import load as load
+    from landscape.surface import Slice as Slice
+    from landscape.surface import line as line
+    from landscape.surface import plane as plane
+
+_PUBLIC = {
+    "Direction": "landscape.directions",
+    "Eigenpairs": "landscape.curvature.eigenpairs",
+    "InputError": "landscape.errors",
+    "Objective": "landscape.objective",
+    "ParamSpace": "landscape.params",
+    "Sharpness": "landscape.flatness.measures",
+    "Slice": "landscape.surface",
+    "Trace": "landscape.curvature.trace",
+    "line": "landscape.surface",
+    "load": "landscape.results",
+    "plane": "landscape.surface",
+    "random_direction": "landscape.directions",
+    "sharpness": "landscape.flatness.measures",
+    "top_eigenpairs": "landscape.curvature.eigenpairs",
+    "trace": "landscape.curvature.trace",
+}
+__all__ = list(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name where it is first used: `landscape --help` must not wait for torch."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'landscape' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_PUBLIC[name]), name)

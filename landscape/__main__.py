@@ -1,0 +1,5 @@
+"""`python -m landscape` is `landscape`."""
+
+from landscape.cli.app import main
+
+main()

@@ -1,0 +1,1 @@
+"""The command `landscape`: parse, call, print. No mathematics here."""

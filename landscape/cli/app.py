@@ -1,0 +1,44 @@
+"""The command and its subcommands, one file each."""
+
+import os
+import sys
+import warnings
+from typing import Any
+
+import typer
+
+from landscape.cli import compare, demo, evaluate, hessian, report, sharpness, surface, train
+from landscape.errors import InputError
+
+app = typer.Typer(
+    name="landscape",
+    help="Train sequential recommenders, and measure the loss landscape of their minima (or of any model's).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for module in (demo, train, evaluate, surface, hessian, sharpness, compare, report):
+    app.command(name=module.__name__.rpartition(".")[2])(module.command)
+
+
+def main() -> None:
+    """Run the command line; bad input is one line on standard error and exit code 2."""
+    # Threads that spin while they wait make two runs on one machine a hundred times slower, not twice.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    warnings.showwarning = _one_line
+    try:
+        app()
+    except InputError as error:
+        print(f"landscape: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("landscape: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output has gone: `landscape … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _one_line(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"landscape: warning: {message}", file=sys.stderr)

@@ -1,0 +1,132 @@
+"""`landscape compare`: every measurement of several checkpoints, and one page."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from landscape.cli import options
+from landscape.cli.options import Checkpoints, Data, Device, Exclude, Include, Json, Seed, Task, Users
+from landscape.cli.output import Table, show
+from landscape.tasks import TaskOptions
+
+
+def command(
+    ckpt: Checkpoints,
+    out: Annotated[Path, typer.Option(help="Folder for the results and report.html.")] = Path("compare"),
+    radius: Annotated[float, typer.Option(help="Of the surfaces, in units of their directions.")] = 1.0,
+    grid: Annotated[
+        int, typer.Option(min=2, help="Points an axis of the planes; lines take twice as many.")
+    ] = 25,
+    top: Annotated[int, typer.Option(min=1, help="How many top eigenvalues.")] = 5,
+    rho: Annotated[float, typer.Option(help="Radius ρ of the sharpness measures.")] = 0.1,
+    users: Users = 2048,
+    data: Data = None,
+    include: Include = None,
+    exclude: Exclude = None,
+    task: Task = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Compare checkpoints: training curves, ranking, surfaces, eigenvalues, sharpness, in one report.html.
+
+    Example:
+
+      landscape compare --ckpt runs/sasrec/best.pt --ckpt runs/samrec/best.pt --out compare
+    """
+    settings = options.task_options(users, seed, device, data, include, exclude)
+    names = options.names_of(ckpt)
+    title = " and ".join(names) if len(names) < 3 else f"{len(names)} checkpoints"
+    summary = compare(dict(zip(names, ckpt, strict=True)), out, settings, title, radius, grid, top, rho, task)
+    show_comparison(summary, json)
+
+
+def compare(
+    checkpoints: dict[str, Path],
+    out: Path,
+    settings: TaskOptions,
+    title: str,
+    radius: float,
+    grid: int,
+    top: int,
+    rho: float,
+    task: str | None = None,
+    ideal_hr10: float | None = None,
+) -> dict[str, Any]:
+    """Measure each checkpoint, save the results and the page in `out`; return what `--json` prints."""
+    from landscape import line, plane, sharpness, top_eigenpairs, trace
+    from landscape.files import read_checkpoint, replacing
+    from landscape.plots.report import INDEX, Compared, Comparison, render, result_path
+    from landscape.tasks import objective_of
+    from samrec.checkpoint import TASK
+
+    seed = settings.seed
+    compared, entries = [], []
+    for name, path in checkpoints.items():
+        objective = objective_of(path, settings, task)
+        results = {
+            "plane": plane(objective, radius=radius, grid=grid, seed=seed),
+            "line": line(objective, radius=radius, grid=2 * grid - 1, seed=seed),
+            "hessian": (hessian := top_eigenpairs(objective, top, seed=seed)),
+            "trace": (estimate := trace(objective, seed=seed)),
+            "sharpness": (rises := sharpness(objective, rho=rho, seed=seed)),
+        }
+        for part, result in results.items():
+            result.save(result_path(out, name, part))
+        ranks = task is None and read_checkpoint(path).get("task") == TASK
+        compared.append(Compared(name=name, path=str(path), **(_trained(path, settings) if ranks else {})))
+        entries.append(
+            {
+                "name": name,
+                "path": str(path),
+                "loss": rises.loss,
+                "weight_norm": rises.weight_norm,
+                "eigenvalues": hessian.eigenvalues.tolist(),
+                "smallest": hessian.smallest,
+                "converged": hessian.converged,
+                "trace": estimate.value,
+                "trace_se": estimate.standard_error,
+                "measures": rises.measures,
+                "test": compared[-1].test,
+            }
+        )
+    index = Comparison(title=title, checkpoints=compared, ideal_hr10=ideal_hr10)
+    with replacing(out / INDEX) as temporary:
+        temporary.write_text(index.model_dump_json(indent=1), "utf-8")
+    return {"report": str(render(out)), "checkpoints": entries}
+
+
+def show_comparison(summary: dict[str, Any], as_json: bool) -> None:
+    """Print what `compare` returned."""
+    show(
+        as_json,
+        summary,
+        Table(
+            f"Report: {summary['report']}",
+            ["", "test NDCG@10", "L(θ)", "‖θ‖", "λmax", "trace", "sam", "asam"],
+            [
+                [
+                    e["name"],
+                    f"{e['test']['ndcg@10']:.4f}" if e["test"] else "–",
+                    f"{e['loss']:.4f}",
+                    f"{e['weight_norm']:.2f}",
+                    f"{e['eigenvalues'][0]:.4f}",
+                    f"{e['trace']:.1f} ± {e['trace_se']:.1f}",
+                    *(f"{e['measures'][m]['value']:.4g}" for m in ("sam", "asam")),
+                ]
+                for e in summary["checkpoints"]
+            ],
+        ),
+    )
+
+
+def _trained(path: Path, settings: TaskOptions) -> dict[str, Any]:
+    """What the trainer knows of its checkpoint: ranking, and the run's log where it lies beside it."""
+    from samrec.task import ranking
+    from samrec.training import read_log
+
+    users, valid = ranking(path, "valid", settings.data, settings.device)
+    _, test = ranking(path, "test", settings.data, settings.device)
+    log = path.parent / "metrics.jsonl"
+    return {"users": users, "valid": valid, "test": test, "log": read_log(log) if log.exists() else []}

@@ -1,0 +1,64 @@
+"""Options that several commands share, declared once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from landscape.devices import DeviceName
+from landscape.errors import InputError
+from landscape.tasks import TaskOptions
+
+Checkpoints = Annotated[
+    list[Path], typer.Option("--ckpt", help="Checkpoint; several may be given, to compare.")
+]
+Checkpoint = Annotated[Path, typer.Option("--ckpt", help="Checkpoint.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")]
+Device = Annotated[DeviceName, typer.Option(help="Where to compute.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")]
+Data = Annotated[
+    Path | None, typer.Option(help="The data file, if it is no longer where the checkpoint says.")
+]
+Users = Annotated[
+    int, typer.Option(min=1, help="How many users the frozen loss holds (at most all of them).")
+]
+Task = Annotated[
+    str | None,
+    typer.Option(
+        help="package.module:function that makes an Objective of a checkpoint, for models of your own."
+    ),
+]
+Include = Annotated[
+    list[str] | None, typer.Option(help="Only parameters whose name matches take part (may be repeated).")
+]
+Exclude = Annotated[
+    list[str] | None, typer.Option(help="Parameters whose name matches are held still (may be repeated).")
+]
+
+
+def task_options(
+    users: int,
+    seed: int,
+    device: str,
+    data: Path | None,
+    include: list[str] | None,
+    exclude: list[str] | None,
+) -> TaskOptions:
+    """Gather the options of a measurement."""
+    return TaskOptions(users, seed, device, data, tuple(include or ("*",)), tuple(exclude or ()))
+
+
+def names_of(checkpoints: list[Path]) -> list[str]:
+    """Name each checkpoint: by its file, or by its folder where the file is a run's best.pt or last.pt.
+
+    Raises:
+        InputError: the same checkpoint is given twice.
+    """
+    if len({c.resolve() for c in checkpoints}) < len(checkpoints):
+        raise InputError("the same checkpoint is given twice; each --ckpt must be another file")
+    names = [c.resolve().parent.name if c.stem in ("best", "last") else c.stem for c in checkpoints]
+    if len(set(names)) < len(names):
+        names = ["-".join(c.resolve().with_suffix("").parts[-3:]).strip("/") for c in checkpoints]
+    if len(set(names)) < len(names):
+        names = [f"{name}-{number}" for number, name in enumerate(names, start=1)]
+    return names

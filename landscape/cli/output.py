@@ -1,0 +1,48 @@
+"""What commands print: one JSON object, or a table."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def show(as_json: bool, values: Mapping[str, Any], *tables: "Table") -> None:
+    """Print `values` as JSON, or the tables."""
+    if as_json:
+        print(json.dumps(_plain(values), ensure_ascii=False))
+        return
+    from rich.console import Console
+
+    console = Console()
+    for table in tables:
+        console.print(table.rich())
+
+
+class Table:
+    """A titled table of text."""
+
+    def __init__(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        self.title, self.columns, self.rows = title, columns, rows
+
+    def rich(self) -> Any:
+        from rich import box
+        from rich.markup import escape
+        from rich.table import Table as RichTable
+
+        table = RichTable(title=escape(self.title), title_justify="left", box=box.SIMPLE_HEAD)
+        for index, column in enumerate(self.columns):
+            table.add_column(escape(column), justify="right" if index else "left", overflow="fold")
+        for row in self.rows:
+            table.add_row(*map(escape, row))
+        return table
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN: what is not finite becomes null."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

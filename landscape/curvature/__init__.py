@@ -1,0 +1,1 @@
+"""Second derivatives: solvers that know a matrix-vector product, not a model."""

@@ -1,0 +1,87 @@
+"""Files that are either whole or not there, and never run."""
+
+import hashlib
+import os
+import pickle
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from landscape.errors import InputError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`, and rename it to `path` once the block has succeeded.
+
+    A reader therefore never sees half a file, and an exception (or a kill) leaves the old one as it was.
+
+    Raises:
+        InputError: the folder cannot be made or written to.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+        os.close(handle)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # mkstemp makes files that only their owner can read
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def existing(path: Path, what: str) -> Path:
+    """Return `path` if it is a readable, non-empty file; `what` names it in the error.
+
+    Raises:
+        InputError: there is no such file, it is a folder, or it holds nothing.
+    """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, not a {what}")
+    try:
+        with path.open("rb") as file:
+            if not file.read(1):
+                raise InputError(f"{path} is empty; expected a {what}")
+    except OSError as error:
+        raise InputError(f"cannot read {what} {path}: {error.strerror}") from error
+    return path
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a dictionary of tensors and plain values that `torch.save` wrote, onto the CPU.
+
+    Nothing in the file is run: what is more than tensors and plain values is refused.
+
+    Raises:
+        InputError: the file is missing, empty, damaged, or no such dictionary.
+    """
+    import torch
+
+    existing(path, "checkpoint")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise InputError(
+            f"{path} holds more than tensors and plain values; a pickle that could run code is never loaded"
+        ) from None
+    except Exception as error:  # whatever damaged bytes provoke in the reader, the file cannot be used
+        raise InputError(f"{path} is not a readable checkpoint ({type(error).__name__})") from error
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise InputError(f"{path} is not a checkpoint: expected a dictionary, found {type(content).__name__}")
+    return content

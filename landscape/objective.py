@@ -1,0 +1,177 @@
+"""The ground that every measurement stands on: one frozen loss L(θ)."""
+
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from landscape.errors import InputError
+from landscape.params import ParamSpace
+
+Loss = Callable[[Any, Any], tuple[Tensor, float]]
+
+
+class Objective:
+    """L(θ) = Σ_b sum_b(θ) / Σ_b weight_b over frozen batches b, with its gradient and Hessian products.
+
+    The model is copied, put into eval mode and never written to: weights travel beside it, through
+    `torch.func.functional_call`. Sums over batches are in float64. All derivatives are true ones: an
+    embedding's `padding_idx`, which hides a gradient that the loss does have, is lifted in the copy,
+    and attention runs in the one backend (MATH) that can be differentiated twice.
+
+        def loss(model, batch):
+            logits = model(batch["x"])
+            return F.cross_entropy(logits, batch["y"], reduction="sum"), batch["y"].numel()
+
+        objective = Objective(model, batches, loss)
+
+    Args:
+        model: any module; what is measured is its current weights.
+        batches: any objects, on the model's device. They are kept, in this order, as they are.
+        loss: maps (model, batch) to (sum of the loss, weight of the batch).
+        include, exclude: name patterns of the parameters that take part, see `ParamSpace`.
+        provenance: what the results should say of where this came from.
+
+    Raises:
+        InputError: no batches, a weight that is not positive, a loss that is not a finite scalar or
+            that differs between two evaluations (the message says on which batch), or an embedding
+            with `max_norm`, which rewrites its weights whenever it is read.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batches: Iterable[Any],
+        loss: Loss,
+        *,
+        include: Sequence[str] = ("*",),
+        exclude: Sequence[str] = (),
+        provenance: Mapping[str, str] | None = None,
+    ) -> None:
+        self._bound = _Bound(_frozen_copy(model), loss)
+        self.batches = list(batches)
+        self.params = ParamSpace(self._bound.model, include, exclude)
+        self.provenance = dict(provenance or {})
+        if not self.batches:
+            raise InputError("an objective needs at least one batch")
+        self.weight = 0.0
+        self._check_batches()
+
+    @property
+    def theta(self) -> Tensor:
+        """The point that is measured, shape (params.numel,)."""
+        return self.params.theta
+
+    def value(self, theta: Tensor | None = None) -> float:
+        """Return L at `theta` (shape (numel,)), or at the model's weights."""
+        with torch.no_grad(), _twice_differentiable():
+            weights = self._weights(self.theta if theta is None else theta)
+            return sum(float(self._sum(weights, batch)[0]) for batch in self.batches) / self.weight
+
+    def values(self, thetas: Iterable[Tensor]) -> NDArray[np.float64]:
+        """Return L at each point, in order. Takes any iterable, so the points need not all exist at once."""
+        return np.array([self.value(theta) for theta in thetas])
+
+    def value_and_grad(self, theta: Tensor | None = None) -> tuple[float, Tensor]:
+        """Return L and ∇L, shape (numel,), at `theta` or at the model's weights."""
+        value = 0.0
+        total = torch.zeros_like(self.theta, dtype=torch.float64)
+        with torch.enable_grad(), _twice_differentiable():
+            weights, leaves = self._leaves(theta)
+            for batch in self.batches:
+                summed, _ = self._sum(weights, batch)
+                value += float(summed.detach())
+                total += self._flat_grad(summed, leaves)
+        return value / self.weight, (total / self.weight).to(self.theta.dtype)
+
+    def grad(self, theta: Tensor | None = None) -> Tensor:
+        """Return ∇L, shape (numel,), at `theta` or at the model's weights."""
+        return self.value_and_grad(theta)[1]
+
+    def hvp(self, vector: Tensor, theta: Tensor | None = None) -> Tensor:
+        """Return ∇²L · vector, shape (numel,), at `theta` or at the model's weights.
+
+        Reverse over reverse (Pearlmutter 1994): the gradient of ∇L · vector. About four evaluations.
+        """
+        total = torch.zeros_like(self.theta, dtype=torch.float64)
+        with torch.enable_grad(), _twice_differentiable():
+            weights, leaves = self._leaves(theta)
+            parts = self.params.split(vector.to(self.theta)).values()
+            for batch in self.batches:
+                summed, _ = self._sum(weights, batch)
+                grads = torch.autograd.grad(summed, leaves, create_graph=True, materialize_grads=True)
+                along = [(g, v) for g, v in zip(grads, parts, strict=True) if g.requires_grad]
+                if along:  # else the loss is linear in θ
+                    total += self._flat_grad(sum(torch.sum(g * v) for g, v in along), leaves)
+        return (total / self.weight).to(self.theta.dtype)
+
+    def _leaves(self, theta: Tensor | None) -> tuple[dict[str, Tensor], list[Tensor]]:
+        at = self.params.split(self.theta if theta is None else theta.to(self.theta))
+        leaves = {name: tensor.detach().requires_grad_() for name, tensor in at.items()}
+        return {f"model.{name}": tensor for name, tensor in leaves.items()}, list(leaves.values())
+
+    def _flat_grad(self, scalar: Any, leaves: list[Tensor]) -> Tensor:
+        grads = torch.autograd.grad(scalar, leaves, materialize_grads=True)
+        return torch.cat([g.reshape(-1) for g in grads])
+
+    def _weights(self, theta: Tensor) -> dict[str, Tensor]:
+        return {f"model.{name}": t for name, t in self.params.split(theta.to(self.theta)).items()}
+
+    def _sum(self, weights: dict[str, Tensor], batch: Any) -> tuple[Tensor, float]:
+        result: tuple[Tensor, float] = functional_call(self._bound, weights, (batch,))
+        return result
+
+    def _check_batches(self) -> None:
+        """Evaluate each batch twice: a loss that moves by itself would turn every measurement into noise."""
+        weights = self._weights(self.theta)
+        with torch.no_grad(), _twice_differentiable():
+            for index, batch in enumerate(self.batches):
+                (first, weight), (second, _) = self._sum(weights, batch), self._sum(weights, batch)
+                if not isinstance(first, Tensor) or first.numel() != 1:
+                    raise InputError("the loss must return (sum, weight), the sum a scalar tensor")
+                if not torch.isfinite(first):
+                    raise InputError(
+                        f"the loss is {first.item():g} on batch {index}; nothing can be measured there"
+                    )
+                if first.item() != second.item():
+                    raise InputError(
+                        f"the loss differs between two evaluations of batch {index} "
+                        f"({first.item()!r}, then {second.item()!r}); it must not draw random numbers"
+                    )
+                if not float(weight) > 0:
+                    raise InputError(f"the weight of batch {index} is {weight}; it must be positive")
+                self.weight += float(weight)
+
+
+class _Bound(nn.Module):
+    """The loss as a module around the model, so that swapped weights reach any method the loss calls."""
+
+    def __init__(self, model: nn.Module, loss: Loss) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = loss
+
+    def forward(self, batch: Any) -> tuple[Tensor, float]:
+        return self.loss(self.model, batch)
+
+
+def _frozen_copy(model: nn.Module) -> nn.Module:
+    frozen = copy.deepcopy(model).eval().requires_grad_(False)
+    for module in frozen.modules():
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+            if module.max_norm is not None:
+                raise InputError("an embedding has max_norm, which rewrites its weights when it is read")
+            module.padding_idx = None
+    return frozen
+
+
+def _twice_differentiable() -> AbstractContextManager[None]:
+    context: AbstractContextManager[None] = sdpa_kernel(SDPBackend.MATH)
+    return context

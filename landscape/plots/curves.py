@@ -1,0 +1,66 @@
+"""Training curves and eigenvalues."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from landscape.curvature.eigenpairs import Eigenpairs
+from landscape.plots.style import COLORS, COLUMN, PAGE, paper
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def training_figure(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> "Figure":
+    """Draw training loss and validation NDCG@10 by epoch, from the lines of each run's metrics.jsonl."""
+    from matplotlib.figure import Figure
+
+    with paper():
+        figure = Figure(figsize=(PAGE, 2.2))
+        left, right = figure.subplots(1, 2)
+        for (name, lines), color in zip(logs.items(), COLORS * len(logs), strict=False):
+            trained = [line for line in lines if "loss" in line]
+            validated = [line for line in lines if "valid" in line]
+            left.plot(
+                [line["epoch"] for line in trained],
+                [line["loss"] for line in trained],
+                color=color,
+                label=name,
+            )
+            right.plot(
+                [line["epoch"] for line in validated],
+                [line["valid"]["ndcg@10"] for line in validated],
+                color=color,
+                label=name,
+            )
+        left.set(xlabel="epoch", ylabel="training loss (dropout on)")
+        right.set(xlabel="epoch", ylabel="validation NDCG@10")
+        left.legend()
+        return figure
+
+
+def eigenvalue_figure(spectra: Mapping[str, Eigenpairs]) -> "Figure":
+    """Draw the top eigenvalues by rank, and the smallest; open marks have not converged."""
+    from matplotlib.figure import Figure
+
+    with paper():
+        figure = Figure(figsize=(COLUMN, 2.3))
+        axes = figure.add_subplot()
+        axes.axhline(0, color="0.7", lw=0.6)
+        for (name, found), color in zip(spectra.items(), COLORS * len(spectra), strict=False):
+            count = len(found.eigenvalues)
+            axes.plot(range(1, count + 1), found.eigenvalues, "-", color=color, lw=0.8, label=name)
+            for rank, (value, converged) in enumerate(
+                zip(found.eigenvalues, found.converged, strict=True), start=1
+            ):
+                axes.plot(rank, value, "o", ms=4, color=color, mfc=color if converged else "white")
+            if found.smallest is not None:
+                axes.plot(count + 1, found.smallest, "v", ms=4, color=color)
+        positions = list(range(1, count + 2))
+        axes.set_xticks(positions, [f"λ{_subscript(i)}" for i in positions[:-1]] + ["λmin"])
+        axes.set(ylabel="Hessian eigenvalue")
+        axes.legend()
+        return figure
+
+
+def _subscript(number: int) -> str:
+    return "".join(chr(0x2080 + int(digit)) for digit in str(number))

@@ -1,0 +1,53 @@
+"""One look for all figures: paper widths, embedded fonts, colours that the colour-blind can tell apart."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from landscape.files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLUMN, PAGE = 3.33, 7.0  # inches, ACM's column and page
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe & Ito
+LOSS_MAP = "cividis"
+MISSING = "#d9d9d9"
+
+_SETTINGS: Any = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "lines.linewidth": 1.2,
+    "figure.dpi": 200,
+    "figure.constrained_layout.use": True,
+    "pdf.fonttype": 42,
+    "svg.fonttype": "none",
+}
+
+
+@contextmanager
+def paper() -> Iterator[None]:
+    """Draw in the house style while the block runs."""
+    import matplotlib as mpl
+
+    with mpl.rc_context():
+        mpl.rcParams.update(_SETTINGS)
+        yield
+
+
+def save_figure(figure: "Figure", path: Path) -> Path:
+    """Write a figure; the ending of `path` says as what (png, pdf, svg)."""
+    # No date: the same figure is the same file.
+    dated = {"pdf": "CreationDate", "svg": "Date"}.get(path.suffix[1:])
+    with paper(), replacing(path) as temporary:
+        figure.savefig(temporary, dpi=200, metadata={dated: None} if dated else None)
+    return path

@@ -1,0 +1,117 @@
+"""What a measurement returns: arrays, settings, provenance; one file each, which reloads."""
+
+import json
+import platform
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar, get_type_hints
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from landscape.errors import InputError
+from landscape.files import existing, replacing
+
+R = TypeVar("R", bound="Result")
+Array = NDArray[np.float64]
+_HEADER = "header"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Result:
+    """A measurement, with what is needed to know it again.
+
+    A subclass adds fields of three types: an array, a tuple of arrays, or anything JSON holds.
+
+    Attributes:
+        settings: how it was measured, seeds among them.
+        provenance: what was measured (checkpoint, data), with which versions, on which device.
+        seconds: wall time of the measurement alone.
+    """
+
+    settings: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    seconds: float
+
+    kinds: ClassVar[dict[str, type["Result"]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        Result.kinds[cls.__name__] = cls
+
+    def save(self, path: str | Path) -> Path:
+        """Write one `.npz` with a JSON header; return its path."""
+        arrays: dict[str, NDArray[Any]] = {}
+        values: dict[str, Any] = {}
+        for name, kind in _kinds_of_fields(type(self)).items():
+            value = getattr(self, name)
+            if kind == "array":
+                arrays[name] = value
+            elif kind == "arrays":
+                arrays |= {f"{name}.{i}": array for i, array in enumerate(value)}
+            else:
+                values[name] = value
+        header = json.dumps({"kind": type(self).__name__, "values": values}, allow_nan=True)
+        path = Path(path)
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, **{_HEADER: np.array(header)}, **arrays)  # type: ignore[arg-type]
+        return path
+
+
+def load(path: str | Path) -> Result:
+    """Read a result that `Result.save` wrote. Nothing in the file is run.
+
+    Raises:
+        InputError: the file is missing, empty, damaged, or no result.
+    """
+    path = existing(Path(path), "result file")
+    try:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            header = json.loads(str(file[_HEADER]))
+            kind = Result.kinds[header["kind"]]
+            return kind(**_read_fields(kind, header["values"], file))
+    except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is not a readable result file ({type(error).__name__})") from error
+
+
+def load_as(kind: type[R], path: str | Path) -> R:
+    """Read a result that must be of one kind.
+
+    Raises:
+        InputError: as `load`, or the file holds another kind.
+    """
+    result = load(path)
+    if not isinstance(result, kind):
+        raise InputError(f"{path} holds a {type(result).__name__}, expected a {kind.__name__}")
+    return result
+
+
+def surroundings(device: torch.device) -> dict[str, str]:
+    """Return the versions and the device that every result names."""
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+    }
+
+
+def _kinds_of_fields(kind: type[Result]) -> dict[str, str]:
+    hints = get_type_hints(kind)
+    names = {Array: "array", tuple[Array, ...]: "arrays"}
+    return {field.name: names.get(hints[field.name], "value") for field in fields(kind)}
+
+
+def _read_fields(kind: type[Result], values: Mapping[str, Any], file: Any) -> dict[str, Any]:
+    read: dict[str, Any] = {}
+    for name, of in _kinds_of_fields(kind).items():
+        if of == "array":
+            read[name] = file[name]
+        elif of == "arrays":
+            count = sum(key.startswith(f"{name}.") for key in file.files)
+            read[name] = tuple(file[f"{name}.{i}"] for i in range(count))
+        else:
+            read[name] = values[name]
+    return read

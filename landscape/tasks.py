@@ -1,0 +1,75 @@
+"""From a checkpoint to an objective, by the task that the checkpoint names or the user does."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from landscape.errors import InputError
+from landscape.files import read_checkpoint
+
+if TYPE_CHECKING:
+    from landscape.objective import Objective
+
+GROUP = "landscape.tasks"
+
+
+@dataclass(frozen=True)
+class TaskOptions:
+    """What a task needs to know beside the checkpoint.
+
+    Attributes:
+        users: how many users (or examples) the frozen objective holds; None for all.
+        seed: which of them, and which negatives. The same for all checkpoints that are compared.
+        device: `auto`, `cpu` or `cuda`.
+        data: the data file, where it is no longer where the checkpoint says.
+        include, exclude: name patterns of the parameters that take part.
+    """
+
+    users: int | None = 2048
+    seed: int = 0
+    device: str = "auto"
+    data: Path | None = None
+    include: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+
+
+Task = Callable[[Path, TaskOptions], "Objective"]
+
+
+def objective_of(checkpoint: Path, options: TaskOptions, task: str | None = None) -> "Objective":
+    """Build the objective of a checkpoint.
+
+    Args:
+        task: `package.module:function`, from the user. Without it, the checkpoint's own key `task` names
+            an installed entry point of the group `landscape.tasks`; it is never taken as something to
+            import, since a file must not choose what code runs.
+
+    Raises:
+        InputError: the checkpoint cannot be read, or there is no such task.
+    """
+    return (_imported(task) if task else _registered(checkpoint))(checkpoint, options)
+
+
+def _registered(checkpoint: Path) -> Task:
+    name = read_checkpoint(checkpoint).get("task")
+    known = {point.name: point for point in entry_points(group=GROUP)}
+    if name not in known:
+        named = "no task" if name is None else f"the task {str(name)[:40]!r}"
+        raise InputError(
+            f"{checkpoint} names {named}; installed are {', '.join(sorted(known)) or 'none'}, "
+            "or say --task package.module:function"
+        )
+    found: Task = known[name].load()
+    return found
+
+
+def _imported(task: str) -> Task:
+    module, _, name = task.partition(":")
+    try:
+        found: Task = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"no task {task!r} ({error}); expected package.module:function") from None
+    return found

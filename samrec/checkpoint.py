@@ -1,0 +1,118 @@
+"""What is saved of a run, and how it is checked when it comes back."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from landscape.errors import InputError
+from landscape.files import read_checkpoint, replacing
+from samrec.config import Config, configure
+from samrec.data.interactions import Interactions
+from samrec.model import SASRec
+
+FORMAT = "samrec checkpoint 1"
+TASK = "samrec"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model at the end of an epoch.
+
+    Attributes:
+        config: the settings of its run.
+        digest, num_items: what identifies its data (`Interactions.digest`), and the item table's rows.
+        epoch: epochs trained.
+        valid: validation metrics at `epoch`, where it was evaluated.
+        weights: the model's state dict.
+        optimizer: the optimizer's state dict; empty in `best.pt`, which nothing continues from.
+        best: epoch and NDCG@10 of the best validation so far.
+    """
+
+    config: Config
+    digest: str
+    num_items: int
+    epoch: int
+    valid: dict[str, float]
+    weights: dict[str, torch.Tensor]
+    optimizer: dict[str, Any]
+    best: tuple[int, float]
+
+    def model(self) -> SASRec:
+        """Build the model, on the CPU.
+
+        Raises:
+            InputError: the weights are not of the model that the settings describe, or not finite.
+        """
+        model = new_model(self.config, self.num_items)
+        try:
+            model.load_state_dict(self.weights)
+        except RuntimeError as error:
+            raise InputError(
+                f"the checkpoint's weights do not fit its settings: {error}".split("\n")[0]
+            ) from None
+        if not all(p.isfinite().all() for p in model.parameters()):
+            raise InputError("the checkpoint's weights are not finite; its training diverged")
+        return model
+
+    def check_data(self, data: Interactions) -> None:
+        """Make sure that `data` is what the model was trained on.
+
+        Raises:
+            InputError: it is other data, in which the same row would mean another item.
+        """
+        if data.digest != self.digest:
+            raise InputError(
+                f"{data.source} is not the data of the checkpoint (trained on {self.config.data}, "
+                f"SHA-256 {self.digest[:12]}…); name the right file with --data"
+            )
+
+
+def new_model(config: Config, num_items: int) -> SASRec:
+    """Build an untrained model as the settings say."""
+    return SASRec(num_items, config.dim, config.max_length, config.layers, config.heads, config.dropout)
+
+
+def save(checkpoint: Checkpoint, path: Path) -> None:
+    """Write a checkpoint; `path` holds the old one or the new one at any moment."""
+    content = {
+        "format": FORMAT,
+        "task": TASK,
+        "config": checkpoint.config.model_dump(),
+        "digest": checkpoint.digest,
+        "num_items": checkpoint.num_items,
+        "epoch": checkpoint.epoch,
+        "valid": checkpoint.valid,
+        "weights": {name: tensor.detach().cpu() for name, tensor in checkpoint.weights.items()},
+        "optimizer": checkpoint.optimizer,
+        "best": list(checkpoint.best),
+    }
+    with replacing(path) as temporary:
+        torch.save(content, temporary)
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint that `save` wrote.
+
+    Raises:
+        InputError: the file is missing, damaged, of another format, or its settings are not valid.
+    """
+    content = read_checkpoint(path)
+    if content.get("format") != FORMAT:
+        raise InputError(
+            f"{path} is no samrec checkpoint (format {content.get('format')!r}, expected {FORMAT!r})"
+        )
+    try:
+        return Checkpoint(
+            config=configure(content["config"]),
+            digest=str(content["digest"]),
+            num_items=int(content["num_items"]),
+            epoch=int(content["epoch"]),
+            valid=dict(content["valid"]),
+            weights=dict(content["weights"]),
+            optimizer=dict(content["optimizer"]),
+            best=(int(content["best"][0]), float(content["best"][1])),
+        )
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise InputError(f"{path} is a damaged checkpoint: {error}") from error

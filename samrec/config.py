@@ -1,0 +1,91 @@
+"""A run's settings: one frozen, validated object, kept whole in its checkpoints."""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from landscape.errors import InputError
+from landscape.files import existing, replacing
+
+Method = Literal["sasrec", "samrec"]
+
+
+class Config(BaseModel):
+    """What is trained, on what, and how. Units: epochs count passes over all users."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: str = Field(description="file of sequence lines or pairs")
+    format: Literal["auto", "sequences", "pairs"] = "auto"
+    method: Method = "sasrec"
+    rho: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="SAMRec's radius; 0.1 if not given"
+    )
+
+    dim: int = Field(64, ge=1)
+    max_length: int = Field(50, ge=1)
+    layers: int = Field(2, ge=1)
+    heads: int = Field(2, ge=1)
+    dropout: float = Field(0.5, ge=0, lt=1)
+
+    epochs: int = Field(200, ge=1)
+    batch_size: int = Field(256, ge=1, description="users a batch")
+    lr: float = Field(1e-3, gt=0, allow_inf_nan=False)
+    weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False)
+    eval_every: int = Field(5, ge=1, description="epochs between validations")
+    patience: int = Field(50, ge=1, description="stop after so many epochs without a better NDCG@10")
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Config":
+        if self.dim % self.heads:
+            raise ValueError(f"dim {self.dim} is not a multiple of heads {self.heads}")
+        if self.patience < self.eval_every:
+            raise ValueError(f"patience {self.patience} is shorter than eval_every {self.eval_every}")
+        if self.method == "sasrec" and self.rho:
+            raise ValueError("rho is SAMRec's; use method samrec")
+        return self
+
+    @property
+    def radius(self) -> float:
+        """The radius of SAM's ball: 0 for SASRec, whose step is the plain optimizer's."""
+        if self.method == "sasrec":
+            return 0.0
+        return 0.1 if self.rho is None else self.rho
+
+
+def configure(values: dict[str, Any]) -> Config:
+    """Validate settings.
+
+    Raises:
+        InputError: one line naming the first setting that is wrong, and why.
+    """
+    try:
+        return Config(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        what = first["msg"].removeprefix("Value error, ")
+        raise InputError(f"setting {where}: {what}" if where else what) from None
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Read settings from a TOML file.
+
+    Raises:
+        InputError: no such file, or not TOML.
+    """
+    try:
+        return tomllib.loads(existing(path, "TOML file").read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not TOML: {error}") from None
+
+
+def write_config(config: Config, path: Path) -> None:
+    """Write settings as TOML that `read_settings` reads back. Flat scalars: JSON's are TOML's."""
+    settings = config.model_dump(exclude_none=True)
+    with replacing(path) as temporary:
+        temporary.write_text("".join(f"{k} = {json.dumps(v)}\n" for k, v in settings.items()), "utf-8")

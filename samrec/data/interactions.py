@@ -1,0 +1,61 @@
+"""Who did what, in order: the one form in which data moves through the package."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Interactions:
+    """The histories of all users, concatenated.
+
+    Attributes:
+        items: item rows 0..n-1, user after user, each user's in time order. Shape (interactions,).
+        offsets: user u's history is `items[offsets[u]:offsets[u + 1]]`. Shape (users + 1,).
+        item_ids: the file's id of each item row. There is no row for padding, and none for an id
+            that never occurs, so nothing is learned (or perturbed) for an item that does not exist.
+        source: where they came from, to be shown.
+    """
+
+    items: Ints
+    offsets: Ints
+    item_ids: Ints
+    source: str
+
+    @classmethod
+    def from_histories(cls, histories: Sequence[Sequence[int]], source: str) -> "Interactions":
+        """Number the items that occur, in order of their id, and lay the histories end to end."""
+        lengths = np.fromiter((len(h) for h in histories), np.int64, len(histories))
+        flat = np.fromiter((item for history in histories for item in history), np.int64, int(lengths.sum()))
+        item_ids, items = np.unique(flat, return_inverse=True)
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        return cls(items.astype(np.int64), offsets, item_ids, source)
+
+    @property
+    def num_users(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def num_items(self) -> int:
+        return len(self.item_ids)
+
+    @property
+    def lengths(self) -> Ints:
+        """Interactions of each user. Shape (users,)."""
+        return np.diff(self.offsets)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the content, so that a checkpoint can tell its own data from other data."""
+        digest = hashlib.sha256()
+        parts: tuple[NDArray[Any], ...] = (self.items, self.offsets, self.item_ids)
+        for array in parts:
+            digest.update(np.ascontiguousarray(array, np.dtype("<i8")).tobytes())
+        return digest.hexdigest()

@@ -1,0 +1,70 @@
+"""Leave-one-out: the last item of a history for the test, the one before for validation."""
+
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from landscape.errors import InputError
+from samrec.data.interactions import Interactions, Ints
+
+Part = Literal["valid", "test"]
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Interactions, and where in each history training ends.
+
+    Attributes:
+        interactions: the histories.
+        train_lengths: how many first interactions of each user are for training: all but the last
+            two, or everything where a user has fewer than three. Shape (users,).
+        evaluated: the users with at least three interactions. Shape (evaluated users,).
+    """
+
+    interactions: Interactions
+    train_lengths: Ints
+    evaluated: Ints
+
+    @property
+    def num_items(self) -> int:
+        return self.interactions.num_items
+
+    @cached_property
+    def trained(self) -> Ints:
+        """The users with something to predict in training: two interactions or more. Shape (users,)."""
+        return np.flatnonzero(self.train_lengths >= 2)
+
+    def history(self, part: Part) -> tuple[Ints, Ints, Ints]:
+        """Return (start, length, target row) of every evaluated user's history before `part`'s item.
+
+        `start` and `length` index `interactions.items`; the test's history holds the validation item.
+        """
+        start = self.interactions.offsets[self.evaluated]
+        length = self.interactions.lengths[self.evaluated] - (2 if part == "valid" else 1)
+        return start, length, self.interactions.items[start + length]
+
+
+def leave_one_out(interactions: Interactions) -> Split:
+    """Split as nearly every paper since SASRec does.
+
+    Users with fewer than three interactions are trained on, not evaluated, and counted in a warning.
+
+    Raises:
+        InputError: no user has three interactions, so there is nothing to evaluate.
+    """
+    lengths = interactions.lengths
+    long_enough = lengths >= 3
+    if not long_enough.any():
+        raise InputError(
+            f"{interactions.source}: no user has three items; "
+            "leave-one-out needs one for training, one for validation, one for the test"
+        )
+    if short := int((~long_enough).sum()):
+        warnings.warn(
+            f"{short} of {len(lengths)} users have fewer than three items: trained on, not evaluated",
+            stacklevel=2,
+        )
+    return Split(interactions, np.where(long_enough, lengths - 2, lengths), np.flatnonzero(long_enough))

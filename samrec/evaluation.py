@@ -1,0 +1,74 @@
+"""Full ranking: every item is a candidate, none is sampled."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from landscape.errors import InputError
+from samrec.data.interactions import Ints
+from samrec.data.packing import evaluation_histories, pack
+from samrec.data.split import Part, Split
+from samrec.model import SASRec
+
+CUTOFFS = (5, 10, 20)
+
+
+@torch.no_grad()
+def ranks(model: SASRec, split: Split, part: Part, batch_size: int = 512) -> Ints:
+    """Return the rank (0 is best) of each evaluated user's held-out item among all items.
+
+    Items of the user's history are no candidates, the held-out item always is. An item that scores the
+    same as the held-out one counts as ranked before it, so a model that cannot tell items apart scores
+    nothing, rather than everything. Shape (evaluated users,).
+
+    Raises:
+        InputError: the model's output is not finite (a NaN would compare as the best rank of all).
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        device = model.item.weight.device
+        items = torch.from_numpy(split.interactions.items).to(device)
+        width = model.position.num_embeddings
+        table = model.item.weight
+        largest = table.norm(dim=1).max()
+        start, length, target = split.history(part)
+        seen_start, seen_length = evaluation_histories(split, part, width)
+        found: list[Tensor] = []
+        for first in range(0, len(target), batch_size):
+            users = slice(first, first + batch_size)
+            histories, _ = pack(items, seen_start[users], seen_length[users], width)
+            expected = model(histories).flatten(0, 1)[histories.last]
+            if not torch.isfinite(expected.norm(dim=1).max() * largest):
+                raise InputError("the model's scores are not finite; its weights diverged in training")
+            scores = expected @ table.T
+            targets = torch.from_numpy(target[users]).to(device)
+            of_target = scores.gather(1, targets[:, None])
+            row = np.repeat(np.arange(len(target[users])), length[users])
+            begin = np.repeat(np.cumsum(length[users]) - length[users], length[users])
+            history = np.repeat(start[users], length[users]) + np.arange(len(row)) - begin
+            scores[torch.from_numpy(row).to(device), items[torch.from_numpy(history).to(device)]] = -torch.inf
+            scores.scatter_(1, targets[:, None], -torch.inf)  # not a competitor of itself
+            found.append((scores >= of_target).sum(1))
+        return torch.cat(found).cpu().numpy()
+    finally:
+        model.train(was_training)
+
+
+def metrics(ranks: Ints) -> dict[str, float]:
+    """Average HR, NDCG and MRR at 5, 10, 20 and MRR over all ranks; one relevant item, so IDCG is 1."""
+    result: dict[str, float] = {}
+    for name, gain in (
+        ("hr", np.ones(len(ranks))),
+        ("ndcg", 1 / np.log2(ranks + 2.0)),
+        ("mrr", 1 / (ranks + 1.0)),
+    ):
+        for k in CUTOFFS:
+            result[f"{name}@{k}"] = float(np.mean(gain * (ranks < k)))
+    result["mrr"] = float(np.mean(1 / (ranks + 1.0)))
+    return result
+
+
+def evaluate(model: SASRec, split: Split, part: Part) -> dict[str, float]:
+    """Rank `part`'s held-out items and average: `metrics(ranks(model, split, part))`."""
+    return metrics(ranks(model, split, part))

@@ -1,0 +1,109 @@
+"""Small worlds in which the answers are known."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from landscape import Objective
+from samrec.data.interactions import Interactions
+from samrec.data.packing import TrainingBatches
+from samrec.data.split import Split, leave_one_out
+from samrec.data.synthetic import markov, write_sequences
+from samrec.losses import bce
+from samrec.model import SASRec
+
+
+class Quadratic(nn.Module):
+    """L(θ) = θᵀAθ/2 + bᵀθ, whose every property has a closed form."""
+
+    def __init__(self, matrix: Tensor, at: Tensor, slope: Tensor | None = None) -> None:
+        super().__init__()
+        self.theta = nn.Parameter(at)
+        self.register_buffer("matrix", matrix)
+        self.register_buffer("slope", torch.zeros_like(at) if slope is None else slope)
+
+    def forward(self) -> Tensor:
+        theta = self.theta
+        return theta.flatten() @ self.matrix @ theta.flatten() / 2 + (self.slope * theta).sum()
+
+
+QuadraticObjective = Callable[..., Objective]
+
+
+@pytest.fixture
+def quadratic() -> QuadraticObjective:
+    """Return an objective that is a quadratic, from its matrix, the point θ and the slope b."""
+
+    def build(matrix: Tensor, at: Tensor, slope: Tensor | None = None) -> Objective:
+        return Objective(Quadratic(matrix, at, slope), [None], lambda model, _: (model(), 1))
+
+    return build
+
+
+@pytest.fixture
+def symmetric() -> Tensor:
+    """An indefinite symmetric matrix of order 12, in float64."""
+    root = torch.from_numpy(np.random.default_rng(0).standard_normal((12, 12)))
+    return root + root.T
+
+
+@pytest.fixture(scope="session")
+def interactions() -> Interactions:
+    return markov(users=60, items=30, mean_length=8, seed=0).interactions
+
+
+@pytest.fixture(scope="session")
+def split(interactions: Interactions) -> Split:
+    return leave_one_out(interactions)
+
+
+@pytest.fixture(scope="session")
+def data_file(interactions: Interactions, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "synthetic.txt"
+    write_sequences(interactions, path)
+    return path
+
+
+def small_sasrec(split: Split, seed: int = 0) -> SASRec:
+    """A trained-looking SASRec in float64: weights far enough from 0 that every term of a Hessian counts."""
+    torch.manual_seed(seed)
+    model = SASRec(split.num_items, dim=4, max_length=6, layers=1, heads=2, dropout=0.5).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return model
+
+
+@pytest.fixture(scope="session")
+def sasrec_objective(split: Split) -> Objective:
+    """The BCE of a small SASRec in float64 on three batches of different sizes."""
+    batches = TrainingBatches(split, 6, torch.device("cpu")).of_users(split.trained[:40], 17, (0,))
+    return Objective(small_sasrec(split), batches, bce)
+
+
+@pytest.fixture(scope="session")
+def dense_hessian(sasrec_objective: Objective) -> Tensor:
+    """The Hessian of `sasrec_objective` by `torch.func`, from the mean loss as one function of one vector."""
+    objective = sasrec_objective
+
+    def mean_loss(theta: Tensor) -> Tensor:
+        weights = {f"model.{name}": t for name, t in objective.params.split(theta).items()}
+        bound = objective._bound
+        sums = [torch.func.functional_call(bound, weights, (batch,))[0] for batch in objective.batches]
+        return torch.stack(sums).sum() / objective.weight
+
+    return torch.func.jacrev(torch.func.grad(mean_loss), chunk_size=32)(objective.theta).detach()
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data; skips, saying so, where LANDSCAPE_DATA names none."""
+    folder = os.environ.get("LANDSCAPE_DATA")
+    if not folder:
+        pytest.skip("LANDSCAPE_DATA names no folder of real data")
+    return Path(folder).resolve()

@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+import torch
+
+from landscape import InputError
+from samrec.data.interactions import Interactions
+from samrec.data.packing import pack
+from samrec.data.split import leave_one_out
+from samrec.evaluation import evaluate, metrics, ranks
+from samrec.model import SASRec
+from tests.conftest import small_sasrec
+
+
+@pytest.mark.parametrize("part", ["valid", "test"])
+def test_ranks_are_those_of_a_loop_over_users(split, part):
+    model = small_sasrec(split).eval()
+    data = split.interactions
+    expected = []
+    for sequence in np.split(data.items, data.offsets[1:-1]):
+        *history, target = sequence.tolist() if part == "test" else sequence.tolist()[:-1]
+        seen = torch.tensor(history[-6:])  # the model's max_length
+        alone, _ = pack(seen, np.array([0]), np.array([len(seen)]), 6)
+        scores = (model(alone).flatten(0, 1)[alone.last] @ model.item.weight.T)[0].tolist()
+        candidates = set(range(data.num_items)) - set(history) - {target}
+        expected.append(sum(scores[item] >= scores[target] for item in candidates))
+    assert ranks(model, split, part, batch_size=7).tolist() == expected
+
+
+def fixed_scores(num_items, scores, histories):
+    """A model whose expectation is always (1, 0, …), so that an item's first coordinate is its score."""
+    split = leave_one_out(Interactions.from_histories(histories, "here"))
+    model = SASRec(num_items, dim=2, max_length=5, layers=1, heads=1)
+    with torch.no_grad():
+        model.norm.weight.zero_()
+        model.norm.bias.copy_(torch.tensor([1.0, 0.0]))
+        model.item.weight[:, 0] = torch.tensor(scores)
+    return model, split
+
+
+def test_the_history_is_no_candidate_even_below_zero():
+    # ids 1..4; history 1, 2 (test); scores of history higher than the target's, all negative
+    model, split = fixed_scores(4, [-1.0, -1.0, -3.0, -4.0], [[1, 2, 3], [1, 2, 4]])
+    assert ranks(model, split, "test").tolist() == [0, 1]
+
+
+def test_a_repeated_target_is_still_a_candidate():
+    model, split = fixed_scores(3, [5.0, 1.0, 2.0], [[1, 2, 1], [1, 2, 3]])
+    assert ranks(model, split, "test").tolist() == [0, 0]
+
+
+def test_ties_count_against_the_target():
+    model, split = fixed_scores(5, [0.0] * 5, [[1, 2, 3], [3, 4, 5]])
+    assert ranks(model, split, "test").tolist() == [2, 2]
+
+
+def test_scores_that_are_not_finite_are_an_error():
+    model, split = fixed_scores(4, [0.0, 1.0, 2.0, float("nan")], [[1, 2, 3], [2, 3, 4]])
+    with pytest.raises(InputError, match="not finite"):
+        ranks(model, split, "test")
+
+
+def test_metrics_by_hand():
+    found = metrics(np.array([0, 4, 9, 10, 100]))
+    assert found["hr@5"] == pytest.approx(2 / 5)
+    assert found["hr@10"] == pytest.approx(3 / 5)
+    assert found["ndcg@10"] == pytest.approx((1 + 1 / np.log2(6) + 1 / np.log2(11)) / 5)
+    assert found["mrr@5"] == pytest.approx((1 + 1 / 5) / 5)
+    assert found["mrr"] == pytest.approx((1 + 1 / 5 + 1 / 10 + 1 / 11 + 1 / 101) / 5)
+
+
+def test_evaluation_leaves_the_mode_as_it_was(split):
+    model = small_sasrec(split)
+    assert model.training
+    first = evaluate(model, split, "valid")
+    assert model.training
+    assert evaluate(model, split, "valid") == first  # dropout was off

@@ -1,0 +1,170 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import landscape as ll
+from landscape import InputError, Objective
+
+
+def squared(model, batch):
+    x, y = batch
+    return ((model(x) - y) ** 2).sum(), y.numel()
+
+
+def regression(sizes, dtype=torch.float64):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)).to(dtype)
+    batches = [(torch.randn(n, 3, dtype=dtype), torch.randn(n, 1, dtype=dtype)) for n in sizes]
+    return model, batches
+
+
+def test_batches_of_different_sizes_average_exactly():
+    model, batches = regression([1, 2, 30])
+    x, y = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    objective = Objective(model, batches, squared)
+    assert objective.value() == pytest.approx(F.mse_loss(model(x), y).item(), rel=1e-14)
+
+
+def test_gradient_is_that_of_the_mean():
+    model, batches = regression([1, 2, 30])
+    x, y = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    F.mse_loss(model(x), y).backward()
+    expected = torch.cat([p.grad.flatten() for p in model.parameters()])
+    torch.testing.assert_close(Objective(model, batches, squared).grad(), expected, rtol=1e-12, atol=1e-14)
+
+
+def test_hessian_products_agree_with_a_dense_hessian_of_a_transformer(sasrec_objective, dense_hessian):
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        v = torch.randn(sasrec_objective.params.numel, generator=generator, dtype=torch.float64)
+        torch.testing.assert_close(sasrec_objective.hvp(v), dense_hessian @ v, rtol=1e-10, atol=1e-10)
+
+
+def test_values_at_many_points_equal_those_one_by_one(sasrec_objective):
+    thetas = [sasrec_objective.theta * s for s in (0.9, 1.0)]
+    assert sasrec_objective.values(thetas).tolist() == [sasrec_objective.value(t) for t in thetas]
+
+
+def test_a_loss_that_is_linear_has_no_curvature(quadratic):
+    objective = quadratic(torch.zeros(3, 3).double(), torch.ones(3).double(), torch.arange(3).double())
+    assert not objective.hvp(torch.ones(3).double()).any()
+
+
+class HalfUsed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.used = nn.Parameter(torch.ones(2).double())
+        self.unused = nn.Parameter(torch.ones(2).double())
+
+
+def test_unused_parameters_have_zero_derivatives():
+    objective = Objective(HalfUsed(), [None], lambda model, _: ((model.used**3).sum(), 1))
+    assert objective.grad().tolist() == [3, 3, 0, 0]
+    assert objective.hvp(torch.ones(4).double()).tolist() == [6, 6, 0, 0]
+
+
+def test_padding_idx_does_not_hide_a_gradient():
+    model = nn.Embedding(3, 1, padding_idx=0).double()
+    with torch.no_grad():
+        model.weight.fill_(2.0)
+    objective = Objective(model, [torch.tensor([0, 1])], lambda m, batch: ((m(batch) ** 2).sum(), 1))
+    step = 1e-6 * torch.tensor([1.0, 0, 0]).double()
+    difference = (objective.value(objective.theta + step) - objective.value(objective.theta - step)) / 2e-6
+    assert objective.grad()[0].item() == pytest.approx(difference, rel=1e-8)
+    assert model.padding_idx == 0  # the caller's model is as it was
+
+
+def test_dropout_is_off_and_the_model_as_it_was():
+    model = nn.Sequential(nn.Linear(3, 50), nn.Dropout(0.5), nn.Linear(50, 1)).double()
+    _, batches = regression([4])
+    objective = Objective(model, batches, squared)
+    assert objective.value() == objective.value()
+    assert model.training
+
+
+def test_a_loss_that_draws_random_numbers_is_refused_by_its_batch():
+    model, batches = regression([2, 2])
+
+    def noisy(model, batch):
+        total, weight = squared(model, batch)
+        return (total + torch.rand(()) if batch is batches[1] else total), weight
+
+    with pytest.raises(InputError, match="two evaluations of batch 1"):
+        Objective(model, batches, noisy)
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (lambda m, b: (m(b[0]).sum() * math.nan, 1), "nan on batch 0"),
+        (lambda m, b: (m(b[0]).sum(), 0), "weight of batch 0"),
+        (lambda m, b: (m(b[0]), 1), "scalar"),
+    ],
+)
+def test_losses_that_cannot_be_measured_are_refused(loss, message):
+    model, batches = regression([3])
+    with pytest.raises(InputError, match=message):
+        Objective(model, batches, loss)
+
+
+def test_no_batches_are_refused():
+    with pytest.raises(InputError, match="at least one batch"):
+        Objective(nn.Linear(1, 1), [], squared)
+
+
+def test_an_embedding_that_rewrites_itself_is_refused():
+    with pytest.raises(InputError, match="max_norm"):
+        Objective(nn.Embedding(2, 2, max_norm=1.0), [torch.tensor([0])], lambda m, b: (m(b).sum(), 1))
+
+
+def test_fused_attention_can_be_differentiated_twice():
+    torch.manual_seed(0)
+    model = nn.MultiheadAttention(4, 2, batch_first=True)
+    x = torch.randn(1, 3, 4)
+    objective = Objective(model, [x], lambda m, b: ((m(b, b, b, need_weights=False)[0] ** 2).sum(), 1))
+    assert objective.hvp(torch.ones(objective.params.numel)).isfinite().all()
+
+
+MEASUREMENTS = {
+    "line": lambda o: ll.line(o, grid=3),
+    "plane": lambda o: ll.plane(o, grid=3),
+    "lanczos": lambda o: ll.top_eigenpairs(o, 2),
+    "power": lambda o: ll.top_eigenpairs(o, 1, method="power", tol=0.1),
+    "trace": lambda o: ll.trace(o, probes=2),
+    "sharpness": lambda o: ll.sharpness(o, steps=2, samples=2),
+}
+
+
+@pytest.mark.parametrize("measure", MEASUREMENTS.values(), ids=MEASUREMENTS)
+def test_weights_are_bit_identical_after_every_measurement(measure):
+    model, batches = regression([5, 3])
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    objective = Objective(model, batches, squared)
+    theta = objective.theta.clone()
+    measure(objective)
+    assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
+    assert torch.equal(objective.theta, theta)
+    assert objective.value() == Objective(model, batches, squared).value()
+
+
+@pytest.mark.parametrize("measure", MEASUREMENTS.values(), ids=MEASUREMENTS)
+def test_weights_are_bit_identical_after_an_exception(measure):
+    model, batches = regression([5, 3])
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    calls = 0
+
+    def failing(model, batch):
+        nonlocal calls
+        calls += 1
+        if calls > 7:
+            raise RuntimeError("the machine is on fire")
+        return squared(model, batch)
+
+    objective = Objective(model, batches, failing)
+    with pytest.raises(RuntimeError, match="on fire"):
+        measure(objective)
+    assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
+    assert all(torch.equal(t, before[n]) for n, t in objective._bound.model.state_dict().items())
