@@ -4,6 +4,7 @@ import hashlib
 import os
 import pickle
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,7 +76,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
     existing(path, "checkpoint")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # torch says more of a bad file than one line
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise InputError(
             f"{path} holds more than tensors and plain values; a pickle that could run code is never loaded"

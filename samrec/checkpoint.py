@@ -45,9 +45,10 @@ class Checkpoint:
         Raises:
             InputError: the weights are not of the model that the settings describe, or not finite.
         """
-        model = new_model(self.config, self.num_items)
+        with torch.device("meta"):  # shapes alone: nothing is drawn or allocated for weights to come
+            model = new_model(self.config, self.num_items)
         try:
-            model.load_state_dict(self.weights)
+            model.load_state_dict({name: t.clone() for name, t in self.weights.items()}, assign=True)
         except RuntimeError as error:
             raise InputError(
                 f"the checkpoint's weights do not fit its settings: {error}".split("\n")[0]

@@ -31,7 +31,7 @@ class Config(BaseModel):
     heads: int = Field(2, ge=1)
     dropout: float = Field(0.5, ge=0, lt=1)
 
-    epochs: int = Field(200, ge=1)
+    epochs: int = Field(400, ge=1, description="at most")
     batch_size: int = Field(256, ge=1, description="users a batch")
     lr: float = Field(1e-3, gt=0, allow_inf_nan=False)
     weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False)

@@ -1,4 +1,5 @@
 import warnings
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -146,9 +147,7 @@ def test_an_epoch_visits_every_user_once_and_predicts_the_next_item(split):
     batches = TrainingBatches(split, 50, CPU)
     seen = 0
     data = split.interactions
-    follows = {
-        (a, b) for h in np.split(data.items, data.offsets[1:-1]) for a, b in zip(h[:-3], h[1:-2], strict=True)
-    }
+    follows = {pair for h in np.split(data.items, data.offsets[1:-1]) for pair in pairwise(h[:-2].tolist())}
     for batch in batches.epoch(16, (0, 1)):
         inputs = batch.inputs.items.flatten()[batch.inputs.flat].tolist()
         assert set(zip(inputs, batch.targets.tolist(), strict=True)) <= follows

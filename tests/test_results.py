@@ -1,5 +1,7 @@
 import json
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -28,6 +30,13 @@ def test_what_is_saved_is_loaded(results, name, tmp_path):
     assert type(after) is type(before)
     for key, value in vars(before).items():
         np.testing.assert_equal(getattr(after, key), value)
+
+
+def test_a_fresh_process_loads_what_is_saved(results, tmp_path):
+    path = results["trace"].save(tmp_path / "a.npz")
+    code = f"import landscape; print(type(landscape.load({str(path)!r})).__name__)"
+    ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert ran.stdout == "Trace\n"
 
 
 def test_a_loss_that_is_not_finite_survives(results, tmp_path):
@@ -88,9 +97,14 @@ def test_another_kind_is_refused(results, tmp_path):
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(RuntimeError), replacing(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
+
+    def failing():
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        failing()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 

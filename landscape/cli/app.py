@@ -32,9 +32,6 @@ def main() -> None:
     except InputError as error:
         print(f"landscape: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("landscape: interrupted", file=sys.stderr)
-        sys.exit(130)
     except BrokenPipeError:  # the reader of our output has gone: `landscape … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

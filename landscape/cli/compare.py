@@ -37,7 +37,7 @@ def command(
     """
     settings = options.task_options(users, seed, device, data, include, exclude)
     names = options.names_of(ckpt)
-    title = " and ".join(names) if len(names) < 3 else f"{len(names)} checkpoints"
+    title = "Loss landscapes of " + (" and ".join(names) if len(names) < 3 else f"{len(names)} checkpoints")
     summary = compare(dict(zip(names, ckpt, strict=True)), out, settings, title, radius, grid, top, rho, task)
     show_comparison(summary, json)
 
@@ -65,15 +65,14 @@ def compare(
     compared, entries = [], []
     for name, path in checkpoints.items():
         objective = objective_of(path, settings, task)
-        results = {
-            "plane": plane(objective, radius=radius, grid=grid, seed=seed),
-            "line": line(objective, radius=radius, grid=2 * grid - 1, seed=seed),
-            "hessian": (hessian := top_eigenpairs(objective, top, seed=seed)),
-            "trace": (estimate := trace(objective, seed=seed)),
-            "sharpness": (rises := sharpness(objective, rho=rho, seed=seed)),
-        }
-        for part, result in results.items():
-            result.save(result_path(out, name, part))
+        plane(objective, radius=radius, grid=grid, seed=seed).save(result_path(out, name, "plane"))
+        line(objective, radius=radius, grid=2 * grid - 1, seed=seed).save(result_path(out, name, "line"))
+        hessian = top_eigenpairs(objective, top, seed=seed)
+        hessian.save(result_path(out, name, "hessian"))
+        estimate = trace(objective, seed=seed)
+        estimate.save(result_path(out, name, "trace"))
+        rises = sharpness(objective, rho=rho, seed=seed)
+        rises.save(result_path(out, name, "sharpness"))
         ranks = task is None and read_checkpoint(path).get("task") == TASK
         compared.append(Compared(name=name, path=str(path), **(_trained(path, settings) if ranks else {})))
         entries.append(

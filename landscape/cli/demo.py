@@ -6,13 +6,14 @@ from typing import Annotated
 import typer
 
 from landscape.cli.compare import compare, show_comparison
-from landscape.cli.options import Device, Json, Seed
+from landscape.cli.options import Device, Json, Seed, Users
 from landscape.tasks import TaskOptions
 
 
 def command(
     out: Annotated[Path, typer.Option(help="Folder for the data, the runs and report.html.")] = Path("demo"),
     epochs: Annotated[int, typer.Option(min=1, help="Of each of the two trainings.")] = 60,
+    users: Users = 512,
     seed: Seed = 0,
     device: Device = "auto",
     json: Json = False,
@@ -51,7 +52,7 @@ def command(
     summary = compare(
         checkpoints,
         out,
-        TaskOptions(seed=seed, device=device),
+        TaskOptions(users, seed, device),
         title="SASRec and SAMRec on synthetic data",
         radius=1.0,
         grid=21,

@@ -30,7 +30,7 @@ def command(
     layers: Annotated[int | None, typer.Option(help="Transformer layers (2).")] = None,
     heads: Annotated[int | None, typer.Option(help="Attention heads a layer (2).")] = None,
     dropout: Annotated[float | None, typer.Option(help="Dropout (0.5).")] = None,
-    epochs: Annotated[int | None, typer.Option(help="At most so many epochs (200).")] = None,
+    epochs: Annotated[int | None, typer.Option(help="At most so many epochs (400).")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Users a batch (256).")] = None,
     lr: Annotated[float | None, typer.Option(help="Adam's learning rate (1e-3).")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="Adam's weight decay (0).")] = None,

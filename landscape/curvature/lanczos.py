@@ -12,11 +12,11 @@ from landscape.curvature.solver import (
     Found,
     Matvec,
     dot,
+    oriented,
     project_out,
     random_unit,
     residual,
     scales,
-    signed,
 )
 from landscape.results import Array
 
@@ -67,7 +67,7 @@ def lanczos(
         spent = operator.products + wanted >= max_products
         chosen = _wanted(len(values), k, wanted)
         estimates = beta * np.abs(coefficients[-1, chosen]) / _scales(values[chosen], norm, k, like)
-        arrived = len(values) >= wanted and (estimates <= trust * tol).all()
+        arrived = len(values) >= wanted and bool((estimates <= trust * tol).all())
         if beta == 0 or len(blocks) > 1:
             arrived &= beta == 0 and _nothing_new(alphas, betas, blocks[-1], k, norm)
         if complete or spent or arrived:
@@ -130,8 +130,7 @@ def _measured(
     operator: Counted, basis: Tensor, values: Array, coefficients: Array, k: int, norm: float
 ) -> Found:
     """Form the Ritz vectors and measure their residuals, one product each."""
-    vectors = signed(torch.from_numpy(coefficients.T.copy()).to(basis) @ basis)
-    vectors = vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+    vectors = oriented(torch.from_numpy(coefficients.T.copy()).to(basis) @ basis)
     absolute = [residual(operator(v), v, value) for v, value in zip(vectors, values.tolist(), strict=True)]
     relative = np.array(absolute) / _scales(values, norm, k, basis)
     return Found(values, vectors, relative, min(k, len(values)), operator.products)

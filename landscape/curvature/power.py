@@ -11,11 +11,11 @@ from landscape.curvature.solver import (
     Found,
     Matvec,
     dot,
+    oriented,
     project_out,
     random_unit,
     residual,
     scales,
-    signed,
     unit,
 )
 
@@ -62,7 +62,7 @@ def power_iteration(
     values, rotation = np.linalg.eigh((projected + projected.T) / 2)
     order = np.argsort(-np.abs(values), kind="stable")
     values = values[order]
-    vectors = signed(torch.from_numpy(rotation[:, order].T.copy()).to(like) @ found)
+    vectors = oriented(torch.from_numpy(rotation[:, order].T.copy()).to(like) @ found)
     absolute = [residual(operator(v), v, value) for v, value in zip(vectors, values.tolist(), strict=True)]
     relative = np.array(absolute) / scales(values, float(np.abs(values).max()), like.dtype)
     return Found(values, vectors, relative, k, operator.products)

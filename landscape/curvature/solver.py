@@ -87,9 +87,6 @@ def scales(values: Array, norm: float, dtype: torch.dtype) -> Array:
     return np.where(magnitude > 50 * torch.finfo(dtype).eps * norm, magnitude, norm or 1.0)
 
 
-def signed(vectors: Tensor) -> Tensor:
-    """Fix the sign of each row: its entry of largest magnitude is positive."""
-    if not vectors.numel():
-        return vectors
-    largest = vectors.gather(1, vectors.abs().argmax(1, keepdim=True))
-    return torch.where(largest < 0, -vectors, vectors)
+def oriented(vectors: Tensor) -> Tensor:
+    """Scale each row to norm 1 and fix its sign: the entry of largest magnitude is positive."""
+    return torch.stack([unit(v if v[v.abs().argmax()] > 0 else -v) for v in vectors])

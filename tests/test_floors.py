@@ -1,0 +1,67 @@
+"""An import only ever points down."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+GROUND = {"landscape", "landscape.errors", "landscape.files", "landscape.devices", "landscape.progress"}
+
+
+def imports(path):
+    """The modules that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def floor(module):
+    """Height of a module of `landscape`: the higher may import the lower."""
+    parts = module.split(".")
+    if parts[:2] == ["landscape", "cli"]:
+        return 5
+    if parts[:2] == ["landscape", "plots"]:
+        return 4
+    if parts[1] in ("surface", "flatness", "curvature", "paths"):
+        return 3
+    if parts[1] in ("directions", "chebyshev", "results", "parallel"):
+        return 2
+    if parts[1] in ("objective", "params", "tasks"):
+        return 1
+    return 0
+
+
+def modules(package):
+    for path in sorted((ROOT / package).rglob("*.py")):
+        yield path, ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+@pytest.mark.parametrize(("path", "module"), [pytest.param(*m, id=m[1]) for m in modules("landscape")])
+def test_landscape_points_down(path, module):
+    if module in ("landscape", "landscape.__main__"):
+        return  # the public names, and the way in
+    known = {name for _, name in modules("landscape")}
+    for imported in imports(path):
+        if imported in known - {"landscape"}:
+            assert floor(imported) <= floor(module), f"{module} imports {imported}"
+        assert not imported.startswith("figures")
+        if not module.startswith("landscape.cli"):
+            assert not imported.startswith("samrec"), f"{module} imports {imported}"
+
+
+@pytest.mark.parametrize(("path", "module"), [pytest.param(*m, id=m[1]) for m in modules("samrec")])
+def test_the_trainer_meets_the_landscape_in_one_file(path, module):
+    if module == "samrec.task":
+        return
+    known = {name for _, name in modules("landscape")}
+    assert {i for i in imports(path) if i in known} <= GROUND
+
+
+@pytest.mark.parametrize("solver", ["lanczos", "power", "solver"])
+def test_solvers_know_a_product_not_a_model(solver):
+    path = ROOT / "landscape" / "curvature" / f"{solver}.py"
+    assert not {"landscape.objective", "landscape.params"} & set(imports(path))

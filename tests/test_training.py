@@ -1,0 +1,187 @@
+import json
+
+import pytest
+import torch
+
+from landscape import InputError
+from samrec import training
+from samrec.checkpoint import load
+from samrec.config import Config, configure, read_settings, write_config
+from samrec.data.readers import read
+from samrec.data.split import leave_one_out
+from samrec.data.synthetic import markov, write_sequences
+from samrec.evaluation import evaluate
+from samrec.task import ranking
+
+SMALL = {"dim": 8, "max_length": 8, "batch_size": 16, "eval_every": 2, "patience": 50, "dropout": 0.3}
+
+
+def small(data_file, **settings):
+    return Config(data=str(data_file), **{**SMALL, "epochs": 6, **settings})
+
+
+def same_weights(a, b):
+    return all(torch.equal(t, b.weights[name]) for name, t in a.weights.items())
+
+
+def test_a_run_leaves_what_it_says(data_file, tmp_path):
+    config = small(data_file)
+    outcome = training.train(config, tmp_path / "run", "cpu")
+    assert {p.name for p in outcome.out.iterdir()} == {"best.pt", "last.pt", "metrics.jsonl", "config.toml"}
+    assert configure(read_settings(outcome.out / "config.toml")) == config
+    lines = training.read_log(outcome.out / "metrics.jsonl")
+    assert [line["epoch"] for line in lines[:-1]] == [1, 2, 3, 4, 5, 6]
+    assert ["valid" in line for line in lines[:-1]] == [False, True] * 3
+    assert lines[-1] == {"epoch": outcome.best_epoch, "test": outcome.test}
+    best = load(outcome.out / "best.pt")
+    assert best.epoch == outcome.best_epoch
+    assert best.valid["ndcg@10"] == max(line["valid"]["ndcg@10"] for line in lines if "valid" in line)
+    assert ranking(outcome.out / "best.pt", "test")[1] == outcome.test
+    assert load(outcome.out / "last.pt").epoch == 6
+
+
+@pytest.mark.parametrize("method", ["sasrec", "samrec"])
+def test_an_interrupted_run_equals_an_unbroken_one(data_file, tmp_path, method):
+    config = small(data_file, method=method)
+    whole = training.train(config, tmp_path / "whole", "cpu")
+    training.train(config.model_copy(update={"epochs": 4}), tmp_path / "parts", "cpu")
+    with (tmp_path / "parts" / "metrics.jsonl").open("a") as log:
+        log.write('{"epoch": 5, "loss": 9, "seco')  # as a kill in the middle of a line leaves it
+    parts = training.train(config, tmp_path / "parts", "cpu", resume=True)
+    for name in ("best.pt", "last.pt"):
+        a, b = load(whole.out / name), load(parts.out / name)
+        assert same_weights(a, b)
+        assert (a.epoch, a.best, a.valid) == (b.epoch, b.best, b.valid)
+    assert parts.test == whole.test
+    logs = [training.read_log(o.out / "metrics.jsonl") for o in (whole, parts)]
+    assert [[line["epoch"], line.get("loss")] for line in logs[0]] == [
+        [line["epoch"], line.get("loss")] for line in logs[1]
+    ]
+
+
+def test_a_run_interrupted_inside_an_epoch_loses_that_epoch_alone(data_file, tmp_path, monkeypatch):
+    config = small(data_file)
+    whole = training.train(config, tmp_path / "whole", "cpu")
+    steps, step = [], training._step
+
+    def interrupted(*args):
+        steps.append(1)
+        if len(steps) == 14:  # of four an epoch
+            raise KeyboardInterrupt
+        return step(*args)
+
+    monkeypatch.setattr(training, "_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(config, tmp_path / "run", "cpu")
+    assert load(tmp_path / "run" / "last.pt").epoch == 3
+    monkeypatch.setattr(training, "_step", step)
+    training.train(config, tmp_path / "run", "cpu", resume=True)
+    assert same_weights(load(whole.out / "last.pt"), load(tmp_path / "run" / "last.pt"))
+
+
+def test_training_leaves_the_callers_random_numbers_alone(data_file, tmp_path):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    training.train(small(data_file, epochs=2), tmp_path / "run", "cpu")
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_sam_without_a_radius_is_sasrec(data_file, tmp_path):
+    a = training.train(small(data_file, epochs=2), tmp_path / "a", "cpu")
+    b = training.train(small(data_file, epochs=2, method="samrec", rho=0.0), tmp_path / "b", "cpu")
+    c = training.train(small(data_file, epochs=2, method="samrec"), tmp_path / "c", "cpu")
+    assert same_weights(load(a.out / "last.pt"), load(b.out / "last.pt"))
+    assert not same_weights(load(a.out / "last.pt"), load(c.out / "last.pt"))
+
+
+def test_it_stops_when_validation_no_longer_improves(data_file, tmp_path):
+    outcome = training.train(small(data_file, epochs=500, lr=0.05, patience=6), tmp_path / "run", "cpu")
+    assert outcome.epochs == outcome.best_epoch + 6 < 500
+
+
+@pytest.mark.parametrize("method", ["sasrec", "samrec"])
+def test_a_known_structure_is_learned(tmp_path, method):
+    """Far above chance, 10 / 100, and not above an ideal ranker but by luck."""
+    world = markov(users=600, items=100, mean_length=12, seed=0)
+    write_sequences(world.interactions, tmp_path / "data.txt")
+    config = small(
+        tmp_path / "data.txt", method=method, epochs=40, dim=32, dropout=0.1, lr=5e-3, batch_size=64
+    )
+    found = training.train(config, tmp_path / "run", "cpu").test["hr@10"]
+    assert 0.7 * world.ideal_hr10 < found < world.ideal_hr10 + 3 * 0.5 / 600**0.5
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(data_file, tmp_path):
+    training.train(small(data_file, epochs=2), tmp_path / "run", "cpu")
+    with pytest.raises(InputError, match="already holds a run; continue it with --resume"):
+        training.train(small(data_file, epochs=2), tmp_path / "run", "cpu")
+    with pytest.raises(InputError, match="other settings: dim 8, not 16"):
+        training.train(small(data_file, epochs=2, dim=16), tmp_path / "run", "cpu", resume=True)
+    other = tmp_path / "other.txt"
+    other.write_text("1 1 2 3 4 5\n2 3 4 5 6\n")
+    with pytest.raises(InputError, match="is not the data of the checkpoint"):
+        training.train(small(other, epochs=2), tmp_path / "run", "cpu", resume=True)
+
+
+def test_a_first_epoch_that_diverges_leaves_nothing(data_file, tmp_path):
+    with pytest.raises(InputError, match=r"loss is (nan|inf) in epoch 1, step \d+; try a smaller lr"):
+        training.train(small(data_file, lr=1e30), tmp_path / "run", "cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_divergence_later_leaves_the_last_good_epoch(data_file, tmp_path, monkeypatch):
+    steps, bce = [], training.bce
+
+    def failing(model, batch):
+        steps.append(1)
+        total, weight = bce(model, batch)
+        return total * (float("nan") if len(steps) == 14 else 1), weight
+
+    monkeypatch.setattr(training, "bce", failing)
+    with pytest.raises(InputError, match="loss is nan in epoch 4, step 2"):
+        training.train(small(data_file), tmp_path / "run", "cpu")
+    last = load(tmp_path / "run" / "last.pt")
+    assert last.epoch == 3
+    assert all(t.isfinite().all() for t in last.weights.values())
+
+
+def test_histories_too_short_to_train_on_are_refused(tmp_path):
+    (tmp_path / "a.txt").write_text("1 1 2 3\n2 1 2 3\n")
+    with pytest.raises(InputError, match="no user has two items to train on"):
+        training.train(small(tmp_path / "a.txt"), tmp_path / "run", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"dim": 7}, "dim 7 is not a multiple of heads 2"),
+        ({"rho": 0.1}, "rho is SAMRec's"),
+        ({"dropout": 1.0}, "setting dropout: .*less than 1"),
+        ({"lr": float("nan")}, "setting lr: .*"),
+        ({"epochs": "many"}, "setting epochs: .*integer"),
+        ({"method": "bert"}, "setting method: .*'sasrec' or 'samrec'"),
+        ({"colour": 1}, "setting colour: .*"),
+        ({"patience": 2, "eval_every": 5}, "patience 2 is shorter"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_in_one_line(settings, message):
+    with pytest.raises(InputError, match=message) as caught:
+        configure({"data": "x", **settings})
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_survive_toml(tmp_path):
+    config = Config(data='a "quoted"\\ päth\n.txt', method="samrec", rho=1e-5, lr=0.5)
+    write_config(config, tmp_path / "c.toml")
+    assert configure(read_settings(tmp_path / "c.toml")) == config
+
+
+def test_a_checkpoint_ranks_as_the_model_it_was(data_file, tmp_path):
+    out = training.train(small(data_file, epochs=2), tmp_path / "run", "cpu").out
+    split = leave_one_out(read(data_file))
+    assert evaluate(load(out / "best.pt").model(), split, "valid") == load(out / "best.pt").valid
+    assert (
+        json.loads((out / "metrics.jsonl").read_text().splitlines()[1])["valid"]
+        == load(out / "best.pt").valid
+    )
