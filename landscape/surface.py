@@ -36,6 +36,12 @@ class Slice(Result):
     cosine: float | None
     evaluations: int
 
+    @property
+    def range(self) -> tuple[float, float]:
+        """The smallest and the largest finite loss; NaN where there is none."""
+        finite = self.losses[np.isfinite(self.losses)]
+        return (float(finite.min()), float(finite.max())) if finite.size else (np.nan, np.nan)
+
 
 def line(
     objective: Objective,

@@ -1,6 +1,6 @@
 """From a checkpoint to an objective, by the task that the checkpoint names or the user does."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -51,6 +51,26 @@ def objective_of(checkpoint: Path, options: TaskOptions, task: str | None = None
         InputError: the checkpoint cannot be read, or there is no such task.
     """
     return (_imported(task) if task else _registered(checkpoint))(checkpoint, options)
+
+
+def objectives_of(
+    checkpoints: Iterable[Path], options: TaskOptions, task: str | None = None
+) -> Iterator["Objective"]:
+    """Build the objectives of checkpoints that are to be compared, one after another.
+
+    Raises:
+        InputError: as `objective_of`, or two were trained on different data: their losses do not compare.
+    """
+    first: Path | None = None
+    digest: str | None = None
+    for checkpoint in checkpoints:
+        objective = objective_of(checkpoint, options, task)
+        found = objective.provenance.get("data_sha256")
+        if first is None:
+            first, digest = checkpoint, found
+        elif found != digest:
+            raise InputError(f"{first} and {checkpoint} are of different data; their losses do not compare")
+        yield objective
 
 
 def _registered(checkpoint: Path) -> Task:

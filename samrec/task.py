@@ -5,13 +5,14 @@ from pathlib import Path
 import numpy as np
 
 from landscape.devices import device_named
+from landscape.errors import InputError
 from landscape.files import sha256
 from landscape.objective import Objective
 from landscape.tasks import TaskOptions
-from samrec.checkpoint import load
+from samrec.checkpoint import Checkpoint, load
 from samrec.data.packing import TrainingBatches
 from samrec.data.readers import read
-from samrec.data.split import Part, leave_one_out
+from samrec.data.split import Part, Split, leave_one_out
 from samrec.evaluation import evaluate
 from samrec.losses import bce
 
@@ -28,9 +29,7 @@ def objective(checkpoint: Path, options: TaskOptions) -> Objective:
     """
     loaded = load(checkpoint)
     device = device_named(options.device)
-    data = read(options.data or Path(loaded.config.data), loaded.config.format)
-    loaded.check_data(data)
-    split = leave_one_out(data)
+    split = _split(loaded, options.data)
     users = np.random.default_rng(options.seed).permutation(split.trained)[: options.users]
     batches = TrainingBatches(split, loaded.config.max_length, device).of_users(users, BATCH, (options.seed,))
     return Objective(
@@ -44,8 +43,8 @@ def objective(checkpoint: Path, options: TaskOptions) -> Objective:
             "checkpoint_sha256": sha256(checkpoint),
             "method": loaded.config.method,
             "epoch": str(loaded.epoch),
-            "data": data.source,
-            "data_sha256": data.digest,
+            "data": split.interactions.source,
+            "data_sha256": split.interactions.digest,
             "users": str(len(users)),
             "objective_seed": str(options.seed),
             "loss": "bce",
@@ -63,7 +62,15 @@ def ranking(
     """
     loaded = load(checkpoint)
     model = loaded.model().to(device_named(device))
-    interactions = read(data or Path(loaded.config.data), loaded.config.format)
-    loaded.check_data(interactions)
-    split = leave_one_out(interactions)
+    split = _split(loaded, data)
     return len(split.evaluated), evaluate(model, split, part)
+
+
+def _split(checkpoint: Checkpoint, data: Path | None) -> Split:
+    """Read the data that a checkpoint was trained on, from where it was or from `data`."""
+    path = data or Path(checkpoint.config.data)
+    if data is None and not path.exists():
+        raise InputError(f"the checkpoint's data are no longer at {path}; say where with --data FILE")
+    interactions = read(path, checkpoint.config.format)
+    checkpoint.check_data(interactions)
+    return leave_one_out(interactions)

@@ -149,9 +149,7 @@ def test_train_reads_settings_from_a_file_and_options_win(answer, data_file, tmp
         "train", "--config", tmp_path / "c.toml", "--epochs", 2, "--out", tmp_path / "run", "--device", "cpu"
     )
     assert found["epochs"] == 2
-    resumed = answer(
-        "train", "--config", tmp_path / "c.toml", "--epochs", 3, "--out", tmp_path / "run", "--resume"
-    )
+    resumed = answer("train", "--epochs", 3, "--out", tmp_path / "run", "--resume")
     assert resumed["epochs"] == 3
 
 
@@ -372,6 +370,23 @@ def test_data_that_are_not_the_checkpoints(landscape, runs, tmp_path):
     for command in ("evaluate", "hessian"):
         arguments = [command, "--ckpt", runs / "sasrec" / "best.pt", "--data", tmp_path / "other.txt"]
         refused(landscape, *arguments, message="is not the data of the checkpoint", tmp_path=tmp_path)
+
+
+def test_checkpoints_of_different_data_are_not_compared(landscape, answer, runs, tmp_path):
+    (tmp_path / "other.txt").write_text("1 1 2 3 4\n2 2 3 4 1\n")
+    other = answer("train", "--data", tmp_path / "other.txt", "--out", tmp_path / "run", *RUN)["out"]
+    arguments = ["hessian", "--ckpt", runs / "sasrec" / "best.pt", "--ckpt", f"{other}/best.pt"]
+    refused(landscape, *arguments, message="are of different data", tmp_path=tmp_path)
+
+
+def test_data_that_have_moved(landscape, answer, data_file, tmp_path):
+    moved = shutil.copy(data_file, tmp_path / "here.txt")
+    out = answer("train", "--data", moved, "--out", tmp_path / "run", *RUN)["out"]
+    Path(moved).rename(tmp_path / "there.txt")
+    refused(
+        landscape, "evaluate", "--ckpt", f"{out}/best.pt", message="say where with --data", tmp_path=tmp_path
+    )
+    assert answer("evaluate", "--ckpt", f"{out}/best.pt", "--data", tmp_path / "there.txt")["users"] == 60
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")

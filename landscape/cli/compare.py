@@ -58,13 +58,13 @@ def compare(
     from landscape import line, plane, sharpness, top_eigenpairs, trace
     from landscape.files import read_checkpoint, replacing
     from landscape.plots.report import INDEX, Compared, Comparison, render, result_path
-    from landscape.tasks import objective_of
+    from landscape.tasks import objectives_of
     from samrec.checkpoint import TASK
 
     seed = settings.seed
     compared, entries = [], []
-    for name, path in checkpoints.items():
-        objective = objective_of(path, settings, task)
+    objectives = objectives_of(checkpoints.values(), settings, task)
+    for (name, path), objective in zip(checkpoints.items(), objectives, strict=True):
         plane(objective, radius=radius, grid=grid, seed=seed).save(result_path(out, name, "plane"))
         line(objective, radius=radius, grid=2 * grid - 1, seed=seed).save(result_path(out, name, "line"))
         hessian = top_eigenpairs(objective, top, seed=seed)

@@ -41,12 +41,12 @@ def command(
     """
     from landscape.curvature.eigenpairs import top_eigenpairs
     from landscape.curvature.trace import trace as estimate_trace
-    from landscape.tasks import objective_of
+    from landscape.tasks import objectives_of
 
     settings = options.task_options(users, seed, device, data, include, exclude)
     entries, rows = [], []
-    for name, path in zip(options.names_of(ckpt), ckpt, strict=True):
-        objective = objective_of(path, settings, task)
+    objectives = objectives_of(ckpt, settings, task)
+    for name, path, objective in zip(options.names_of(ckpt), ckpt, objectives, strict=True):
         found = top_eigenpairs(objective, top, method, tol=tol, seed=seed)
         estimate = estimate_trace(objective, probes=probes, seed=seed) if trace else None
         entries.append(

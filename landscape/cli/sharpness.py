@@ -38,14 +38,14 @@ def command(
     """
     from landscape.flatness.measures import MEASURES
     from landscape.flatness.measures import sharpness as measured
-    from landscape.tasks import objective_of
+    from landscape.tasks import objectives_of
 
     settings = options.task_options(users, seed, device, data, include, exclude)
     names = options.names_of(ckpt)
     results = []
-    for name, path in zip(names, ckpt, strict=True):
+    for name, objective in zip(names, objectives_of(ckpt, settings, task), strict=True):
         result = measured(
-            objective_of(path, settings, task),
+            objective,
             measure or list(MEASURES),
             rho=rho,
             sigma=sigma,

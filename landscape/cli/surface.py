@@ -46,12 +46,12 @@ def command(
     from landscape.plots.style import save_figure
     from landscape.plots.surfaces import surface_figure
     from landscape.surface import line, plane
-    from landscape.tasks import objective_of
+    from landscape.tasks import objectives_of
 
     settings = options.task_options(users, seed, device, data, include, exclude)
     slices, entries = {}, []
-    for name, path in zip(options.names_of(ckpt), ckpt, strict=True):
-        objective = objective_of(path, settings, task)
+    objectives = objectives_of(ckpt, settings, task)
+    for name, path, objective in zip(options.names_of(ckpt), ckpt, objectives, strict=True):
         measure, points = (line, grid or 51) if dim == 1 else (plane, grid or 25)
         result = measure(objective, radius=radius, grid=points, seed=seed, normalization=normalization)
         slices[name] = result
@@ -60,8 +60,8 @@ def command(
             {
                 "path": str(path),
                 "center": result.center,
-                "min": float(result.losses.min()),
-                "max": float(result.losses.max()),
+                "min": result.range[0],
+                "max": result.range[1],
                 "evaluations": result.evaluations,
                 "seconds": result.seconds,
                 "certificate": None,  # a plain grid shows its own points and claims nothing between them

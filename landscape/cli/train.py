@@ -56,7 +56,7 @@ def command(
 
       landscape train --data Beauty.txt --method samrec --rho 0.1 --out runs/samrec
 
-      landscape train --config runs/sasrec/config.toml --out runs/sasrec --epochs 400 --resume
+      landscape train --out runs/sasrec --epochs 600 --resume
     """
     from landscape.errors import InputError
     from samrec.config import configure, read_settings
@@ -80,6 +80,8 @@ def command(
         "format": format,
         "seed": seed,
     }
+    if config is None and resume and out is not None and (out / "config.toml").exists():
+        config = out / "config.toml"
     settings = (read_settings(config) if config else {}) | {k: v for k, v in given.items() if v is not None}
     if "data" not in settings:
         raise InputError("nothing to train on: give --data FILE, or --config FILE with data in it")

@@ -43,11 +43,15 @@ def common_dimension(slices: Mapping[str, Slice]) -> int:
 
 
 def loss_range(slices: Mapping[str, Slice]) -> tuple[float, float]:
-    """Return the smallest and largest finite loss over all slices: the one scale they share."""
-    finite = np.concatenate([s.losses[np.isfinite(s.losses)] for s in slices.values()])
-    if not finite.size:
+    """Return the smallest and largest finite loss over all slices: the one scale they share.
+
+    Raises:
+        InputError: no point has a finite loss.
+    """
+    ranges = np.array([s.range for s in slices.values()])
+    if np.isnan(ranges).all():
         raise InputError("no point of these slices has a finite loss; use a smaller radius")
-    return float(finite.min()), float(finite.max())
+    return float(np.nanmin(ranges[:, 0])), float(np.nanmax(ranges[:, 1]))
 
 
 def step_lengths(result: Slice) -> str:
