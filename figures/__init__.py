@@ -1,0 +1,1 @@
+"""The study's figures, each rendered from stored results alone."""

@@ -1,0 +1,27 @@
+"""`python -m figures [NAME …]`: render figures into figures/gallery/, all of them if none is named."""
+
+import sys
+from pathlib import Path
+
+from figures import beauty
+from landscape.plots.style import save_figure
+
+FOLDER = Path(__file__).parent
+FIGURES = {"beauty": beauty.figures}
+
+
+def render(names: list[str], results: Path, gallery: Path) -> list[Path]:
+    """Draw the named figures from `results` into `gallery`, as PNG and PDF; return the files."""
+    written = []
+    for name in names:
+        for part, figure in FIGURES[name](results / name).items():
+            written += [save_figure(figure, gallery / f"{name}-{part}.{ending}") for ending in ("png", "pdf")]
+    return written
+
+
+if __name__ == "__main__":
+    asked = sys.argv[1:] or list(FIGURES)
+    if unknown := [name for name in asked if name not in FIGURES]:
+        sys.exit(f"no figure {unknown[0]!r}; there are {', '.join(FIGURES)}")
+    for path in render(asked, FOLDER / "results", FOLDER / "gallery"):
+        print(path)
