@@ -1,6 +1,8 @@
 """Loss landscapes: surfaces, curvature and sharpness of one frozen loss."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from landscape.lazy import attributes
 
 if TYPE_CHECKING:
     from landscape.curvature.eigenpairs import Eigenpairs as Eigenpairs
@@ -37,12 +39,4 @@ _PUBLIC = {
     "trace": "landscape.curvature.trace",
 }
 __all__ = list(_PUBLIC)
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name where it is first used: `landscape --help` must not wait for torch."""
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'landscape' has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(_PUBLIC[name]), name)
+__getattr__ = attributes(__name__, _PUBLIC)

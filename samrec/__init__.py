@@ -1,6 +1,8 @@
 """A compact trainer for SASRec and SAMRec."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from landscape.lazy import attributes
 
 if TYPE_CHECKING:
     from samrec.config import Config as Config
@@ -17,12 +19,4 @@ _PUBLIC = {
     "train": "samrec.training",
 }
 __all__ = list(_PUBLIC)
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name where it is first used: `landscape --help` must not wait for torch."""
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'samrec' has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(_PUBLIC[name]), name)
+__getattr__ = attributes(__name__, _PUBLIC)

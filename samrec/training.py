@@ -45,8 +45,11 @@ class Outcome:
     test: dict[str, float]
 
 
-def train(config: Config, out: Path, device: str = "auto", resume: bool = False) -> Outcome:
+def train(config: Config, out: Path | None = None, device: str = "auto", resume: bool = False) -> Outcome:
     """Train a model and evaluate its best epoch on the test part.
+
+    Writes best.pt, last.pt, metrics.jsonl and config.toml to the folder `out`, by default
+    runs/DATA-METHOD-seedN.
 
     Every epoch ends with `last.pt` and a line in `metrics.jsonl`. An epoch's order, negatives and
     dropout depend on the seed and its number alone, so a run resumed from `last.pt` ends, on one device,
@@ -58,6 +61,7 @@ def train(config: Config, out: Path, device: str = "auto", resume: bool = False)
     """
     started = time.perf_counter()
     where = device_named(device)
+    out = out or Path("runs") / f"{Path(config.data).stem}-{config.method}-seed{config.seed}"
     split = leave_one_out(read(Path(config.data), config.format))
     if not len(split.trained):
         raise InputError(

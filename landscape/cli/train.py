@@ -85,9 +85,7 @@ def command(
     settings = (read_settings(config) if config else {}) | {k: v for k, v in given.items() if v is not None}
     if "data" not in settings:
         raise InputError("nothing to train on: give --data FILE, or --config FILE with data in it")
-    run = configure(settings)
-    folder = out or Path("runs") / f"{Path(run.data).stem}-{run.method}-seed{run.seed}"
-    outcome = train(run, folder, device, resume)
+    outcome = train(configure(settings), out, device, resume)
     show(
         json,
         {
@@ -100,7 +98,7 @@ def command(
             "test": outcome.test,
         },
         Table(
-            f"{folder}: best of {outcome.epochs} epochs is {outcome.best_epoch} "
+            f"{outcome.out}: best of {outcome.epochs} epochs is {outcome.best_epoch} "
             f"({outcome.seconds:.0f} s, {outcome.seconds_per_epoch:.2f} s an epoch)",
             ["", *METRICS],
             [
