@@ -36,7 +36,7 @@ class Config(BaseModel):
     lr: float = Field(1e-3, gt=0, allow_inf_nan=False)
     weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False)
     eval_every: int = Field(5, ge=1, description="epochs between validations")
-    patience: int = Field(50, ge=1, description="stop after so many epochs without a better NDCG@10")
+    patience: int = Field(100, ge=1, description="stop after so many epochs without a better NDCG@10")
     seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")

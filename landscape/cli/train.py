@@ -36,7 +36,7 @@ def command(
     weight_decay: Annotated[float | None, typer.Option(help="Adam's weight decay (0).")] = None,
     eval_every: Annotated[int | None, typer.Option(help="Epochs between validations (5).")] = None,
     patience: Annotated[
-        int | None, typer.Option(help="Stop after so many epochs without a better NDCG@10 (50).")
+        int | None, typer.Option(help="Stop after so many epochs without a better NDCG@10 (100).")
     ] = None,
     format: Annotated[
         Literal["auto", "sequences", "pairs"] | None, typer.Option(help="Of the data (auto).")

@@ -125,8 +125,11 @@ class Negatives:
         )
 
     def draw(self, users: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw one item for each entry of `users` (int64, any shape)."""
-        bits = torch.randint(2**62, users.shape, generator=generator, device=users.device)
+        """Draw one item for each entry of `users` (int64, any shape).
+
+        The random bits come from the CPU, so that a seed freezes the same negatives on every device.
+        """
+        bits = torch.randint(2**62, users.shape, generator=generator).to(users.device)
         rank = bits % self.candidates[users]
         passed = torch.searchsorted(self.keys, users * (self.num_items + 1) + rank, right=True)
         return rank + passed - self.begin[users]
@@ -160,8 +163,9 @@ class TrainingBatches:
 
     def of_users(self, users: Ints, batch_size: int, seed: tuple[int, ...]) -> Iterator[Batch]:
         """Yield these users in this order, with negatives that depend on `seed` alone."""
-        generator = torch.Generator(self.items.device)
-        generator.manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1))
+        generator = torch.Generator().manual_seed(
+            int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1)
+        )
         for first in range(0, len(users), batch_size):
             yield self._batch(users[first : first + batch_size], generator)
 

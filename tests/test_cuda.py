@@ -1,0 +1,75 @@
+"""The same numbers on a GPU. Skips, saying so, where there is none."""
+
+import numpy as np
+import pytest
+import torch
+
+import landscape as ll
+from landscape.tasks import TaskOptions
+from samrec.checkpoint import load
+from samrec.config import Config
+from samrec.task import objective, ranking
+from samrec.training import train
+
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device"),
+]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(data_file, tmp_path_factory):
+    config = Config(
+        data=str(data_file), dim=8, max_length=8, batch_size=16, epochs=4, eval_every=2, method="samrec"
+    )
+    return train(config, tmp_path_factory.mktemp("cuda") / "run", "cuda").out / "best.pt"
+
+
+@pytest.fixture(scope="module")
+def objectives(checkpoint):
+    """The frozen loss on both devices: the same users and negatives."""
+    return [objective(checkpoint, TaskOptions(device=device)) for device in ("cpu", "cuda")]
+
+
+def test_a_trained_model_ranks_alike(checkpoint):
+    on_cpu, on_gpu = (ranking(checkpoint, "test", device=device)[1] for device in ("cpu", "cuda"))
+    for name, value in on_cpu.items():
+        assert value == pytest.approx(on_gpu[name], abs=0.02)
+
+
+def test_weights_stay_on_the_gpu(objectives):
+    assert objectives[1].theta.is_cuda
+    assert objectives[1].hvp(objectives[1].theta).is_cuda
+
+
+def test_the_loss_and_its_derivatives_are_the_same(objectives):
+    on_cpu, on_gpu = objectives
+    assert on_cpu.value() == pytest.approx(on_gpu.value(), rel=1e-5)
+    for a, b in ((on_cpu.grad(), on_gpu.grad()), (on_cpu.hvp(on_cpu.theta), on_gpu.hvp(on_gpu.theta))):
+        torch.testing.assert_close(a, b.cpu(), rtol=1e-3, atol=1e-5)
+
+
+def test_measurements_are_the_same(objectives):
+    planes, tops, traces, rises = zip(
+        *(
+            (
+                ll.plane(o, grid=3).losses,
+                ll.top_eigenpairs(o, 2, tol=1e-4).eigenvalues,
+                ll.trace(o, probes=4).samples,
+                ll.sharpness(o, ["sam", "average"]).measures["sam"]["value"],
+            )
+            for o in objectives
+        ),
+        strict=True,
+    )
+    np.testing.assert_allclose(planes[0], planes[1], rtol=1e-4)
+    np.testing.assert_allclose(tops[0], tops[1], rtol=1e-3)
+    np.testing.assert_allclose(traces[0], traces[1], rtol=1e-3, atol=1e-3)
+    assert rises[0] == pytest.approx(rises[1], rel=1e-2)
+
+
+def test_a_run_resumes_on_the_gpu(data_file, tmp_path):
+    config = Config(data=str(data_file), dim=8, max_length=8, batch_size=16, epochs=2, eval_every=2)
+    train(config, tmp_path / "run", "cuda")
+    train(config.model_copy(update={"epochs": 4}), tmp_path / "run", "cuda", resume=True)
+    assert load(tmp_path / "run" / "last.pt").epoch == 4
