@@ -41,6 +41,20 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def writable(folder: Path) -> Path:
+    """Return `folder` if it is one to write to, or can be made: to be asked before long work. Makes nothing.
+
+    Raises:
+        InputError: it (or the nearest folder above it that exists) is a file, or not ours to write to.
+    """
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise InputError(f"cannot write to {folder}: {nearest} is a file")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise InputError(f"cannot write to {folder}: no permission in {nearest}")
+    return folder
+
+
 def existing(path: Path, what: str) -> Path:
     """Return `path` if it is a readable, non-empty file; `what` names it in the error.
 

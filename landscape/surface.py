@@ -50,19 +50,19 @@ def line(
     grid: int = 51,
     seed: int = 0,
     normalization: Normalization = "filter",
-    direction: Direction | None = None,
+    directions: Sequence[Direction] | None = None,
 ) -> Slice:
     """Evaluate L(θ + x d) at `grid` even steps of x from -radius to radius.
 
     Args:
-        direction: d; without one, a random direction of `seed` and `normalization`.
+        directions: (d,); without it, a random direction of `seed` and `normalization`.
         radius: in units of d. For a filter-normalized direction, 1 moves every filter by its own norm.
 
     Raises:
-        InputError: a grid of fewer than two points, a radius that is not positive and finite.
+        InputError: a grid of fewer than two points, a radius that is not positive and finite, or not one
+            direction.
     """
-    chosen = direction or random_direction(objective.params, seed, normalization)
-    return _slice(objective, [chosen], radius, grid)
+    return _slice(objective, directions or _random(objective, 1, seed, normalization), 1, radius, grid)
 
 
 def plane(
@@ -72,7 +72,7 @@ def plane(
     grid: int = 25,
     seed: int = 0,
     normalization: Normalization = "filter",
-    directions: tuple[Direction, Direction] | None = None,
+    directions: Sequence[Direction] | None = None,
 ) -> Slice:
     """Evaluate L(θ + x d1 + y d2) on a `grid` × `grid` square of half-width `radius`.
 
@@ -82,24 +82,28 @@ def plane(
         radius: in units of d1 and d2.
 
     Raises:
-        InputError: as `line`.
+        InputError: as `line`, or not two directions.
     """
-    chosen = directions or (
-        random_direction(objective.params, seed, normalization, index=0),
-        random_direction(objective.params, seed, normalization, index=1),
-    )
-    return _slice(objective, chosen, radius, grid)
+    return _slice(objective, directions or _random(objective, 2, seed, normalization), 2, radius, grid)
 
 
-def _slice(objective: Objective, directions: Sequence[Direction], radius: float, grid: int) -> Slice:
+def _random(objective: Objective, count: int, seed: int, normalization: Normalization) -> list[Direction]:
+    return [random_direction(objective.params, seed, normalization, index=i) for i in range(count)]
+
+
+def _slice(
+    objective: Objective, directions: Sequence[Direction], dimension: int, radius: float, grid: int
+) -> Slice:
+    if len(directions) != dimension:
+        raise InputError(f"expected {dimension} direction(s), found {len(directions)}")
     if grid < 2:
         raise InputError(f"a grid of {grid} points an axis spans nothing; use 2 or more")
     if not 0 < radius < np.inf:
         raise InputError(f"radius is {radius:g}; it must be positive and finite")
     started = time.perf_counter()
     axis = _even_steps(radius, grid)
-    coordinates = (axis,) * len(directions)
-    losses = np.empty((grid,) * len(directions))
+    coordinates = (axis,) * dimension
+    losses = np.empty((grid,) * dimension)
     center = objective.value()
     with progress.bar("surface", losses.size) as advance:
         for index in np.ndindex(losses.shape):
@@ -114,7 +118,7 @@ def _slice(objective: Objective, directions: Sequence[Direction], radius: float,
         losses=losses,
         center=center,
         directions=[d.provenance() for d in directions],
-        cosine=cosine(*directions) if len(directions) == 2 else None,
+        cosine=cosine(*directions) if dimension == 2 else None,
         evaluations=losses.size,
         settings={"radius": radius, "grid": grid, "theta_norm": float(objective.theta.double().norm())},
         provenance=objective.provenance | surroundings(objective.theta.device),

@@ -13,7 +13,7 @@ import torch
 from landscape import progress
 from landscape.devices import device_named
 from landscape.errors import InputError
-from landscape.files import replacing
+from landscape.files import replacing, writable
 from samrec.checkpoint import Checkpoint, load, new_model, save
 from samrec.config import Config, write_config
 from samrec.data.packing import Batch, TrainingBatches
@@ -68,10 +68,7 @@ def train(config: Config, out: Path | None = None, device: str = "auto", resume:
             f"{config.data}: no user has two items to train on; histories of four or more are needed"
         )
     last = _continued(config, out, split, resume)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make folder {out}: {error.strerror}") from error
+    writable(out).mkdir(parents=True, exist_ok=True)
     cuda = [where] if where.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices=cuda):

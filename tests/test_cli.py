@@ -285,13 +285,12 @@ def test_a_model_of_ones_own(answer, tmp_path):
     assert Path(answer("compare", *task, "--grid", 3, "--out", tmp_path / "out")["report"]).exists()
 
 
-def test_the_demo_ends_in_a_report(answer, tmp_path):
+def test_the_demo_ends_in_a_report(landscape, answer, tmp_path):
     found = answer("demo", "--out", tmp_path, "--epochs", 2, "--users", 20, "--device", "cpu")
     assert Path(found["report"]) == tmp_path / "report.html"
     again = answer("demo", "--out", tmp_path, "--epochs", 2, "--users", 20, "--device", "cpu")
-    assert [c["eigenvalues"] for c in again["checkpoints"]] == [
-        c["eigenvalues"] for c in found["checkpoints"]
-    ]
+    assert again == found
+    refused(landscape, "demo", "--out", tmp_path, "--seed", 1, message="another seed", tmp_path=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -408,6 +407,10 @@ def test_other_bad_input(landscape, both, runs, data_file, tmp_path):
         (["sharpness", *both, "--measure", "blunt"], "no sharpness measure"),
         (["hessian", *both, "--task", "nowhere:nothing"], "no task"),
         (["report", tmp_path / "nothing"], "holds no comparison"),
+        (["train", "--data", data_file, "--out", data_file / "run"], "is a file"),
+        (["surface", *both, "--out", data_file], "is a file"),
+        (["compare", *both, "--out", data_file / "a" / "b"], "is a file"),
+        (["hessian", *both, "--out", data_file], "is a file"),
     ):
         refused(landscape, *arguments, message=message, tmp_path=tmp_path)
 
@@ -428,6 +431,12 @@ def test_an_interrupt_is_no_traceback(landscape, monkeypatch, runs):
     monkeypatch.setattr("landscape.tasks.objective_of", interrupted)
     code, out, err = landscape("hessian", "--ckpt", runs / "sasrec" / "best.pt")
     assert (code, out, err) == (130, "", "")
+
+
+def test_it_says_its_version(landscape):
+    code, out, _ = landscape("--version")
+    assert code == 0
+    assert out.startswith("landscape 0.")
 
 
 def test_the_installed_command_answers():

@@ -48,7 +48,7 @@ def test_the_centre_of_a_transformer_is_its_loss(sasrec_objective):
 def test_second_differences_are_the_curvature_along_the_direction(sasrec_objective, dense_hessian):
     d = ll.random_direction(sasrec_objective.params, seed=0).vector
     h = 1e-5  # so near that no ReLU turns over
-    result = ll.line(sasrec_objective, grid=3, radius=h, direction=Direction(d, "given"))
+    result = ll.line(sasrec_objective, grid=3, radius=h, directions=[Direction(d, "given")])
     left, middle, right = result.losses
     curvature = float(d @ dense_hessian @ d)
     assert (left - 2 * middle + right) / h**2 == pytest.approx(curvature, rel=1e-4)
@@ -86,7 +86,9 @@ def test_equal_seeds_give_equal_surfaces(sasrec_objective):
     np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("kwargs", [{"grid": 1}, {"radius": 0}, {"radius": math.inf}])
+@pytest.mark.parametrize(
+    "kwargs", [{"grid": 1}, {"radius": 0}, {"radius": math.inf}, {"directions": [None, None]}]
+)
 def test_slices_that_span_nothing_are_refused(tilted, kwargs):
     with pytest.raises(InputError):
         ll.line(tilted, **kwargs)

@@ -3,7 +3,7 @@
 import os
 import sys
 import warnings
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -12,12 +12,30 @@ from landscape.errors import InputError
 
 app = typer.Typer(
     name="landscape",
-    help="Train sequential recommenders, and measure the loss landscape of their minima (or of any model's).",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"landscape {version('samrec-landscape')}")
+        raise typer.Exit
+
+
+@app.callback()
+def landscape(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Train sequential recommenders, and measure the loss landscape of their minima (or of any model's)."""
+
+
 for module in (demo, train, evaluate, surface, hessian, sharpness, compare, report):
     app.command(name=module.__name__.rpartition(".")[2])(module.command)
 
@@ -37,6 +55,9 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output has gone: `landscape … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:  # a full disk, a folder that went away
+        print(f"landscape: {error.strerror or error}: {error.filename or 'output'}", file=sys.stderr)
+        sys.exit(2)
 
 
 def _one_line(message: Warning | str, *_: Any, **__: Any) -> None:

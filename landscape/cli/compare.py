@@ -8,6 +8,7 @@ import typer
 from landscape.cli import options
 from landscape.cli.options import Checkpoints, Data, Device, Exclude, Include, Json, Seed, Task, Users
 from landscape.cli.output import Table, show
+from landscape.files import writable
 from landscape.tasks import TaskOptions
 
 
@@ -35,6 +36,7 @@ def command(
 
       landscape compare --ckpt runs/sasrec/best.pt --ckpt runs/samrec/best.pt --out compare
     """
+    writable(out)
     settings = options.task_options(users, seed, device, data, include, exclude)
     names = options.names_of(ckpt)
     title = "Loss landscapes of " + (" and ".join(names) if len(names) < 3 else f"{len(names)} checkpoints")

@@ -26,12 +26,17 @@ def command(
 
       landscape demo --out demo
     """
+    from landscape.errors import InputError
+    from landscape.files import writable
     from samrec.config import configure
+    from samrec.data.readers import read
     from samrec.data.synthetic import markov, write_sequences
     from samrec.training import train
 
     synthetic = markov(seed=seed)
-    data = out / "interactions.txt"
+    data = writable(out) / "interactions.txt"
+    if data.exists() and read(data).digest != synthetic.interactions.digest:
+        raise InputError(f"{out} holds a demo of another seed; give another --out")
     write_sequences(synthetic.interactions, data)
     checkpoints = {}
     for method in ("sasrec", "samrec"):

@@ -8,6 +8,7 @@ import typer
 from landscape.cli import options
 from landscape.cli.options import Checkpoints, Data, Device, Exclude, Include, Json, Seed, Task, Users
 from landscape.cli.output import Table, show
+from landscape.files import writable
 
 
 def command(
@@ -43,6 +44,8 @@ def command(
     from landscape.curvature.trace import trace as estimate_trace
     from landscape.tasks import objectives_of
 
+    if out is not None:
+        writable(out)
     settings = options.task_options(users, seed, device, data, include, exclude)
     entries, rows = [], []
     objectives = objectives_of(ckpt, settings, task)

@@ -9,6 +9,7 @@ import typer
 from landscape.cli import options
 from landscape.cli.options import Checkpoints, Data, Device, Exclude, Include, Json, Seed, Task, Users
 from landscape.cli.output import Table, show
+from landscape.files import writable
 
 
 def command(
@@ -40,6 +41,8 @@ def command(
     from landscape.flatness.measures import sharpness as measured
     from landscape.tasks import objectives_of
 
+    if out is not None:
+        writable(out)
     settings = options.task_options(users, seed, device, data, include, exclude)
     names = options.names_of(ckpt)
     results = []

@@ -8,6 +8,7 @@ import typer
 from landscape.cli import options
 from landscape.cli.options import Checkpoints, Data, Device, Exclude, Include, Json, Seed, Task, Users
 from landscape.cli.output import Table, show
+from landscape.files import writable
 
 
 def command(
@@ -48,6 +49,7 @@ def command(
     from landscape.surface import line, plane
     from landscape.tasks import objectives_of
 
+    writable(out)
     settings = options.task_options(users, seed, device, data, include, exclude)
     slices, entries = {}, []
     objectives = objectives_of(ckpt, settings, task)

@@ -82,9 +82,10 @@ def _planes(slices: Mapping[str, Slice]) -> "Figure":
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     low, high = loss_range(slices)
-    levels = np.linspace(low, high if high > low else low + 1, LEVELS)
+    levels = MaxNLocator(LEVELS).tick_values(low, high if high > low else low + 1)  # round numbers
     width = PAGE if len(slices) > 1 else COLUMN
     figure = Figure(figsize=(width, 0.85 * width / max(len(slices), 1) + 0.5))
     panels = figure.subplots(1, len(slices), sharex=True, sharey=True, squeeze=False)[0]
@@ -96,14 +97,16 @@ def _planes(slices: Mapping[str, Slice]) -> "Figure":
         )  # losses[i, j] is at (x_i, y_j); contour wants rows of y
         axes.set_facecolor(MISSING)
         axes.contourf(x, y, shown, levels=levels, cmap=LOSS_MAP, norm=norm, extend="neither")
-        lines = axes.contour(x, y, shown, levels=levels[1:-1:2], colors="white", linewidths=0.5)
-        axes.clabel(lines, fmt="%.2g", fontsize=5)
+        lines = axes.contour(x, y, shown, levels=levels[1:-2:2], colors="white", linewidths=0.5)
+        axes.clabel(lines, fmt="%g", fontsize=5)
         axes.plot(0, 0, "+", color="white", ms=6)
         axes.set(
             xlabel="step along d₁",
             title=f"{name}: L(θ) = {result.center:.3f}\n‖d‖/‖θ‖ = {step_lengths(result)}",
             aspect="equal",
         )
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_locator(MaxNLocator(5))
     panels[0].set_ylabel("step along d₂")
     figure.colorbar(ScalarMappable(norm, LOSS_MAP), ax=list(panels), label="loss", shrink=0.85)
     return figure
