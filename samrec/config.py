@@ -19,7 +19,10 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     data: str = Field(description="file of sequence lines or pairs")
-    format: Literal["auto", "sequences", "pairs"] = "auto"
+    format: Literal["auto", "sequences", "pairs", "table"] = "auto"
+    columns: str | None = Field(None, description="of a table: USER,ITEM or USER,ITEM,TIME")
+    deduplicate: bool = Field(False, description="keep a user's first interaction with each item only")
+    core: int = Field(0, ge=0, description="leave out users and items with fewer interactions")
     method: Method = "sasrec"
     rho: float | None = Field(
         None, ge=0, allow_inf_nan=False, description="SAMRec's radius; 0.1 if not given"
@@ -48,6 +51,11 @@ class Config(BaseModel):
         if self.method == "sasrec" and self.rho:
             raise ValueError("rho is SAMRec's; use method samrec")
         return self
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """The settings that `samrec.data.readers.read` takes beside the path."""
+        return self.model_dump(include={"format", "columns", "deduplicate", "core"})
 
     @property
     def radius(self) -> float:

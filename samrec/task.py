@@ -71,6 +71,6 @@ def _split(checkpoint: Checkpoint, data: Path | None) -> Split:
     path = data or Path(checkpoint.config.data)
     if data is None and not path.exists():
         raise InputError(f"the checkpoint's data are no longer at {path}; say where with --data FILE")
-    interactions = read(path, checkpoint.config.format)
+    interactions = read(path, **checkpoint.config.reading)
     checkpoint.check_data(interactions)
     return leave_one_out(interactions)

@@ -62,7 +62,7 @@ def train(config: Config, out: Path | None = None, device: str = "auto", resume:
     started = time.perf_counter()
     where = device_named(device)
     out = out or Path("runs") / f"{Path(config.data).stem}-{config.method}-seed{config.seed}"
-    split = leave_one_out(read(Path(config.data), config.format))
+    split = leave_one_out(read(Path(config.data), **config.reading))
     if not len(split.trained):
         raise InputError(
             f"{config.data}: no user has two items to train on; histories of four or more are needed"

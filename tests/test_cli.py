@@ -28,7 +28,7 @@ RUN = [
     "--device",
     "cpu",
 ]
-COMMANDS = ["demo", "train", "evaluate", "surface", "hessian", "sharpness", "compare", "report"]
+COMMANDS = ["data", "demo", "train", "evaluate", "surface", "hessian", "sharpness", "compare", "report"]
 
 
 @pytest.fixture
@@ -107,10 +107,10 @@ def test_help_waits_for_nothing_heavy():
     assert found.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [["data", "info"], *([name] for name in COMMANDS[1:])], ids=" ".join)
 def test_every_command_has_examples_and_the_common_options(landscape, command, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    code, out, _ = landscape(command, "--help")
+    code, out, _ = landscape(*command, "--help")
     assert code == 0
     assert "Example" in out
     for option in ("--json", "--seed", "--device"):
@@ -177,6 +177,23 @@ def test_short_users_are_one_line_of_warning(tmp_path):
         "landscape: warning: 1 of 2 users have fewer than three items: trained on, not evaluated\n"
     )
     json.loads(ran.stdout)
+
+
+def test_data_info(answer, data_file, tmp_path):
+    found = answer("data", "info", data_file)
+    assert found["users"] == 60
+    assert found["time_ties"] is None
+    (tmp_path / "a.csv").write_text("user,item,time\n1,1,1\n1,2,1\n2,1,1\n")
+    assert answer("data", "info", tmp_path / "a.csv")["time_ties"] == 1 / 3
+
+
+def test_training_from_a_table(answer, interactions, tmp_path):
+    users = np.repeat(np.arange(interactions.num_users), interactions.lengths)
+    rows = [f"{u},i{i},{t}" for t, (u, i) in enumerate(zip(users, interactions.items, strict=True))]
+    (tmp_path / "a.csv").write_text("\n".join(["user,item,time", *rows]))
+    out = answer("train", "--data", tmp_path / "a.csv", "--core", 2, "--out", tmp_path / "run", *RUN)["out"]
+    assert answer("evaluate", "--ckpt", f"{out}/best.pt")["users"] > 50
+    assert answer("hessian", "--ckpt", f"{out}/best.pt", "--top", 1)["checkpoints"][0]["converged"] == [True]
 
 
 def test_evaluate(answer, runs):

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from landscape.cli import compare, demo, evaluate, hessian, report, sharpness, surface, train
+from landscape.cli import compare, data, demo, evaluate, hessian, report, sharpness, surface, train
 from landscape.errors import InputError
 
 app = typer.Typer(
@@ -38,6 +38,9 @@ def landscape(
 
 for module in (demo, train, evaluate, surface, hessian, sharpness, compare, report):
     app.command(name=module.__name__.rpartition(".")[2])(module.command)
+
+
+app.add_typer(data.app, name="data")
 
 
 def main() -> None:

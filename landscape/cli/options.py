@@ -1,7 +1,7 @@
 """Options that several commands share, declared once."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -18,6 +18,10 @@ Device = Annotated[DeviceName, typer.Option(help="Where to compute.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")]
 Data = Annotated[
     Path | None, typer.Option(help="The data file, if it is no longer where the checkpoint says.")
+]
+Format = Literal["auto", "sequences", "pairs", "table"]
+Columns = Annotated[
+    str | None, typer.Option(help="Of a table: USER,ITEM or USER,ITEM,TIME, by name, or by number from 0.")
 ]
 Users = Annotated[
     int, typer.Option(min=1, help="How many users the frozen loss holds (at most all of them).")

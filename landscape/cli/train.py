@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from landscape.cli.options import Device, Json
+from landscape.cli.options import Columns, Device, Format, Json
 from landscape.cli.output import Table, show
 
 METRICS = ("hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20", "mrr")
@@ -13,7 +13,7 @@ METRICS = ("hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20", "mrr")
 
 def command(
     data: Annotated[
-        Path | None, typer.Option(help="Sequence lines (user item item …) or pairs (user item).")
+        Path | None, typer.Option(help="Sequence lines, pairs, or a table; see landscape data info --help.")
     ] = None,
     method: Annotated[
         Literal["sasrec", "samrec"] | None, typer.Option(help="samrec is SASRec with SAM.")
@@ -38,8 +38,13 @@ def command(
     patience: Annotated[
         int | None, typer.Option(help="Stop after so many epochs without a better NDCG@10 (100).")
     ] = None,
-    format: Annotated[
-        Literal["auto", "sequences", "pairs"] | None, typer.Option(help="Of the data (auto).")
+    format: Annotated[Format | None, typer.Option(help="Of the data (auto).")] = None,
+    columns: Columns = None,
+    deduplicate: Annotated[
+        bool | None, typer.Option("--deduplicate", help="Keep a user's first interaction with an item only.")
+    ] = None,
+    core: Annotated[
+        int | None, typer.Option(help="Leave out users and items with fewer interactions (0).")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything that is drawn (0).")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
@@ -78,6 +83,9 @@ def command(
         "eval_every": eval_every,
         "patience": patience,
         "format": format,
+        "columns": columns,
+        "deduplicate": deduplicate,
+        "core": core,
         "seed": seed,
     }
     if config is None and resume and out is not None and (out / "config.toml").exists():

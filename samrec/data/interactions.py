@@ -22,12 +22,15 @@ class Interactions:
         item_ids: the file's id of each item row. There is no row for padding, and none for an id
             that never occurs, so nothing is learned (or perturbed) for an item that does not exist.
         source: where they came from, to be shown.
+        ties: how many interactions have the same time as the user's one before, as they were read; None
+            where the file has no times.
     """
 
     items: Ints
     offsets: Ints
-    item_ids: Ints
+    item_ids: NDArray[Any]
     source: str
+    ties: int | None = None
 
     @classmethod
     def from_histories(cls, histories: Sequence[Sequence[int]], source: str) -> "Interactions":
@@ -51,11 +54,19 @@ class Interactions:
         """Interactions of each user. Shape (users,)."""
         return np.diff(self.offsets)
 
+    @property
+    def users(self) -> Ints:
+        """The user of each interaction. Shape (interactions,)."""
+        return np.repeat(np.arange(self.num_users), self.lengths)
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the content, so that a checkpoint can tell its own data from other data."""
         digest = hashlib.sha256()
-        parts: tuple[NDArray[Any], ...] = (self.items, self.offsets, self.item_ids)
-        for array in parts:
+        for array in (self.items, self.offsets):
             digest.update(np.ascontiguousarray(array, np.dtype("<i8")).tobytes())
+        if self.item_ids.dtype.kind == "U":
+            digest.update("\n".join(self.item_ids.tolist()).encode())
+        else:
+            digest.update(np.ascontiguousarray(self.item_ids, np.dtype("<i8")).tobytes())
         return digest.hexdigest()

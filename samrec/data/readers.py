@@ -1,4 +1,4 @@
-"""Read interactions from a text file: a sequence a line, or a pair a line."""
+"""Read interactions from a file: a sequence a line, a pair a line, or a table."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,22 +6,52 @@ from typing import Literal
 
 from landscape.errors import InputError
 from landscape.files import existing
+from samrec.data.filters import first_of_each, k_core
 from samrec.data.interactions import Interactions
 
-Format = Literal["auto", "sequences", "pairs"]
+Format = Literal["auto", "sequences", "pairs", "table"]
 
 
-def read(path: Path, format: Format = "auto") -> Interactions:
-    """Read `path` as sequence lines (`user item item …`, time order) or pairs (`user item`, time order).
+TABLES = (".csv", ".tsv", ".parquet", ".inter", ".json", ".jsonl", ".ndjson", ".data", ".dat")
 
-    Fields are separated by white space; ids are whole numbers, items from 1. With `auto`, a file in
-    which every line has exactly two fields is read as pairs.
+
+def read(
+    path: Path,
+    format: Format = "auto",
+    columns: str | None = None,
+    deduplicate: bool = False,
+    core: int = 0,
+) -> Interactions:
+    """Read `path`, and leave out what is not wanted.
+
+    Sequences are lines of `user item item …`, pairs lines of `user item`, both in time order, separated
+    by white space, of whole numbers, items from 1. With `auto`, the file's ending tells a table (see
+    `samrec.data.tables`), and a text in which every line has exactly two fields is read as pairs.
+
+    Args:
+        columns: of a table, see `read_table`.
+        deduplicate: keep a user's first interaction with each item only.
+        core: leave out users and items with fewer interactions, until none is left to leave out.
 
     Raises:
         InputError: no such file, an empty file, a line that does not parse or an item id below 1 (with
-            the line's number), or a user who stands on two sequence lines.
+            the line's number), a user who stands on two sequence lines, or nothing remains.
     """
-    rows = list(_rows(existing(path, "data file")))
+    existing(path, "data file")
+    ending = Path(path.name.removesuffix(".gz")).suffix.lower()
+    if format == "table" or (format == "auto" and ending in TABLES):
+        from samrec.data.tables import read_table  # and with it polars, which text does not need
+
+        interactions = read_table(path, ending if ending in TABLES else ".csv", columns)
+    else:
+        interactions = _read_lines(path, format)
+    if deduplicate:
+        interactions = first_of_each(interactions)
+    return k_core(interactions, core) if core > 1 else interactions
+
+
+def _read_lines(path: Path, format: Format) -> Interactions:
+    rows = list(_rows(path))
     if not rows:
         raise InputError(f"{path} holds no interactions; expected lines of 'user item item …'")
     if format == "auto":
