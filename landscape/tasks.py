@@ -1,6 +1,6 @@
 """From a checkpoint to an objective, by the task that the checkpoint names or the user does."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -55,22 +55,19 @@ def objective_of(checkpoint: Path, options: TaskOptions, task: str | None = None
 
 def objectives_of(
     checkpoints: Iterable[Path], options: TaskOptions, task: str | None = None
-) -> Iterator["Objective"]:
-    """Build the objectives of checkpoints that are to be compared, one after another.
+) -> list["Objective"]:
+    """Build the objectives of checkpoints that are to be compared, before any is measured.
 
     Raises:
         InputError: as `objective_of`, or two were trained on different data: their losses do not compare.
     """
-    first: Path | None = None
-    digest: str | None = None
-    for checkpoint in checkpoints:
-        objective = objective_of(checkpoint, options, task)
-        found = objective.provenance.get("data_sha256")
-        if first is None:
-            first, digest = checkpoint, found
-        elif found != digest:
-            raise InputError(f"{first} and {checkpoint} are of different data; their losses do not compare")
-        yield objective
+    objectives = {checkpoint: objective_of(checkpoint, options, task) for checkpoint in checkpoints}
+    first, *others = objectives
+    for other in others:
+        a, b = (objectives[c].provenance.get("data_sha256") for c in (first, other))
+        if a != b:
+            raise InputError(f"{first} and {other} are of different data; their losses do not compare")
+    return list(objectives.values())
 
 
 def _registered(checkpoint: Path) -> Task:

@@ -381,6 +381,12 @@ def test_bad_checkpoints(landscape, runs, tmp_path):
     assert not (tmp_path / "mark").exists()  # no code was run
 
 
+def test_a_bad_checkpoint_beside_a_good_one_leaves_nothing(landscape, runs, tmp_path):
+    pair = ["--ckpt", runs / "sasrec" / "best.pt", "--ckpt", tmp_path / "missing.pt"]
+    for command in ("surface", "hessian", "sharpness", "compare"):
+        refused(landscape, command, *pair, "--out", tmp_path, message="No such file", tmp_path=tmp_path)
+
+
 def test_data_that_are_not_the_checkpoints(landscape, runs, tmp_path):
     (tmp_path / "other.txt").write_text("1 1 2 3 4\n2 2 3 4 5\n")
     for command in ("evaluate", "hessian"):
