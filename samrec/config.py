@@ -28,6 +28,7 @@ class Config(BaseModel):
         None, ge=0, allow_inf_nan=False, description="SAMRec's radius; 0.1 if not given"
     )
 
+    loss: Literal["bce", "ce"] = Field("bce", description="BCE with one negative, or CE over all items")
     dim: int = Field(64, ge=1)
     max_length: int = Field(50, ge=1)
     layers: int = Field(2, ge=1)

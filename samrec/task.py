@@ -14,7 +14,7 @@ from samrec.data.packing import TrainingBatches
 from samrec.data.readers import read
 from samrec.data.split import Part, Split, leave_one_out
 from samrec.evaluation import evaluate
-from samrec.losses import bce
+from samrec.losses import LOSSES
 
 BATCH = 256  # users at once: their activations stay in a CPU's cache, and the memory of a product bounded
 
@@ -35,7 +35,7 @@ def objective(checkpoint: Path, options: TaskOptions) -> Objective:
     return Objective(
         loaded.model().to(device),
         batches,
-        bce,
+        LOSSES[loaded.config.loss],
         include=options.include,
         exclude=options.exclude,
         provenance={
@@ -47,7 +47,7 @@ def objective(checkpoint: Path, options: TaskOptions) -> Objective:
             "data_sha256": split.interactions.digest,
             "users": str(len(users)),
             "objective_seed": str(options.seed),
-            "loss": "bce",
+            "loss": loaded.config.loss,
         },
     )
 

@@ -20,7 +20,7 @@ from samrec.data.packing import Batch, TrainingBatches
 from samrec.data.readers import read
 from samrec.data.split import Split, leave_one_out
 from samrec.evaluation import evaluate
-from samrec.losses import bce
+from samrec.losses import LOSSES, Loss
 from samrec.model import SASRec
 from samrec.sam import SAM
 
@@ -122,7 +122,7 @@ def _run(
             epoch_started = time.perf_counter()
             losses = []
             for batch in batches.epoch(config.batch_size, (config.seed, epoch)):
-                losses.append(_step(model, optimizer, batch))
+                losses.append(_step(model, optimizer, batch, LOSSES[config.loss]))
                 advance(_status(epoch, losses, valid))
             loss = _mean_loss(losses, epoch, config)
             durations.append(time.perf_counter() - epoch_started)
@@ -152,14 +152,14 @@ def _run(
     return durations
 
 
-def _step(model: SASRec, optimizer: SAM, batch: Batch) -> torch.Tensor:
+def _step(model: SASRec, optimizer: SAM, batch: Batch, criterion: Loss) -> torch.Tensor:
     """One optimizer step; return the sum of the loss before it and its weight, still on the device."""
     total, weight = torch.zeros(()), 0
 
     def closure() -> torch.Tensor:
         nonlocal total, weight
         optimizer.zero_grad()
-        total, weight = bce(model, batch)
+        total, weight = criterion(model, batch)
         loss = total / weight
         loss.backward()  # type: ignore[no-untyped-call]
         return total.detach()

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from samrec import losses
 from samrec.data.packing import TrainingBatches, pack
-from samrec.losses import bce
+from samrec.losses import bce, cross_entropy
 from samrec.model import Dropout, SASRec
 from tests.conftest import small_sasrec
 
@@ -93,3 +94,21 @@ def test_dropout_follows_the_seed():
         drawn.append(Dropout(0.5)(x))
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
+
+
+def test_cross_entropy_is_that_of_all_scores_whatever_the_chunk(split, model, monkeypatch):
+    (batch,) = TrainingBatches(split, 6, torch.device("cpu")).of_users(split.trained[:5], 8, (0,))
+    scores = model(batch.inputs).flatten(0, 1)[batch.inputs.flat] @ model.item.weight.T
+    expected = torch.nn.functional.cross_entropy(scores, batch.targets, reduction="sum")
+    gradients = torch.autograd.grad(expected, list(model.parameters()))
+    for dropout in model.modules():
+        if isinstance(dropout, Dropout):
+            dropout.threshold = 0
+    for training in (False, True):  # in training a chunk is computed twice, and must come out the same
+        for chunk in (1, 100, 2**24):
+            monkeypatch.setattr(losses, "CHUNK", chunk)
+            monkeypatch.setattr(losses, "KEPT", chunk)
+            total, weight = cross_entropy(model.train(training), batch)
+            assert weight == len(batch.targets)
+            torch.testing.assert_close(total, expected)
+            torch.testing.assert_close(torch.autograd.grad(total, list(model.parameters())), gradients)

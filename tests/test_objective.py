@@ -7,6 +7,9 @@ from torch.nn import functional as F
 
 import landscape as ll
 from landscape import InputError, Objective
+from samrec.data.packing import TrainingBatches
+from samrec.losses import cross_entropy
+from tests.conftest import small_sasrec
 
 
 def squared(model, batch):
@@ -51,6 +54,15 @@ def test_values_at_many_points_equal_those_one_by_one(sasrec_objective):
 def test_a_loss_that_is_linear_has_no_curvature(quadratic):
     objective = quadratic(torch.zeros(3, 3).double(), torch.ones(3).double(), torch.arange(3).double())
     assert not objective.hvp(torch.ones(3).double()).any()
+
+
+def test_products_of_the_full_softmax_are_differences_of_its_gradient(split):
+    batches = TrainingBatches(split, 6, torch.device("cpu")).of_users(split.trained[:20], 8, (0,))
+    objective = Objective(small_sasrec(split), batches, cross_entropy)
+    v = torch.randn(objective.params.numel, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    h = 1e-6
+    difference = (objective.grad(objective.theta + h * v) - objective.grad(objective.theta - h * v)) / (2 * h)
+    torch.testing.assert_close(objective.hvp(v), difference, rtol=1e-5, atol=1e-6)
 
 
 class HalfUsed(nn.Module):

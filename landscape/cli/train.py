@@ -25,6 +25,9 @@ def command(
         Path | None, typer.Option(help="TOML file of settings; options here win over it.")
     ] = None,
     rho: Annotated[float | None, typer.Option(help="SAM's radius ρ (samrec; default 0.1).")] = None,
+    loss: Annotated[
+        Literal["bce", "ce"] | None, typer.Option(help="BCE with one negative (bce), or CE over all items.")
+    ] = None,
     dim: Annotated[int | None, typer.Option(help="Width d of the model (64).")] = None,
     max_length: Annotated[int | None, typer.Option(help="Longest history L (50).")] = None,
     layers: Annotated[int | None, typer.Option(help="Transformer layers (2).")] = None,
@@ -71,6 +74,7 @@ def command(
         "data": None if data is None else str(data),
         "method": method,
         "rho": rho,
+        "loss": loss,
         "dim": dim,
         "max_length": max_length,
         "layers": layers,
