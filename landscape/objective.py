@@ -58,7 +58,11 @@ class Objective:
         self._bound = _Bound(_frozen_copy(model), loss)
         self.batches = list(batches)
         self.params = ParamSpace(self._bound.model, include, exclude)
-        self.provenance = dict(provenance or {})
+        self.provenance = dict(provenance or {}) | {
+            "parameters": str(self.params.numel),
+            "include": " ".join(include),
+            "exclude": " ".join(exclude),
+        }
         if not self.batches:
             raise InputError("an objective needs at least one batch")
         self.weight = 0.0

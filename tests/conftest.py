@@ -1,6 +1,9 @@
 """Small worlds in which the answers are known."""
 
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,12 +13,29 @@ import torch
 from torch import Tensor, nn
 
 from landscape import Objective
+from landscape.cli import app
 from samrec.data.interactions import Interactions
 from samrec.data.packing import TrainingBatches
 from samrec.data.split import Split, leave_one_out
 from samrec.data.synthetic import markov, write_sequences
 from samrec.losses import bce
 from samrec.model import SASRec
+
+ROOT = Path(__file__).parents[1]
+RUN = [
+    "--dim",
+    "8",
+    "--max-length",
+    "8",
+    "--epochs",
+    "4",
+    "--eval-every",
+    "2",
+    "--batch-size",
+    "16",
+    "--device",
+    "cpu",
+]
 
 
 class Quadratic(nn.Module):
@@ -107,3 +127,60 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("LANDSCAPE_DATA names no folder of real data")
     return Path(folder).resolve()
+
+
+@pytest.fixture
+def landscape(monkeypatch, capsys):
+    """Run the command line in this process; return (exit code, standard output, standard error)."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["landscape", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            app.main()
+        captured = capsys.readouterr()
+        return ended.value.code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def answer(landscape):
+    """Run with --json, and return the one object on standard output."""
+
+    def run(*arguments):
+        code, out, err = landscape(*arguments, "--json")
+        assert code == 0, err
+        return json.loads(out)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def runs(data_file, tmp_path_factory):
+    """Two trained runs, by the command in a process of its own."""
+    folder = tmp_path_factory.mktemp("runs")
+    for method in ("sasrec", "samrec"):
+        subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "landscape",
+                "train",
+                "--data",
+                data_file,
+                "--method",
+                method,
+                "--out",
+                folder / method,
+                *RUN,
+            ],
+            check=True,
+            capture_output=True,
+            cwd=ROOT,
+        )
+    return folder
+
+
+@pytest.fixture
+def both(runs):
+    return ["--ckpt", runs / "sasrec" / "best.pt", "--ckpt", runs / "samrec" / "best.pt"]
