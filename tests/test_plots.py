@@ -161,6 +161,7 @@ def test_interactive_planes_share_their_scale():
     figure = interactive_figure({"flat": plane(0.1), "steep": plane(10.0)})
     ranges = [tuple(figure.layout[scene].zaxis.range) for scene in ("scene", "scene2")]
     assert ranges[0] == ranges[1]
+    assert {figure.layout[scene].aspectmode for scene in ("scene", "scene2")} == {"cube"}
     assert {trace.coloraxis for trace in figure.data} == {"coloraxis"}
     assert (figure.layout.coloraxis.cmin, figure.layout.coloraxis.cmax) == ranges[0]
 

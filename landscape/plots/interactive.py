@@ -61,7 +61,8 @@ def _planes(slices: Mapping[str, Slice]) -> Any:
         yaxis_title="d₂",
         zaxis_title="loss",
         zaxis_range=[low, high],
-        camera_eye={"x": 1.5, "y": 1.5, "z": 0.9},
+        aspectmode="cube",  # else plotly stretches each box to its own data, and equal heights look unequal
+        camera_eye={"x": 1.75, "y": 1.75, "z": 1.0},
     )
     figure.update_layout(
         template="plotly_white",
