@@ -59,14 +59,15 @@ def objectives_of(
     """Build the objectives of checkpoints that are to be compared, before any is measured.
 
     Raises:
-        InputError: as `objective_of`, or two were trained on different data: their losses do not compare.
+        InputError: as `objective_of`, or two are of different data or of different losses.
     """
     objectives = {checkpoint: objective_of(checkpoint, options, task) for checkpoint in checkpoints}
     first, *others = objectives
     for other in others:
-        a, b = (objectives[c].provenance.get("data_sha256") for c in (first, other))
-        if a != b:
-            raise InputError(f"{first} and {other} are of different data; their losses do not compare")
+        for key, what in (("data_sha256", "data"), ("loss", "losses")):
+            a, b = (objectives[checkpoint].provenance.get(key) for checkpoint in (first, other))
+            if a != b:
+                raise InputError(f"{first} and {other} are of different {what}; their losses do not compare")
     return list(objectives.values())
 
 

@@ -18,7 +18,7 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    data: str = Field(description="file of sequence lines or pairs")
+    data: str = Field(description="file of sequence lines, pairs or a table")
     format: Literal["auto", "sequences", "pairs", "table"] = "auto"
     columns: str | None = Field(None, description="of a table: USER,ITEM or USER,ITEM,TIME")
     deduplicate: bool = Field(False, description="keep a user's first interaction with each item only")

@@ -113,6 +113,12 @@ def test_checkpoints_of_different_data_are_not_compared(landscape, answer, runs,
     refused(landscape, *arguments, message="are of different data", tmp_path=tmp_path)
 
 
+def test_checkpoints_of_different_losses_are_not_compared(landscape, answer, runs, data_file, tmp_path):
+    out = answer("train", "--data", data_file, "--loss", "ce", "--out", tmp_path / "run", *RUN)["out"]
+    arguments = ["hessian", "--ckpt", runs / "sasrec" / "best.pt", "--ckpt", f"{out}/best.pt"]
+    refused(landscape, *arguments, message="are of different losses", tmp_path=tmp_path)
+
+
 def test_a_demo_of_another_seed_is_not_overwritten(landscape, tmp_path):
     (tmp_path / "interactions.txt").write_text("1 1 2 3\n")
     refused(landscape, "demo", "--out", tmp_path, message="a demo of another seed", tmp_path=tmp_path)

@@ -161,3 +161,17 @@ def test_a_description(tmp_path):
     assert found["time_ties"] == 1 / 4
     assert found["users_with_fewer_than_three"] == 1
     assert found["lengths"]["max"] == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "columns"),
+    [("a.dat", "1::2::3::4\n", "user,item"), ("a.csv", "1,2\n", "0,,1"), ("a.csv", "1,2\n", "0,7")],
+)
+def test_columns_that_are_no_numbers_of_a_table_without_a_header(tmp_path, name, text, columns):
+    with pytest.raises(InputError, match="name them with --columns"):
+        read(written(tmp_path, text, name), columns=columns)
+
+
+def test_times_with_a_fraction_in_json(tmp_path):
+    text = '{"user": 1, "item": 1, "timestamp": 2.5}\n{"user": 1, "item": 2, "timestamp": 1.5}\n'
+    assert histories(read(written(tmp_path, text, "a.jsonl"))) == [[2, 1]]

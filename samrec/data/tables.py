@@ -1,5 +1,6 @@
 """Read interactions from a table: CSV, Parquet, RecBole's .inter, Amazon's JSON lines, MovieLens' `::`."""
 
+import gzip
 import json
 from contextlib import suppress
 from pathlib import Path
@@ -71,10 +72,11 @@ def _frame(path: Path, kind: str, columns: str | None) -> pl.DataFrame:
     elif kind in JSON_LINES:
         first = _first_object(path)
         chosen = _chosen(list(first), columns, path)
-        schema = {name: pl.Int64 if isinstance(first[name], int) else pl.String for name in chosen}
+        kinds = {int: pl.Int64, float: pl.Float64}
+        schema = {name: kinds.get(type(first[name]), pl.String) for name in chosen}
         frame = pl.read_ndjson(path, schema=schema)
     else:
-        headless = kind in HEADLESS or (columns is not None and columns.replace(",", "").isdigit())
+        headless = kind in HEADLESS or (columns is not None and columns.replace(",", "").isdecimal())
         source: dict[str, Any] = {
             "separator": SEPARATORS[kind],
             "has_header": not headless,
@@ -95,7 +97,7 @@ def _chosen(names: list[str], columns: str | None, path: Path, by_number: bool =
         found = [next((plain[n] for n in known if n in plain), None) for known in (USER, ITEM, TIME)]
         asked = found[:2] if found[2] is None else found
     elif by_number:
-        asked = [names[int(n)] if int(n) < len(names) else None for n in columns.split(",")]
+        asked = [names[int(n)] if n.isdecimal() and int(n) < len(names) else None for n in columns.split(",")]
     else:
         asked = [name if name in names else None for name in columns.split(",")]
     if None in asked or not 2 <= len(set(asked)) == len(asked) <= 3:
@@ -107,8 +109,6 @@ def _chosen(names: list[str], columns: str | None, path: Path, by_number: bool =
 
 
 def _first_object(path: Path) -> dict[str, Any]:
-    import gzip
-
     opened = gzip.open if path.suffix == ".gz" else open
     with opened(path, "rb") as file:
         line = file.readline(1 << 20)
