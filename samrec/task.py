@@ -1,6 +1,8 @@
 """From a checkpoint to what it is for: a landscape `Objective` (the one bridge to there), or a ranking."""
 
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -71,6 +73,16 @@ def _split(checkpoint: Checkpoint, data: Path | None) -> Split:
     path = data or Path(checkpoint.config.data)
     if data is None and not path.exists():
         raise InputError(f"the checkpoint's data are no longer at {path}; say where with --data FILE")
-    interactions = read(path, **checkpoint.config.reading)
-    checkpoint.check_data(interactions)
-    return leave_one_out(interactions)
+    changed = path.stat().st_mtime_ns if path.exists() else 0
+    split = _read_split(path, changed, **checkpoint.config.reading)
+    checkpoint.check_data(split.interactions)
+    return split
+
+
+@lru_cache(maxsize=1)
+def _read_split(path: Path, changed: int, **reading: Any) -> Split:
+    """Read and split a file; comparing checkpoints asks for the same one again and again.
+
+    `changed` is when the file was written, so that one that has changed is read anew.
+    """
+    return leave_one_out(read(path, **reading))

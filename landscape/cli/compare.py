@@ -58,8 +58,8 @@ def compare(
 ) -> dict[str, Any]:
     """Measure each checkpoint, save the results and the page in `out`; return what `--json` prints."""
     from landscape import line, plane, sharpness, top_eigenpairs, trace
-    from landscape.files import read_checkpoint, replacing
-    from landscape.plots.report import INDEX, Compared, Comparison, render, result_path
+    from landscape.files import read_checkpoint
+    from landscape.plots.report import Compared, Comparison, render, result_path, write_index
     from landscape.tasks import objectives_of
     from samrec.checkpoint import TASK
 
@@ -93,8 +93,7 @@ def compare(
             }
         )
     index = Comparison(title=title, checkpoints=compared, ideal_hr10=ideal_hr10)
-    with replacing(out / INDEX) as temporary:
-        temporary.write_text(index.model_dump_json(indent=1), "utf-8")
+    write_index(index, out)
     return {"report": str(render(out)), "checkpoints": entries}
 
 

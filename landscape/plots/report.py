@@ -88,17 +88,7 @@ def render(folder: Path) -> Path:
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    comparison = _read_index(folder)
-    measured = {
-        c.name: Measured(
-            plane=load_as(Slice, result_path(folder, c.name, "plane")),
-            line=load_as(Slice, result_path(folder, c.name, "line")),
-            hessian=load_as(Eigenpairs, result_path(folder, c.name, "hessian")),
-            trace=load_as(Trace, result_path(folder, c.name, "trace")),
-            sharpness=load_as(Sharpness, result_path(folder, c.name, "sharpness")),
-        )
-        for c in comparison.checkpoints
-    }
+    comparison, measured = read_comparison(folder)
     planes = {name: m.plane for name, m in measured.items()}
     logs = {c.name: c.log for c in comparison.checkpoints if c.log}
     environment = Environment(
@@ -129,6 +119,32 @@ def render(folder: Path) -> Path:
     with replacing(path) as temporary:
         temporary.write_text(page, "utf-8")
     return path
+
+
+def read_comparison(folder: Path) -> tuple[Comparison, dict[str, Measured]]:
+    """Read a folder's index, and the measurements of each checkpoint by its name.
+
+    Raises:
+        InputError: as `render`.
+    """
+    comparison = _read_index(folder)
+    measured = {
+        c.name: Measured(
+            plane=load_as(Slice, result_path(folder, c.name, "plane")),
+            line=load_as(Slice, result_path(folder, c.name, "line")),
+            hessian=load_as(Eigenpairs, result_path(folder, c.name, "hessian")),
+            trace=load_as(Trace, result_path(folder, c.name, "trace")),
+            sharpness=load_as(Sharpness, result_path(folder, c.name, "sharpness")),
+        )
+        for c in comparison.checkpoints
+    }
+    return comparison, measured
+
+
+def write_index(comparison: Comparison, folder: Path) -> None:
+    """Write the index that `read_comparison` reads."""
+    with replacing(folder / INDEX) as temporary:
+        temporary.write_text(comparison.model_dump_json(indent=1), "utf-8")
 
 
 def _read_index(folder: Path) -> Comparison:
