@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from landscape.errors import InputError
 from landscape.params import ParamSpace
 
-Loss = Callable[[Any, Any], tuple[Tensor, float]]
+Loss = Callable[[Any, Any], tuple[Tensor, float | Tensor]]
 
 
 class Objective:
@@ -128,8 +128,8 @@ class Objective:
     def _weights(self, theta: Tensor) -> dict[str, Tensor]:
         return {f"model.{name}": t for name, t in self.params.split(theta.to(self.theta)).items()}
 
-    def _sum(self, weights: dict[str, Tensor], batch: Any) -> tuple[Tensor, float]:
-        result: tuple[Tensor, float] = functional_call(self._bound, weights, (batch,))
+    def _sum(self, weights: dict[str, Tensor], batch: Any) -> tuple[Tensor, float | Tensor]:
+        result: tuple[Tensor, float | Tensor] = functional_call(self._bound, weights, (batch,))
         return result
 
     def _check_batches(self) -> None:
@@ -162,7 +162,7 @@ class _Bound(nn.Module):
         self.model = model
         self.loss = loss
 
-    def forward(self, batch: Any) -> tuple[Tensor, float]:
+    def forward(self, batch: Any) -> tuple[Tensor, float | Tensor]:
         return self.loss(self.model, batch)
 
 

@@ -10,24 +10,26 @@ from landscape.errors import InputError
 from landscape.files import read_checkpoint, replacing
 from samrec.config import Config, configure
 from samrec.data.interactions import Interactions
-from samrec.model import SASRec
+from samrec.model import PRESETS, SASRec
 
-FORMAT = "samrec checkpoint 1"
+FORMAT = "samrec checkpoint 2"
 TASK = "samrec"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model at the end of an epoch.
+    """A model at the end of an epoch, or where a run was stopped inside one.
 
     Attributes:
         config: the settings of its run.
         digest, num_items: what identifies its data (`Interactions.digest`), and the item table's rows.
-        epoch: epochs trained.
-        valid: validation metrics at `epoch`, where it was evaluated.
+        epoch: whole epochs trained.
+        valid: metrics of the latest validation.
         weights: the model's state dict.
         optimizer: the optimizer's state dict; empty in `best.pt`, which nothing continues from.
         best: epoch and NDCG@10 of the best validation so far.
+        sums: what each step since the end of `epoch` returned (`samrec.engines.Engine.step`), by which
+            the number of these steps is known too. Shape (steps, 3).
     """
 
     config: Config
@@ -38,6 +40,7 @@ class Checkpoint:
     weights: dict[str, torch.Tensor]
     optimizer: dict[str, Any]
     best: tuple[int, float]
+    sums: torch.Tensor
 
     def model(self) -> SASRec:
         """Build the model, on the CPU.
@@ -72,7 +75,15 @@ class Checkpoint:
 
 def new_model(config: Config, num_items: int) -> SASRec:
     """Build an untrained model as the settings say."""
-    return SASRec(num_items, config.dim, config.max_length, config.layers, config.heads, config.dropout)
+    return SASRec(
+        num_items,
+        config.dim,
+        config.max_length,
+        config.layers,
+        config.heads,
+        config.dropout,
+        PRESETS[config.preset],
+    )
 
 
 def save(checkpoint: Checkpoint, path: Path) -> None:
@@ -88,6 +99,7 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
         "weights": {name: tensor.detach().cpu() for name, tensor in checkpoint.weights.items()},
         "optimizer": checkpoint.optimizer,
         "best": list(checkpoint.best),
+        "sums": checkpoint.sums,
     }
     with replacing(path) as temporary:
         torch.save(content, temporary)
@@ -114,6 +126,7 @@ def load(path: Path) -> Checkpoint:
             weights=dict(content["weights"]),
             optimizer=dict(content["optimizer"]),
             best=(int(content["best"][0]), float(content["best"][1])),
+            sums=content["sums"].reshape(-1, 3),
         )
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
         raise InputError(f"{path} is a damaged checkpoint: {error}") from error

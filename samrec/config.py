@@ -3,32 +3,43 @@
 import json
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from landscape.errors import InputError
 from landscape.files import existing, replacing
-
-Method = Literal["sasrec", "samrec"]
+from samrec.choices import Ascent, Format, Loss, Method, Perturb, Precision, Preset, Schedule
 
 
 class Config(BaseModel):
-    """What is trained, on what, and how. Units: epochs count passes over all users."""
+    """What is trained, on what, and how. Units: epochs count passes over all training users."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     data: str = Field(description="file of sequence lines, pairs or a table")
-    format: Literal["auto", "sequences", "pairs", "table"] = "auto"
+    format: Format = "auto"
     columns: str | None = Field(None, description="of a table: USER,ITEM or USER,ITEM,TIME")
     deduplicate: bool = Field(False, description="keep a user's first interaction with each item only")
     core: int = Field(0, ge=0, description="leave out users and items with fewer interactions")
+    train_fraction: float = Field(1.0, gt=0, le=1, description="train on this share of users, test on all")
+
     method: Method = "sasrec"
     rho: float | None = Field(
         None, ge=0, allow_inf_nan=False, description="SAMRec's radius; 0.1 if not given"
     )
+    rho_schedule: Schedule = "constant"
+    rho_warmup: int = Field(0, ge=0, description="epochs in which rho rises from 0")
+    adaptive: bool = Field(False, description="ASAM: the ball in units of the weights' own size")
+    every: int = Field(1, ge=1, description="compute SAM's direction in one step of so many")
+    perturb: Perturb = Field("all", description="which parameters SAM moves")
+    ascent: Ascent = Field("batch", description="whose gradient SAM climbs")
 
-    loss: Literal["bce", "ce"] = Field("bce", description="BCE with one negative, or CE over all items")
+    loss: Loss = "bce"
+    negatives: int | None = Field(None, ge=1, description="a position; 1 for bce, 256 for gbce and sampled")
+    calibration: float = Field(0.75, ge=0, le=1, description="of gbce: 0 is bce, 1 calibrated as softmax")
+
+    preset: Preset = Field("sasrec", description="architecture, see samrec.model.PRESETS")
     dim: int = Field(64, ge=1)
     max_length: int = Field(50, ge=1)
     layers: int = Field(2, ge=1)
@@ -37,8 +48,13 @@ class Config(BaseModel):
 
     epochs: int = Field(400, ge=1, description="at most")
     batch_size: int = Field(256, ge=1, description="users a batch")
+    micro_batches: int = Field(1, ge=1, description="parts of a batch whose gradients are accumulated")
     lr: float = Field(1e-3, gt=0, allow_inf_nan=False)
+    lr_schedule: Schedule = "constant"
+    warmup: int = Field(0, ge=0, description="epochs in which lr rises from 0")
     weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False)
+    clip: float | None = Field(None, gt=0, allow_inf_nan=False, description="largest norm of a gradient")
+    precision: Precision = Field("float32", description="of matrix products in training")
     eval_every: int = Field(5, ge=1, description="epochs between validations")
     patience: int = Field(100, ge=1, description="stop after so many epochs without a better NDCG@10")
     seed: int = Field(0, ge=0)
@@ -49,9 +65,22 @@ class Config(BaseModel):
             raise ValueError(f"dim {self.dim} is not a multiple of heads {self.heads}")
         if self.patience < self.eval_every:
             raise ValueError(f"patience {self.patience} is shorter than eval_every {self.eval_every}")
-        if self.method == "sasrec" and self.rho:
-            raise ValueError("rho is SAMRec's; use method samrec")
+        if self.batch_size % self.micro_batches:
+            raise ValueError(
+                f"batch_size {self.batch_size} is not a multiple of micro_batches {self.micro_batches}"
+            )
+        if self.method == "sasrec" and (changed := [k for k in OF_SAM if self._is_set(k)]):
+            raise ValueError(f"{changed[0]} is SAMRec's; use method samrec")
+        if self.ascent == "micro-batch" and self.every > 1:
+            raise ValueError("every keeps one direction, and with ascent micro-batch each part has its own")
+        if self.loss == "ce" and self.negatives is not None:
+            raise ValueError("ce scores all items and draws no negatives")
+        if self.loss != "gbce" and self._is_set("calibration"):
+            raise ValueError("calibration is gbce's; use loss gbce")
         return self
+
+    def _is_set(self, name: str) -> bool:
+        return bool(getattr(self, name) != type(self).model_fields[name].default)
 
     @property
     def reading(self) -> dict[str, Any]:
@@ -64,6 +93,16 @@ class Config(BaseModel):
         if self.method == "sasrec":
             return 0.0
         return 0.1 if self.rho is None else self.rho
+
+    @property
+    def drawn(self) -> int:
+        """How many negatives are drawn for a position."""
+        if self.loss == "ce":
+            return 0
+        return self.negatives or (1 if self.loss == "bce" else 256)
+
+
+OF_SAM = ("rho", "rho_schedule", "rho_warmup", "adaptive", "every", "perturb", "ascent")
 
 
 def configure(values: dict[str, Any]) -> Config:

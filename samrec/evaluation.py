@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from landscape.errors import InputError
+from samrec.chunks import chunk_rows
 from samrec.data.interactions import Ints
 from samrec.data.packing import evaluation_histories, pack
 from samrec.data.split import Part, Split
@@ -14,7 +15,7 @@ CUTOFFS = (5, 10, 20)
 
 
 @torch.no_grad()
-def ranks(model: SASRec, split: Split, part: Part, batch_size: int = 512) -> Ints:
+def ranks(model: SASRec, split: Split, part: Part, batch_size: int = 1024) -> Ints:
     """Return the rank (0 is best) of each evaluated user's held-out item among all items.
 
     Items of the user's history are no candidates, the held-out item always is. An item that scores the
@@ -37,22 +38,44 @@ def ranks(model: SASRec, split: Split, part: Part, batch_size: int = 512) -> Int
         found: list[Tensor] = []
         for first in range(0, len(target), batch_size):
             users = slice(first, first + batch_size)
-            histories, _ = pack(items, seen_start[users], seen_length[users], width)
+            histories, _, _ = pack(items, seen_start[users], seen_length[users], width)
             expected = model(histories).flatten(0, 1)[histories.last]
             if not torch.isfinite(expected.norm(dim=1).max() * largest):
                 raise InputError("the model's scores are not finite; its weights diverged in training")
-            scores = expected @ table.T
-            targets = torch.from_numpy(target[users]).to(device)
-            of_target = scores.gather(1, targets[:, None])
             row = np.repeat(np.arange(len(target[users])), length[users])
             begin = np.repeat(np.cumsum(length[users]) - length[users], length[users])
             history = np.repeat(start[users], length[users]) + np.arange(len(row)) - begin
-            scores[torch.from_numpy(row).to(device), items[torch.from_numpy(history).to(device)]] = -torch.inf
-            scores.scatter_(1, targets[:, None], -torch.inf)  # not a competitor of itself
-            found.append((scores >= of_target).sum(1))
-        return torch.cat(found).cpu().numpy()
+            seen = torch.stack(
+                [torch.from_numpy(row).to(device), items[torch.from_numpy(history).to(device)]]
+            )
+            found.append(_count_above(expected, table, torch.from_numpy(target[users]).to(device), seen))
+        return torch.cat(found).long().cpu().numpy()
     finally:
         model.train(was_training)
+
+
+def _count_above(expected: Tensor, table: Tensor, targets: Tensor, seen: Tensor) -> Tensor:
+    """Count, for each row of `expected`, the unseen items that score at least what the target does.
+
+    Args:
+        seen: pairs of a row of `expected`, ascending, and an item that is no candidate. Shape (2, pairs).
+    """
+    size = chunk_rows(len(table), table.device)
+    buffer = expected.new_empty(min(size, len(expected)), len(table))
+    counts = expected.new_empty(len(expected))
+    bounds = torch.searchsorted(
+        seen[0], torch.arange(0, len(expected) + size, size, device=seen.device)
+    ).tolist()
+    for number, first in enumerate(range(0, len(expected), size)):
+        part = slice(first, first + size)
+        scores = torch.mm(expected[part], table.T, out=buffer[: len(expected[part])])
+        of_target = scores.gather(1, targets[part, None])
+        row, item = seen[:, bounds[number] : bounds[number + 1]]
+        scores[row - first, item] = -torch.inf
+        scores.scatter_(1, targets[part, None], -torch.inf)  # not a competitor of itself
+        # Comparing in place leaves ones to add up as floats: exact to 2^24, and 20 times faster than bools.
+        counts[part] = scores.ge_(of_target).sum(1)
+    return counts
 
 
 def metrics(ranks: Ints) -> dict[str, float]:

@@ -1,53 +1,170 @@
 """What training minimizes, as (sum, weight): batches of different sizes then average exactly."""
 
+import math
 from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from samrec import choices
+from samrec.chunks import chunk_rows
 from samrec.data.packing import Batch
 from samrec.model import SASRec
 
+Loss = Callable[[SASRec, Batch], tuple[Tensor, Tensor]]
 
-def bce(model: SASRec, batch: Batch) -> tuple[Tensor, int]:
-    """Binary cross-entropy with one negative a position (SASRec, eq. 7).
 
-    Returns the sum over positions of -log σ(r_target) - log(1 - σ(r_negative)), and their number.
+def bce(model: SASRec, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Binary cross-entropy of the target against the negatives (SASRec, eq. 7, which has one).
+
+    Returns the sum over positions of -log σ(r_target) - Σ log(1 - σ(r_negative)), and their number.
     """
-    expected = model(batch.inputs).flatten(0, 1)[batch.inputs.flat]
-    logits = model.logits(expected, torch.stack([batch.targets, batch.negatives]))
-    return F.softplus(-logits[0]).sum() + F.softplus(logits[1]).sum(), batch.targets.numel()
+    return gbce(model, batch, calibration=0.0)
 
 
-def cross_entropy(model: SASRec, batch: Batch) -> tuple[Tensor, int]:
+def gbce(model: SASRec, batch: Batch, calibration: float = 0.75) -> tuple[Tensor, Tensor]:
+    """Generalized BCE of gSASRec (Petrov & Macdonald, RecSys 2023, arXiv 2308.07192, eq. 8 and 11).
+
+    With k of n - 1 possible negatives drawn, α = k / (n - 1), BCE overestimates probabilities; here the
+    target's is raised to the power β = 1 - t (1 - α). t, the calibration, is 0 for plain BCE and 1 for
+    the probabilities of a softmax. The paper's factor 1/(k + 1) is left out, so that t = 0 is `bce`.
+    """
+    rate = len(batch.negatives) / max(model.item.num_embeddings - 1, 1)
+    beta = 1 - calibration * (1 - rate)
+    target, negatives = _scored(model, batch)
+    losses = beta * F.softplus(-target) + F.softplus(negatives).sum(0)
+    return (losses * batch.used).sum(), batch.used.sum()
+
+
+def sampled_softmax(model: SASRec, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Cross-entropy over the target and k uniform negatives, which stand for all n - 1 other items.
+
+    Each negative's score is raised by log((n - 1) / k), minus the log of how often it is expected in the
+    sample (Jean et al., ACL 2015, arXiv 1412.2007, eq. 8); the sum of exponentials is then unbiased.
+    """
+    target, negatives = _scored(model, batch)
+    raised = negatives + math.log((model.item.num_embeddings - 1) / len(negatives))
+    losses = torch.logsumexp(torch.cat([target[None], raised]), 0) - target
+    return (losses * batch.used).sum(), batch.used.sum()
+
+
+def cross_entropy(model: SASRec, batch: Batch) -> tuple[Tensor, Tensor]:
     """Cross-entropy over all items at every position: Σ log Σ_i exp(r_i) - r_target.
 
-    Positions are taken in chunks of at most `CHUNK` scores, which a cache holds. Where a training batch
-    has more than `KEPT` in all, they are not kept for the backward pass but computed again there, so
-    that positions × items is never held at once.
+    Positions are taken in chunks. Where a batch has more than `KEPT` scores in all, they are not kept
+    for the backward pass but computed again there, so that positions × items is never held at once.
+    This form can be differentiated twice; `fused_cross_entropy` is the one to train with.
     """
-    expected = model(batch.inputs).flatten(0, 1)[batch.inputs.flat]
+    expected, targets, used = _positions(model, batch)
     table = model.item.weight
-    size = max(1, CHUNK // len(table))
-    recompute = model.training and len(expected) * len(table) > KEPT
+    recompute = len(expected) * len(table) > KEPT
     total = expected.new_zeros(())
-    for chunk, targets in zip(torch.split(expected, size), torch.split(batch.targets, size), strict=True):
+    parts = (torch.split(tensor, _chunk_rows(table)) for tensor in (expected, targets, used))
+    for x, target, weight in zip(*parts, strict=True):
+        arguments = x, table, target, weight
         if recompute:
-            kept = checkpoint(_chunk, chunk, table, targets, use_reentrant=False, preserve_rng_state=False)
-            total = total + kept
+            total = total + checkpoint(_chunk, *arguments, use_reentrant=False, preserve_rng_state=False)
         else:
-            total = total + _chunk(chunk, table, targets)
-    return total, batch.targets.numel()
+            total = total + _chunk(*arguments)
+    return total, used.sum()
 
 
-def _chunk(expected: Tensor, table: Tensor, targets: Tensor) -> Tensor:
-    return F.cross_entropy(expected @ table.T, targets, reduction="sum")
+def fused_cross_entropy(model: SASRec, batch: Batch) -> tuple[Tensor, Tensor]:
+    """`cross_entropy` with its gradient computed on the way forward: each score exists once, in one chunk.
+
+    For one differentiation by autograd, and no more (a second raises).
+    """
+    expected, targets, used = _positions(model, batch)
+    arguments = expected, model.item.weight, targets, used
+    total: Tensor = _FusedCrossEntropy.apply(*arguments)  # type: ignore[no-untyped-call]
+    return total, used.sum()
 
 
-CHUNK = 2**20  # 4 MB in float32: of 2^18 to 2^24, the fastest on two cores
+LOSSES: Mapping[choices.Loss, Loss] = {
+    "bce": bce,
+    "gbce": gbce,
+    "sampled": sampled_softmax,
+    "ce": cross_entropy,
+}
+"""Losses that any transformation of torch can go through: second derivatives, `vmap`."""
+
+
+def loss_of(name: choices.Loss, calibration: float, fused: bool = False) -> Loss:
+    """Return a loss by name; `fused` where only its first derivative is needed."""
+    if name == "gbce":
+        return partial(gbce, calibration=calibration)
+    return fused_cross_entropy if fused and name == "ce" else LOSSES[name]
+
+
 KEPT = 2**26  # 256 MB in float32
+ROWS = 64  # positions a chunk has at least, since each chunk passes once over the whole table's gradient
 
-Loss = Callable[[SASRec, Batch], tuple[Tensor, int]]
-LOSSES: Mapping[str, Loss] = {"bce": bce, "ce": cross_entropy}
+
+def _scored(model: SASRec, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Score the target, shape (rows, width), and the negatives, shape (negatives, rows, width)."""
+    expected = model(batch.inputs, batch.bits)
+    scores = model.logits(expected, torch.cat([batch.targets[None], batch.negatives]))
+    return scores[0], scores[1:]
+
+
+def _positions(model: SASRec, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the model's output, the targets and which slots are used, one row a slot."""
+    return (
+        model(batch.inputs, batch.bits).flatten(0, 1),
+        batch.targets.flatten(),
+        batch.used.flatten(),
+    )
+
+
+def _chunk_rows(table: Tensor) -> int:
+    return max(ROWS, chunk_rows(len(table), table.device))
+
+
+def _chunk(expected: Tensor, table: Tensor, targets: Tensor, used: Tensor) -> Tensor:
+    return F.cross_entropy(expected @ table.T, targets, reduction="none").mul(used).sum()
+
+
+class _FusedCrossEntropy(torch.autograd.Function):
+    """With s = X Eᵀ and p = softmax(s): dX = (p - 1_target) E and dE = (p - 1_target)ᵀ X, chunk by chunk.
+
+    The target's 1 is subtracted by index. Under autocast, scores and p are in its precision, sums are not.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, expected: Tensor, table: Tensor, targets: Tensor, used: Tensor) -> Tensor:
+        device = expected.device.type
+        kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else table.dtype
+        items, positions = table.to(kind), expected.to(kind)
+        size = _chunk_rows(table)
+        scores, shares = positions.new_empty(2, min(size, len(expected)), len(table))
+        total = torch.zeros((), dtype=torch.float64, device=expected.device)
+        d_expected, d_table = torch.empty_like(expected), torch.zeros_like(table)
+        for first in range(0, len(expected), size):
+            part = slice(first, first + size)
+            x, target, weight = positions[part], targets[part], used[part, None]
+            s = torch.mm(x, items.T, out=scores[: len(x)])
+            p = torch.softmax(s, 1, out=shares[: len(x)])
+            # log Σ exp(s) by way of the largest, whose share cannot underflow
+            normalizer = s.amax(1).to(table.dtype) - p.amax(1).to(table.dtype).log()
+            of_target = s.gather(1, target[:, None]).squeeze(1)
+            total += ((normalizer - of_target) * used[part]).sum(dtype=torch.float64)
+            d_expected[part] = (p @ items - F.embedding(target, items)) * weight
+            if kind == table.dtype:
+                d_table.addmm_(p.T, x * weight)
+            else:
+                d_table += p.T @ (x * weight).to(kind)
+            d_table.index_add_(0, target, expected[part] * weight, alpha=-1)
+        ctx.save_for_backward(d_expected, d_table)
+        return total.to(expected.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        # create_graph would take the saved gradients for constants; `once_differentiable` lets that pass
+        if torch.is_grad_enabled():
+            raise RuntimeError("fused_cross_entropy has a first derivative only; use cross_entropy")
+        d_expected, d_table = ctx.saved_tensors
+        return d_expected * scale, d_table * scale, None, None

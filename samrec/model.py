@@ -1,5 +1,10 @@
 """SASRec: a causal Transformer over item histories (Kang & McAuley, ICDM 2018, arXiv 1808.09781)."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -7,11 +12,73 @@ from torch.nn import functional as F
 from samrec.data.packing import Packed
 
 
-class Dropout(nn.Module):
-    """Dropout that draws sixteen random bits an element.
+@dataclass(frozen=True)
+class Architecture:
+    """What the published variants of the model differ in.
 
-    `nn.Dropout` draws a float each, which on a CPU took 42% of a training step. The probability is
-    rounded to a multiple of 2^-16, and the scale is the exact inverse of what is kept.
+    Attributes:
+        norm: where LayerNorm stands. `pre`: x + f(LN x), and one at the end. `original`: LN x + f(LN x),
+            where attention's keys and values are of x itself, and one at the end, as in the first
+            release. `post`: LN(x + f(x)), and one on the embedded input, as in BERT.
+        scaled: whether input rows are scaled by √d. They start small, which suits the output layer that
+            shares them, and would else drown among the positions. On Beauty (BCE, dropout 0.5) that took
+            validation NDCG@10 after 120 epochs from .0292 to .0338.
+        activation, expansion: of the feed-forward layer, d to expansion · d to d.
+        residual_dropout: dropout on what attention adds, and none inside the feed-forward layer.
+        normal: start linear weights as N(0, 0.02²), like the embeddings, rather than Xavier uniform.
+    """
+
+    norm: Literal["pre", "post", "original"] = "pre"
+    scaled: bool = True
+    activation: Literal["relu", "gelu"] = "relu"
+    expansion: int = 1
+    residual_dropout: bool = False
+    normal: bool = False
+
+
+PRESETS: Mapping[str, Architecture] = {
+    "sasrec": Architecture(),
+    # The first release (github.com/kang205/SASRec); the output projection that it lacks is kept.
+    "sasrec-original": Architecture(norm="original"),
+    # What S3Rec (arXiv 2008.07873), CL4SRec and RecBole train under the name of SASRec.
+    "sasrec-bert": Architecture(
+        norm="post", scaled=False, activation="gelu", expansion=4, residual_dropout=True, normal=True
+    ),
+}
+
+
+class Draws:
+    """Random 16-bit numbers for the dropout of one pass, dealt out layer by layer.
+
+    Each row of the batch has its own, so rows that are added to a batch change nothing in the others.
+    Drawn outside of the model, one set can serve both passes of SAM, and a captured graph.
+
+    Args:
+        bits: int16, shape (rows, `SASRec.draws(width)`), uniform.
+    """
+
+    def __init__(self, bits: Tensor) -> None:
+        self.bits = bits
+        self.dealt = 0
+
+    @staticmethod
+    def fresh(
+        rows: int, count: int, device: torch.device, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Draw `count` a row, four to a 64-bit word: drawing a float each took 42% of a training step."""
+        words = torch.empty(rows, -(-count // 4), dtype=torch.int64, device=device)
+        return words.random_(-(2**63), None, generator=generator).view(torch.int16)
+
+    def take(self, shape: torch.Size) -> Tensor:
+        """Deal the next numbers, as a tensor of `shape`, whose first axis is the rows'."""
+        first, self.dealt = self.dealt, self.dealt + prod(shape[1:])
+        return self.bits[:, first : self.dealt].view(-1, *shape[1:])
+
+
+class Dropout(nn.Module):
+    """Dropout by given random numbers; without any, nothing is dropped.
+
+    The probability is rounded to a multiple of 2^-16, and the scale is the exact inverse of what is kept.
     """
 
     def __init__(self, p: float) -> None:
@@ -19,12 +86,11 @@ class Dropout(nn.Module):
         self.threshold = round(p * 2**16)  # of the 2^16 equally likely draws, these drop
         self.scale = 1 / (1 - self.threshold / 2**16)
 
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.threshold == 0:
+    def forward(self, x: Tensor, draws: Draws | None) -> Tensor:
+        if draws is None or self.threshold == 0:
             return x
-        words = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device)
-        draws = words.random_(-(2**63), None).view(torch.int16)[: x.numel()].view(x.shape)
-        return x * (draws >= self.threshold - 2**15).to(x.dtype).mul_(self.scale)
+        kept = draws.take(x.shape) >= self.threshold - 2**15
+        return x * kept.to(x.dtype).mul_(self.scale)
 
 
 def block_causal(segments: Tensor) -> Tensor:
@@ -36,8 +102,7 @@ def block_causal(segments: Tensor) -> Tensor:
     width = segments.shape[1]
     same = segments[:, :, None] == segments[:, None, :]
     causal = torch.ones(width, width, dtype=torch.bool, device=segments.device).tril()
-    blocked = torch.zeros(same.shape, device=segments.device).masked_fill_(~(same & causal), -torch.inf)
-    return blocked.unsqueeze(1)
+    return torch.where(same & causal, 0.0, -torch.inf).unsqueeze(1)
 
 
 class Attention(nn.Module):
@@ -50,53 +115,77 @@ class Attention(nn.Module):
         self.out = nn.Linear(dim, dim)
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        rows, width, dim = x.shape
-        q, k, v = self.qkv(x).view(rows, width, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
+    def forward(self, queries: Tensor, context: Tensor, mask: Tensor, draws: Draws | None) -> Tensor:
+        """Mix `context` (keys and values) for each of `queries`, both of shape (rows, width, d)."""
+        rows, width, dim = queries.shape
+        if queries is context:
+            projected = self.qkv(context)
+        else:
+            weight, bias = self.qkv.weight, self.qkv.bias
+            q, kv = F.linear(queries, weight[:dim], bias[:dim]), F.linear(context, weight[dim:], bias[dim:])
+            projected = torch.cat([q, kv], -1)
+        q, k, v = projected.view(rows, width, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
         scores = (q * (dim // self.heads) ** -0.5) @ k.transpose(-1, -2) + mask
-        mixed = self.dropout(scores.softmax(-1)) @ v
+        mixed = self.dropout(scores.softmax(-1), draws).to(v.dtype) @ v
         output: Tensor = self.out(mixed.transpose(1, 2).reshape(rows, width, dim))
         return output
 
 
-class FeedForward(nn.Sequential):
-    """The paper's point-wise layer: d to d, ReLU, d to d."""
+class FeedForward(nn.Module):
+    """The point-wise layer: d to expansion · d, activation, back to d."""
 
-    def __init__(self, dim: int, dropout: float) -> None:
-        super().__init__(
-            nn.Linear(dim, dim), nn.ReLU(), Dropout(dropout), nn.Linear(dim, dim), Dropout(dropout)
-        )
+    def __init__(self, dim: int, dropout: float, architecture: Architecture) -> None:
+        super().__init__()
+        self.inner = nn.Linear(dim, architecture.expansion * dim)
+        self.outer = nn.Linear(architecture.expansion * dim, dim)
+        self.activation = F.gelu if architecture.activation == "gelu" else F.relu
+        self.inner_dropout = Dropout(0 if architecture.residual_dropout else dropout)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x: Tensor, draws: Draws | None) -> Tensor:
+        inner = self.inner_dropout(self.activation(self.inner(x)), draws)
+        output: Tensor = self.dropout(self.outer(inner), draws)
+        return output
 
 
 class Block(nn.Module):
-    """One pre-norm Transformer layer."""
+    """One Transformer layer."""
 
-    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+    def __init__(self, dim: int, heads: int, dropout: float, architecture: Architecture) -> None:
         super().__init__()
+        self.norm = architecture.norm
         self.attention_norm = nn.LayerNorm(dim)
         self.attention = Attention(dim, heads, dropout)
+        self.dropout = Dropout(dropout if architecture.residual_dropout else 0)
         self.ffn_norm = nn.LayerNorm(dim)
-        self.ffn = FeedForward(dim, dropout)
+        self.ffn = FeedForward(dim, dropout, architecture)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        attended: Tensor = x + self.attention(self.attention_norm(x), mask)
-        output: Tensor = attended + self.ffn(self.ffn_norm(attended))
-        return output
+    def forward(self, x: Tensor, mask: Tensor, draws: Draws | None) -> Tensor:
+        def attended(queries: Tensor, context: Tensor) -> Tensor:
+            added: Tensor = self.dropout(self.attention(queries, context, mask, draws), draws)
+            return added
+
+        if self.norm == "post":
+            x = self.attention_norm(x + attended(x, x))
+            return self.ffn_norm(x + self.ffn(x, draws))  # type: ignore[no-any-return]
+        normed = self.attention_norm(x)
+        if self.norm == "original":
+            normed = self.ffn_norm(normed + attended(normed, x))
+            return normed + self.ffn(normed, draws)  # type: ignore[no-any-return]
+        x = x + attended(normed, normed)
+        return x + self.ffn(self.ffn_norm(x), draws)  # type: ignore[no-any-return]
 
 
 class SASRec(nn.Module):
     """Predicts the next item from a history; the item table is both input embedding and output layer.
-
-    As input its rows are scaled by √d, as in the first release: they start small, which suits the output,
-    and would else drown among the positions. On Beauty (BCE, dropout 0.5) that took validation NDCG@10
-    after 120 epochs from .0292 to .0338.
 
     Args:
         num_items: rows of the item table; there is none for padding.
         dim: width d of the model.
         max_length: the longest history seen, L.
         layers, heads: Transformer layers, and attention heads a layer (dividing `dim`).
-        dropout: on the embedded input, on attention weights, and twice in each feed-forward layer.
+        dropout: on the embedded input, on attention weights, and on what layers add (see `Architecture`).
+        architecture: one of `PRESETS`, or another.
     """
 
     def __init__(
@@ -107,33 +196,59 @@ class SASRec(nn.Module):
         layers: int = 2,
         heads: int = 2,
         dropout: float = 0.5,
+        architecture: Architecture = PRESETS["sasrec"],
     ) -> None:
         super().__init__()
+        self.scale = dim**0.5 if architecture.scaled else 1.0
+        self.post = architecture.norm == "post"
         self.item = nn.Embedding(num_items, dim)
         self.position = nn.Embedding(max_length, dim)
+        self.norm = nn.LayerNorm(dim)  # of the input or of the output
         self.dropout = Dropout(dropout)
-        self.blocks = nn.ModuleList(Block(dim, heads, dropout) for _ in range(layers))
-        self.norm = nn.LayerNorm(dim)
-        self.apply(_initialize)
+        self.blocks = nn.ModuleList(Block(dim, heads, dropout, architecture) for _ in range(layers))
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                if architecture.normal:
+                    nn.init.normal_(module.weight, std=0.02)
+                else:
+                    nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02)
 
-    def forward(self, histories: Packed) -> Tensor:
-        """Return what the model expects next at each slot, shape (rows, width, d)."""
-        items = self.item(histories.items) * self.item.embedding_dim**0.5
-        x = self.dropout(items + self.position(histories.positions))
+    def forward(self, histories: Packed, bits: Tensor | None = None) -> Tensor:
+        """Return what the model expects next at each slot, shape (rows, width, d).
+
+        Args:
+            histories: packed into rows.
+            bits: for dropout, see `Draws`; where the model trains and none are given, it draws them itself.
+        """
+        rows, width = histories.items.shape
+        if self.training and bits is None:
+            bits = Draws.fresh(rows, self.draws(width), histories.items.device)
+        draws = Draws(bits) if self.training and bits is not None else None
+
+        x = self.item(histories.items) * self.scale + self.position(histories.positions)
+        x = self.dropout(self.norm(x) if self.post else x, draws)
         mask = block_causal(histories.segments).to(x.dtype)
         for block in self.blocks:
-            x = block(x, mask)
-        output: Tensor = self.norm(x)
+            x = block(x, mask, draws)
+        output: Tensor = x if self.post else self.norm(x)
         return output
+
+    def draws(self, width: int) -> int:
+        """How many random numbers the dropout of one row takes."""
+        dim, count = self.item.embedding_dim, 0
+        sizes = {self.dropout: width * dim}
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            sizes[block.attention.dropout] = block.attention.heads * width**2
+            sizes[block.ffn.inner_dropout] = width * block.ffn.inner.out_features
+            sizes |= dict.fromkeys((block.dropout, block.ffn.dropout), width * dim)
+        for dropout, size in sizes.items():
+            count += size if dropout.threshold else 0
+        return count
 
     def logits(self, expected: Tensor, items: Tensor) -> Tensor:
         """Score `items` (int64, shape (…)) against `expected` (shape (…, d)), pair by pair."""
         return (expected * F.embedding(items, self.item.weight)).sum(-1)
-
-
-def _initialize(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.xavier_uniform_(module.weight)
-        nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.Embedding):
-        nn.init.normal_(module.weight, std=0.02)

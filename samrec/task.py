@@ -16,7 +16,7 @@ from samrec.data.packing import TrainingBatches
 from samrec.data.readers import read
 from samrec.data.split import Part, Split, leave_one_out
 from samrec.evaluation import evaluate
-from samrec.losses import LOSSES
+from samrec.losses import loss_of
 
 BATCH = 256  # users at once: their activations stay in a CPU's cache, and the memory of a product bounded
 
@@ -31,25 +31,26 @@ def objective(checkpoint: Path, options: TaskOptions) -> Objective:
     """
     loaded = load(checkpoint)
     device = device_named(options.device)
-    split = _split(loaded, options.data)
+    config = loaded.config
+    split = _split(loaded, options.data).fraction(config.train_fraction, config.seed)
     users = np.random.default_rng(options.seed).permutation(split.trained)[: options.users]
-    batches = TrainingBatches(split, loaded.config.max_length, device).of_users(users, BATCH, (options.seed,))
+    batches = TrainingBatches(split, config.max_length, device, config.drawn)
     return Objective(
         loaded.model().to(device),
-        batches,
-        LOSSES[loaded.config.loss],
+        batches.of_users(users, BATCH, (options.seed,)),
+        loss_of(config.loss, config.calibration),
         include=options.include,
         exclude=options.exclude,
         provenance={
             "checkpoint": str(checkpoint),
             "checkpoint_sha256": sha256(checkpoint),
-            "method": loaded.config.method,
+            "method": config.method,
             "epoch": str(loaded.epoch),
             "data": split.interactions.source,
             "data_sha256": split.interactions.digest,
             "users": str(len(users)),
             "objective_seed": str(options.seed),
-            "loss": loaded.config.loss,
+            "loss": config.loss if config.drawn < 2 else f"{config.loss} of {config.drawn} negatives",
         },
     )
 

@@ -77,7 +77,7 @@ def bad_checkpoints(folder, good):
     yield "pickle.pt", "never loaded"
     content = torch.load(good, weights_only=True)
     torch.save({**content, "format": "samrec checkpoint 99"}, folder / "format.pt")
-    yield "format.pt", "expected 'samrec checkpoint 1'"
+    yield "format.pt", "expected 'samrec checkpoint 2'"
     torch.save({**content, "config": {**content["config"], "dim": 16}}, folder / "shape.pt")
     yield "shape.pt", "do not fit its settings"
     torch.save({key: value for key, value in content.items() if key != "weights"}, folder / "keys.pt")

@@ -134,8 +134,8 @@ def test_packed_slots_hold_their_histories(lengths):
     lengths = np.array(lengths)
     starts = np.cumsum(lengths) - lengths
     items = torch.arange(100, 100 + int(lengths.sum()))
-    packed, source = pack(items, starts, lengths, 6)
-    assert torch.equal(packed.items.flatten()[packed.flat], items[source])
+    packed, slots, source = pack(items, starts, lengths, 6)
+    assert torch.equal(packed.items.flatten()[slots], items[source])
     for k, (start, length) in enumerate(zip(starts, lengths, strict=True)):
         mine = packed.segments == k + 1
         assert packed.items[mine].tolist() == list(range(100 + start, 100 + start + length))
@@ -149,8 +149,10 @@ def test_an_epoch_visits_every_user_once_and_predicts_the_next_item(split):
     data = split.interactions
     follows = {pair for h in np.split(data.items, data.offsets[1:-1]) for pair in pairwise(h[:-2].tolist())}
     for batch in batches.epoch(16, (0, 1)):
-        inputs = batch.inputs.items.flatten()[batch.inputs.flat].tolist()
-        assert set(zip(inputs, batch.targets.tolist(), strict=True)) <= follows
+        used = batch.inputs.segments > 0
+        assert torch.equal(batch.used, used.float())
+        inputs = batch.inputs.items[used].tolist()
+        assert set(zip(inputs, batch.targets[used].tolist(), strict=True)) <= follows
         seen += len(inputs)
     assert seen == int((split.train_lengths - 1).sum())
     assert batches.steps(16) == 4
@@ -159,15 +161,17 @@ def test_an_epoch_visits_every_user_once_and_predicts_the_next_item(split):
 def test_long_histories_keep_their_last_items():
     split = leave_one_out(of(list(range(1, 11)), [1, 2, 3]))
     (batch,) = TrainingBatches(split, 3, CPU).epoch(8, (0,))
-    assert batch.inputs.items.flatten()[batch.inputs.flat].tolist() == [4, 5, 6]
-    assert batch.targets.tolist() == [5, 6, 7]
+    assert batch.inputs.items.tolist() == [[4, 5, 6]]
+    assert batch.targets.tolist() == [[5, 6, 7]]
 
 
 def test_an_epoch_depends_on_its_seed_alone(split):
     batches = TrainingBatches(split, 10, CPU)
 
     def drawn(*seed):
-        return torch.cat([torch.cat([b.targets, b.negatives]) for b in batches.epoch(16, seed)])
+        return torch.cat(
+            [torch.cat([b.targets[None], b.negatives]).flatten() for b in batches.epoch(16, seed)]
+        )
 
     assert torch.equal(drawn(0, 3), drawn(0, 3))
     assert not torch.equal(drawn(0, 3), drawn(0, 4))

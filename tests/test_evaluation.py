@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from landscape import InputError
+from samrec import chunks
 from samrec.data.interactions import Interactions
 from samrec.data.packing import pack
 from samrec.data.split import leave_one_out
@@ -19,7 +20,7 @@ def test_ranks_are_those_of_a_loop_over_users(split, part):
     for sequence in np.split(data.items, data.offsets[1:-1]):
         *history, target = sequence.tolist() if part == "test" else sequence.tolist()[:-1]
         seen = torch.tensor(history[-6:])  # the model's max_length
-        alone, _ = pack(seen, np.array([0]), np.array([len(seen)]), 6)
+        alone, _, _ = pack(seen, np.array([0]), np.array([len(seen)]), 6)
         scores = (model(alone).flatten(0, 1)[alone.last] @ model.item.weight.T)[0].tolist()
         candidates = set(range(data.num_items)) - set(history) - {target}
         expected.append(sum(scores[item] >= scores[target] for item in candidates))
@@ -74,3 +75,11 @@ def test_evaluation_leaves_the_mode_as_it_was(split):
     first = evaluate(model, split, "valid")
     assert model.training
     assert evaluate(model, split, "valid") == first  # dropout was off
+
+
+def test_ranks_do_not_depend_on_the_chunks(split, monkeypatch):
+    model = small_sasrec(split)
+    whole = ranks(model, split, "test")
+    monkeypatch.setitem(chunks.SCORES, "cpu", 3 * split.num_items)
+    for batch_size in (7, 1000):
+        assert np.array_equal(ranks(model, split, "test", batch_size), whole)

@@ -1,11 +1,14 @@
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from samrec import losses
-from samrec.data.packing import TrainingBatches, pack
-from samrec.losses import bce, cross_entropy
-from samrec.model import Dropout, SASRec
+from samrec import chunks, losses
+from samrec.data.packing import TrainingBatches, pack, padded
+from samrec.losses import bce, cross_entropy, fused_cross_entropy, gbce, sampled_softmax
+from samrec.model import PRESETS, Attention, Draws, Dropout, SASRec, block_causal
 from tests.conftest import small_sasrec
 
 
@@ -22,9 +25,8 @@ def model(split):
 
 def outputs(model, histories):
     """The model's output on each history, in the histories' order."""
-    found = model(histories).flatten(0, 1)[histories.flat]
-    counts = torch.bincount(histories.segments.flatten()[histories.flat])[1:]
-    return found.split(counts.tolist())
+    found = model(histories)
+    return [found[histories.segments == k] for k in range(1, len(histories.last) + 1)]
 
 
 def test_neighbours_in_a_row_do_not_see_one_another(model):
@@ -57,18 +59,26 @@ def test_there_is_a_row_for_each_item_and_none_for_padding():
 
 def test_bce_is_the_sum_of_both_terms_over_positions(split, model):
     (batch,) = TrainingBatches(split, 6, torch.device("cpu")).of_users(split.trained[:5], 8, (0,))
-    expected = model(batch.inputs).flatten(0, 1)[batch.inputs.flat]
-    positive = (expected * model.item.weight[batch.targets]).sum(-1).sigmoid().log()
-    negative = (1 - (expected * model.item.weight[batch.negatives]).sum(-1).sigmoid()).log()
+    used = batch.inputs.segments > 0
+    expected = model(batch.inputs)[used]
+    positive = (expected * model.item.weight[batch.targets[used]]).sum(-1).sigmoid().log()
+    negative = (1 - (expected * model.item.weight[batch.negatives[0][used]]).sum(-1).sigmoid()).log()
     total, weight = bce(model, batch)
-    assert weight == len(batch.targets)
+    assert weight == int(used.sum())
     assert float(total.detach()) == pytest.approx(-float((positive + negative).sum().detach()))
+
+
+def dropped(dropout, shape):
+    """What dropout makes of ones, with random numbers of its own."""
+    rows, *rest = shape
+    draws = Draws(Draws.fresh(rows, math.prod(rest), torch.device("cpu")))
+    return dropout(torch.ones(shape), draws)
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
 def test_dropout_drops_its_share_and_keeps_the_mean(p):
     torch.manual_seed(0)
-    out = Dropout(p)(torch.ones(1_000_003))
+    out = dropped(Dropout(p), (3, 333_335))
     assert float((out == 0).float().mean()) == pytest.approx(p, abs=2e-3)
     assert float(out.mean()) == pytest.approx(1, abs=6e-3)
     assert out.unique().numel() == 2
@@ -76,39 +86,196 @@ def test_dropout_drops_its_share_and_keeps_the_mean(p):
 
 def test_dropout_draws_are_independent_between_elements():
     torch.manual_seed(0)
-    mask = (Dropout(0.5)(torch.ones(400_000)) == 0).double().view(-1, 4)
-    assert (torch.corrcoef(mask.T) - torch.eye(4)).abs().max() < 0.01
+    mask = (dropped(Dropout(0.5), (4, 100_000)) == 0).double()
+    for view in (mask, mask.view(-1, 4).T):
+        assert (torch.corrcoef(view) - torch.eye(4)).abs().max() < 0.02
 
 
-def test_dropout_does_nothing_in_eval_mode_or_at_zero():
-    x = torch.randn(5)
-    assert Dropout(0.5).eval()(x) is x
-    assert Dropout(0.0)(x) is x
+def test_dropout_does_nothing_without_draws_or_at_zero():
+    x = torch.randn(5, 2)
+    assert Dropout(0.5)(x, None) is x
+    assert Dropout(0.0)(x, Draws(torch.zeros(5, 0, dtype=torch.int16))) is x
 
 
-def test_dropout_follows_the_seed():
-    x = torch.ones(100)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_dropout_follows_the_seed_or_the_given_bits_and_is_off_in_eval_mode(preset):
+    model = SASRec(12, dim=4, max_length=6, heads=2, architecture=PRESETS[preset])
+    histories = packed([1, 2, 3], [4, 5])
     drawn = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
-        drawn.append(Dropout(0.5)(x))
+        drawn.append(model(histories))
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
+    bits = Draws.fresh(1, model.draws(6), torch.device("cpu"), torch.Generator().manual_seed(3))
+    given = model(histories, bits)
+    assert torch.equal(given, model(histories, bits))
+    model.eval()
+    assert torch.equal(model(histories, bits), model(histories))
+    assert not torch.equal(model(histories), given)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_a_pass_takes_exactly_the_draws_that_are_foretold(preset, dropout, monkeypatch):
+    model = SASRec(12, dim=4, max_length=6, heads=2, dropout=dropout, architecture=PRESETS[preset])
+    taken = []
+    take = Draws.take
+    monkeypatch.setattr(
+        Draws, "take", lambda self, shape: taken.append(shape[1:].numel()) or take(self, shape)
+    )
+    model(packed([1, 2, 3], [4, 5], [1, 2, 3, 4]))
+    assert sum(taken) == model.draws(6)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_rows_that_are_added_change_nothing_in_the_others(split, preset):
+    """What lets a batch have the shape of a graph, or of other runs' batches."""
+    model = SASRec(split.num_items, dim=4, max_length=6, heads=2, architecture=PRESETS[preset]).double()
+    (batch,) = TrainingBatches(split, 6, torch.device("cpu"), 2).of_users(split.trained[:9], 9, (0,))
+    larger = padded(batch, len(batch.targets) + 3, 12)
+    assert len(larger.targets) == len(batch.targets) + 3
+    assert len(larger.inputs.last) == 12
+    results = []
+    for each in (batch, larger):
+        bits = Draws.fresh(
+            len(each.targets), model.draws(6), torch.device("cpu"), torch.Generator().manual_seed(0)
+        )
+        total, weight = bce(model, replace(each, bits=bits))
+        results.append((total, weight, *torch.autograd.grad(total, list(model.parameters()))))
+    for alone, among in zip(*results, strict=True):
+        torch.testing.assert_close(alone, among)
+
+
+def norms(monkeypatch):
+    """Record what each LayerNorm is given."""
+    seen = []
+    forward = torch.nn.LayerNorm.forward
+    monkeypatch.setattr(torch.nn.LayerNorm, "forward", lambda self, x: seen.append(x) or forward(self, x))
+    return seen
+
+
+def test_presets_put_norms_where_their_papers_do(monkeypatch):
+    """With layers that add nothing, the norms alone are left: what each preset says can be written down."""
+    histories = packed([1, 2, 3])
+    for preset, architecture in PRESETS.items():
+        torch.manual_seed(0)
+        model = SASRec(12, dim=4, max_length=6, heads=2, architecture=architecture).eval().double()
+        with torch.no_grad():
+            for block in model.blocks:
+                for linear in (block.attention.out, block.ffn.outer):
+                    linear.weight.zero_()
+                    linear.bias.zero_()
+        x = model.item.weight[histories.items] * (1 if preset == "sasrec-bert" else 2)  # √4
+        x = x + model.position.weight[histories.positions]
+        normed = torch.nn.functional.layer_norm(x, (4,))
+        again = torch.nn.functional.layer_norm(normed, (4,))
+        expected = {"sasrec": normed, "sasrec-original": again, "sasrec-bert": again}[preset]
+        torch.testing.assert_close(model(histories), expected, rtol=1e-3, atol=1e-3)
+        seen = norms(monkeypatch)
+        model(histories)
+        monkeypatch.undo()
+        assert len(seen) == 5  # two a layer, and one of the input or of the output
+        torch.testing.assert_close(seen[0], x)
+    assert PRESETS["sasrec-bert"].expansion == 4
+
+
+def test_the_original_attends_to_what_is_not_normalized():
+    torch.manual_seed(0)
+    attention = Attention(4, 2, 0.0).double()
+    queries, context = torch.randn(2, 1, 3, 4).double()
+    mask = block_causal(torch.ones(1, 3, dtype=torch.int64))
+    w, b = attention.qkv.weight, attention.qkv.bias
+    q = queries @ w[:4].T + b[:4]
+    k, v = (context @ w[4 * i : 4 * i + 4].T + b[4 * i : 4 * i + 4] for i in (1, 2))
+    heads = []
+    for h in (slice(0, 2), slice(2, 4)):
+        scores = q[..., h] @ k[..., h].mT / 2**0.5 + mask[0]
+        heads.append(scores.softmax(-1) @ v[..., h])
+    expected = torch.cat(heads, -1) @ attention.out.weight.T + attention.out.bias
+    torch.testing.assert_close(attention(queries, context, mask, None), expected)
+    torch.testing.assert_close(
+        attention(context, context, mask, None), attention(context, context + 0, mask, None)
+    )
+
+
+@pytest.fixture
+def scored(split, model):
+    """A batch, and the scores of its targets and five negatives in plain arithmetic, a row a slot."""
+    (batch,) = TrainingBatches(split, 6, torch.device("cpu"), 5).of_users(split.trained[:5], 8, (0,))
+    used = batch.used > 0
+    expected = model(batch.inputs)[used]
+    scores = expected @ model.item.weight.T
+    return batch, scores.gather(1, batch.targets[used][:, None]), scores.gather(1, batch.negatives[:, used].T)
+
+
+def test_gbce_raises_the_targets_probability_to_beta(model, scored):
+    batch, target, negatives = scored
+    alpha = 5 / (model.item.num_embeddings - 1)
+    for t in (0.0, 0.3, 1.0):
+        beta = alpha * (t * (1 - 1 / alpha) + 1 / alpha)  # the paper's eq. 8 and 11
+        log = (target.sigmoid() ** beta).log().sum() + (1 - negatives.sigmoid()).log().sum()
+        total, weight = gbce(model, batch, t)
+        torch.testing.assert_close(total, -log)
+        assert weight == len(target)
+    torch.testing.assert_close(gbce(model, batch, 0.0)[0], bce(model, batch)[0])
+
+
+def test_sampled_softmax_is_unbiased_in_its_sum_and_exact_with_every_item(split, model, scored):
+    batch, target, negatives = scored
+    others = model.item.num_embeddings - 1
+    total = target.exp() + negatives.exp().sum(1, keepdim=True) * others / 5
+    expected = (total.log() - target).sum()
+    torch.testing.assert_close(sampled_softmax(model, batch)[0], expected)
+
+    rest = torch.arange(others)[:, None, None]
+    rest = rest + (rest >= batch.targets).long()  # all items but the target, once each
+    everything = replace(batch, negatives=rest)
+    torch.testing.assert_close(sampled_softmax(model, everything)[0], cross_entropy(model, batch)[0])
 
 
 def test_cross_entropy_is_that_of_all_scores_whatever_the_chunk(split, model, monkeypatch):
     (batch,) = TrainingBatches(split, 6, torch.device("cpu")).of_users(split.trained[:5], 8, (0,))
-    scores = model(batch.inputs).flatten(0, 1)[batch.inputs.flat] @ model.item.weight.T
-    expected = torch.nn.functional.cross_entropy(scores, batch.targets, reduction="sum")
+    used = batch.used > 0
+    scores = model(batch.inputs)[used] @ model.item.weight.T
+    expected = torch.nn.functional.cross_entropy(scores, batch.targets[used], reduction="sum")
     gradients = torch.autograd.grad(expected, list(model.parameters()))
-    for dropout in model.modules():
-        if isinstance(dropout, Dropout):
-            dropout.threshold = 0
-    for training in (False, True):  # in training a chunk is computed twice, and must come out the same
-        for chunk in (1, 100, 2**24):
-            monkeypatch.setattr(losses, "CHUNK", chunk)
-            monkeypatch.setattr(losses, "KEPT", chunk)
-            total, weight = cross_entropy(model.train(training), batch)
-            assert weight == len(batch.targets)
-            torch.testing.assert_close(total, expected)
-            torch.testing.assert_close(torch.autograd.grad(total, list(model.parameters())), gradients)
+    for chunk, rows in ((1, 1), (100, 1), (100, 2), (2**24, 64)):
+        monkeypatch.setitem(chunks.SCORES, "cpu", chunk)
+        monkeypatch.setattr(losses, "KEPT", chunk)
+        monkeypatch.setattr(losses, "ROWS", rows)
+        for form in (cross_entropy, fused_cross_entropy):
+            total, weight = form(model, batch)
+            assert weight == int(used.sum())
+            torch.testing.assert_close(total, expected, rtol=1e-6, atol=0)
+            found = torch.autograd.grad(total, list(model.parameters()))
+            torch.testing.assert_close(found, gradients, rtol=1e-5, atol=1e-7)
+
+
+def test_fused_cross_entropy_survives_scores_that_overflow(split, model):
+    (batch,) = TrainingBatches(split, 6, torch.device("cpu")).of_users(split.trained[:5], 8, (0,))
+    with torch.no_grad():
+        model.norm.weight.mul_(1e4)
+    plain, fused = (form(model.float(), batch)[0] for form in (cross_entropy, fused_cross_entropy))
+    assert plain.isfinite()
+    torch.testing.assert_close(plain, fused)
+
+
+def test_fused_cross_entropy_refuses_a_second_derivative(split, model):
+    (batch,) = TrainingBatches(split, 6, torch.device("cpu")).of_users(split.trained[:5], 8, (0,))
+    total, _ = fused_cross_entropy(model, batch)
+    with pytest.raises(RuntimeError, match="has a first derivative only"):
+        torch.autograd.grad(total, model.item.weight, create_graph=True)
+
+
+def test_half_precision_products_give_nearly_the_same_gradient(split, model):
+    (batch,) = TrainingBatches(split, 6, torch.device("cpu")).of_users(split.trained[:20], 20, (0,))
+    model = model.float()
+    found = []
+    for half in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            total, _ = fused_cross_entropy(model, batch)
+        found.append((total, *torch.autograd.grad(total, list(model.parameters()))))
+    for exact, half in zip(*found, strict=True):
+        assert half.dtype == torch.float32
+        assert float(((exact - half).norm() / exact.norm()).detach()) < 0.03

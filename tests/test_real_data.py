@@ -9,8 +9,9 @@ from landscape.tasks import TaskOptions
 from samrec.config import Config
 from samrec.data.readers import read
 from samrec.data.split import leave_one_out
+from samrec.log import read_log
 from samrec.task import objective
-from samrec.training import read_log, train
+from samrec.training import train
 
 BEAUTY = "226cce9c3105299ca0db9615d7d3fb32b3175e90da43100ae352599f0f0107b8"
 

@@ -10,7 +10,10 @@ from samrec.config import Config, configure, read_settings, write_config
 from samrec.data.readers import read
 from samrec.data.split import leave_one_out
 from samrec.data.synthetic import markov, write_sequences
+from samrec.engines import solo
+from samrec.engines.solo import Solo
 from samrec.evaluation import evaluate
+from samrec.log import read_log
 from samrec.losses import bce
 from samrec.task import ranking
 
@@ -25,12 +28,27 @@ def same_weights(a, b):
     return all(torch.equal(t, b.weights[name]) for name, t in a.weights.items())
 
 
+def at_step(number, happens, monkeypatch):
+    """Let `happens` be called, or be raised, when this step is about to be taken."""
+    steps, step = [], Solo.step
+
+    def counted(*arguments):
+        steps.append(1)
+        if len(steps) == number:
+            if isinstance(happens, type):
+                raise happens
+            happens()
+        return step(*arguments)
+
+    monkeypatch.setattr(Solo, "step", counted)
+
+
 def test_a_run_leaves_what_it_says(data_file, tmp_path):
     config = small(data_file)
     outcome = training.train(config, tmp_path / "run", "cpu")
     assert {p.name for p in outcome.out.iterdir()} == {"best.pt", "last.pt", "metrics.jsonl", "config.toml"}
     assert configure(read_settings(outcome.out / "config.toml")) == config
-    lines = training.read_log(outcome.out / "metrics.jsonl")
+    lines = read_log(outcome.out / "metrics.jsonl")
     assert [line["epoch"] for line in lines[:-1]] == [1, 2, 3, 4, 5, 6]
     assert ["valid" in line for line in lines[:-1]] == [False, True] * 3
     assert lines[-1] == {"epoch": outcome.best_epoch, "test": outcome.test}
@@ -54,7 +72,7 @@ def test_an_interrupted_run_equals_an_unbroken_one(data_file, tmp_path, method):
         assert same_weights(a, b)
         assert (a.epoch, a.best, a.valid) == (b.epoch, b.best, b.valid)
     assert parts.test == whole.test
-    logs = [training.read_log(o.out / "metrics.jsonl") for o in (whole, parts)]
+    logs = [read_log(o.out / "metrics.jsonl") for o in (whole, parts)]
     assert [[line["epoch"], line.get("loss")] for line in logs[0]] == [
         [line["epoch"], line.get("loss")] for line in logs[1]
     ]
@@ -63,19 +81,11 @@ def test_an_interrupted_run_equals_an_unbroken_one(data_file, tmp_path, method):
 def test_a_run_interrupted_inside_an_epoch_loses_that_epoch_alone(data_file, tmp_path, monkeypatch):
     config = small(data_file)
     whole = training.train(config, tmp_path / "whole", "cpu")
-    steps, step = [], training._step
-
-    def interrupted(*args):
-        steps.append(1)
-        if len(steps) == 14:  # of four an epoch
-            raise KeyboardInterrupt
-        return step(*args)
-
-    monkeypatch.setattr(training, "_step", interrupted)
+    at_step(14, KeyboardInterrupt, monkeypatch)  # of four an epoch
     with pytest.raises(KeyboardInterrupt):
         training.train(config, tmp_path / "run", "cpu")
     assert load(tmp_path / "run" / "last.pt").epoch == 3
-    monkeypatch.setattr(training, "_step", step)
+    monkeypatch.undo()
     training.train(config, tmp_path / "run", "cpu", resume=True)
     assert same_weights(load(whole.out / "last.pt"), load(tmp_path / "run" / "last.pt"))
 
@@ -146,7 +156,7 @@ def test_divergence_later_leaves_the_last_good_epoch(data_file, tmp_path, monkey
         total, weight = bce(model, batch)
         return total * (float("nan") if len(steps) == 14 else 1), weight
 
-    monkeypatch.setattr(training, "LOSSES", {"bce": failing})
+    monkeypatch.setattr(solo, "loss_of", lambda *_, **__: failing)
     with pytest.raises(InputError, match="loss is nan in epoch 4, step 2"):
         training.train(small(data_file), tmp_path / "run", "cpu")
     last = load(tmp_path / "run" / "last.pt")

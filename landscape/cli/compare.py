@@ -123,10 +123,10 @@ def show_comparison(summary: dict[str, Any], as_json: bool) -> None:
 
 def _trained(path: Path, settings: TaskOptions) -> dict[str, Any]:
     """What the trainer knows of its checkpoint: ranking, and the run's log where it lies beside it."""
+    from samrec.log import read_log
     from samrec.task import ranking
-    from samrec.training import read_log
 
     users, valid = ranking(path, "valid", settings.data, settings.device)
     _, test = ranking(path, "test", settings.data, settings.device)
     log = path.parent / "metrics.jsonl"
-    return {"users": users, "valid": valid, "test": test, "log": read_log(log) if log.exists() else []}
+    return {"users": users, "valid": valid, "test": test, "log": read_log(log)}

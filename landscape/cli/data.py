@@ -1,14 +1,88 @@
-"""`landscape data`: what is in a file of interactions."""
+"""`landscape data`: public data sets, and what is in a file of interactions."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from landscape.cli.options import Columns, Device, Format, Json, Seed
+from landscape.cli.options import Columns, Device, Json, Seed
 from landscape.cli.output import Table, show
+from samrec.choices import Format
 
-app = typer.Typer(help="Look at data before training on them.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from samrec.data.catalog import Fetched, File
+
+app = typer.Typer(help="Get public data, and look at data before training on them.", no_args_is_help=True)
+
+
+@app.command("list")
+def catalog(seed: Seed = 0, device: Device = "auto", json: Json = False) -> None:
+    """Print the public data sets that `landscape data get` knows.
+
+    Nothing is downloaded; --seed and --device change nothing here.
+
+    Example:
+
+      landscape data list
+    """
+    from dataclasses import asdict
+
+    from samrec.data.catalog import CATALOG
+
+    show(
+        json,
+        {"data": [asdict(entry) for entry in CATALOG.values()]},
+        Table(
+            "Reviews, 5-core, as S3Rec's authors prepared them; landscape data get NAME",
+            ["name", "users", "items", "interactions", "source"],
+            [
+                [e.name, f"{e.users:,}", f"{e.items:,}", f"{e.interactions:,}", e.source]
+                for e in CATALOG.values()
+            ],
+        ),
+    )
+
+
+@app.command()
+def get(
+    name: Annotated[str, typer.Argument(help="Of the data set, as landscape data list prints it.")],
+    out: Annotated[Path, typer.Option(help="Folder to put it in.")] = Path("data"),
+    attributes: Annotated[
+        bool, typer.Option("--attributes", help="Get the items' attributes (JSON) too.")
+    ] = False,
+    seed: Seed = 0,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Download a public data set, and check that it is the file that the papers used (SHA-256).
+
+    A download that broke off continues where it stopped; what is there is not downloaded again.
+    --seed and --device change nothing here.
+
+    Examples:
+
+      landscape data get beauty
+
+      landscape data get yelp --attributes --out data/yelp
+    """
+    from samrec.data.catalog import fetch, find
+
+    entry = find(name)
+    files = [entry.sequences, entry.attributes] if attributes else [entry.sequences]
+    found = [fetch(file, out) for file in files]
+    shown = [_plain(file, one) for file, one in zip(files, found, strict=True)]
+    show(
+        json,
+        {"name": entry.name, **shown[0], "attributes": shown[1] if attributes else None},
+        Table(
+            "",
+            [f"{entry.name}: {entry.source}"],
+            [
+                *([f"{one.path}: {_came(one)}"] for one in found),
+                [f"To train on it: landscape train --data {found[0].path}"],
+            ],
+        ),
+    )
 
 
 @app.command()
@@ -59,3 +133,16 @@ def _shown(value: float | str | dict[str, float] | None) -> str:
     if isinstance(value, str):
         return value
     return f"{value:,}" if isinstance(value, int) else f"{value:.4%}"
+
+
+def _plain(file: "File", found: "Fetched") -> dict[str, str | int]:
+    return {
+        "path": str(found.path),
+        "sha256": file.sha256,
+        "bytes": file.bytes,
+        "downloaded": found.downloaded,
+    }
+
+
+def _came(found: "Fetched") -> str:
+    return f"{found.downloaded:,} bytes downloaded" if found.downloaded else "already there"

@@ -7,6 +7,7 @@ import typer
 
 from landscape.cli.compare import compare, show_comparison
 from landscape.cli.options import Device, Json, Seed, Users
+from landscape.cli.output import stoppable
 from landscape.tasks import TaskOptions
 
 
@@ -52,8 +53,8 @@ def command(
                 "seed": seed,
             }
         )
-        folder = train(run, out / method, device, resume=True).out
-        checkpoints[method] = folder / "best.pt"
+        with stoppable():
+            checkpoints[method] = train(run, out / method, device, resume=True).out / "best.pt"
     summary = compare(
         checkpoints,
         out,

@@ -1,7 +1,7 @@
 """Options that several commands share, declared once."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -19,7 +19,6 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on sta
 Data = Annotated[
     Path | None, typer.Option(help="The data file, if it is no longer where the checkpoint says.")
 ]
-Format = Literal["auto", "sequences", "pairs", "table"]
 Columns = Annotated[
     str | None, typer.Option(help="Of a table: USER,ITEM or USER,ITEM,TIME, by name, or by number from 0.")
 ]

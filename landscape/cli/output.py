@@ -2,8 +2,12 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
+
+import typer
 
 
 def show(as_json: bool, values: Mapping[str, Any], *tables: "Table") -> None:
@@ -16,6 +20,18 @@ def show(as_json: bool, values: Mapping[str, Any], *tables: "Table") -> None:
     console = Console()
     for table in tables:
         console.print(table.rich())
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """End a command whose training was stopped by a signal: one line, and the exit code that shells know."""
+    from samrec.stopping import Stopped
+
+    try:
+        yield
+    except Stopped as stopped:
+        print(f"landscape: {stopped}", file=sys.stderr)
+        raise typer.Exit(128 + stopped.signal) from None
 
 
 class Table:

@@ -1,62 +1,113 @@
 """`landscape train`: SASRec or SAMRec on a file of interactions."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 import typer
 
-from landscape.cli.options import Columns, Device, Format, Json
-from landscape.cli.output import Table, show
+from landscape.cli.options import Columns, Device, Json
+from landscape.cli.output import Table, show, stoppable
+from samrec.choices import Ascent, Format, Loss, Method, Perturb, Precision, Preset, Schedule
 
-METRICS = ("hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20", "mrr")
+LOSS, MODEL, STEPS, OF_SAM, DATA = (
+    {"rich_help_panel": panel}
+    for panel in ("Loss", "Model", "Training", "Sharpness-Aware Minimization (samrec)", "Data")
+)
+METRICS: tuple[str, ...] = ("hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20", "mrr")
 
 
 def command(
     data: Annotated[
         Path | None, typer.Option(help="Sequence lines, pairs, or a table; see landscape data info --help.")
     ] = None,
-    method: Annotated[
-        Literal["sasrec", "samrec"] | None, typer.Option(help="samrec is SASRec with SAM.")
-    ] = None,
+    method: Annotated[Method | None, typer.Option(help="samrec is SASRec with SAM.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the run; runs/DATA-METHOD-seedN if not given.")
     ] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML file of settings; options here win over it.")
     ] = None,
-    rho: Annotated[float | None, typer.Option(help="SAM's radius ρ (samrec; default 0.1).")] = None,
-    loss: Annotated[
-        Literal["bce", "ce"] | None, typer.Option(help="BCE with one negative (bce), or CE over all items.")
-    ] = None,
-    dim: Annotated[int | None, typer.Option(help="Width d of the model (64).")] = None,
-    max_length: Annotated[int | None, typer.Option(help="Longest history L (50).")] = None,
-    layers: Annotated[int | None, typer.Option(help="Transformer layers (2).")] = None,
-    heads: Annotated[int | None, typer.Option(help="Attention heads a layer (2).")] = None,
-    dropout: Annotated[float | None, typer.Option(help="Dropout (0.5).")] = None,
-    epochs: Annotated[int | None, typer.Option(help="At most so many epochs (400).")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Users a batch (256).")] = None,
-    lr: Annotated[float | None, typer.Option(help="Adam's learning rate (1e-3).")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="Adam's weight decay (0).")] = None,
-    eval_every: Annotated[int | None, typer.Option(help="Epochs between validations (5).")] = None,
-    patience: Annotated[
-        int | None, typer.Option(help="Stop after so many epochs without a better NDCG@10 (100).")
-    ] = None,
-    format: Annotated[Format | None, typer.Option(help="Of the data (auto).")] = None,
-    columns: Columns = None,
-    deduplicate: Annotated[
-        bool | None, typer.Option("--deduplicate", help="Keep a user's first interaction with an item only.")
-    ] = None,
-    core: Annotated[
-        int | None, typer.Option(help="Leave out users and items with fewer interactions (0).")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of everything that is drawn (0).")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    seed: Annotated[int | None, typer.Option(help="Of everything that is drawn (0).")] = None,
     device: Device = "auto",
     json: Json = False,
+    loss: Annotated[
+        Loss | None,
+        typer.Option(help="BCE, gBCE or sampled softmax on negatives, or CE over all items.", **LOSS),
+    ] = None,
+    negatives: Annotated[
+        int | None, typer.Option(help="Drawn a position (1 for bce, 256 for gbce and sampled).", **LOSS)
+    ] = None,
+    calibration: Annotated[
+        float | None, typer.Option(help="t of gbce, 0 for bce to 1 (0.75).", **LOSS)
+    ] = None,
+    preset: Annotated[
+        Preset | None,
+        typer.Option(help="This toolkit's, the first release's, or that of S3Rec and RecBole.", **MODEL),
+    ] = None,
+    dim: Annotated[int | None, typer.Option(help="Width d (64).", **MODEL)] = None,
+    max_length: Annotated[int | None, typer.Option(help="Longest history L (50).", **MODEL)] = None,
+    layers: Annotated[int | None, typer.Option(help="Transformer layers (2).", **MODEL)] = None,
+    heads: Annotated[int | None, typer.Option(help="Attention heads a layer (2).", **MODEL)] = None,
+    dropout: Annotated[float | None, typer.Option(help="Dropout (0.5).", **MODEL)] = None,
+    epochs: Annotated[int | None, typer.Option(help="At most so many (400).", **STEPS)] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Users a batch (256).", **STEPS)] = None,
+    micro_batches: Annotated[
+        int | None, typer.Option(help="Parts of a batch, whose gradients are accumulated (1).", **STEPS)
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help="Adam's learning rate (1e-3).", **STEPS)] = None,
+    lr_schedule: Annotated[
+        Schedule | None, typer.Option(help="Of the learning rate, to 0 at the last epoch.", **STEPS)
+    ] = None,
+    warmup: Annotated[
+        int | None, typer.Option(help="Epochs in which the learning rate rises (0).", **STEPS)
+    ] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Adam's weight decay (0).", **STEPS)] = None,
+    clip: Annotated[
+        float | None, typer.Option(help="Largest norm of the gradient that is stepped with.", **STEPS)
+    ] = None,
+    precision: Annotated[
+        Precision | None, typer.Option(help="Of matrix products in training (float32).", **STEPS)
+    ] = None,
+    eval_every: Annotated[int | None, typer.Option(help="Epochs between validations (5).", **STEPS)] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop after so many epochs without a better NDCG@10 (100).", **STEPS)
+    ] = None,
+    rho: Annotated[float | None, typer.Option(help="Radius ρ (0.1).", **OF_SAM)] = None,
+    rho_schedule: Annotated[
+        Schedule | None, typer.Option(help="Of ρ, to 0 at the last epoch.", **OF_SAM)
+    ] = None,
+    rho_warmup: Annotated[int | None, typer.Option(help="Epochs in which ρ rises (0).", **OF_SAM)] = None,
+    adaptive: Annotated[
+        bool | None, typer.Option("--adaptive", help="ASAM: ρ in units of the weights' size.", **OF_SAM)
+    ] = None,
+    every: Annotated[
+        int | None, typer.Option(help="Compute the direction in one step of so many (1).", **OF_SAM)
+    ] = None,
+    perturb: Annotated[
+        Perturb | None, typer.Option(help="Which parameters are moved (all).", **OF_SAM)
+    ] = None,
+    ascent: Annotated[
+        Ascent | None,
+        typer.Option(help="Climb by the batch's gradient, or each micro-batch by its own.", **OF_SAM),
+    ] = None,
+    format: Annotated[Format | None, typer.Option(help="Of the data (auto).", **DATA)] = None,
+    columns: Columns = None,
+    deduplicate: Annotated[
+        bool | None,
+        typer.Option("--deduplicate", help="Keep a user's first interaction with an item only.", **DATA),
+    ] = None,
+    core: Annotated[
+        int | None, typer.Option(help="Leave out users and items with fewer interactions (0).", **DATA)
+    ] = None,
+    train_fraction: Annotated[
+        float | None, typer.Option(help="Train on this share of the users, test on all (1).", **DATA)
+    ] = None,
 ) -> None:
     """Train a model, keep its best epoch by validation NDCG@10, and evaluate that on the test items.
 
-    Writes best.pt, last.pt, metrics.jsonl and config.toml.
+    Writes best.pt, last.pt, metrics.jsonl and config.toml. SIGTERM and Ctrl-C end the run after the step
+    they come in, and --resume continues it bit for bit.
 
     Examples:
 
@@ -64,40 +115,25 @@ def command(
 
       landscape train --data Beauty.txt --method samrec --rho 0.1 --out runs/samrec
 
+      landscape train --data Beauty.txt --method samrec --every 5 --perturb no-embedding --out runs/light
+
+      landscape train --data Beauty.txt --loss ce --epochs 30 --eval-every 3 --out runs/ce
+
       landscape train --out runs/sasrec --epochs 600 --resume
     """
+    options = dict(locals())  # by their names, which are those of the settings
     from landscape.errors import InputError
-    from samrec.config import configure, read_settings
+    from samrec.config import Config, configure, read_settings
     from samrec.training import train
 
-    given: dict[str, Any] = {
-        "data": None if data is None else str(data),
-        "method": method,
-        "rho": rho,
-        "loss": loss,
-        "dim": dim,
-        "max_length": max_length,
-        "layers": layers,
-        "heads": heads,
-        "dropout": dropout,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "lr": lr,
-        "weight_decay": weight_decay,
-        "eval_every": eval_every,
-        "patience": patience,
-        "format": format,
-        "columns": columns,
-        "deduplicate": deduplicate,
-        "core": core,
-        "seed": seed,
-    }
     if config is None and resume and out is not None and (out / "config.toml").exists():
         config = out / "config.toml"
-    settings = (read_settings(config) if config else {}) | {k: v for k, v in given.items() if v is not None}
+    given = {name: options[name] for name in Config.model_fields if options[name] is not None}
+    settings = (read_settings(config) if config else {}) | {**given, **({"data": str(data)} if data else {})}
     if "data" not in settings:
         raise InputError("nothing to train on: give --data FILE, or --config FILE with data in it")
-    outcome = train(configure(settings), out, device, resume)
+    with stoppable():
+        outcome = train(configure(settings), out, device, resume)
     show(
         json,
         {

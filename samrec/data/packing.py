@@ -6,12 +6,14 @@ positions restart with each of them. A batch is still a random draw of users: on
 in the batch changes, never which histories share one.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from samrec.data.interactions import Ints
 from samrec.data.split import Part, Split
@@ -19,36 +21,52 @@ from samrec.data.split import Part, Split
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """Histories laid into rows. All tensors are int64 of shape (rows, width) but `flat`.
+    """Histories laid into rows. All tensors are int64, of shape (rows, width) but `last`.
 
     Attributes:
         items: item rows; 0 where a slot is empty (its segment says so).
         positions: place in the history, from 0.
         segments: which history a slot belongs to, from 1; 0 for an empty slot.
-        flat: the slots in use, history after history, as indices into the flattened rows. Shape (tokens,).
-        last: the slot of each history's last item. Shape (histories,).
+        last: the slot of each history's last item, in the flattened rows. Shape (histories,).
     """
 
     items: Tensor
     positions: Tensor
     segments: Tensor
-    flat: Tensor
     last: Tensor
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """A training batch: inputs, and at each slot in use the next item and an item that was not chosen.
+    """A training batch: inputs, and at each slot the next item and items that were not chosen.
+
+    Losses are computed at all slots, since few are empty (2% on Beauty), and weighted by `used`.
 
     Attributes:
         inputs: the packed histories.
-        targets: the next item at `inputs.flat`. Shape (tokens,).
-        negatives: an item outside the user's training history at `inputs.flat`. Shape (tokens,).
+        targets: the next item; 0 at an empty slot. Shape (rows, width).
+        negatives: items outside the user's training history. Shape (negatives, rows, width).
+        used: 1 at a slot in use, 0 at an empty one. float32, shape (rows, width).
+        bits: the random numbers of dropout (`samrec.model.Draws`); None lets the model draw its own.
     """
 
     inputs: Packed
     targets: Tensor
     negatives: Tensor
+    used: Tensor
+    bits: Tensor | None = None
+
+    def tensors(self) -> list[Tensor]:
+        """Return all of them, in the order that `of` takes."""
+        packed = self.inputs
+        found = [packed.items, packed.positions, packed.segments, packed.last]
+        found += [self.targets, self.negatives, self.used]
+        return found if self.bits is None else [*found, self.bits]
+
+    @staticmethod
+    def of(tensors: Sequence[Tensor]) -> "Batch":
+        """Put a batch together again: `Batch.of(batch.tensors())`."""
+        return Batch(Packed(*tensors[:4]), *tensors[4:])
 
 
 def first_fit_decreasing(lengths: Ints, width: int) -> tuple[Ints, Ints, int]:
@@ -78,11 +96,11 @@ def first_fit_decreasing(lengths: Ints, width: int) -> tuple[Ints, Ints, int]:
     return row, column, rows
 
 
-def pack(items: Tensor, starts: Ints, lengths: Ints, width: int) -> tuple[Packed, Tensor]:
+def pack(items: Tensor, starts: Ints, lengths: Ints, width: int) -> tuple[Packed, Tensor, Tensor]:
     """Lay the histories `items[starts[k]:starts[k] + lengths[k]]` into rows.
 
-    Returns them with the index into `items` of every slot in use (shape (tokens,), aligned with
-    `Packed.flat`), from which a caller reads what stands next.
+    Returns them with the slots in use, history after history, as indices into the flattened rows (shape
+    (tokens,)), and for each of these slots the index into `items` that it was filled from.
     """
     row, column, rows = first_fit_decreasing(lengths, width)
     begin = np.repeat(np.cumsum(lengths) - lengths, lengths)
@@ -96,7 +114,7 @@ def pack(items: Tensor, starts: Ints, lengths: Ints, width: int) -> tuple[Packed
     slots[:, table[0]] = torch.stack([items[table[1]], table[2], table[3]])
     last = torch.from_numpy(row * width + column + lengths - 1).to(items.device)
     inputs, positions, segments = slots.view(3, rows, width)
-    return Packed(inputs, positions, segments, flat=table[0], last=last), table[1]
+    return Packed(inputs, positions, segments, last), table[0], table[1]
 
 
 class Negatives:
@@ -140,21 +158,34 @@ class TrainingBatches:
 
     Each user contributes the last `max_length` + 1 items of the training part: inputs are all but the
     last of them, targets all but the first.
+
+    Args:
+        split: whose training parts are meant.
+        max_length: width of a row.
+        device: where the batches are to be.
+        negatives: how many to draw for each position.
     """
 
-    def __init__(self, split: Split, max_length: int, device: torch.device) -> None:
+    def __init__(self, split: Split, max_length: int, device: torch.device, negatives: int = 1) -> None:
         self.split = split
         self.max_length = max_length
         self.items = torch.from_numpy(split.interactions.items).to(device)
         self.negatives = Negatives(split, device)
+        self.count = negatives
 
     def _batch(self, users: Ints, generator: torch.Generator) -> Batch:
-        """Pack these users' training sequences and draw a negative for every position."""
+        """Pack these users' training sequences and draw negatives for every position."""
         end = self.split.interactions.offsets[users] + self.split.train_lengths[users]
         lengths = np.minimum(self.split.train_lengths[users] - 1, self.max_length)
-        inputs, source = pack(self.items, end - 1 - lengths, lengths, self.max_length)
+        inputs, slots, source = pack(self.items, end - 1 - lengths, lengths, self.max_length)
         owner = torch.from_numpy(np.repeat(users, lengths)).to(self.items.device)
-        return Batch(inputs, self.items[source + 1], self.negatives.draw(owner, generator))
+        drawn = self.negatives.draw(owner.expand(self.count, -1), generator)
+        chosen = torch.zeros(
+            1 + self.count, inputs.items.numel(), dtype=torch.int64, device=self.items.device
+        )
+        chosen[:, slots] = torch.cat([self.items[source + 1][None], drawn])
+        chosen = chosen.view(-1, *inputs.items.shape)
+        return Batch(inputs, chosen[0], chosen[1:], (inputs.segments > 0).float())
 
     def epoch(self, batch_size: int, seed: tuple[int, ...]) -> Iterator[Batch]:
         """Yield all trained users once, in an order and with negatives that depend on `seed` alone."""
@@ -172,6 +203,29 @@ class TrainingBatches:
     def steps(self, batch_size: int) -> int:
         """How many batches an epoch has."""
         return -(-len(self.split.trained) // batch_size)
+
+    def rows(self, batch_size: int) -> int:
+        """How many rows nearly every batch fits into: one shape for all, whatever the seed.
+
+        The mean need, six standard deviations, and a tenth for what packing leaves empty.
+        """
+        lengths = np.minimum(self.split.train_lengths[self.split.trained] - 1, self.max_length)
+        slots = batch_size * float(lengths.mean()) + 6 * batch_size**0.5 * float(lengths.std())
+        needed: int = math.ceil(1.1 * slots / self.max_length) + 1
+        return min(batch_size, needed)
+
+
+def padded(batch: Batch, rows: int, histories: int) -> Batch:
+    """Add empty rows (and histories that end in slot 0) until there are so many, if there are fewer."""
+
+    more = max(0, rows - len(batch.targets))
+
+    def pad(tensor: Tensor) -> Tensor:
+        if tensor is batch.inputs.last:
+            return F.pad(tensor, (0, max(0, histories - len(tensor))))
+        return F.pad(tensor, (0, 0, 0, more))
+
+    return Batch.of([pad(tensor) for tensor in batch.tensors()])
 
 
 def evaluation_histories(split: Split, part: Part, max_length: int) -> tuple[Ints, Ints]:

@@ -1,8 +1,7 @@
 """Leave-one-out: the last item of a history for the test, the one before for validation."""
 
 import warnings
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -22,20 +21,26 @@ class Split:
         train_lengths: how many first interactions of each user are for training: all but the last
             two, or everything where a user has fewer than three. Shape (users,).
         evaluated: the users with at least three interactions. Shape (evaluated users,).
+        trained: the users that are trained on: with something to predict in their training part, so two
+            interactions or more, and drawn where only a share of them is. Shape (trained users,).
     """
 
     interactions: Interactions
     train_lengths: Ints
     evaluated: Ints
+    trained: Ints
 
     @property
     def num_items(self) -> int:
         return self.interactions.num_items
 
-    @cached_property
-    def trained(self) -> Ints:
-        """The users with something to predict in training: two interactions or more. Shape (users,)."""
-        return np.flatnonzero(self.train_lengths >= 2)
+    def fraction(self, share: float, seed: int) -> "Split":
+        """Train on this share of the users alone, drawn by `seed`, and evaluate everyone.
+
+        Shares are nested: a smaller one of the same seed is part of a larger one.
+        """
+        drawn = np.random.default_rng((seed, 2)).permutation(self.trained)
+        return replace(self, trained=np.sort(drawn[: max(1, round(share * len(drawn)))]))
 
     def history(self, part: Part) -> tuple[Ints, Ints, Ints]:
         """Return (start, length, target row) of every evaluated user's history before `part`'s item.
@@ -67,4 +72,7 @@ def leave_one_out(interactions: Interactions) -> Split:
             f"{short} of {len(lengths)} users have fewer than three items: trained on, not evaluated",
             stacklevel=2,
         )
-    return Split(interactions, np.where(long_enough, lengths - 2, lengths), np.flatnonzero(long_enough))
+    train_lengths = np.where(long_enough, lengths - 2, lengths)
+    return Split(
+        interactions, train_lengths, np.flatnonzero(long_enough), trained=np.flatnonzero(train_lengths >= 2)
+    )

@@ -1,0 +1,15 @@
+"""What settings with names may be: for the configuration, and for the command line's help.
+
+Imports nothing heavy, so that the command line can show them at once.
+"""
+
+from typing import Literal
+
+Format = Literal["auto", "sequences", "pairs", "table"]
+Method = Literal["sasrec", "samrec"]
+Loss = Literal["bce", "gbce", "sampled", "ce"]
+Preset = Literal["sasrec", "sasrec-original", "sasrec-bert"]
+Schedule = Literal["constant", "linear", "cosine"]
+Perturb = Literal["all", "no-embedding", "norm-only"]
+Ascent = Literal["batch", "micro-batch"]
+Precision = Literal["float32", "bf16"]

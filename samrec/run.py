@@ -1,0 +1,207 @@
+"""Where one run stands: what it trains on next, when it ends, and what is kept of it."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from landscape.errors import InputError
+from samrec.checkpoint import Checkpoint, load, save
+from samrec.config import Config, write_config
+from samrec.data.packing import Batch, TrainingBatches
+from samrec.data.split import Split
+from samrec.evaluation import evaluate
+from samrec.log import append, truncate
+from samrec.model import SASRec
+from samrec.schedule import share
+
+State = tuple[dict[str, Tensor], dict[str, Any]]
+"""A run's weights, and its optimizer's state."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to.
+
+    Attributes:
+        out: the folder with best.pt, last.pt, metrics.jsonl and config.toml.
+        epochs: epochs trained in all; `best_epoch` is the one with the best validation NDCG@10.
+        seconds: wall time of this call; `seconds_per_epoch` is the median of training alone.
+        valid, test: metrics of best.pt, by `samrec.evaluation.metrics`.
+    """
+
+    out: Path
+    epochs: int
+    best_epoch: int
+    seconds: float
+    seconds_per_epoch: float
+    valid: dict[str, float]
+    test: dict[str, float]
+
+
+@dataclass(eq=False)
+class Run:
+    """Where one run stands.
+
+    Attributes:
+        epoch: whole epochs trained; `sums` are of the steps since.
+        best: epoch and NDCG@10 of the best validation; `valid` are the metrics of the latest.
+        last: the checkpoint to continue from.
+    """
+
+    config: Config
+    out: Path
+    split: Split
+    batches: TrainingBatches
+    epoch: int = 0
+    sums: list[Tensor] = field(default_factory=list)
+    best: tuple[int, float] = (0, -1.0)
+    valid: dict[str, float] = field(default_factory=dict)
+    last: Checkpoint | None = None
+
+    @classmethod
+    def prepared(cls, config: Config, out: Path, split: Split, device: torch.device, resume: bool) -> "Run":
+        split = split.fraction(config.train_fraction, config.seed)
+        batches = TrainingBatches(split, config.max_length, device, config.drawn)
+        last = _continued(config, out, split, resume)
+        if last is None:
+            return cls(config, out, split, batches)
+        sums = list(last.sums.to(device))
+        return cls(config, out, split, batches, last.epoch, sums, last.best, last.valid, last)
+
+    @property
+    def goes_on(self) -> bool:
+        return self.epoch < self.config.epochs and self.epoch - self.best[0] < self.config.patience
+
+    def steps(self) -> Iterator[tuple[list[Batch], int]]:
+        """Yield what is left of the epoch under way: micro-batches, and the seed of their dropout."""
+        seed, epoch, parts = self.config.seed, self.epoch + 1, self.config.micro_batches
+        batches = self.batches.epoch(self.config.batch_size // parts, (seed, epoch))
+        for step in range(self.batches.steps(self.config.batch_size)):
+            batch = list(islice(batches, parts))
+            if step >= len(self.sums):
+                yield batch, _seed(seed, epoch, step)
+
+    def at(self) -> float:
+        """How many epochs have been trained, and what part of the next."""
+        return self.epoch + len(self.sums) / self.batches.steps(self.config.batch_size)
+
+    def rho(self) -> float:
+        """What the radius is at this step."""
+        config = self.config
+        return config.radius * share(config.rho_schedule, config.rho_warmup, config.epochs, self.at())
+
+    def end_epoch(self, loss: float, seconds: float, model: SASRec, state: State, among_others: bool) -> None:
+        """Close the epoch: validate if it is time, log, and save.
+
+        A run among others saves only when it validates: sixteen checkpoints would take longer than an epoch.
+        """
+        self.epoch, self.sums = self.epoch + 1, []
+        line: dict[str, Any] = {"epoch": self.epoch, "loss": loss, "seconds": round(seconds, 4)}
+        improved = False
+        if self.epoch % self.config.eval_every == 0 or self.epoch == self.config.epochs:
+            line["valid"] = self.valid = evaluate(model, self.split, "valid")
+            if improved := self.valid["ndcg@10"] > self.best[1]:
+                self.best = (self.epoch, self.valid["ndcg@10"])
+        append(self.out / "metrics.jsonl", line)
+        if not among_others or "valid" in line or not self.goes_on:
+            self.save(state, improved)
+
+    def save(self, state: State, improved: bool = False) -> None:
+        """Write last.pt, and best.pt if it is that too."""
+        weights, optimizer = state
+        checkpoint = Checkpoint(
+            config=self.config,
+            digest=self.split.interactions.digest,
+            num_items=self.split.num_items,
+            epoch=self.epoch,
+            valid=self.valid,
+            weights=weights,
+            optimizer=optimizer,
+            best=self.best,
+            sums=torch.stack(self.sums).cpu() if self.sums else torch.empty(0, 3),
+        )
+        if improved:
+            save(replace(checkpoint, optimizer={}), self.out / "best.pt")
+        save(checkpoint, self.out / "last.pt")
+        if not (self.out / "config.toml").exists():
+            write_config(self.config, self.out / "config.toml")
+
+    def mean_loss(self) -> float:
+        """Average the loss over the positions of the epoch's steps; look at the device once, at its end.
+
+        Steps of SAM that saw the loss above w alone do not count.
+
+        Raises:
+            InputError: the loss of a step was not finite.
+        """
+        table = torch.stack(self.sums).double().cpu()
+        total, weight, at_w = table.unbind(1)
+        if not total.isfinite().all():
+            step = int((~total.isfinite()).nonzero()[0])
+            raise InputError(
+                f"training diverged: the loss is {total[step]:g} in epoch {self.epoch + 1}, step {step + 1}; "
+                f"try a smaller lr (now {self.config.lr:g})"
+                + (f" or rho (now {self.config.radius:g})" if self.config.radius else "")
+            )
+        return float((total * at_w).sum() / (weight * at_w).sum()) if at_w.any() else float("nan")
+
+    def status(self) -> str:
+        """What stands beside the bar. Reading the loss waits for the device, so only now and then."""
+        if len(self.sums) % 20 != 1:
+            return ""
+        total, weight, _ = self.sums[-1].tolist()
+        text = f"epoch {self.epoch + 1} · loss {total / weight:.4f}"
+        return f"{text} · valid NDCG@10 {self.valid['ndcg@10']:.4f}" if self.valid else text
+
+    def outcome(self, device: torch.device, started: float, durations: list[float]) -> Outcome:
+        """Evaluate the best epoch on the test part, and log that."""
+        best = load(self.out / "best.pt")
+        test = evaluate(best.model().to(device), self.split, "test")
+        append(self.out / "metrics.jsonl", {"epoch": best.epoch, "test": test})
+        return Outcome(
+            out=self.out,
+            epochs=load(self.out / "last.pt").epoch,
+            best_epoch=best.epoch,
+            seconds=time.perf_counter() - started,
+            seconds_per_epoch=float(np.median(durations)) if durations else 0.0,
+            valid=best.valid,
+            test=test,
+        )
+
+
+def _seed(seed: int, epoch: int, step: int) -> int:
+    return int(np.random.SeedSequence((seed, epoch, step, 1)).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _continued(config: Config, out: Path, split: Split, resume: bool) -> Checkpoint | None:
+    """Return the checkpoint to continue from, if any, and drop log lines of epochs after it."""
+    path = out / "last.pt"
+    if not path.exists():
+        if (out / "metrics.jsonl").exists() and not resume:
+            (out / "metrics.jsonl").unlink()  # of a run that did not reach the end of its first epoch
+        return None
+    if not resume:
+        raise InputError(f"{out} already holds a run; continue it with --resume, or give another --out")
+    last = load(path)
+    last.check_data(split.interactions)
+    # What may differ when a run goes on: where its data lie, and when it stops. Schedules know their end.
+    free = {"data", "patience"}
+    if (config.lr_schedule, config.rho_schedule) == ("constant", "constant"):
+        free.add("epochs")
+    before, now = (c.model_dump(exclude=free) for c in (last.config, config))
+    if changed := [key for key in now if now[key] != before[key]]:
+        raise InputError(
+            f"{path} was trained with other settings: "
+            + ", ".join(f"{key} {before[key]!r}, not {now[key]!r}" for key in changed)
+        )
+    truncate(out / "metrics.jsonl", last.epoch)
+    for stale in out.glob(".*.pt"):  # half-written, when the run was killed
+        stale.unlink(missing_ok=True)
+    return last

@@ -1,0 +1,143 @@
+"""Runs that are stopped, by a signal or without one, and go on."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from samrec import training
+from samrec.checkpoint import load
+from samrec.config import Config
+from samrec.engines.solo import Solo
+from samrec.log import read_log
+from samrec.stopping import SIGNALS, Stopped, stopping
+from tests.conftest import ROOT
+from tests.test_training import at_step, same_weights, small
+
+EPOCHS = 6  # of four steps
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("step", [2, 14, 16, 24])
+@pytest.mark.parametrize("settings", [{}, {"method": "samrec", "every": 3}])
+def test_a_signal_ends_a_run_after_its_step_and_it_goes_on_bit_for_bit(
+    data_file, tmp_path, monkeypatch, number, step, settings
+):
+    """In the middle of an epoch, in its last step, and in the last step of all, which is no stop."""
+    config = small(data_file, **settings)
+    whole = training.train(config, tmp_path / "whole", "cpu")
+    before = signal.getsignal(number)
+    at_step(step, lambda: os.kill(os.getpid(), number), monkeypatch)
+    if step == 4 * EPOCHS:
+        training.train(config, tmp_path / "run", "cpu")
+    else:
+        with pytest.raises(Stopped, match=f"stopped by {signal.Signals(number).name} in epoch") as caught:
+            training.train(config, tmp_path / "run", "cpu")
+        assert caught.value.signal == number
+        last = load(tmp_path / "run" / "last.pt")
+        assert (last.epoch, len(last.sums)) == divmod(step, 4)
+        monkeypatch.undo()
+        training.train(config, tmp_path / "run", "cpu", resume=True)
+    assert signal.getsignal(number) is before
+    for name in ("last.pt", "best.pt"):
+        a, b = load(whole.out / name), load(tmp_path / "run" / name)
+        assert same_weights(a, b)
+        assert (a.epoch, a.best, a.valid) == (b.epoch, b.best, b.valid)
+    logs = [read_log(o / "metrics.jsonl") for o in (whole.out, tmp_path / "run")]
+    assert [line.get("loss") for line in logs[0]] == [line.get("loss") for line in logs[1]]
+
+
+def test_a_second_signal_acts_at_once():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    try:
+        with stopping() as request:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert request.signal == signal.SIGINT
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_stopped_run_that_has_diverged_keeps_the_last_good_state(data_file, tmp_path, monkeypatch):
+    def diverge():
+        os.kill(os.getpid(), signal.SIGTERM)
+        monkeypatch.setattr(Solo, "_step", lambda self, parts: torch.tensor([float("nan"), 1.0, 1.0]))
+
+    at_step(14, diverge, monkeypatch)
+    with pytest.raises(ValueError, match="loss is nan in epoch 4, step 2"):
+        training.train(small(data_file), tmp_path / "run", "cpu")
+    assert load(tmp_path / "run" / "last.pt").epoch == 3
+
+
+def command(data_file, out, *more):
+    settings = [
+        "--dim",
+        "8",
+        "--max-length",
+        "8",
+        "--batch-size",
+        "16",
+        "--eval-every",
+        "2",
+        "--dropout",
+        "0.3",
+    ]
+    return [
+        *(sys.executable, "-m", "landscape", "train", "--data", data_file, "--out", out, "--device", "cpu"),
+        *settings,
+        *more,
+    ]
+
+
+def test_the_command_says_where_it_stopped(data_file, tmp_path):
+    out = tmp_path / "run"
+    running = subprocess.Popen(
+        command(data_file, out, "--epochs", "100000", "--patience", "100000"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    while not (out / "last.pt").exists():
+        time.sleep(0.05)
+    running.terminate()
+    printed, said = running.communicate(timeout=60)
+    assert running.returncode == 128 + signal.SIGTERM
+    assert printed == ""
+    assert said.startswith("landscape: stopped by SIGTERM in epoch ")
+    assert said.endswith("continue with --resume\n")
+    assert said.count("\n") == 1
+    assert load(out / "last.pt").epoch > 0
+
+
+@pytest.mark.parametrize("attempt", range(5))
+def test_a_kill_at_any_moment_loses_an_epoch_at_most(data_file, tmp_path, attempt):
+    """`kill -9` when it likes: the checkpoint is whole, and the end is that of the unbroken run."""
+    out, draw = tmp_path / "run", random.Random(attempt)
+    config = Config(
+        data=str(data_file),
+        dim=8,
+        max_length=8,
+        batch_size=16,
+        eval_every=2,
+        dropout=0.3,
+        epochs=60,
+    )
+    running = subprocess.Popen(command(data_file, out, "--epochs", "60"), stderr=subprocess.DEVNULL, cwd=ROOT)
+    while not (out / "last.pt").exists():
+        time.sleep(0.01)
+    time.sleep(draw.uniform(0, 1))
+    running.kill()
+    running.wait()
+    logged = read_log(out / "metrics.jsonl")
+    assert load(out / "last.pt").epoch >= max(line["epoch"] for line in logged) - 1
+    training.train(config, out, "cpu", resume=True)
+    training.train(config, tmp_path / "whole", "cpu")
+    assert same_weights(load(out / "last.pt"), load(tmp_path / "whole" / "last.pt"))
+    assert not [p for p in out.iterdir() if p.name.startswith(".") and p.stat().st_size == 0]
