@@ -1,0 +1,114 @@
+"""`landscape sweep`: many runs, over every combination of settings."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from landscape.cli.options import Device, Json, Seed
+from landscape.cli.output import Table, show, stoppable
+
+
+def command(
+    out: Annotated[Path, typer.Option(help="Folder of the sweep; each run is a folder in it.")],
+    vary: Annotated[
+        list[str],
+        typer.Option(help="NAME=V1,V2,… of a setting of train (may be repeated: all combinations)."),
+    ],
+    data: Annotated[Path | None, typer.Option(help="As for train.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file of the settings that all runs share.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE that all runs share (may be repeated).")
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Processes at once; one a core if not given, and on a GPU one batched model."
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the runs and what is done; train nothing.")
+    ] = False,
+    seed: Seed = 0,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Train every combination of the varied settings, and tabulate the test metrics over seeds.
+
+    Runs that are done are not repeated, and those that were stopped go on: after a stop, a kill, or with
+    more values, give the same command again. Settings are those of train, with _ for -. --seed is that of
+    all runs, if it is not varied.
+
+    Examples:
+
+      landscape sweep --data Beauty.txt --vary method=sasrec,samrec --vary seed=0,1,2 --out sweeps/seeds
+
+      landscape sweep --data Beauty.txt --set method=samrec --vary rho=0.01,0.05,0.1,0.2 --out sweeps/rho
+
+      landscape sweep --config base.toml --vary train_fraction=0.2,0.4,0.6,0.8,1 --jobs 2 --out sweeps/data
+    """
+    from landscape.errors import InputError
+    from samrec.config import read_settings
+    from samrec.sweep import plan, sweep, write_results
+
+    settings: dict[str, Any] = (read_settings(config) if config else {}) | dict(map(_pair, set_ or []))
+    if seed or "seed" not in settings:
+        settings["seed"] = seed
+    if data:
+        settings["data"] = str(data)
+    if "data" not in settings:
+        raise InputError("nothing to train on: give --data FILE, or --config FILE with data in it")
+    planned = plan(settings, {name: values.split(",") for name, values in map(_pair, vary)}, out)
+    if dry_run:
+        show(
+            json,
+            {"runs": [{"run": job.name, "done": job.result() is not None} for job in planned]},
+            Table("Runs", ["run", ""], [[job.name, "done" if job.result() else ""] for job in planned]),
+        )
+        return
+    with stoppable():
+        sweep(planned, device, jobs)
+    write_results(planned, out / "results.json")
+    rows = _over_seeds([{**job.varied, **(job.result() or {})} for job in planned])
+    show(
+        json,
+        {"out": str(out), "runs": [{"run": j.name, **j.varied, **(j.result() or {})} for j in planned]},
+        Table(
+            f"{out}: {len(planned)} runs, test, mean ± standard deviation over seeds",
+            ["", "runs", "HR@10", "NDCG@10", "epoch"],
+            rows,
+        ),
+    )
+
+
+def _pair(text: str) -> tuple[str, str]:
+    from landscape.errors import InputError
+
+    name, equals, value = text.partition("=")
+    if not equals or not name or not value:
+        raise InputError(f"{text!r} is not NAME=VALUE, such as rho=0.1")
+    return name.replace("-", "_"), value
+
+
+def _over_seeds(runs: list[dict[str, Any]]) -> list[list[str]]:
+    from statistics import mean, stdev
+
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for run in runs:
+        name = ", ".join(f"{k} {v}" for k, v in run.items() if isinstance(v, str) and k != "seed")
+        groups.setdefault(name or "all", []).append(run)
+
+    def shown(values: list[float]) -> str:
+        return f"{mean(values):.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else "")
+
+    return [
+        [
+            name,
+            str(len(same)),
+            *(shown([run["test"][metric] for run in same]) for metric in ("hr@10", "ndcg@10")),
+            f"{mean(run['best_epoch'] for run in same):.0f}",
+        ]
+        for name, same in groups.items()
+    ]
