@@ -1,18 +1,34 @@
+import inspect
 import json
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 import numpy as np
 import pytest
 import torch
 
 import landscape as ll
+from landscape.cli import train
 from landscape.cli.options import names_of
+from samrec.config import Config
 from tests.conftest import ROOT, RUN
 
-COMMANDS = ["data", "demo", "train", "evaluate", "surface", "hessian", "sharpness", "compare", "report"]
+COMMANDS = [
+    "data",
+    "demo",
+    "train",
+    "sweep",
+    "evaluate",
+    "surface",
+    "hessian",
+    "sharpness",
+    "compare",
+    "report",
+]
 
 
 def test_help_waits_for_nothing_heavy():
@@ -260,3 +276,15 @@ def test_json_has_no_nan(landscape, capsys):
 
     show(True, {"a": float("nan"), "b": [np.float64(1.0), float("inf")]})
     assert json.loads(capsys.readouterr().out) == {"a": None, "b": [1.0, None]}
+
+
+def test_every_setting_is_an_option_of_train_with_its_choices():
+    """And the default that its help names is the setting's."""
+    options = inspect.signature(train.command, eval_str=True).parameters
+    for name, setting in Config.model_fields.items():
+        kind, said = get_args(options[name].annotation)
+        if get_origin(setting.annotation) is Literal:
+            assert setting.annotation in get_args(kind)
+        default = re.search(r"\((\S+)\)\.$", said.help)
+        if default and setting.default is not None:
+            assert type(setting.default)(default[1]) == setting.default, name

@@ -1,0 +1,66 @@
+"""The same model as most ports train it: a user a row of 50, and torch's own dropout and optimizer."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from samrec.config import Config
+from samrec.data.packing import Batch, Packed, TrainingBatches
+from samrec.data.split import Split
+from samrec.engines.solo import initial_model
+from samrec.losses import bce
+from samrec.model import Draws, Dropout
+
+
+class Padded:
+    """SASRec with BCE on padded batches.
+
+    What it shares with the packed trainer: the model (with its bias towards this one: written-out
+    attention, positions and negatives drawn at once, no loader process), and the loss, computed at all
+    positions and weighted. What it lacks: packing, cheap random bits, one fused optimizer step.
+    """
+
+    def __init__(self, config: Config, split: Split) -> None:
+        self.width = config.max_length
+        self.batches = TrainingBatches(split, self.width, torch.device("cpu"))
+        self.model = initial_model(config, split.num_items)
+        for module in self.model.modules():
+            if isinstance(module, Dropout):
+                module.forward = _torch_dropout(module.threshold / 2**16)  # type: ignore[method-assign]
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.lr)
+
+    def epoch(self, batch_size: int, seed: int, steps: int | None = None) -> int:
+        """Train an epoch, or its first steps; return how many there were."""
+        order = np.random.default_rng(seed).permutation(self.batches.split.trained)
+        generator = torch.Generator().manual_seed(seed)
+        firsts = range(0, len(order), batch_size)[:steps]
+        for first in firsts:
+            batch = self._batch(order[first : first + batch_size], generator)
+            self.optimizer.zero_grad()
+            total, weight = bce(self.model, batch)
+            (total / weight).backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+        return len(firsts)
+
+    def _batch(self, users: np.ndarray, generator: torch.Generator) -> Batch:
+        split = self.batches.split
+        end = split.interactions.offsets[users] + split.train_lengths[users]
+        lengths = np.minimum(split.train_lengths[users] - 1, self.width)
+        column = np.arange(self.width)
+        used = torch.from_numpy(column >= self.width - lengths[:, None])  # padded on the left
+        source = torch.from_numpy(np.maximum(end[:, None] - 1 - self.width + column, 0))
+        items, owner = self.batches.items, torch.from_numpy(users)[:, None].expand(used.shape)
+        positions = torch.from_numpy(np.maximum(column - (self.width - lengths[:, None]), 0))
+        inputs = Packed(items[source] * used, positions, used.long(), torch.empty(0))
+        negatives = self.batches.negatives.draw(owner[None], generator)
+        bits = torch.empty(len(users), 0, dtype=torch.int16)  # says that dropout is on; torch draws its own
+        return replace(Batch(inputs, items[source + 1] * used, negatives, used.float()), bits=bits)
+
+
+def _torch_dropout(p: float):  # type: ignore[no-untyped-def]
+    def forward(x: torch.Tensor, draws: Draws | None) -> torch.Tensor:
+        return x if draws is None else F.dropout(x, p)
+
+    return forward
