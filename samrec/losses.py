@@ -27,7 +27,7 @@ def bce(model: SASRec, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def gbce(model: SASRec, batch: Batch, calibration: float = 0.75) -> tuple[Tensor, Tensor]:
-    """Generalized BCE of gSASRec (Petrov & Macdonald, RecSys 2023, arXiv 2308.07192, eq. 8 and 11).
+    """Generalized BCE of gSASRec (Petrov & Macdonald, RecSys 2023, arXiv 2308.07192).
 
     With k of n - 1 possible negatives drawn, α = k / (n - 1), BCE overestimates probabilities; here the
     target's is raised to the power β = 1 - t (1 - α). t, the calibration, is 0 for plain BCE and 1 for
@@ -44,7 +44,7 @@ def sampled_softmax(model: SASRec, batch: Batch) -> tuple[Tensor, Tensor]:
     """Cross-entropy over the target and k uniform negatives, which stand for all n - 1 other items.
 
     Each negative's score is raised by log((n - 1) / k), minus the log of how often it is expected in the
-    sample (Jean et al., ACL 2015, arXiv 1412.2007, eq. 8); the sum of exponentials is then unbiased.
+    sample (Jean et al., ACL 2015, arXiv 1412.2007); the sum of exponentials is then unbiased.
     """
     target, negatives = _scored(model, batch)
     raised = negatives + math.log((model.item.num_embeddings - 1) / len(negatives))
@@ -105,9 +105,15 @@ ROWS = 64  # positions a chunk has at least, since each chunk passes once over t
 
 
 def _scored(model: SASRec, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Score the target, shape (rows, width), and the negatives, shape (negatives, rows, width)."""
-    expected = model(batch.inputs, batch.bits)
-    scores = model.logits(expected, torch.cat([batch.targets[None], batch.negatives]))
+    """Score the target, shape (rows, width), and the negatives, shape (negatives, rows, width).
+
+    Inputs and candidates are looked up at once: the table's gradient, which is dense, is then zeroed and
+    filled once.
+    """
+    items = torch.cat([batch.inputs.items[None], batch.targets[None], batch.negatives])
+    embedded = F.embedding(items, model.item.weight)
+    expected = model(batch.inputs, batch.bits, embedded[0])
+    scores = (embedded[1:] * expected).sum(-1)
     return scores[0], scores[1:]
 
 

@@ -90,7 +90,7 @@ class Dropout(nn.Module):
         if draws is None or self.threshold == 0:
             return x
         kept = draws.take(x.shape) >= self.threshold - 2**15
-        return x * kept.to(x.dtype).mul_(self.scale)
+        return x * (kept * self.scale)
 
 
 def block_causal(segments: Tensor) -> Tensor:
@@ -216,19 +216,23 @@ class SASRec(nn.Module):
             elif isinstance(module, nn.Embedding):
                 nn.init.normal_(module.weight, std=0.02)
 
-    def forward(self, histories: Packed, bits: Tensor | None = None) -> Tensor:
+    def forward(
+        self, histories: Packed, bits: Tensor | None = None, embedded: Tensor | None = None
+    ) -> Tensor:
         """Return what the model expects next at each slot, shape (rows, width, d).
 
         Args:
             histories: packed into rows.
             bits: for dropout, see `Draws`; where the model trains and none are given, it draws them itself.
+            embedded: the item table's rows of `histories.items`, if they have been looked up already.
         """
         rows, width = histories.items.shape
         if self.training and bits is None:
             bits = Draws.fresh(rows, self.draws(width), histories.items.device)
         draws = Draws(bits) if self.training and bits is not None else None
 
-        x = self.item(histories.items) * self.scale + self.position(histories.positions)
+        items = self.item(histories.items) if embedded is None else embedded
+        x = items * self.scale + self.position(histories.positions)
         x = self.dropout(self.norm(x) if self.post else x, draws)
         mask = block_causal(histories.segments).to(x.dtype)
         for block in self.blocks:
@@ -248,7 +252,3 @@ class SASRec(nn.Module):
         for dropout, size in sizes.items():
             count += size if dropout.threshold else 0
         return count
-
-    def logits(self, expected: Tensor, items: Tensor) -> Tensor:
-        """Score `items` (int64, shape (…)) against `expected` (shape (…, d)), pair by pair."""
-        return (expected * F.embedding(items, self.item.weight)).sum(-1)

@@ -44,7 +44,7 @@ class SAM(Optimizer):
         rho: radius of the ball, in the Euclidean norm of all perturbed parameters together; 0 is the
             plain optimizer. A tensor on the parameters' device may be given, to be set without a wait.
         adaptive: measure the ball in units of the weights' own size (ASAM: Kwon et al., ICML 2021,
-            arXiv 2102.11600, eq. 9): e = rho T² g / ‖T g‖ with T = diag(|w| + 0.01).
+            arXiv 2102.11600): e = rho T² g / ‖T g‖ with T = diag(|w| + 0.01).
         every: compute the direction of e in one step of so many, and use it again in those between,
             which then cost no more than a plain step.
 
@@ -87,6 +87,11 @@ class SAM(Optimizer):
     def climbs(self) -> bool:
         """Whether the next step needs a gradient at w: not where the radius is 0 or a direction is kept."""
         return not self._plain and (self._steps % self.every == 0 or not self._directions)
+
+    @property
+    def reuses(self) -> bool:
+        """Whether the next step takes the kept direction again, and so never sees the loss at w."""
+        return not self._plain and not self.climbs
 
     @property
     def _plain(self) -> bool:

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby, product
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -180,14 +180,16 @@ def _together(jobs: Sequence[Job], device: str) -> Iterator[tuple[Job, str]]:
     from samrec.training import train, train_together
 
     def shape(job: Job) -> str:
-        last = job.out / "last.pt"
-        at = (load(last).epoch, len(load(last).sums)) if last.exists() else (0, 0)
-        batched = job.config.micro_batches == 1
-        rest = job.config.model_dump(exclude=MAY_DIFFER)
-        return repr((at, rest, "" if batched else job.name))
+        path = job.out / "last.pt"
+        last = load(path) if path.exists() else None
+        at = (last.epoch, len(last.sums)) if last else (0, 0)
+        alone = "" if job.config.micro_batches == 1 else job.name
+        return repr((at, job.config.model_dump(exclude=MAY_DIFFER), alone))
 
-    for _, same in groupby(sorted(jobs, key=shape), shape):
-        group = list(same)
+    groups: dict[str, list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(shape(job), []).append(job)
+    for group in groups.values():
         try:
             train_together([job.config for job in group], [job.out for job in group], device, resume=True)
             yield from ((job, "") for job in group)

@@ -213,7 +213,7 @@ def test_gbce_raises_the_targets_probability_to_beta(model, scored):
     batch, target, negatives = scored
     alpha = 5 / (model.item.num_embeddings - 1)
     for t in (0.0, 0.3, 1.0):
-        beta = alpha * (t * (1 - 1 / alpha) + 1 / alpha)  # the paper's eq. 8 and 11
+        beta = alpha * (t * (1 - 1 / alpha) + 1 / alpha)  # as the paper writes it
         log = (target.sigmoid() ** beta).log().sum() + (1 - negatives.sigmoid()).log().sum()
         total, weight = gbce(model, batch, t)
         torch.testing.assert_close(total, -log)

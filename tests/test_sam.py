@@ -179,7 +179,7 @@ def quadratic(m):
 
 
 def test_an_adaptive_step_is_the_closed_form():
-    """ASAM, eq. 9: e = ρ T²g/‖Tg‖ with T = diag(|w| + η)."""
+    """ASAM: e = ρ T²g/‖Tg‖ with T = diag(|w| + η)."""
     model = parameter([1.0, -2.0])
     w = model.w.detach().clone()
     optimizer = SAM(model.parameters(), torch.optim.SGD, rho=0.5, adaptive=True, lr=0.1)

@@ -1,9 +1,11 @@
 import json
 
+import numpy as np
 import pytest
 import torch
 
 from landscape import InputError
+from landscape.tasks import TaskOptions
 from samrec import training
 from samrec.checkpoint import load
 from samrec.config import Config, configure, read_settings, write_config
@@ -15,7 +17,7 @@ from samrec.engines.solo import Solo
 from samrec.evaluation import evaluate
 from samrec.log import read_log
 from samrec.losses import bce
-from samrec.task import ranking
+from samrec.task import objective, ranking
 
 SMALL = {"dim": 8, "max_length": 8, "batch_size": 16, "eval_every": 2, "patience": 50, "dropout": 0.3}
 
@@ -106,6 +108,70 @@ def test_sam_without_a_radius_is_sasrec(data_file, tmp_path):
     assert not same_weights(load(a.out / "last.pt"), load(c.out / "last.pt"))
 
 
+def test_micro_batches_are_the_batch(data_file, tmp_path):
+    """The same users and negatives, and gradients that add up; m-sharpness climbs by each alone."""
+    runs = {
+        name: load(
+            training.train(small(data_file, epochs=2, dropout=0.0, **s), tmp_path / name, "cpu").out
+            / "last.pt"
+        )
+        for name, s in {
+            "whole": {"method": "samrec"},
+            "parts": {"method": "samrec", "micro_batches": 4},
+            "each": {"method": "samrec", "micro_batches": 4, "ascent": "micro-batch"},
+        }.items()
+    }
+    whole, parts, each = (runs[name].weights["item.weight"] for name in ("whole", "parts", "each"))
+    torch.testing.assert_close(whole, parts, rtol=1e-3, atol=1e-4)
+    assert float((each - whole).norm()) > 10 * float((parts - whole).norm())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"precision": "bf16", "loss": "ce"},
+        {"precision": "bf16", "method": "samrec", "clip": 1.0, "micro_batches": 2},
+        {"loss": "sampled", "negatives": 8, "lr_schedule": "cosine", "warmup": 1},
+        {"loss": "gbce", "negatives": 8, "calibration": 1.0, "weight_decay": 1e-4},
+        {"preset": "sasrec-bert", "method": "samrec", "adaptive": True, "rho": 1.0, "rho_schedule": "linear"},
+        {
+            "preset": "sasrec-original",
+            "method": "samrec",
+            "every": 2,
+            "perturb": "norm-only",
+            "rho_warmup": 1,
+        },
+    ],
+)
+def test_settings_combine_and_the_loss_falls(data_file, tmp_path, settings):
+    out = training.train(small(data_file, lr=5e-3, **settings), tmp_path / "run", "cpu").out
+    losses = [line["loss"] for line in read_log(out / "metrics.jsonl") if "loss" in line]
+    assert losses[-1] < losses[0]
+    assert load(out / "last.pt").weights["item.weight"].dtype == torch.float32
+
+
+def test_a_share_of_the_users_is_trained_on_and_everyone_is_tested(data_file, tmp_path):
+    config = small(data_file, train_fraction=0.5)
+    split = leave_one_out(read(data_file))
+    half, quarter = split.fraction(0.5, 3), split.fraction(0.25, 3)
+    assert len(half.trained) == round(len(split.trained) / 2)
+    assert set(quarter.trained) < set(half.trained) < set(split.trained)
+    assert set(half.trained) != set(split.fraction(0.5, 4).trained)
+    assert np.array_equal(half.evaluated, split.evaluated)
+    assert np.array_equal(split.fraction(1.0, 3).trained, split.trained)
+    out = training.train(config, tmp_path / "run", "cpu").out
+    frozen = objective(out / "best.pt", TaskOptions(device="cpu"))
+    assert frozen.provenance["users"] == str(len(half.trained))
+    assert sum(len(batch.inputs.last) for batch in frozen.batches) == len(half.trained)
+
+
+def test_a_schedule_knows_its_end(data_file, tmp_path):
+    config = small(data_file, epochs=2, lr_schedule="cosine")
+    training.train(config, tmp_path / "run", "cpu")
+    with pytest.raises(InputError, match="other settings: epochs 2, not 4"):
+        training.train(config.model_copy(update={"epochs": 4}), tmp_path / "run", "cpu", resume=True)
+
+
 def test_it_stops_when_validation_no_longer_improves(data_file, tmp_path):
     outcome = training.train(small(data_file, epochs=500, lr=0.05, patience=6), tmp_path / "run", "cpu")
     assert outcome.epochs == outcome.best_epoch + 6 < 500
@@ -175,6 +241,12 @@ def test_histories_too_short_to_train_on_are_refused(tmp_path):
     [
         ({"dim": 7}, "dim 7 is not a multiple of heads 2"),
         ({"rho": 0.1}, "rho is SAMRec's"),
+        ({"every": 2}, "every is SAMRec's"),
+        ({"method": "samrec", "every": 2, "ascent": "micro-batch"}, "every keeps one direction"),
+        ({"loss": "ce", "negatives": 5}, "ce scores all items"),
+        ({"calibration": 0.5}, "calibration is gbce's"),
+        ({"batch_size": 10, "micro_batches": 3}, "batch_size 10 is not a multiple of micro_batches 3"),
+        ({"train_fraction": 0}, "setting train_fraction: .*greater than 0"),
         ({"dropout": 1.0}, "setting dropout: .*less than 1"),
         ({"lr": float("nan")}, "setting lr: .*"),
         ({"epochs": "many"}, "setting epochs: .*integer"),

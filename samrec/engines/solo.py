@@ -80,7 +80,7 @@ class Solo:
 
     def _step(self, parts: Sequence[Batch]) -> Tensor:
         weight = torch.stack([part.used.sum() for part in parts]).sum()
-        at_w = float(self.optimizer.climbs or not self.config.radius)
+        at_w = 1.0 - self.optimizer.reuses
 
         def closure(*parts: Batch) -> Closure:
             def evaluate() -> Tensor:

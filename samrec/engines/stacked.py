@@ -106,7 +106,7 @@ class Stacked:
     def _step(self, parts: Sequence[Batch]) -> Tensor:
         (batch,) = parts
         weights = batch.used.sum((1, 2))
-        at_w = torch.ones_like(weights) if self.optimizer.climbs else self.still
+        at_w = self.still if self.optimizer.reuses else torch.ones_like(weights)
 
         def mean(parameters: dict[str, Tensor], *tensors: Tensor) -> tuple[Tensor, Tensor]:
             bound = _Bound(self.template, self.criterion)
