@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint format bench clean
 
 demo: .venv/demo
 	$(BIN)/landscape demo --out demo
@@ -16,6 +16,11 @@ lint: .venv/test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# BEAUTY is the data file, PEERS the Python of an environment with benchmarks/requirements.txt, if any.
+bench: .venv/test
+	$(BIN)/python -m benchmarks.train --data $(or $(BEAUTY),Beauty.txt) $(if $(PEERS),--peers $(PEERS))
+	$(BIN)/python -m benchmarks.scale
 
 format: .venv/test
 	$(BIN)/ruff format .

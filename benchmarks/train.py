@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
 
 from benchmarks.padded import Padded
@@ -167,6 +168,20 @@ def million_items(steps: int = 2) -> None:
         ours.epoch(step)
 
 
+def write_parquet(path: Path, rows: int) -> None:
+    """Write interactions of half a million users with 200,000 items, both unevenly, at random times."""
+    import polars
+
+    rng = np.random.default_rng(0)
+    polars.DataFrame(
+        {
+            "user": (500_000 * rng.random(rows) ** 2).astype(np.int64),
+            "item": (200_000 * rng.random(rows) ** 3).astype(np.int64),
+            "time": rng.integers(0, 10**9, rows),
+        }
+    ).write_parquet(path)
+
+
 def peers(python: Path, data: Path, threads: int, rounds: int) -> dict[str, Any]:
     """Time a whole epoch of each peer, in the environment of benchmarks/requirements.txt."""
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in PEERS}
@@ -256,7 +271,12 @@ def main() -> None:
                 "--device",
                 "cpu",
             ]
+            table = f"{folder}/interactions.parquet"
+            write_parquet(Path(table), 20_000_000)
             found["memory"] = {
+                "data info --core 3, 20,000,000 rows of Parquet": memory(
+                    *("-m", "landscape", "data", "info", table, "--core", "3", "--columns", "user,item,time")
+                ),
                 "landscape train, 5 epochs": memory("-m", "landscape", *run),
                 "2 steps of ce on 1,000,000 items": memory(
                     "-m", "benchmarks.train", "--data", str(asked.data), "--only", "million-items"
