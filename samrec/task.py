@@ -12,10 +12,11 @@ from landscape.files import sha256
 from landscape.objective import Objective
 from landscape.tasks import TaskOptions
 from samrec.checkpoint import Checkpoint, load
+from samrec.data.interactions import Ints
 from samrec.data.packing import TrainingBatches
 from samrec.data.readers import read
 from samrec.data.split import Part, Split, leave_one_out
-from samrec.evaluation import evaluate
+from samrec.evaluation import ranks
 from samrec.losses import loss_of
 
 BATCH = 256  # users at once: their activations stay in a CPU's cache, and the memory of a product bounded
@@ -55,18 +56,15 @@ def objective(checkpoint: Path, options: TaskOptions) -> Objective:
     )
 
 
-def ranking(
-    checkpoint: Path, part: Part, data: Path | None = None, device: str = "auto"
-) -> tuple[int, dict[str, float]]:
-    """Evaluate a checkpoint by full ranking; return the number of users and the metrics.
+def ranking(checkpoint: Path, part: Part, data: Path | None = None, device: str = "auto") -> Ints:
+    """Rank each evaluated user's held-out item with a checkpoint: `samrec.evaluation.ranks`.
 
     Raises:
         InputError: as `objective`.
     """
     loaded = load(checkpoint)
     model = loaded.model().to(device_named(device))
-    split = _split(loaded, data)
-    return len(split.evaluated), evaluate(model, split, part)
+    return ranks(model, _split(loaded, data), part)
 
 
 def _split(checkpoint: Checkpoint, data: Path | None) -> Split:

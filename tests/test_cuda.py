@@ -8,6 +8,7 @@ import landscape as ll
 from landscape.tasks import TaskOptions
 from samrec.checkpoint import load
 from samrec.config import Config
+from samrec.evaluation import metrics
 from samrec.task import objective, ranking
 from samrec.training import train
 
@@ -32,7 +33,7 @@ def objectives(checkpoint):
 
 
 def test_a_trained_model_ranks_alike(checkpoint):
-    on_cpu, on_gpu = (ranking(checkpoint, "test", device=device)[1] for device in ("cpu", "cuda"))
+    on_cpu, on_gpu = (metrics(ranking(checkpoint, "test", device=device)) for device in ("cpu", "cuda"))
     for name, value in on_cpu.items():
         assert value == pytest.approx(on_gpu[name], abs=0.02)
 

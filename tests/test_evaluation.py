@@ -7,7 +7,7 @@ from samrec import chunks
 from samrec.data.interactions import Interactions
 from samrec.data.packing import pack
 from samrec.data.split import leave_one_out
-from samrec.evaluation import evaluate, metrics, ranks
+from samrec.evaluation import evaluate, intervals, metrics, ranks
 from samrec.model import SASRec
 from tests.conftest import small_sasrec
 
@@ -67,6 +67,17 @@ def test_metrics_by_hand():
     assert found["ndcg@10"] == pytest.approx((1 + 1 / np.log2(6) + 1 / np.log2(11)) / 5)
     assert found["mrr@5"] == pytest.approx((1 + 1 / 5) / 5)
     assert found["mrr"] == pytest.approx((1 + 1 / 5 + 1 / 10 + 1 / 11 + 1 / 101) / 5)
+
+
+def test_intervals_are_those_of_a_binomial_and_hold_the_metric():
+    """HR is a share of users: its bootstrap has a known standard deviation."""
+    ranks = np.concatenate([np.zeros(300, np.int64), np.full(1700, 500)])
+    low, high = intervals(ranks)["hr@10"]
+    deviation = (0.15 * 0.85 / 2000) ** 0.5
+    assert (low, high) == pytest.approx((0.15 - 1.96 * deviation, 0.15 + 1.96 * deviation), abs=deviation / 5)
+    for name, (low, high) in intervals(ranks, level=0.5, seed=1).items():
+        assert low < metrics(ranks)[name] < high
+    assert intervals(ranks, seed=1) == intervals(ranks, seed=1) != intervals(ranks, seed=2)
 
 
 def test_evaluation_leaves_the_mode_as_it_was(split):

@@ -14,7 +14,7 @@ from samrec.data.split import leave_one_out
 from samrec.data.synthetic import markov, write_sequences
 from samrec.engines import solo
 from samrec.engines.solo import Solo
-from samrec.evaluation import evaluate
+from samrec.evaluation import evaluate, metrics
 from samrec.log import read_log
 from samrec.losses import bce
 from samrec.task import objective, ranking
@@ -57,7 +57,7 @@ def test_a_run_leaves_what_it_says(data_file, tmp_path):
     best = load(outcome.out / "best.pt")
     assert best.epoch == outcome.best_epoch
     assert best.valid["ndcg@10"] == max(line["valid"]["ndcg@10"] for line in lines if "valid" in line)
-    assert ranking(outcome.out / "best.pt", "test")[1] == outcome.test
+    assert metrics(ranking(outcome.out / "best.pt", "test")) == outcome.test
     assert load(outcome.out / "last.pt").epoch == 6
 
 

@@ -1,7 +1,7 @@
 """`landscape compare`: every measurement of several checkpoints, and one page."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -123,10 +123,11 @@ def show_comparison(summary: dict[str, Any], as_json: bool) -> None:
 
 def _trained(path: Path, settings: TaskOptions) -> dict[str, Any]:
     """What the trainer knows of its checkpoint: ranking, and the run's log where it lies beside it."""
+    from samrec.data.split import Part
+    from samrec.evaluation import metrics
     from samrec.log import read_log
     from samrec.task import ranking
 
-    users, valid = ranking(path, "valid", settings.data, settings.device)
-    _, test = ranking(path, "test", settings.data, settings.device)
+    valid, test = (ranking(path, part, settings.data, settings.device) for part in get_args(Part))
     log = path.parent / "metrics.jsonl"
-    return {"users": users, "valid": valid, "test": test, "log": read_log(log)}
+    return {"users": len(test), "valid": metrics(valid), "test": metrics(test), "log": read_log(log)}

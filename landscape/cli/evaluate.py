@@ -19,17 +19,27 @@ def command(
 ) -> None:
     """Rank every user's held-out item among all items: HR, NDCG and MRR at 5, 10 and 20.
 
-    Nothing is drawn, so --seed changes nothing; it is there as everywhere.
+    Below each is the 95% interval of a bootstrap over users, drawn by --seed.
 
     Example:
 
       landscape evaluate --ckpt runs/sasrec/best.pt
     """
+    from samrec.evaluation import intervals, metrics
     from samrec.task import ranking
 
-    users, values = ranking(ckpt, split, data, device)
+    ranks = ranking(ckpt, split, data, device)
+    values, between = metrics(ranks), intervals(ranks, seed)
+    bounds = [[f"{between[m][end]:.4f}" for m in METRICS] for end in (0, 1)]
     show(
         json,
-        {"path": str(ckpt), "split": split, "users": users, **values},
-        Table(f"{ckpt}: {split}, {users} users", list(METRICS), [[f"{values[m]:.4f}" for m in METRICS]]),
+        {"path": str(ckpt), "split": split, "users": len(ranks), **values, "intervals": between},
+        Table(
+            f"{ckpt}: {split}, {len(ranks)} users",
+            ["", *METRICS],
+            [
+                ["", *(f"{values[m]:.4f}" for m in METRICS)],
+                *([name, *row] for name, row in zip(("from", "to"), bounds, strict=True)),
+            ],
+        ),
     )
