@@ -213,7 +213,7 @@ class SAM(Optimizer):
     def state_dict(self) -> dict[str, Any]:
         """Return the wrapped optimizer's state and groups, and where the ascent stands."""
         ascent: dict[str, Any] = {"rho": self.rho, "steps": self._steps}
-        if self.every > 1:
+        if self._directions:
             ascent |= {"directions": self._directions, "inverse": self._inverse}
         return {**self.base.state_dict(), **ascent}
 
@@ -223,12 +223,11 @@ class SAM(Optimizer):
         self.base.load_state_dict({key: state_dict[key] for key in ("state", "param_groups")})
         self.param_groups = self.base.param_groups
         self.state = self.base.state
-        if self.every > 1:
-            self._inverse = state_dict["inverse"]
-            self._directions = [
-                None if d is None else d.to(p)
-                for d, p in zip(state_dict["directions"], self._perturbed(), strict=False)  # none at first
-            ]
+        self._directions = []
+        if "directions" in state_dict:
+            pairs = zip(state_dict["directions"], self._perturbed(), strict=True)
+            self._directions = [None if d is None else d.to(p) for d, p in pairs]
+            self._inverse = state_dict["inverse"].to(self._perturbed()[0].device)
 
 
 def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:

@@ -77,6 +77,8 @@ def test_each_of_several_runs_equals_its_solo_twin(data_file, tmp_path, settings
         ]
         assert losses[0] == pytest.approx(losses[1], rel=1e-4)
         assert together[i].epochs == alone.epochs
+        sizes = [(o.out / "last.pt").stat().st_size for o in (alone, together[i])]
+        assert sizes[1] < 1.6 * sizes[0]  # its own part of the three that are stacked
 
 
 def test_runs_of_sasrec_take_plain_steps_together(data_file, tmp_path):
@@ -101,6 +103,16 @@ def test_a_run_may_go_on_alone_or_together(data_file, tmp_path, every):
         train(config, tmp_path / f"together-first-{i}", "cpu", resume=True)
         for how in ("alone", "together"):
             nearly_the_same(load(whole[i].out / "last.pt"), load(tmp_path / f"{how}-first-{i}" / "last.pt"))
+
+
+def test_runs_of_radius_zero_keep_no_direction(data_file, tmp_path):
+    rest = {"data": str(data_file), **SMALL, "epochs": 2, "method": "samrec", "rho": 0.0, "every": 2}
+    runs = [Config(seed=seed, **rest) for seed in (0, 1)]
+    outs = [tmp_path / "a", tmp_path / "b"]
+    train_together(runs, outs, "cpu")
+    train_together([c.model_copy(update={"epochs": 4}) for c in runs], outs, "cpu", resume=True)
+    alone = train(runs[1].model_copy(update={"epochs": 4}), tmp_path / "c", "cpu")
+    nearly_the_same(load(alone.out / "last.pt"), load(outs[1] / "last.pt"))
 
 
 def test_one_that_has_ended_does_not_stop_the_others(data_file, tmp_path):

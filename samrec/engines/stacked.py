@@ -71,10 +71,10 @@ class Stacked:
         load_optimizer(self.optimizer, _stacked(_with_directions([c.optimizer for c in checkpoints])))
 
     def states(self) -> list[tuple[dict[str, Tensor], dict[str, Any]]]:
-        """Return each run's weights and optimizer state, as `Solo` would."""
+        """Return each run's weights and optimizer state, as `Solo` would. Copies: a view is saved with the whole."""
         state = self.optimizer.state_dict()
         return [
-            ({name: w.detach()[run] for name, w in self.weights.items()}, _of_run(state, run))
+            ({name: w.detach()[run].clone() for name, w in self.weights.items()}, _of_run(state, run))
             for run in range(len(self.configs))
         ]
 
@@ -169,8 +169,11 @@ def _beside(per_run: Tensor, p: Tensor) -> Tensor:
 def _with_directions(states: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Give runs of radius 0, which have found no direction to keep, one that does not move them."""
     found: list[Tensor | None] = next((s["directions"] for s in states if s.get("directions")), [])
+    if not found:
+        return list(states)
     still = [None if direction is None else torch.zeros_like(direction) for direction in found]
-    return [state if state.get("directions") else {**state, "directions": still} for state in states]
+    none = {"directions": still, "inverse": torch.zeros(())}
+    return [state if "directions" in state else {**state, **none} for state in states]
 
 
 SHARED = ("step", "lr")
