@@ -71,7 +71,7 @@ class Stacked:
         load_optimizer(self.optimizer, _stacked(_with_directions([c.optimizer for c in checkpoints])))
 
     def states(self) -> list[tuple[dict[str, Tensor], dict[str, Any]]]:
-        """Return each run's weights and optimizer state, as `Solo` would. Copies: a view is saved with the whole."""
+        """Return each run's weights and optimizer state, as `Solo` would: copies, not views."""
         state = self.optimizer.state_dict()
         return [
             ({name: w.detach()[run].clone() for name, w in self.weights.items()}, _of_run(state, run))
