@@ -32,7 +32,7 @@ NAMES = {
     "items": "items",
     "dim": "width d",
 }
-LIMIT = 60.0  # seconds an epoch: larger points are left out
+LIMIT = 24.0  # seconds an epoch: larger points are left out
 PAGE = HERE.parent / "docs" / "scale.md"
 MARKS = ("<!-- python -m benchmarks.scale writes from here -->", "<!-- to here -->")
 

@@ -2,7 +2,7 @@
 
 Timed: from Lightning's start of the training epoch to its end: shuffling, collating, negative sampling,
 forward, backward and Adam. Not timed: imports, reading and preparing the data, building the model,
-evaluation. The peak resident set is that of the whole process, preparation included.
+evaluation.
 
 What differs from ours, at the same d, L, layers, heads, dropout, batch size, loss and Adam step:
 
@@ -15,7 +15,6 @@ What differs from ours, at the same d, L, layers, heads, dropout, batch size, lo
 
 import argparse
 import json
-import resource
 import time
 from pathlib import Path
 
@@ -104,7 +103,6 @@ def measure(data: Path, threads: int, steps: int | None) -> dict[str, str | int 
         "steps": clock.steps,
         "timed_steps": timed,
         "rows_per_epoch": clock.rows,
-        "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
     }
 
 

@@ -2,7 +2,7 @@
 
 Timed: `Trainer._train_epoch`, which is what RecBole's own `fit` times and logs: shuffling, collating,
 negative sampling, forward, backward and Adam. Not timed: imports, reading and augmenting the data, building
-the model, evaluation. The peak resident set is that of the whole process, preparation included.
+the model, evaluation.
 
 What differs from ours, at the same d, L, layers, heads, dropout, batch size and Adam step:
 
@@ -18,7 +18,6 @@ What differs from ours, at the same d, L, layers, heads, dropout, batch size and
 import argparse
 import contextlib
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -89,7 +88,6 @@ def measure(data: Path, threads: int, steps: int | None) -> dict[str, str | int 
         "steps": len(train),
         "timed_steps": timed,
         "rows_per_epoch": len(train.dataset),
-        "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
     }
 
 
