@@ -51,7 +51,7 @@ def command(
     """
     from landscape.errors import InputError
     from samrec.config import read_settings
-    from samrec.sweep import plan, sweep, write_results
+    from samrec.sweep import plan, sweep
 
     settings: dict[str, Any] = (read_settings(config) if config else {}) | dict(map(_pair, set_ or []))
     if seed or "seed" not in settings:
@@ -70,15 +70,14 @@ def command(
         return
     with stoppable():
         sweep(planned, device, jobs)
-    write_results(planned, out / "results.json")
-    rows = _over_seeds([{**job.varied, **(job.result() or {})} for job in planned])
+    runs = [{"run": job.name, **job.varied, **(job.result() or {})} for job in planned]
     show(
         json,
-        {"out": str(out), "runs": [{"run": j.name, **j.varied, **(j.result() or {})} for j in planned]},
+        {"out": str(out), "runs": runs},
         Table(
             f"{out}: {len(planned)} runs, test, mean ± standard deviation over seeds",
             ["", "runs", "HR@10", "NDCG@10", "epoch"],
-            rows,
+            _over_seeds(runs),
         ),
     )
 
@@ -97,7 +96,9 @@ def _over_seeds(runs: list[dict[str, Any]]) -> list[list[str]]:
 
     groups: dict[str, list[dict[str, Any]]] = {}
     for run in runs:
-        name = ", ".join(f"{k} {v}" for k, v in run.items() if isinstance(v, str) and k != "seed")
+        name = ", ".join(
+            f"{k} {v}" for k, v in run.items() if isinstance(v, str) and k not in ("run", "seed")
+        )
         groups.setdefault(name or "all", []).append(run)
 
     def shown(values: list[float]) -> str:
