@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from landscape.objective import Objective as Objective
     from landscape.params import ParamSpace as ParamSpace
     from landscape.results import load as load
-    from landscape.surface import Slice as Slice
-    from landscape.surface import line as line
-    from landscape.surface import plane as plane
+    from landscape.surface.sampler import line as line
+    from landscape.surface.sampler import plane as plane
+    from landscape.surface.slice import Slice as Slice
 
 _PUBLIC = {
     "Direction": "landscape.directions",
@@ -28,11 +28,11 @@ _PUBLIC = {
     "Objective": "landscape.objective",
     "ParamSpace": "landscape.params",
     "Sharpness": "landscape.flatness.measures",
-    "Slice": "landscape.surface",
+    "Slice": "landscape.surface.slice",
     "Trace": "landscape.curvature.trace",
-    "line": "landscape.surface",
+    "line": "landscape.surface.sampler",
     "load": "landscape.results",
-    "plane": "landscape.surface",
+    "plane": "landscape.surface.sampler",
     "random_direction": "landscape.directions",
     "sharpness": "landscape.flatness.measures",
     "top_eigenpairs": "landscape.curvature.eigenpairs",

@@ -46,7 +46,7 @@ def command(
     from landscape.plots.interactive import interactive_figure, save_html
     from landscape.plots.style import save_figure
     from landscape.plots.surfaces import surface_figure
-    from landscape.surface import line, plane
+    from landscape.surface.sampler import line, plane
     from landscape.tasks import objectives_of
 
     writable(out)

@@ -7,7 +7,7 @@ from typing import Any
 from landscape.files import replacing
 from landscape.plots.style import COLORS
 from landscape.plots.surfaces import common_dimension, loss_range, step_lengths
-from landscape.surface import Slice
+from landscape.surface.slice import Slice
 
 
 def interactive_figure(slices: Mapping[str, Slice]) -> Any:

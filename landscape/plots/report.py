@@ -19,7 +19,7 @@ from landscape.plots.interactive import interactive_figure
 from landscape.plots.style import paper
 from landscape.plots.surfaces import surface_figure
 from landscape.results import load_as
-from landscape.surface import Slice
+from landscape.surface.slice import Slice
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

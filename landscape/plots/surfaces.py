@@ -7,7 +7,7 @@ import numpy as np
 
 from landscape.errors import InputError
 from landscape.plots.style import COLORS, COLUMN, LOSS_MAP, MISSING, PAGE, paper
-from landscape.surface import Slice
+from landscape.surface.slice import Slice
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

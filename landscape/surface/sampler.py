@@ -2,8 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -12,35 +10,8 @@ from landscape import progress
 from landscape.directions import Direction, Normalization, cosine, random_direction
 from landscape.errors import InputError
 from landscape.objective import Objective
-from landscape.results import Array, Result, surroundings
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Slice(Result):
-    """The loss on a line or a plane through θ.
-
-    Attributes:
-        coordinates: one axis each, in steps of its direction; 0 is θ.
-        losses: L at the grid of them: `losses[i]`, or `losses[i, j]` at (x_i, y_j). A point where the
-            loss is not finite stays what it is.
-        center: L(θ).
-        directions: provenance of each direction, its Euclidean norm among it.
-        cosine: between the two directions of a plane; None on a line.
-        evaluations: how many points were evaluated.
-    """
-
-    coordinates: tuple[Array, ...]
-    losses: Array
-    center: float
-    directions: list[dict[str, Any]]
-    cosine: float | None
-    evaluations: int
-
-    @property
-    def range(self) -> tuple[float, float]:
-        """The smallest and the largest finite loss; NaN where there is none."""
-        finite = self.losses[np.isfinite(self.losses)]
-        return (float(finite.min()), float(finite.max())) if finite.size else (np.nan, np.nan)
+from landscape.results import Array, surroundings
+from landscape.surface.slice import Slice
 
 
 def line(
