@@ -1,6 +1,7 @@
 """Where to look from a minimum."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -21,28 +22,39 @@ class Direction:
         vector: shape (numel,); a step of 1 along the axis adds it once.
         kind: `random`, or the name of what it was taken from.
         seed, normalization: of a random direction; None elsewhere.
+        details: what else results should say of it (an eigenvalue, a share of variance), as JSON holds it.
     """
 
     vector: Tensor
     kind: str
     seed: int | None = None
     normalization: Normalization | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
 
     def provenance(self) -> dict[str, Any]:
         """Return everything but the vector, and its Euclidean norm."""
-        kept = {**asdict(self), "vector": None}
-        del kept["vector"]
-        return {**kept, "norm": float(self.vector.double().norm())}
+        return {
+            "kind": self.kind,
+            "seed": self.seed,
+            "normalization": self.normalization,
+            **self.details,
+            "norm": float(self.vector.double().norm()),
+        }
 
 
 def random_direction(
-    params: ParamSpace, seed: int = 0, normalization: Normalization = "filter", index: int = 0
+    params: ParamSpace,
+    seed: int = 0,
+    normalization: Normalization = "filter",
+    index: int = 0,
+    biases: bool = False,
 ) -> Direction:
     """Draw a Gaussian direction and scale it as the weights are scaled.
 
     `filter` gives every filter of the direction the norm of the same filter of θ (Li et al., "Visualizing
     the Loss Landscape of Neural Nets", NeurIPS 2018, section 4); `layer` does so tensor by tensor; `none`
-    leaves the draw. With `filter` and `layer`, what has no filters (biases, norms) stands still, as there.
+    leaves the draw. What has no filters (biases, norms) stands still, as there, unless `biases`; then
+    each such tensor is taken as one filter.
 
     The draw is made on the CPU, so a seed means the same direction on every device. `index` numbers
     independent directions of one seed.
@@ -51,23 +63,81 @@ def random_direction(
         InputError: nothing would move.
     """
     drawn = np.random.default_rng((seed, index)).standard_normal(params.numel)
-    direction = torch.from_numpy(drawn).to(params.theta)
-    if normalization != "none":
-        theta = params.split(params.theta)
-        parts = params.split(direction)
-        scaled = {}
-        for entry in params.entries:
-            d, w = parts[entry.name], theta[entry.name]
-            if entry.filter_axis is None:
-                scaled[entry.name] = torch.zeros_like(d)
-                continue
+    theta = params.split(params.theta)
+    parts = params.split(torch.from_numpy(drawn).to(params.theta))
+    scaled = {}
+    for entry in params.entries:
+        d, w = parts[entry.name], theta[entry.name]
+        if entry.filter_axis is None and not biases:
+            scaled[entry.name] = torch.zeros_like(d)
+        elif normalization == "none":
+            scaled[entry.name] = d
+        else:
             kept = (entry.filter_axis,) if normalization == "filter" else ()
             over = tuple(axis for axis in range(d.dim()) if axis not in kept)
             scaled[entry.name] = d * (_norm(w, over) / _norm(d, over))
-        direction = params.join(scaled)
-        if not direction.any():
-            raise InputError("no filter moves: all that takes part are biases, norms or zeros")
-    return Direction(direction, "random", seed, normalization)
+    direction = params.join(scaled)
+    if not direction.any():
+        raise InputError("no filter moves: all that takes part are biases, norms or zeros")
+    return Direction(direction, "random", seed, normalization, {"biases": biases})
+
+
+def difference(a: Tensor, b: Tensor) -> Direction:
+    """Return the way from one point to another, both of shape (numel,); a step of 1 goes all of it.
+
+    Raises:
+        InputError: they are one point, or of different sizes.
+    """
+    if a.shape != b.shape:
+        raise InputError(f"points of {a.numel()} and {b.numel()} parameters have no difference")
+    if torch.equal(a, b):
+        raise InputError("both checkpoints are the same point; there is no direction between them")
+    return Direction(b - a, "difference")
+
+
+def perpendicular(towards: Direction, given: Direction) -> Direction:
+    """Return the part of one direction that is perpendicular to another, as long as that other.
+
+    Two of them as axes then draw their plane without distortion.
+
+    Raises:
+        InputError: they are parallel.
+    """
+    u, v = towards.vector.double(), given.vector.double()
+    rest = u - (u @ v) / (v @ v) * v
+    if rest.norm() <= 1e-6 * u.norm():
+        raise InputError("the points lie on one line and span no plane")
+    return Direction((rest * (v.norm() / rest.norm())).to(given.vector), towards.kind)
+
+
+def coordinates(step: Tensor, directions: Sequence[Direction]) -> list[float]:
+    """Return the steps along the directions that come nearest to `step`, shape (numel,): least squares."""
+    basis = torch.stack([d.vector.double() for d in directions])
+    return torch.linalg.solve(basis @ basis.T, basis @ step.double()).tolist()  # type: ignore[no-any-return]
+
+
+def principal(points: Tensor, count: int = 2) -> list[Direction]:
+    """Return the principal components of points of shape (n, numel), longest first, of unit norm.
+
+    About their mean (Li et al. 2018, section 7, and the code of that paper). Each says its share of the
+    variance; the sign is such that the largest entry is positive, so two runs never mirror each other.
+
+    Raises:
+        InputError: the points span fewer than `count` dimensions.
+    """
+    apart = points - points.mean(0)
+    gram = (apart @ apart.T).double()  # n × n: far smaller than a covariance of parameters
+    values, vectors = torch.linalg.eigh(gram)
+    if len(values) <= count or values[-count] <= 1e-10 * values[-1]:
+        raise InputError(f"{len(points)} points of the trajectory span fewer than {count} dimensions")
+    found = []
+    for index in range(1, count + 1):
+        vector = vectors[:, -index].to(apart) @ apart
+        vector = vector / vector.double().norm().to(vector)
+        vector = vector * vector[vector.abs().argmax()].sign()
+        share = float(values[-index] / values.sum())
+        found.append(Direction(vector, "principal component", details={"explained_variance": share}))
+    return found
 
 
 def cosine(a: Direction, b: Direction) -> float:

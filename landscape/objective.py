@@ -3,19 +3,21 @@
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from landscape.errors import InputError
 from landscape.params import ParamSpace
 
 Loss = Callable[[Any, Any], tuple[Tensor, float | Tensor]]
+Array = NDArray[np.float64]
 
 
 class Objective:
@@ -36,6 +38,8 @@ class Objective:
         model: any module; what is measured is its current weights.
         batches: any objects, on the model's device. They are kept, in this order, as they are.
         loss: maps (model, batch) to (sum of the loss, weight of the batch).
+        units: the same, but with an entry for each thing that was drawn independently (a user, an image),
+            both of shape (units of the batch,). Standard errors come from them; without it, a batch is one.
         include, exclude: name patterns of the parameters that take part, see `ParamSpace`.
         provenance: what the results should say of where this came from.
 
@@ -51,11 +55,12 @@ class Objective:
         batches: Iterable[Any],
         loss: Loss,
         *,
+        units: Loss | None = None,
         include: Sequence[str] = ("*",),
         exclude: Sequence[str] = (),
         provenance: Mapping[str, str] | None = None,
     ) -> None:
-        self._bound = _Bound(_frozen_copy(model), loss)
+        self._bound = _Bound(_frozen_copy(model), loss, units)
         self.batches = list(batches)
         self.params = ParamSpace(self._bound.model, include, exclude)
         self.provenance = dict(provenance or {}) | {
@@ -75,19 +80,62 @@ class Objective:
 
     def value(self, theta: Tensor | None = None) -> float:
         """Return L at `theta` (shape (numel,)), or at the model's weights."""
-        with torch.no_grad(), _twice_differentiable():
+        total = torch.zeros((), dtype=torch.float64, device=self.theta.device)
+        with torch.no_grad(), twice_differentiable():
             weights = self._weights(self.theta if theta is None else theta)
-            return sum(float(self._sum(weights, batch)[0]) for batch in self.batches) / self.weight
+            for batch in self.batches:
+                total += self._sum(weights, batch)[0].reshape(())
+        return float(total) / self.weight
 
-    def values(self, thetas: Iterable[Tensor]) -> NDArray[np.float64]:
-        """Return L at each point, in order. Takes any iterable, so the points need not all exist at once."""
-        return np.array([self.value(theta) for theta in thetas])
+    def values(self, thetas: Tensor) -> Array:
+        """Return L at each row of `thetas`, shape (K, numel), all at once (`torch.func.vmap`).
+
+        That takes the memory of K evaluations; where it pays is for whoever calls to measure.
+
+        Raises:
+            RuntimeError: and other errors of torch, where the loss does what `vmap` cannot follow.
+        """
+        total = torch.zeros(len(thetas), dtype=torch.float64, device=self.theta.device)
+        with torch.no_grad(), twice_differentiable():
+            for batch in self.batches:
+                total += vmap(lambda theta, batch=batch: self._sum(self._weights(theta), batch)[0])(thetas)
+        return (total / self.weight).cpu().numpy()
+
+    def units(self, theta: Tensor | None = None) -> tuple[Array, Array]:
+        """Return each unit's sum of the loss and its weight, shape (units,) both: L is Σ sums / Σ weights."""
+        with torch.no_grad(), twice_differentiable():
+            weights = self._weights(self.theta if theta is None else theta)
+            parts = [functional_call(self._bound, weights, (batch, True)) for batch in self.batches]
+        sums, counts = (
+            torch.cat([torch.as_tensor(part).double().reshape(-1).cpu() for part in column]).numpy()
+            for column in zip(*parts, strict=True)
+        )
+        return sums, counts
+
+    def in_float64(self) -> "Objective":
+        """Return the same loss with weights, and floating numbers in the batches, in float64."""
+        other = copy.copy(self)
+        other._bound = copy.deepcopy(self._bound).double()
+        other.batches = [_in_float64(batch) for batch in self.batches]
+        other.params = ParamSpace(other._bound.model, self.params.include, self.params.exclude)
+        return other
+
+    def twin(self) -> "Objective":
+        """Return the same objective around a module of its own, for another thread; all tensors are shared.
+
+        While a loss is evaluated, the weights at hand stand in the module, which therefore serves one
+        evaluation at a time.
+        """
+        shared: dict[int, Any] = {id(t): t for t in (*self._bound.parameters(), *self._bound.buffers())}
+        other = copy.copy(self)
+        other._bound = copy.deepcopy(self._bound, shared)
+        return other
 
     def value_and_grad(self, theta: Tensor | None = None) -> tuple[float, Tensor]:
         """Return L and ∇L, shape (numel,), at `theta` or at the model's weights."""
         value = 0.0
         total = torch.zeros_like(self.theta, dtype=torch.float64)
-        with torch.enable_grad(), _twice_differentiable():
+        with torch.enable_grad(), twice_differentiable():
             weights, leaves = self._leaves(theta)
             for batch in self.batches:
                 summed, _ = self._sum(weights, batch)
@@ -105,7 +153,7 @@ class Objective:
         Reverse over reverse (Pearlmutter 1994): the gradient of ∇L · vector. About four evaluations.
         """
         total = torch.zeros_like(self.theta, dtype=torch.float64)
-        with torch.enable_grad(), _twice_differentiable():
+        with torch.enable_grad(), twice_differentiable():
             weights, leaves = self._leaves(theta)
             parts = self.params.split(vector.to(self.theta)).values()
             for batch in self.batches:
@@ -135,7 +183,7 @@ class Objective:
     def _check_batches(self) -> None:
         """Evaluate each batch twice: a loss that moves by itself would turn every measurement into noise."""
         weights = self._weights(self.theta)
-        with torch.no_grad(), _twice_differentiable():
+        with torch.no_grad(), twice_differentiable():
             for index, batch in enumerate(self.batches):
                 (first, weight), (second, _) = self._sum(weights, batch), self._sum(weights, batch)
                 if not isinstance(first, Tensor) or first.numel() != 1:
@@ -157,13 +205,14 @@ class Objective:
 class _Bound(nn.Module):
     """The loss as a module around the model, so that swapped weights reach any method the loss calls."""
 
-    def __init__(self, model: nn.Module, loss: Loss) -> None:
+    def __init__(self, model: nn.Module, loss: Loss, units: Loss | None) -> None:
         super().__init__()
         self.model = model
         self.loss = loss
+        self.units = units or loss
 
-    def forward(self, batch: Any) -> tuple[Tensor, float | Tensor]:
-        return self.loss(self.model, batch)
+    def forward(self, batch: Any, by_unit: bool = False) -> tuple[Tensor, float | Tensor]:
+        return (self.units if by_unit else self.loss)(self.model, batch)
 
 
 def _frozen_copy(model: nn.Module) -> nn.Module:
@@ -176,6 +225,24 @@ def _frozen_copy(model: nn.Module) -> nn.Module:
     return frozen
 
 
-def _twice_differentiable() -> AbstractContextManager[None]:
+def _in_float64(batch: Any) -> Any:
+    """Convert the floating tensors of a batch, in whatever ordinary containers they lie."""
+    if isinstance(batch, Tensor):
+        return batch.double() if batch.is_floating_point() else batch
+    if isinstance(batch, Mapping):
+        return {key: _in_float64(value) for key, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*map(_in_float64, batch))
+    if isinstance(batch, list | tuple):
+        return type(batch)(map(_in_float64, batch))
+    if is_dataclass(batch) and not isinstance(batch, type):
+        return replace(
+            batch, **{f.name: _in_float64(getattr(batch, f.name)) for f in fields(batch) if f.init}
+        )
+    return batch
+
+
+def twice_differentiable() -> AbstractContextManager[None]:
+    """Let attention run in the one backend that can be differentiated twice. Set for the whole process."""
     context: AbstractContextManager[None] = sdpa_kernel(SDPBackend.MATH)
     return context

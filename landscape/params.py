@@ -47,11 +47,13 @@ class ParamSpace:
     Attributes:
         entries: the tensors that take part, in order.
         theta: their current values, shape (numel,).
+        include, exclude: as given.
     """
 
     def __init__(
         self, model: nn.Module, include: Sequence[str] = ("*",), exclude: Sequence[str] = ()
     ) -> None:
+        self.include, self.exclude = tuple(include), tuple(exclude)
         named = dict(model.named_parameters())
         for pattern in (*include, *exclude):
             if not any(fnmatchcase(name, pattern) for name in named):

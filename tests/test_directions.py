@@ -32,7 +32,7 @@ def test_layer_normalization_matches_whole_tensors(params):
 
 
 def test_without_normalization_every_coordinate_moves(params):
-    assert random_direction(params, normalization="none").vector.all()
+    assert random_direction(params, normalization="none", biases=True).vector.all()
 
 
 def test_a_filter_of_zeros_stays_where_it_is(params):

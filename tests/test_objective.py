@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -47,8 +48,35 @@ def test_hessian_products_agree_with_a_dense_hessian_of_a_transformer(sasrec_obj
 
 
 def test_values_at_many_points_equal_those_one_by_one(sasrec_objective):
-    thetas = [sasrec_objective.theta * s for s in (0.9, 1.0)]
-    assert sasrec_objective.values(thetas).tolist() == [sasrec_objective.value(t) for t in thetas]
+    thetas = torch.stack([sasrec_objective.theta * s for s in (0.9, 1.0)])
+    expected = [sasrec_objective.value(theta) for theta in thetas]
+    np.testing.assert_allclose(sasrec_objective.values(thetas), expected, rtol=1e-12)
+
+
+def test_units_add_up_to_the_loss(sasrec_objective):
+    sums, weights = sasrec_objective.units()
+    assert len(sums) == 3
+    assert sums.sum() / weights.sum() == pytest.approx(sasrec_objective.value(), rel=1e-14)
+
+
+def test_float64_is_the_same_loss_more_exactly():
+    torch.manual_seed(0)
+    model = nn.Linear(3, 1)
+    batch = {"x": [torch.randn(5, 3)], "n": 5}
+    objective = Objective(model, [batch], lambda m, b: (m(b["x"][0]).square().sum(), b["n"]))
+    double = objective.in_float64()
+    assert double.theta.dtype == torch.float64
+    assert double.value() == pytest.approx(objective.value(), rel=1e-6)
+    assert objective.theta.dtype == torch.float32
+    assert batch["x"][0].dtype == torch.float32
+
+
+def test_a_twin_shares_tensors_and_nothing_else(sasrec_objective):
+    twin = sasrec_objective.twin()
+    assert twin._bound is not sasrec_objective._bound
+    own, shared = (dict(o._bound.named_parameters()) for o in (twin, sasrec_objective))
+    assert all(own[name] is shared[name] for name in shared)
+    assert twin.value() == sasrec_objective.value()
 
 
 def test_a_loss_that_is_linear_has_no_curvature(quadratic):

@@ -7,7 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
-from landscape.cli import compare, data, demo, evaluate, hessian, report, sharpness, surface, sweep, train
+from landscape.cli import (
+    compare,
+    data,
+    demo,
+    evaluate,
+    export,
+    hessian,
+    report,
+    sharpness,
+    surface,
+    sweep,
+    train,
+)
 from landscape.errors import InputError
 
 app = typer.Typer(
@@ -36,7 +48,7 @@ def landscape(
     """Train sequential recommenders, and measure the loss landscape of their minima (or of any model's)."""
 
 
-for module in (demo, train, sweep, evaluate, surface, hessian, sharpness, compare, report):
+for module in (demo, train, sweep, evaluate, surface, hessian, sharpness, compare, report, export):
     app.command(name=module.__name__.rpartition(".")[2])(module.command)
 
 

@@ -1,109 +1,294 @@
-"""Loss along one or two directions."""
+"""Lines and planes: as few points as the tolerance takes, and a certificate; or a plain grid."""
 
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
-from torch import Tensor
 
-from landscape import progress
+from landscape.chebyshev import FINEST, Axis
 from landscape.directions import Direction, Normalization, cosine, random_direction
 from landscape.errors import InputError
 from landscape.objective import Objective
 from landscape.results import Array, surroundings
+from landscape.surface.certificate import Certificate, checked, fresh_error, standard_error
+from landscape.surface.points import Points
 from landscape.surface.slice import Slice
+
+Radius = float | Literal["auto"]
+Grid = int | Sequence[int]
+Span = tuple[float, float]
+SHOWN = {1: 101, 2: 51}  # points an axis of what is drawn
+PLAIN = {1: 51, 2: 25}  # of a plain grid that nobody has sized
+FRESH = 60  # random points that certify a fit: at most 3/60 of it errs by more than the worst of them
 
 
 def line(
     objective: Objective,
     *,
-    radius: float = 1.0,
-    grid: int = 51,
+    radius: Radius = 1.0,
+    tol: float = 1e-3,
+    grid: int | None = None,
+    split: int = 1,
     seed: int = 0,
     normalization: Normalization = "filter",
+    biases: bool = False,
     directions: Sequence[Direction] | None = None,
+    spans: Sequence[Span] | None = None,
+    marks: Mapping[str, Sequence[float]] | None = None,
+    file: Path | None = None,
 ) -> Slice:
-    """Evaluate L(θ + x d) at `grid` even steps of x from -radius to radius.
+    """Evaluate L(θ + x d) for x from -radius to radius.
 
     Args:
-        directions: (d,); without it, a random direction of `seed` and `normalization`.
-        radius: in units of d. For a filter-normalized direction, 1 moves every filter by its own norm.
+        radius: in units of d: for a filter-normalized direction, 1 moves every filter by its own norm.
+            `auto` is where L has doubled, see `doubling_radius`.
+        tol: how far the curve may be off, relative to its range. Chebyshev points are refined (5, 9, 17,
+            33) until it holds at random points; the certificate says whether it does.
+        grid: so many even steps instead, and no certificate.
+        split: cut the line into so many pieces, each with points of its own, where 33 are too few.
+        seed, normalization, biases: of the random direction, see `random_direction`.
+        directions: (d,), instead of a random one.
+        spans: (from, to) instead of the radius.
+        marks: places to evaluate and to name on the picture.
+        file: where finished points are kept; an interrupted call goes on from there.
 
     Raises:
-        InputError: a grid of fewer than two points, a radius that is not positive and finite, or not one
-            direction.
+        InputError: fewer than two points, a radius, tolerance or span that is not positive and finite, or
+            not one direction.
     """
-    return _slice(objective, directions or _random(objective, 1, seed, normalization), 1, radius, grid)
+    directions = directions or random_directions(objective, 1, seed, normalization, biases)
+    return _slice(objective, directions, 1, radius, tol, grid, split, seed, spans, marks, file)
 
 
 def plane(
     objective: Objective,
     *,
-    radius: float = 1.0,
-    grid: int = 25,
+    radius: Radius = 1.0,
+    tol: float = 1e-3,
+    grid: Grid | None = None,
+    split: int = 1,
     seed: int = 0,
     normalization: Normalization = "filter",
+    biases: bool = False,
     directions: Sequence[Direction] | None = None,
+    spans: Sequence[Span] | None = None,
+    marks: Mapping[str, Sequence[float]] | None = None,
+    file: Path | None = None,
 ) -> Slice:
-    """Evaluate L(θ + x d1 + y d2) on a `grid` × `grid` square of half-width `radius`.
+    """Evaluate L(θ + x d1 + y d2) on the square from -radius to radius.
 
     Args:
-        directions: (d1, d2); without them, two random ones of `seed` and `normalization`. They are not
-            made orthogonal, which would undo their normalization; their cosine is in the result.
-        radius: in units of d1 and d2.
+        directions: (d1, d2); without them, two random ones. They are not made orthogonal, which would undo
+            their normalization; their cosine is in the result.
+        grid: an even grid of N × N points, or of N × M.
+
+    Everything else is as for `line`; each axis has its own number of points.
 
     Raises:
         InputError: as `line`, or not two directions.
     """
-    return _slice(objective, directions or _random(objective, 2, seed, normalization), 2, radius, grid)
+    directions = directions or random_directions(objective, 2, seed, normalization, biases)
+    return _slice(objective, directions, 2, radius, tol, grid, split, seed, spans, marks, file)
 
 
-def _random(objective: Objective, count: int, seed: int, normalization: Normalization) -> list[Direction]:
-    return [random_direction(objective.params, seed, normalization, index=i) for i in range(count)]
+def random_directions(
+    objective: Objective, count: int, seed: int, normalization: Normalization = "filter", biases: bool = False
+) -> list[Direction]:
+    """Draw the random directions of a seed."""
+    return [random_direction(objective.params, seed, normalization, i, biases) for i in range(count)]
+
+
+def doubling_radius(points: Points) -> float:
+    """Return the radius, to two digits, at which L first reaches 2 L(θ) along ± one of the directions.
+
+    It grows by doubling from 1/64, then is bisected.
+
+    Raises:
+        InputError: L(θ) is not positive, or has not doubled at a radius of 64.
+    """
+    ends = np.concatenate([np.eye(len(points.directions)), -np.eye(len(points.directions))])
+
+    def doubled(radius: float) -> bool:
+        losses = points.at(radius * ends, "radius")
+        return bool(np.isnan(losses).any() or losses.max() >= 2 * points.center)
+
+    if not points.center > 0:
+        raise InputError(f"the loss is {points.center:g}, which doubles nowhere; give a radius")
+    high = 1 / 64
+    while not doubled(high):
+        high *= 2
+        if high > 64:
+            raise InputError("the loss has not doubled at a radius of 64; give a radius")
+    low = high / 2
+    while high / low > 1.05:
+        middle = float(np.sqrt(low * high))
+        low, high = (low, middle) if doubled(middle) else (middle, high)
+    return float(f"{high:.2g}")
 
 
 def _slice(
-    objective: Objective, directions: Sequence[Direction], dimension: int, radius: float, grid: int
+    objective: Objective,
+    directions: Sequence[Direction],
+    dimension: int,
+    radius: Radius,
+    tol: float,
+    grid: Grid | None,
+    split: int,
+    seed: int,
+    spans: Sequence[Span] | None,
+    marks: Mapping[str, Sequence[float]] | None,
+    file: Path | None,
 ) -> Slice:
     if len(directions) != dimension:
         raise InputError(f"expected {dimension} direction(s), found {len(directions)}")
-    if grid < 2:
-        raise InputError(f"a grid of {grid} points an axis spans nothing; use 2 or more")
-    if not 0 < radius < np.inf:
-        raise InputError(f"radius is {radius:g}; it must be positive and finite")
+    if not 0 < tol < np.inf or split < 1:
+        raise InputError(f"tol is {tol:g} and split {split}; both must be positive")
     started = time.perf_counter()
-    axis = _even_steps(radius, grid)
-    coordinates = (axis,) * dimension
-    losses = np.empty((grid,) * dimension)
-    center = objective.value()
-    with progress.bar("surface", losses.size) as advance:
-        for index in np.ndindex(losses.shape):
-            steps = [float(axis[i]) for i in index]
-            losses[index] = (
-                objective.value(_moved(objective.theta, steps, directions)) if any(steps) else center
-            )
-            advance()
-    seconds = time.perf_counter() - started
+    points = Points(objective, directions, file)
+    if spans is None:
+        reach = doubling_radius(points) if radius == "auto" else radius
+        spans = [(-reach, reach)] * dimension
+    _check(spans, dimension)
+    fit = None if grid is not None else _fitted(points, spans, tol, split, seed)
+    if fit:
+        coordinates = _even(spans, [SHOWN[dimension]] * dimension)
+        losses = fit.at(coordinates)
+        nodes, samples = tuple(axis.nodes for axis in fit.axes), fit.samples
+    else:
+        coordinates = _even(spans, _counts(grid or PLAIN[dimension], dimension))
+        nodes, losses = coordinates, _on_grid(points, coordinates)
+        samples = losses
+    marks = marks or {}
+    at_marks = points.at(np.array(list(marks.values())).reshape(-1, dimension), "marks")
+    norm = float(objective.theta.double().norm())
+    provenances = [direction.provenance() for direction in directions]
     return Slice(
         coordinates=coordinates,
         losses=losses,
-        center=center,
-        directions=[d.provenance() for d in directions],
+        nodes=nodes,
+        samples=samples,
+        certificate=fit.certificate.json() if fit else None,
+        deviations=fit.deviations if fit else np.empty((0, 0)),
+        marks=[
+            {"name": name, "at": list(at), "loss": float(loss)}
+            for (name, at), loss in zip(marks.items(), at_marks, strict=True)
+        ],
+        center=points.center,
+        directions=provenances,
         cosine=cosine(*directions) if dimension == 2 else None,
-        evaluations=losses.size,
-        settings={"radius": radius, "grid": grid, "theta_norm": float(objective.theta.double().norm())},
+        evaluations=points.evaluations + 1,  # the centre
+        settings={
+            "spans": [list(span) for span in spans],
+            "radius": radius,
+            "relative_radius": [
+                max(map(abs, span)) * d["norm"] / norm if norm else None
+                for span, d in zip(spans, provenances, strict=True)
+            ],
+            "theta_norm": norm,
+            "tol": None if grid is not None else tol,
+            "grid": [len(axis) for axis in nodes],
+            "split": split,
+            "seed": seed,
+            "way": points.way,
+            "reused": points.reused,
+            "fingerprint": points.fingerprint,
+        },
         provenance=objective.provenance | surroundings(objective.theta.device),
-        seconds=seconds,
+        seconds=time.perf_counter() - started,
     )
 
 
-def _even_steps(radius: float, grid: int) -> Array:
-    """Return `grid` even steps from -radius to radius: mirrored exactly, and exactly 0 in the middle."""
-    half = np.arange(grid, dtype=np.float64) - (grid - 1) / 2
-    return half * (radius / float(half[-1]))
+@dataclass(frozen=True, eq=False)
+class _Fit:
+    """The polynomial through the loss at Chebyshev points, and what is known of its error."""
+
+    axes: Sequence[Axis]
+    samples: Array
+    certificate: Certificate
+    deviations: Array
+
+    def at(self, coordinates: Sequence[Array]) -> Array:
+        matrices = [axis.interpolation(at) for axis, at in zip(self.axes, coordinates, strict=True)]
+        losses = matrices[0] @ self.samples
+        return losses if len(matrices) == 1 else losses @ matrices[1].T
 
 
-def _moved(theta: Tensor, steps: Sequence[float], directions: Sequence[Direction]) -> Tensor:
-    for step, direction in zip(steps, directions, strict=True):
-        theta = theta + step * direction.vector
-    return theta
+def _fitted(points: Points, spans: Sequence[Span], tol: float, split: int, seed: int) -> _Fit | None:
+    """Refine Chebyshev points until the fit holds, or cannot be refined; None where L is not finite."""
+    axes = [Axis(low, high, pieces=split) for low, high in spans]
+    while True:
+        samples = _on_grid(points, [axis.nodes for axis in axes])
+        if not np.isfinite(samples).all():
+            warnings.warn(
+                f"the loss is not finite at {np.count_nonzero(~np.isfinite(samples))} of {samples.size} "
+                "points, and no polynomial goes through that; a plain grid is drawn instead",
+                stacklevel=4,
+            )
+            return None
+        scale = float(np.ptp(samples)) or 1.0  # a constant has no range, and no error either
+        tails = [axis.tail(np.moveaxis(samples, i, 0)) / scale for i, axis in enumerate(axes)]
+        finest = all(axis.level == FINEST for axis in axes)
+        error = np.inf
+        if sum(tails) <= tol or finest:
+            error = fresh_error(points, axes, samples, FRESH, seed)
+        if error <= tol * scale or finest:
+            break
+        # The axis that misses more; what its coefficients cannot tell, fresh points have.
+        coarsest = max((i for i, axis in enumerate(axes) if axis.level < FINEST), key=lambda i: tails[i])
+        axes[coarsest] = axes[coarsest].finer()
+    if error > tol * scale:
+        warnings.warn(
+            f"{axes[0].points} points an axis do not reach a tolerance of {tol:g}: the error is "
+            f"{error / scale:.2g} of the range; split each in {2 * split}, or take a smaller radius",
+            stacklevel=4,
+        )
+    deviations, float64 = checked(points, axes)
+    certificate = Certificate(
+        reached=error <= tol * scale,
+        tol=tol,
+        max_error=error / scale,
+        error=error,
+        points=FRESH,
+        share=3 / FRESH,
+        tail=sum(tails),
+        float64=None if float64 is None else float64 / scale,
+        standard_error=standard_error(deviations[0]),
+        rise_standard_error=max(
+            (e for e in map(standard_error, deviations[1:] - deviations[0]) if e is not None), default=None
+        ),
+        units=deviations.shape[1],
+    )
+    return _Fit(axes, samples, certificate, deviations)
+
+
+def _on_grid(points: Points, axes: Sequence[Array]) -> Array:
+    steps = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
+    label = "surface " + " × ".join(str(len(axis)) for axis in axes)
+    return points.at(steps.reshape(-1, len(axes)), label).reshape(steps.shape[:-1])
+
+
+def _even(spans: Sequence[Span], counts: Sequence[int]) -> tuple[Array, ...]:
+    """Return even steps over each span: of a symmetric one mirrored exactly, and 0 in its middle."""
+    shares = [np.arange(count) / (count - 1) for count in counts]
+    return tuple(low * share[::-1] + high * share for (low, high), share in zip(spans, shares, strict=True))
+
+
+def _counts(grid: Grid, dimension: int) -> list[int]:
+    counts = [grid] * dimension if isinstance(grid, int) else list(grid)
+    if len(counts) != dimension or min(counts) < 2:
+        raise InputError(
+            f"a grid of {' × '.join(map(str, counts))} points spans nothing of dimension {dimension}"
+        )
+    return counts
+
+
+def _check(spans: Sequence[Span], dimension: int) -> None:
+    if len(spans) != dimension or not all(-np.inf < low < high < np.inf for low, high in spans):
+        raise InputError(
+            f"the axes go {', '.join(f'from {low:g} to {high:g}' for low, high in spans)}; "
+            f"expected {dimension} finite interval(s), and a radius that is positive"
+        )

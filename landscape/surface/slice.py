@@ -1,5 +1,6 @@
 """What a line or a plane through θ is, once measured."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,13 @@ class Slice(Result):
         coordinates: one axis each, in steps of its direction; 0 is θ.
         losses: L at the grid of them: `losses[i]`, or `losses[i, j]` at (x_i, y_j). A point where the
             loss is not finite stays what it is.
+        nodes, samples: where the loss was evaluated, and what it was there. On a plain grid these are the
+            coordinates and losses; else `losses` is the polynomial through them.
+        certificate: how far `losses` may be off, as `Certificate.json` gives it; None on a plain grid,
+            which claims nothing between its points.
+        deviations: each unit's part in the error of L at the centre and at each corner, see
+            `landscape.surface.certificate.checked`. Shape (1 + corners, units); empty on a plain grid.
+        marks: points of interest on the slice: name, place `at`, and the loss evaluated there.
         center: L(θ).
         directions: provenance of each direction, its Euclidean norm among it.
         cosine: between the two directions of a plane; None on a line.
@@ -24,8 +32,13 @@ class Slice(Result):
 
     coordinates: tuple[Array, ...]
     losses: Array
+    nodes: tuple[Array, ...]
+    samples: Array
+    certificate: Mapping[str, Any] | None
+    deviations: Array
+    marks: Sequence[Mapping[str, Any]]
     center: float
-    directions: list[dict[str, Any]]
+    directions: Sequence[Mapping[str, Any]]
     cosine: float | None
     evaluations: int
 
@@ -34,3 +47,8 @@ class Slice(Result):
         """The smallest and the largest finite loss; NaN where there is none."""
         finite = self.losses[np.isfinite(self.losses)]
         return (float(finite.min()), float(finite.max())) if finite.size else (np.nan, np.nan)
+
+    @property
+    def error(self) -> float | None:
+        """The certified error of `losses`, in their units; None where nothing was certified."""
+        return None if self.certificate is None else float(self.certificate["error"])

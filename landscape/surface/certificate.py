@@ -1,0 +1,114 @@
+"""What a surface says of its own error."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from landscape.chebyshev import Axis
+from landscape.objective import Objective
+from landscape.results import Array
+from landscape.surface.points import Points
+from landscape.surface.slice import Slice
+
+SAMPLE = ("data_sha256", "users", "objective_seed", "loss")
+"""What two objectives share that are of the same users and negatives."""
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """How far the surface that is drawn may be from the loss.
+
+    All but `error`, `standard_error` and `rise_standard_error`, which are in units of the loss, are
+    relative to the largest loss at the points of the surface less the smallest.
+
+    Attributes:
+        reached: whether the tolerance was.
+        tol: asked for.
+        max_error, error: the largest error at fresh random points, which the fit has not seen.
+        points: how many. With a confidence of 95%, at most `share` of the slice errs by more: n uniform
+            draws with none beyond their largest leave 3/n (the rule of three).
+        tail: the error that the fit's coefficients predict.
+        float64: the largest difference to the same loss computed in float64, at centre and corners; None
+            where the loss is in float64 itself, or cannot be computed so.
+        standard_error: of L(θ), from having drawn these units (users) and no others;
+            `rise_standard_error` of L - L(θ) at the corner where it is largest. None for a single unit.
+        units: how many were drawn.
+    """
+
+    reached: bool
+    tol: float
+    max_error: float
+    error: float
+    points: int
+    share: float
+    tail: float
+    float64: float | None
+    standard_error: float | None
+    rise_standard_error: float | None
+    units: int
+
+    def json(self) -> dict[str, Any]:
+        """Return it as results hold it."""
+        return asdict(self)
+
+
+def fresh_error(points: Points, axes: Sequence[Axis], samples: Array, count: int, seed: int) -> float:
+    """Return the largest error of a fit at `count` uniform random points; inf if L is not finite there."""
+    low, high = np.array([[axis.low, axis.high] for axis in axes]).T
+    drawn = np.random.default_rng((seed, count, samples.size)).uniform(low, high, (count, len(axes)))
+    fitted = samples
+    for axis, at in zip(axes, drawn.T, strict=True):
+        matrix = axis.interpolation(at)
+        fitted = matrix @ fitted if fitted is samples else (matrix * fitted).sum(1)
+    error = float(np.abs(fitted - points.at(drawn, "fresh points")).max())
+    return error if np.isfinite(error) else np.inf
+
+
+def checked(points: Points, axes: Sequence[Axis]) -> tuple[Array, float | None]:
+    """Look closer at the centre and at each corner.
+
+    Returns each unit's part in how L may be off, (sum - L · weight) / Σ weights, shape (1 + corners, units),
+    and the largest difference to float64, see `Certificate`.
+    """
+    steps = [(0.0,) * len(axes), *product(*((axis.low, axis.high) for axis in axes))]
+    losses = points.at(np.array(steps))
+    own = points.objective
+    if own.theta.dtype == torch.float64:
+        return np.stack([_parts(own, points.theta(step))[1] for step in steps]), None
+    try:
+        exact = own.in_float64()
+        found = [_parts(exact, points.theta(step).double()) for step in steps]
+    except Exception:  # a loss that knows float32 alone
+        return np.stack([_parts(own, points.theta(step))[1] for step in steps]), None
+    worst = max(abs(value - loss) for (value, _), loss in zip(found, losses, strict=True))
+    return np.stack([parts for _, parts in found]), float(worst)
+
+
+def standard_error(parts: Array) -> float | None:
+    """Return the standard error of a mean from each unit's part in it (see `checked`), shape (units,)."""
+    n = len(parts)
+    return float(np.sqrt(n / (n - 1) * np.square(parts).sum())) if n > 1 else None
+
+
+def paired_error(a: Slice, b: Slice) -> float | None:
+    """Return the standard error of the difference of two checkpoints' losses, from the users they share.
+
+    What a user adds to both falls out, so it is far below that of two samples. None where the two are
+    not of the same users and negatives, or nothing is known of these.
+    """
+    same = all(a.provenance.get(key) == b.provenance.get(key) for key in SAMPLE)
+    if not same or a.deviations.shape != b.deviations.shape or not a.deviations.size:
+        return None
+    return standard_error(a.deviations[0] - b.deviations[0])
+
+
+def _parts(objective: Objective, theta: Tensor) -> tuple[float, Array]:
+    sums, weights = objective.units(theta)
+    total = weights.sum()
+    mean = sums.sum() / total
+    return float(mean), (sums - mean * weights) / total

@@ -1,0 +1,178 @@
+"""Slices as the files of other programs, and back from Li et al.'s."""
+
+import csv
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from landscape.directions import Direction
+from landscape.errors import InputError
+from landscape.files import existing, replacing
+from landscape.results import Array
+from landscape.surface.slice import Slice
+
+HDF5 = (".h5", ".hdf5")
+_AXES = ("xcoordinates", "ycoordinates")
+_MOST_VALUES = 2**24  # of a dataset: 128 MiB. A file of a few bytes may claim any size
+
+
+def export(slice: Slice, path: Path) -> Path:
+    """Write a slice for another program, in the format that the ending of `path` names; return `path`.
+
+    - `.csv`: columns x, loss or x, y, loss; a row a point, every digit of it. What is not finite is
+      written as nan, inf or -inf.
+    - `.vtk`: a structured grid for ParaView (legacy format), with the points (x, y, loss) and the scalar
+      `loss`; a line is a grid of n×1×1. Where a loss is not finite, the scalar is NaN and the height that
+      of the largest finite loss. Binary, because the readers of ASCII stop at a NaN up to VTK 9.3.
+    - `.h5`, `.hdf5`: the layout of Li et al.'s released code, see `read_hdf5`.
+    - `.npz`: as `Slice.save`, the only one that keeps settings and provenance.
+
+    Raises:
+        InputError: another ending, a file that cannot be written, or HDF5 without h5py.
+    """
+    ending = path.suffix.lower()
+    if ending == ".npz":
+        return slice.save(path)
+    if ending not in _WRITERS:
+        raise InputError(f"cannot export to {path}: the ending must be .csv, .vtk, .h5, .hdf5 or .npz")
+    with replacing(path) as temporary:
+        _WRITERS[ending](slice, temporary)
+    return path
+
+
+def read_hdf5(path: Path) -> Slice:
+    """Read the losses of a line or a plane as github.com/tomgoldstein/loss-landscape writes them.
+
+    Datasets: `xcoordinates` (n,), of a plane `ycoordinates` (m,), and `train_loss` (n,) or (n, m). That
+    code fills `train_loss` in the order of `np.meshgrid(x, y)`, where x runs fastest, whatever its shape
+    says; of a square plane it is therefore indexed [y, x]. A point not yet evaluated has both
+    `train_loss` and `train_acc` (same shape; may be missing) at -1, and becomes NaN here.
+
+    The file says nothing of directions and weights: their norms and the cosine are NaN, as are the
+    seconds, and `center` unless 0 is on every axis. Nothing outside the file is read.
+
+    Raises:
+        InputError: the file is missing, empty, damaged or no HDF5, a dataset is missing, of another shape,
+            not of numbers or larger than 2²⁴ values, an axis does not increase, or h5py is not installed.
+    """
+    h5py = _h5py()
+    existing(path, "surface file")
+    try:
+        with h5py.File(path, "r") as file:
+            names = _AXES[: 1 + (_AXES[1] in file)]
+            axes = tuple(_axis(file, name) for name in names)
+            shape = tuple(axis.size for axis in axes)
+            stored = _values(file, "train_loss", shape)
+            unfinished = stored == -1
+            if "train_acc" in file:
+                unfinished &= _values(file, "train_acc", shape) == -1
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except Exception as error:  # whatever damaged bytes provoke in the reader, the file cannot be used
+        raise InputError(f"{path} is not a readable HDF5 file ({type(error).__name__})") from error
+    losses = np.where(unfinished, np.nan, stored).reshape(shape[::-1]).T
+    return _slice(path, axes, np.ascontiguousarray(losses), evaluations=int((~unfinished).sum()))
+
+
+def _slice(path: Path, axes: tuple[Array, ...], losses: Array, evaluations: int) -> Slice:
+    """Return the slice of which only the losses are known."""
+    unknown = Direction(torch.tensor([math.nan]), "unknown").provenance()
+    nearest = [np.abs(axis).argmin() for axis in axes]
+    # Li et al.'s axes are np.linspace, which may miss 0 by a rounding
+    centered = all(abs(axis[i]) < 1e-9 * np.ptp(axis) for axis, i in zip(axes, nearest, strict=True))
+    return Slice(
+        coordinates=axes,
+        losses=losses,
+        nodes=axes,
+        samples=losses,
+        certificate=None,
+        deviations=np.empty((0, 0)),
+        marks=[],
+        center=float(losses[tuple(nearest)]) if centered else math.nan,
+        directions=[dict(unknown) for _ in axes],
+        cosine=math.nan if len(axes) == 2 else None,
+        evaluations=evaluations,
+        settings={
+            "radius": max(float(np.abs(axis).max()) for axis in axes),
+            "grid": list(losses.shape),
+            "theta_norm": math.nan,
+        },
+        provenance={"source": path.name},
+        seconds=math.nan,
+    )
+
+
+def _axis(file: Any, name: str) -> Array:
+    axis = _values(file, name)
+    if axis.ndim != 1 or axis.size < 2 or not np.isfinite(axis).all() or (np.diff(axis) <= 0).any():
+        raise InputError(f"{name} must be two or more finite numbers that increase")
+    return axis
+
+
+def _values(file: Any, name: str, shape: tuple[int, ...] | None = None) -> Array:
+    """Return a dataset as float64, of this shape if one is asked for. Nothing outside the file is read."""
+    h5py = _h5py()
+    own = isinstance(file.get(name, getlink=True), h5py.HardLink)  # others may name another file
+    found = file[name] if own else None
+    if not isinstance(found, h5py.Dataset) or found.is_virtual or found.external:
+        raise InputError(f"no dataset {name}")
+    if found.dtype.kind not in "fiu":
+        raise InputError(f"{name} must be of numbers, found {found.dtype}")
+    if found.size > _MOST_VALUES:
+        raise InputError(f"{name} has {found.size:,} values, more than the {_MOST_VALUES:,} that are read")
+    if shape is not None and found.shape != shape:
+        raise InputError(f"{name} has the shape {found.shape}, expected {shape} as the coordinates say")
+    return np.asarray(found[...], dtype=np.float64)
+
+
+def _write_csv(slice: Slice, path: Path) -> None:
+    columns = (*np.meshgrid(*slice.coordinates, indexing="ij"), slice.losses)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow([*"xy"[: slice.losses.ndim], "loss"])
+        rows.writerows(zip(*(column.ravel().tolist() for column in columns), strict=True))
+
+
+def _write_vtk(slice: Slice, path: Path) -> None:
+    axes = (*slice.coordinates, np.zeros(1))[:2]
+    y, x = np.meshgrid(axes[1], axes[0])
+    finite = np.isfinite(slice.losses)
+    top = slice.range[1] if finite.any() else 0.0
+    height = np.where(finite, slice.losses, top).reshape(x.shape)
+    # x runs fastest in VTK, and its numbers are big-endian
+    points = np.stack([x.T, y.T, height.T], axis=-1).astype(">f8")
+    scalars = np.where(finite, slice.losses, np.nan).T.astype(">f8")
+    header = (
+        "# vtk DataFile Version 3.0\nloss on a slice through the weights\nBINARY\nDATASET STRUCTURED_GRID\n"
+        f"DIMENSIONS {axes[0].size} {axes[1].size} 1\nPOINTS {slice.losses.size} double\n"
+    )
+    data = f"\nPOINT_DATA {slice.losses.size}\nSCALARS loss double 1\nLOOKUP_TABLE default\n"
+    path.write_bytes(header.encode() + points.tobytes() + data.encode() + scalars.tobytes() + b"\n")
+
+
+def _write_hdf5(slice: Slice, path: Path) -> None:
+    with _h5py().File(path, "w") as file:
+        for name, axis in zip(_AXES, slice.coordinates, strict=False):
+            file[name] = axis
+        file["train_loss"] = slice.losses.T.reshape(slice.losses.shape)
+        # their plots of a line read it; and as it is not -1, a loss of -1 is a loss
+        file["train_acc"] = np.full(slice.losses.shape, np.nan)
+
+
+def _h5py() -> Any:
+    try:
+        import h5py
+    except ImportError:
+        raise InputError("HDF5 needs h5py: pip install 'samrec-landscape[hdf5]'") from None
+    return h5py
+
+
+_WRITERS: dict[str, Callable[[Slice, Path], None]] = {
+    ".csv": _write_csv,
+    ".vtk": _write_vtk,
+    **dict.fromkeys(HDF5, _write_hdf5),
+}

@@ -1,0 +1,107 @@
+"""The loss at steps along directions: each point evaluated once, in the way that proves fastest."""
+
+import time
+import warnings
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from landscape import progress
+from landscape.directions import Direction
+from landscape.objective import Objective, twice_differentiable
+from landscape.results import Array
+from landscape.surface.record import Record, fingerprint
+from landscape.surface.ways import PLAIN, Losses, Step, Way, moved, ways
+
+GAIN = 0.9  # a way that takes more than this share of the best time so far is no better
+
+
+class Points:
+    """What is known of L(θ + Σ step_i d_i).
+
+    A step is evaluated once, whoever asks for it and in whichever order; with a file, once for all runs
+    (`Record`). How points are evaluated is chosen by timing the first of them in each of the `ways`.
+
+    Args:
+        objective: whose loss.
+        directions: one for each entry of a step.
+        file: of finished points.
+
+    Attributes:
+        center: L(θ).
+        fingerprint: of what is measured.
+        evaluations: points evaluated here; `reused` were read from the file.
+    """
+
+    def __init__(
+        self, objective: Objective, directions: Sequence[Direction], file: Path | None = None
+    ) -> None:
+        self.objective = objective
+        self.directions = directions
+        self.center = objective.value()
+        self.fingerprint = fingerprint(objective, directions, self.center)
+        self._record = Record(file, self.fingerprint, len(directions))
+        self.reused = len(self._record.known)
+        self.evaluations = 0
+        self._untried: list[Way] | None = None
+        self._way: Way
+        self._seconds = np.inf  # a point, in that way
+
+    @property
+    def way(self) -> str:
+        """How points are evaluated."""
+        return self._record.way or PLAIN
+
+    def at(self, steps: Array, label: str = "surface") -> Array:
+        """Return the loss at each of `steps`, shape (n, directions), as n values."""
+        known = self._record.known
+        asked: list[Step] = [tuple(float(x) + 0.0 for x in step) for step in steps]  # + 0.0: no -0.0
+        missing = [step for step in dict.fromkeys(asked) if step not in known and any(step)]
+        if missing:
+            with (
+                progress.bar(label, len(missing)) as advance,
+                twice_differentiable(),
+                closing(self._losses(missing)) as losses,
+            ):
+                for step, loss in zip(missing, losses, strict=True):
+                    self._record.point(step, loss)
+                    self.evaluations += 1
+                    advance()
+        return np.array([known[step] if any(step) else self.center for step in asked])
+
+    def theta(self, step: Sequence[float]) -> Tensor:
+        """Return the parameters at a step, shape (numel,)."""
+        return moved(self.objective.theta, step, self.directions)
+
+    def _losses(self, missing: Sequence[Step]) -> Losses:
+        if self._untried is None:
+            self._untried = ways(self.objective, self.directions)
+            self._way = self._untried[0]
+            for way in self._untried:
+                if way.name == self._record.way:
+                    self._way, self._untried = way, []
+        while self._untried and len(missing) > 2 * self._untried[0].width:
+            way = self._untried.pop(0)
+            trial, missing = missing[: 2 * way.width], missing[2 * way.width :]
+            yield from self._timed(way, trial)
+        yield from self._way.losses(missing)
+
+    def _timed(self, way: Way, trial: Sequence[Step]) -> Losses:
+        """Evaluate some points in a way, which becomes the one to go on with if it is faster."""
+        started = time.perf_counter()
+        try:
+            with warnings.catch_warnings(action="ignore"):  # vmap warns where it is slow, which is timed
+                losses = list(way.losses(trial))
+        except Exception:
+            if way is self._way:
+                raise
+            yield from self._way.losses(trial)  # a loss that vmap cannot follow, or too little memory
+            return
+        seconds = (time.perf_counter() - started) / len(trial)
+        yield from losses
+        if seconds < GAIN * self._seconds:
+            self._seconds, self._way = seconds, way
+            self._record.chosen(way.name)

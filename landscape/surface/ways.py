@@ -1,0 +1,109 @@
+"""Ways to evaluate many points: one after another, one in each thread, or many at once."""
+
+import os
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from queue import SimpleQueue
+
+import torch
+from torch import Tensor
+
+from landscape.directions import Direction
+from landscape.objective import Objective
+
+Step = tuple[float, ...]
+Losses = Generator[float, None, None]
+PLAIN = "one after another"
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to evaluate points.
+
+    Attributes:
+        name: for results.
+        width: how many points it has in hand at a time.
+        losses: yields the loss at each step, in order.
+    """
+
+    name: str
+    width: int
+    losses: Callable[[Sequence[Step]], Losses]
+
+
+def ways(objective: Objective, directions: Sequence[Direction]) -> list[Way]:
+    """Return the ways that this machine offers, the plain one first.
+
+    On a CPU, small products gain little from two threads, and points gain all of it. On a GPU a small
+    model is bound by launches, which many points at once share; how many, memory says.
+    """
+    theta = objective.theta
+
+    def value(on: Objective, step: Step) -> float:
+        return on.value(moved(theta, step, directions))
+
+    def one_by_one(steps: Sequence[Step]) -> Losses:
+        yield from map(partial(value, objective), steps)
+
+    def at_once(count: int, steps: Sequence[Step]) -> Losses:
+        basis = torch.stack([d.vector for d in directions])
+        for first in range(0, len(steps), count):
+            part = torch.tensor(steps[first : first + count], dtype=torch.float64).to(theta)
+            yield from objective.values(torch.addmm(theta, part, basis)).tolist()
+
+    def in_threads(count: int, steps: Sequence[Step]) -> Losses:
+        free: SimpleQueue[Objective] = SimpleQueue()
+        for _ in range(count):
+            free.put(objective.twin())
+
+        def with_a_twin(step: Step) -> float:
+            twin = free.get()
+            try:
+                return value(twin, step)
+            finally:
+                free.put(twin)
+
+        before = torch.get_num_threads()
+        pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
+        try:
+            yield from pool.map(with_a_twin, steps)
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(before)  # which also says how many a new thread has
+
+    found = [Way(PLAIN, 1, one_by_one)]
+    if theta.device.type == "cpu":
+        threads = torch.get_num_threads()
+        if threads > 1:
+            found.append(Way(f"{threads} threads, a point each", threads, partial(in_threads, threads)))
+        counts: tuple[int, ...] = (4,)
+    else:
+        counts = (4, 16, 64)
+    room = _room(objective)
+    found += [Way(f"{k} at once", k, partial(at_once, k)) for k in counts if k <= room]
+    return found
+
+
+def moved(theta: Tensor, step: Sequence[float], directions: Sequence[Direction]) -> Tensor:
+    """Return θ + Σ step_i d_i."""
+    for length, direction in zip(step, directions, strict=True):
+        if length:
+            theta = theta + length * direction.vector
+    return theta
+
+
+def _room(objective: Objective) -> int:
+    """How many evaluations at once the device's free memory holds, half of it left alone."""
+    theta = objective.theta
+    if theta.device.type != "cuda":
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 2**32
+        return int(
+            free / 2 / (4 * theta.nbytes)
+        )  # the activations of a batch are small beside a CPU's memory
+    torch.cuda.reset_peak_memory_stats(theta.device)
+    before = torch.cuda.memory_allocated(theta.device)
+    objective.value()
+    needed = torch.cuda.max_memory_allocated(theta.device) - before + 2 * theta.nbytes
+    return int(torch.cuda.mem_get_info(theta.device)[0] / 2 / needed)
