@@ -26,6 +26,8 @@ class TaskOptions:
         device: `auto`, `cpu` or `cuda`.
         data: the data file, where it is no longer where the checkpoint says.
         include, exclude: name patterns of the parameters that take part.
+        metric: what is measured: `loss`, that of training, or another that the task knows, such as a
+            validation loss or a ranking metric. An objective's provenance says which it is of.
     """
 
     users: int | None = 2048
@@ -34,6 +36,7 @@ class TaskOptions:
     data: Path | None = None
     include: tuple[str, ...] = ("*",)
     exclude: tuple[str, ...] = ()
+    metric: str = "loss"
 
 
 Task = Callable[[Path, TaskOptions], "Objective"]
@@ -48,9 +51,12 @@ def objective_of(checkpoint: Path, options: TaskOptions, task: str | None = None
             import, since a file must not choose what code runs.
 
     Raises:
-        InputError: the checkpoint cannot be read, or there is no such task.
+        InputError: the checkpoint cannot be read, there is no such task, or it does not know the metric.
     """
-    return (_imported(task) if task else _registered(checkpoint))(checkpoint, options)
+    found = (_imported(task) if task else _registered(checkpoint))(checkpoint, options)
+    if (metric := found.provenance.get("metric", "loss")) != options.metric:
+        raise InputError(f"the task of {checkpoint} measures its {metric}, and no {options.metric!r}")
+    return found
 
 
 def objectives_of(

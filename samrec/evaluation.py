@@ -1,5 +1,8 @@
 """Full ranking: every item is a candidate, none is sampled."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -8,7 +11,7 @@ from torch import Tensor
 from landscape.errors import InputError
 from samrec.chunks import chunk_rows
 from samrec.data.interactions import Ints
-from samrec.data.packing import evaluation_histories, pack
+from samrec.data.packing import Packed, evaluation_histories, pack
 from samrec.data.split import Part, Split
 from samrec.model import SASRec
 
@@ -29,30 +32,80 @@ def ranks(model: SASRec, split: Split, part: Part, batch_size: int = 1024) -> In
     was_training = model.training
     model.eval()
     try:
-        device = model.item.weight.device
-        items = torch.from_numpy(split.interactions.items).to(device)
-        width = model.position.num_embeddings
-        table = model.item.weight
-        largest = table.norm(dim=1).max()
-        start, length, target = split.history(part)
-        seen_start, seen_length = evaluation_histories(split, part, width)
-        found: list[Tensor] = []
-        for first in range(0, len(target), batch_size):
-            users = slice(first, first + batch_size)
-            histories, _, _ = pack(items, seen_start[users], seen_length[users], width)
-            expected = model(histories).flatten(0, 1)[histories.last]
-            if not torch.isfinite(expected.norm(dim=1).max() * largest):
-                raise InputError("the model's scores are not finite; its weights diverged in training")
-            row = np.repeat(np.arange(len(target[users])), length[users])
-            begin = np.repeat(np.cumsum(length[users]) - length[users], length[users])
-            history = np.repeat(start[users], length[users]) + np.arange(len(row)) - begin
-            seen = torch.stack(
-                [torch.from_numpy(row).to(device), items[torch.from_numpy(history).to(device)]]
-            )
-            found.append(_count_above(expected, table, torch.from_numpy(target[users]).to(device), seen))
-        return torch.cat(found).long().cpu().numpy()
+        batches = candidates(split, part, model.position.num_embeddings, model.item.weight.device, batch_size)
+        counts = torch.cat([count_above(model, batch) for batch in batches])
     finally:
         model.train(was_training)
+    if counts.isnan().any():
+        raise InputError("the model's scores are not finite; its weights diverged in training")
+    return counts.long().cpu().numpy()
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Histories with the item that is held out of each, and the items that are no candidates beside it.
+
+    Attributes:
+        histories: packed into rows.
+        targets: the held-out items, shape (histories,).
+        seen: pairs of a history, ascending, and an item of it. Shape (2, pairs).
+    """
+
+    histories: Packed
+    targets: Tensor
+    seen: Tensor
+
+
+def candidates(
+    split: Split,
+    part: Part,
+    width: int,
+    device: torch.device,
+    batch_size: int = 1024,
+    users: Ints | None = None,
+) -> Iterator[Candidates]:
+    """Yield the evaluated users, or those of them at the places `users`, with what `part` holds out."""
+    items = torch.from_numpy(split.interactions.items).to(device)
+    start, length, target = split.history(part)
+    seen_start, seen_length = evaluation_histories(split, part, width)
+    places = np.arange(len(target)) if users is None else users
+    for first in range(0, len(places), batch_size):
+        chosen = places[first : first + batch_size]
+        histories, _, _ = pack(items, seen_start[chosen], seen_length[chosen], width)
+        row = np.repeat(np.arange(len(chosen)), length[chosen])
+        begin = np.repeat(np.cumsum(length[chosen]) - length[chosen], length[chosen])
+        history = np.repeat(start[chosen], length[chosen]) + np.arange(len(row)) - begin
+        seen = torch.stack([torch.from_numpy(row).to(device), items[torch.from_numpy(history).to(device)]])
+        yield Candidates(histories, torch.from_numpy(target[chosen]).to(device), seen)
+
+
+def count_above(model: SASRec, batch: Candidates) -> Tensor:
+    """Count for each history the candidates that score at least what the held-out item does: its rank.
+
+    NaN, for all of the batch, where scores are not finite; a NaN would else compare as the best rank.
+    """
+    table = model.item.weight
+    expected = model(batch.histories).flatten(0, 1)[batch.histories.last]
+    counts = _count_above(expected, table, batch.targets, batch.seen)
+    finite = torch.isfinite(expected.norm(dim=1).max() * table.norm(dim=1).max())
+    return torch.where(finite, counts, torch.nan)
+
+
+def gain(ranks: Tensor, metric: str) -> Tensor:
+    """Return what a user of each rank adds to a metric: `hr@K`, `ndcg@K`, `mrr@K` or `mrr`.
+
+    Raises:
+        InputError: there is no such metric.
+    """
+    name, _, cutoff = metric.partition("@")
+    gains = {"hr": 1 + 0 * ranks, "ndcg": 1 / torch.log2(ranks + 2), "mrr": 1 / (ranks + 1)}
+    if metric == "mrr":
+        return gains["mrr"]
+    if name not in gains or not cutoff.isdecimal() or cutoff == "0":
+        raise InputError(
+            f"no metric is named {metric!r}; there are hr@K, ndcg@K, mrr@K (K such as 10) and mrr"
+        )
+    return torch.where(ranks < int(cutoff), gains[name], 0 * ranks)  # NaN stays NaN
 
 
 def _count_above(expected: Tensor, table: Tensor, targets: Tensor, seen: Tensor) -> Tensor:
@@ -103,15 +156,9 @@ def intervals(
 
 def _gains(ranks: Ints) -> dict[str, NDArray[np.float64]]:
     """What a user of this rank adds to each metric."""
-    found: dict[str, NDArray[np.float64]] = {}
-    for name, gain in (
-        ("hr", np.ones(len(ranks))),
-        ("ndcg", 1 / np.log2(ranks + 2.0)),
-        ("mrr", 1 / (ranks + 1.0)),
-    ):
-        for k in CUTOFFS:
-            found[f"{name}@{k}"] = gain * (ranks < k)
-    return found | {"mrr": 1 / (ranks + 1.0)}
+    of = torch.from_numpy(ranks).double()
+    names = [f"{name}@{k}" for name in ("hr", "ndcg", "mrr") for k in CUTOFFS]
+    return {name: gain(of, name).numpy() for name in (*names, "mrr")}
 
 
 def evaluate(model: SASRec, split: Split, part: Part) -> dict[str, float]:

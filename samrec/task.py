@@ -1,24 +1,32 @@
 """From a checkpoint to what it is for: a landscape `Objective` (the one bridge to there), or a ranking."""
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from landscape.devices import device_named
 from landscape.errors import InputError
 from landscape.files import sha256
-from landscape.objective import Objective
+from landscape.objective import Loss, Objective
 from landscape.tasks import TaskOptions
 from samrec.checkpoint import Checkpoint, load
+from samrec.config import Config
 from samrec.data.interactions import Ints
-from samrec.data.packing import TrainingBatches
+from samrec.data.packing import Batch, TrainingBatches
 from samrec.data.readers import read
 from samrec.data.split import Part, Split, leave_one_out
-from samrec.evaluation import ranks
+from samrec.evaluation import Candidates, candidates, count_above, gain, ranks
 from samrec.losses import loss_of
+from samrec.model import SASRec
 
+Frozen = tuple[Ints, list[Any], Loss, Loss]
+"""The users of an objective, its batches, its loss, and the same by user."""
+LOSSES = ("loss", "valid-loss")
 BATCH = 256  # users at once: their activations stay in a CPU's cache, and the memory of a product bounded
 
 
@@ -27,19 +35,24 @@ def objective(checkpoint: Path, options: TaskOptions) -> Objective:
 
     Two checkpoints of one data set and one seed get the same users, negatives and batches.
 
+    `options.metric` may also be `valid-loss`, the same loss of the items held out for validation, or a
+    ranking metric (`hr@10`, `ndcg@10`, `mrr`) of those held out for the test, over all items.
+
     Raises:
-        InputError: the checkpoint or its data cannot be used, or the data are not what it was trained on.
+        InputError: the checkpoint or its data cannot be used, the data are not what it was trained on, or
+            there is no such metric.
     """
     loaded = load(checkpoint)
     device = device_named(options.device)
     config = loaded.config
     split = _split(loaded, options.data).fraction(config.train_fraction, config.seed)
-    users = np.random.default_rng(options.seed).permutation(split.trained)[: options.users]
-    batches = TrainingBatches(split, config.max_length, device, config.drawn)
+    frozen = _frozen_loss if options.metric in LOSSES else _frozen_ranking
+    users, batches, loss, units = frozen(config, split, options, device)
     return Objective(
         loaded.model().to(device),
-        batches.of_users(users, BATCH, (options.seed,)),
-        loss_of(config.loss, config.calibration),
+        batches,
+        loss,
+        units=units,
         include=options.include,
         exclude=options.exclude,
         provenance={
@@ -52,8 +65,64 @@ def objective(checkpoint: Path, options: TaskOptions) -> Objective:
             "users": str(len(users)),
             "objective_seed": str(options.seed),
             "loss": config.loss if config.drawn < 2 else f"{config.loss} of {config.drawn} negatives",
+            "metric": options.metric,
         },
     )
+
+
+def _frozen_loss(config: Config, split: Split, options: TaskOptions, device: torch.device) -> Frozen:
+    """Freeze the training loss, on what it was trained on or, for `valid-loss`, on what comes after that."""
+    valid = options.metric == "valid-loss"
+    drawn = split.with_validation() if valid else split
+    users = _drawn(split.evaluated if valid else split.trained, options)
+    batches = list(
+        TrainingBatches(drawn, config.max_length, device, config.drawn).of_users(
+            users, BATCH, (options.seed,)
+        )
+    )
+    if valid:
+        batches = [replace(batch, used=_last_alone(batch)) for batch in batches]
+    loss = loss_of(config.loss, config.calibration)
+
+    def by_user(model: SASRec, batch: Batch) -> tuple[Tensor, Tensor]:
+        # Every loss is Σ used · (loss of the slot), so its derivative by `used` is the loss of the slot.
+        used = batch.used.clone().requires_grad_()
+        with torch.enable_grad():
+            (of_slot,) = torch.autograd.grad(loss(model, replace(batch, used=used))[0], used)
+        table = torch.stack([of_slot * batch.used, batch.used.to(of_slot)]).view(2, -1)
+        history, count = batch.inputs.segments.flatten(), len(batch.inputs.last)
+        sums, weights = table.new_zeros(2, count + 1).index_add_(1, history, table)[:, 1:]
+        return sums, weights
+
+    return users, batches, loss, by_user
+
+
+def _frozen_ranking(config: Config, split: Split, options: TaskOptions, device: torch.device) -> Frozen:
+    """Freeze a ranking metric of the test part: what each user adds to it, and a weight of 1."""
+    gain(torch.zeros(1), options.metric)  # no such metric: to be said before anything is read
+    users = _drawn(np.arange(len(split.evaluated)), options)
+
+    def by_user(model: SASRec, batch: Candidates) -> tuple[Tensor, Tensor]:
+        gains = gain(count_above(model, batch), options.metric)
+        return gains, torch.ones_like(gains)
+
+    def mean(model: SASRec, batch: Candidates) -> tuple[Tensor, Tensor]:
+        gains, weights = by_user(model, batch)
+        return gains.sum(), weights.sum()
+
+    batches = list(candidates(split, "test", config.max_length, device, BATCH, users))
+    return users, batches, mean, by_user
+
+
+def _drawn(users: Ints, options: TaskOptions) -> Ints:
+    return np.random.default_rng(options.seed).permutation(users)[: options.users]
+
+
+def _last_alone(batch: Batch) -> Tensor:
+    """Return `used` as 1 at the last slot of each history, and 0 elsewhere."""
+    used = torch.zeros_like(batch.used).flatten()
+    used[batch.inputs.last] = 1
+    return used.view_as(batch.used)
 
 
 def ranking(checkpoint: Path, part: Part, data: Path | None = None, device: str = "auto") -> Ints:

@@ -42,6 +42,12 @@ class Split:
         drawn = np.random.default_rng((seed, 2)).permutation(self.trained)
         return replace(self, trained=np.sort(drawn[: max(1, round(share * len(drawn)))]))
 
+    def with_validation(self) -> "Split":
+        """Count the validation item as the last of the training part."""
+        longer = self.train_lengths.copy()
+        longer[self.evaluated] += 1
+        return replace(self, train_lengths=longer)
+
     def history(self, part: Part) -> tuple[Ints, Ints, Ints]:
         """Return (start, length, target row) of every evaluated user's history before `part`'s item.
 
