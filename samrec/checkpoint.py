@@ -26,7 +26,7 @@ class Checkpoint:
         epoch: whole epochs trained.
         valid: metrics of the latest validation.
         weights: the model's state dict.
-        optimizer: the optimizer's state dict; empty in `best.pt`, which nothing continues from.
+        optimizer: the optimizer's state dict; empty but in `last.pt`, as nothing continues from the others.
         best: epoch and NDCG@10 of the best validation so far.
         sums: what each step since the end of `epoch` returned (`samrec.engines.Engine.step`), by which
             the number of these steps is known too. Shape (steps, 3).
@@ -103,6 +103,29 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
     }
     with replacing(path) as temporary:
         torch.save(content, temporary)
+
+
+def of_epoch(out: Path, epoch: int, epochs: int) -> Path:
+    """Return where a run of at most `epochs` keeps the checkpoint of an epoch."""
+    return out / "epochs" / f"epoch-{epoch:0{max(4, len(str(epochs)))}d}.pt"
+
+
+def kept(out: Path) -> dict[int, Path]:
+    """Return the checkpoints in OUT/epochs by their epoch, in order; none if the run keeps none."""
+    paths = (out / "epochs").glob("epoch-*.pt")
+    numbered = ((path.stem.removeprefix("epoch-"), path) for path in paths)
+    return dict(sorted((int(number), path) for number, path in numbered if number.isdecimal()))
+
+
+def trajectory(out: Path) -> list[Path]:
+    """Return the checkpoints that a run kept as it trained, in order; the first is its initial weights.
+
+    Raises:
+        InputError: there are none.
+    """
+    if not (paths := list(kept(out).values())):
+        raise InputError(f"{out} keeps no trajectory; train with --save-every N")
+    return paths
 
 
 def load(path: Path) -> Checkpoint:

@@ -57,6 +57,9 @@ class Config(BaseModel):
     precision: Precision = Field("float32", description="of matrix products in training")
     eval_every: int = Field(5, ge=1, description="epochs between validations")
     patience: int = Field(100, ge=1, description="stop after so many epochs without a better NDCG@10")
+    save_every: int | None = Field(
+        None, ge=1, description="epochs between checkpoints kept in OUT/epochs, to draw the trajectory"
+    )
     seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from landscape.errors import InputError
-from samrec.checkpoint import Checkpoint, load, save
+from samrec.checkpoint import Checkpoint, kept, load, of_epoch, save
 from samrec.config import Config, write_config
 from samrec.data.packing import Batch, TrainingBatches
 from samrec.data.split import Split
@@ -30,7 +31,7 @@ class Outcome:
     """What a run came to.
 
     Attributes:
-        out: the folder with best.pt, last.pt, metrics.jsonl and config.toml.
+        out: the folder with best.pt, last.pt, metrics.jsonl and config.toml, and epochs if it keeps them.
         epochs: epochs trained in all; `best_epoch` is the one with the best validation NDCG@10.
         seconds: wall time of this call; `seconds_per_epoch` is the median of training alone.
         valid, test: metrics of best.pt, by `samrec.evaluation.metrics`.
@@ -110,13 +111,32 @@ class Run:
             if improved := self.valid["ndcg@10"] > self.best[1]:
                 self.best = (self.epoch, self.valid["ndcg@10"])
         append(self.out / "metrics.jsonl", line)
+        every = self.config.save_every
+        if every and (self.epoch % every == 0 or not self.goes_on):
+            self.keep(state)
         if not among_others or "valid" in line or not self.goes_on:
             self.save(state, improved)
 
     def save(self, state: State, improved: bool = False) -> None:
         """Write last.pt, and best.pt if it is that too."""
+        checkpoint = self._checkpoint(state)
+        if improved:
+            save(replace(checkpoint, optimizer={}), self.out / "best.pt")
+        save(checkpoint, self.out / "last.pt")
+        if not (self.out / "config.toml").exists():
+            write_config(self.config, self.out / "config.toml")
+
+    def keep(self, state: State) -> None:
+        """Write the checkpoint of this epoch, for the trajectory.
+
+        It comes before last.pt: a run killed in between writes it once more, and lacks none.
+        """
+        path = of_epoch(self.out, self.epoch, self.config.epochs)
+        save(replace(self._checkpoint(state), optimizer={}), path)
+
+    def _checkpoint(self, state: State) -> Checkpoint:
         weights, optimizer = state
-        checkpoint = Checkpoint(
+        return Checkpoint(
             config=self.config,
             digest=self.split.interactions.digest,
             num_items=self.split.num_items,
@@ -127,11 +147,6 @@ class Run:
             best=self.best,
             sums=torch.stack(self.sums).cpu() if self.sums else torch.empty(0, 3),
         )
-        if improved:
-            save(replace(checkpoint, optimizer={}), self.out / "best.pt")
-        save(checkpoint, self.out / "last.pt")
-        if not (self.out / "config.toml").exists():
-            write_config(self.config, self.out / "config.toml")
 
     def mean_loss(self) -> float:
         """Average the loss over the positions of the epoch's steps; look at the device once, at its end.
@@ -180,19 +195,33 @@ def _seed(seed: int, epoch: int, step: int) -> int:
     return int(np.random.SeedSequence((seed, epoch, step, 1)).generate_state(1, np.uint64)[0] >> 1)
 
 
+def clear(out: Path) -> None:
+    """Remove what is left of a run without a last.pt: nothing can continue it. Other files stay."""
+    for path in (*out.glob("metrics.jsonl"), *kept(out).values(), *_half_written(out)):
+        path.unlink(missing_ok=True)
+    for folder in (out / "epochs", out):
+        with suppress(OSError):
+            folder.rmdir()  # only if it is empty
+
+
+def _half_written(out: Path) -> list[Path]:
+    """Return what a kill left of checkpoints, under their temporary names."""
+    return [*out.glob(".*.pt.*.pt"), *out.glob("epochs/.*.pt.*.pt")]
+
+
 def _continued(config: Config, out: Path, split: Split, resume: bool) -> Checkpoint | None:
-    """Return the checkpoint to continue from, if any, and drop log lines of epochs after it."""
+    """Return the checkpoint to continue from, if any, and drop what is kept of epochs after it."""
     path = out / "last.pt"
     if not path.exists():
-        if (out / "metrics.jsonl").exists() and not resume:
-            (out / "metrics.jsonl").unlink()  # of a run that did not reach the end of its first epoch
+        clear(out)
         return None
     if not resume:
         raise InputError(f"{out} already holds a run; continue it with --resume, or give another --out")
     last = load(path)
     last.check_data(split.interactions)
-    # What may differ when a run goes on: where its data lie, and when it stops. Schedules know their end.
-    free = {"data", "patience"}
+    # What may differ when a run goes on: where its data lie, when it stops, and what is kept of it.
+    # Schedules know their end.
+    free = {"data", "patience", "save_every"}
     if (config.lr_schedule, config.rho_schedule) == ("constant", "constant"):
         free.add("epochs")
     before, now = (c.model_dump(exclude=free) for c in (last.config, config))
@@ -202,6 +231,7 @@ def _continued(config: Config, out: Path, split: Split, resume: bool) -> Checkpo
             + ", ".join(f"{key} {before[key]!r}, not {now[key]!r}" for key in changed)
         )
     truncate(out / "metrics.jsonl", last.epoch)
-    for stale in out.glob(".*.pt"):  # half-written, when the run was killed
+    later = [path for epoch, path in kept(out).items() if epoch > last.epoch]
+    for stale in (*later, *_half_written(out)):
         stale.unlink(missing_ok=True)
     return last

@@ -3,7 +3,6 @@
 import signal
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -22,7 +21,7 @@ from samrec.data.split import leave_one_out
 from samrec.engines.solo import Solo
 from samrec.engines.stacked import Stacked
 from samrec.model import SASRec
-from samrec.run import Outcome, Run, State
+from samrec.run import Outcome, Run, State, clear
 from samrec.schedule import share
 from samrec.stopping import Request, Stopped, stopping
 
@@ -42,7 +41,7 @@ def train(config: Config, out: Path | None = None, device: str = "auto", resume:
     """Train a model and evaluate its best epoch on the test part.
 
     Writes best.pt, last.pt, metrics.jsonl and config.toml to the folder `out`, by default
-    runs/DATA-METHOD-seedN.
+    runs/DATA-METHOD-seedN, and with `config.save_every` the checkpoints of `samrec.checkpoint.trajectory`.
 
     Every epoch ends with `last.pt` and a line in `metrics.jsonl`; SIGTERM and SIGINT end the run after
     the step they come in, with a `last.pt` of that step. A step's users, negatives and dropout depend on
@@ -85,8 +84,8 @@ def train_together(
             durations = _train(runs, where, request)
     finally:
         for run in runs:
-            with suppress(OSError):
-                run.out.rmdir()  # only if nothing was written: a first epoch that failed leaves nothing
+            if not (run.out / "last.pt").exists():
+                clear(run.out)  # a first epoch that failed leaves nothing
     return [run.outcome(where, started, durations) for run in runs]
 
 
@@ -96,14 +95,10 @@ def _train(runs: list[Run], device: torch.device, request: Request) -> list[floa
     A run that has ended while others go on is computed along with them, and no longer looked at.
     """
     first, config = runs[0], runs[0].config
-    rows = max(run.batches.rows(config.batch_size // config.micro_batches) for run in runs)
-    engine: Engine
-    if len(runs) == 1:
-        engine = Solo(config, first.split.num_items, device, rows)
-    else:
-        engine = Stacked([run.config for run in runs], first.split.num_items, device, rows)
-    if all(run.last for run in runs):
-        engine.load([run.last for run in runs if run.last])
+    engine = _engine(runs, device)
+    if config.save_every and not first.last:
+        for run, state in zip(runs, engine.states(), strict=True):
+            run.keep(state)
     going = [run for run in runs if run.goes_on]
     steps = first.batches.steps(config.batch_size)
     durations: list[float] = []
@@ -132,6 +127,20 @@ def _train(runs: list[Run], device: torch.device, request: Request) -> list[floa
             if request.signal and going:
                 _stop(runs, going, engine, request)
     return durations
+
+
+def _engine(runs: list[Run], device: torch.device) -> Engine:
+    """Build what takes the steps, and load what the runs continue from."""
+    first, config = runs[0], runs[0].config
+    rows = max(run.batches.rows(config.batch_size // config.micro_batches) for run in runs)
+    engine: Engine
+    if len(runs) == 1:
+        engine = Solo(config, first.split.num_items, device, rows)
+    else:
+        engine = Stacked([run.config for run in runs], first.split.num_items, device, rows)
+    if all(run.last for run in runs):
+        engine.load([run.last for run in runs if run.last])
+    return engine
 
 
 def _stop(runs: list[Run], going: list[Run], engine: Engine, request: Request) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from samrec import training
-from samrec.checkpoint import load
+from samrec.checkpoint import load, trajectory
 from samrec.config import Config
 from samrec.engines.solo import Solo
 from samrec.log import read_log
@@ -50,6 +50,46 @@ def test_a_signal_ends_a_run_after_its_step_and_it_goes_on_bit_for_bit(
         assert (a.epoch, a.best, a.valid) == (b.epoch, b.best, b.valid)
     logs = [read_log(o / "metrics.jsonl") for o in (whole.out, tmp_path / "run")]
     assert [line.get("loss") for line in logs[0]] == [line.get("loss") for line in logs[1]]
+
+
+@pytest.mark.parametrize("happens", [lambda: os.kill(os.getpid(), signal.SIGTERM), KeyboardInterrupt])
+@pytest.mark.parametrize("step", [2, 14, 16])
+def test_a_trajectory_is_that_of_an_unbroken_run(data_file, tmp_path, monkeypatch, happens, step):
+    config = small(data_file, save_every=4)
+    whole = trajectory(training.train(config, tmp_path / "whole", "cpu").out)
+    at_step(step, happens, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(config, tmp_path / "run", "cpu")
+    monkeypatch.undo()
+    training.train(config, tmp_path / "run", "cpu", resume=True)
+    parts = trajectory(tmp_path / "run")
+    assert [p.name for p in parts] == [p.name for p in whole] == [f"epoch-000{n}.pt" for n in (0, 4, 6)]
+    for a, b in zip(map(load, whole), map(load, parts), strict=True):
+        assert same_weights(a, b)
+        assert (a.epoch, a.best, a.valid) == (b.epoch, b.best, b.valid)
+
+
+def test_a_resumed_run_may_keep_more_of_its_trajectory(data_file, tmp_path):
+    """What it kept stays, but for epochs that it trains anew: a kill may come between two files."""
+    config, out = small(data_file, epochs=4, save_every=3), tmp_path / "run"
+    training.train(config, out, "cpu")
+    (out / "epochs" / "epoch-0005.pt").write_bytes(b"trained, and killed before last.pt")
+    (out / "epochs" / ".epoch-0006.pt.x.pt").write_bytes(b"half of it")
+    training.train(config.model_copy(update={"epochs": 6, "save_every": 2}), out, "cpu", resume=True)
+    assert {p.name for p in (out / "epochs").iterdir()} == {f"epoch-000{n}.pt" for n in (0, 3, 4, 6)}
+    assert [load(path).epoch for path in trajectory(out)] == [0, 3, 4, 6]
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_killed_in_its_first_epoch_is_begun_anew(data_file, tmp_path, resume):
+    out = tmp_path / "run"
+    (out / "epochs").mkdir(parents=True)
+    for name in ("epoch-0000.pt", "epoch-0001.pt", ".epoch-0002.pt.x.pt"):
+        (out / "epochs" / name).write_bytes(b"of other settings")
+    (out / "metrics.jsonl").write_text('{"epoch": 1, "loss": 9, "seconds": 1}\n')
+    training.train(small(data_file, epochs=3, save_every=3), out, "cpu", resume)
+    assert {p.name for p in (out / "epochs").iterdir()} == {"epoch-0000.pt", "epoch-0003.pt"}
+    assert [line["epoch"] for line in read_log(out / "metrics.jsonl") if "loss" in line] == [1, 2, 3]
 
 
 def test_a_second_signal_acts_at_once():

@@ -7,13 +7,13 @@ import torch
 from landscape import InputError
 from landscape.tasks import TaskOptions
 from samrec import training
-from samrec.checkpoint import load
+from samrec.checkpoint import load, trajectory
 from samrec.config import Config, configure, read_settings, write_config
 from samrec.data.readers import read
 from samrec.data.split import leave_one_out
 from samrec.data.synthetic import markov, write_sequences
 from samrec.engines import solo
-from samrec.engines.solo import Solo
+from samrec.engines.solo import Solo, initial_model
 from samrec.evaluation import evaluate, metrics
 from samrec.log import read_log
 from samrec.losses import bce
@@ -196,6 +196,46 @@ def test_a_known_structure_is_learned(tmp_path, method, loss):
     assert 0.7 * world.ideal_hr10 < found < world.ideal_hr10 + 3 * 0.5 / 600**0.5
 
 
+def test_a_trajectory_runs_from_the_initial_weights_to_the_last_epoch(data_file, tmp_path):
+    """And keeping it changes nothing that is computed."""
+    config = small(data_file, save_every=4)
+    out = training.train(config, tmp_path / "run", "cpu").out
+    paths = trajectory(out)
+    assert [p.name for p in paths] == ["epoch-0000.pt", "epoch-0004.pt", "epoch-0006.pt"]
+    points, last = [load(path) for path in paths], load(out / "last.pt")
+    assert [(point.epoch, point.optimizer, len(point.sums)) for point in points] == [
+        (epoch, {}, 0) for epoch in (0, 4, 6)
+    ]
+    drawn = initial_model(config, last.num_items).state_dict()
+    assert all(torch.equal(t, points[0].weights[name]) for name, t in drawn.items())
+    assert same_weights(points[-1], last)
+    assert [objective(path, TaskOptions(device="cpu")).provenance["epoch"] for path in paths] == [*"046"]
+    without = training.train(small(data_file), tmp_path / "without", "cpu")
+    assert same_weights(load(without.out / "last.pt"), last)
+    with pytest.raises(InputError, match="without keeps no trajectory; train with --save-every N"):
+        trajectory(without.out)
+
+
+def test_a_trajectory_ends_where_patience_does_and_sorts_by_name(data_file, tmp_path):
+    config = small(data_file, epochs=10_000, lr=0.05, patience=3, save_every=7)
+    outcome = training.train(config, tmp_path / "run", "cpu")
+    names = [p.name for p in trajectory(outcome.out)]
+    assert names == sorted(names)
+    assert (names[0], names[-1]) == ("epoch-00000.pt", f"epoch-{outcome.epochs:05d}.pt")
+
+
+def test_runs_that_train_together_keep_their_own_trajectories(data_file, tmp_path):
+    configs = [small(data_file, epochs=3, save_every=2, seed=seed) for seed in (0, 1)]
+    for outcome, config in zip(
+        training.train_together(configs, [tmp_path / "a", tmp_path / "b"], "cpu"), configs, strict=True
+    ):
+        first, second, third = map(load, trajectory(outcome.out))
+        drawn = initial_model(config, first.num_items).state_dict()
+        assert all(torch.equal(t, first.weights[name]) for name, t in drawn.items())
+        assert (first.epoch, second.epoch, third.epoch) == (0, 2, 3)
+        assert same_weights(third, load(outcome.out / "last.pt"))
+
+
 def test_a_folder_that_holds_a_run_is_not_overwritten(data_file, tmp_path):
     training.train(small(data_file, epochs=2), tmp_path / "run", "cpu")
     with pytest.raises(InputError, match="already holds a run; continue it with --resume"):
@@ -208,9 +248,10 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(data_file, tmp_path):
         training.train(small(other, epochs=2), tmp_path / "run", "cpu", resume=True)
 
 
-def test_a_first_epoch_that_diverges_leaves_nothing(data_file, tmp_path):
+@pytest.mark.parametrize("save_every", [None, 1])
+def test_a_first_epoch_that_diverges_leaves_nothing(data_file, tmp_path, save_every):
     with pytest.raises(InputError, match=r"loss is (nan|inf) in epoch 1, step \d+; try a smaller lr"):
-        training.train(small(data_file, lr=1e30), tmp_path / "run", "cpu")
+        training.train(small(data_file, lr=1e30, save_every=save_every), tmp_path / "run", "cpu")
     assert not (tmp_path / "run").exists()
 
 

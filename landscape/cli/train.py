@@ -73,6 +73,10 @@ def command(
     patience: Annotated[
         int | None, typer.Option(help="Stop after so many epochs without a better NDCG@10 (100).", **STEPS)
     ] = None,
+    save_every: Annotated[
+        int | None,
+        typer.Option(help="Epochs between checkpoints kept in OUT/epochs, to draw the trajectory.", **STEPS),
+    ] = None,
     rho: Annotated[float | None, typer.Option(help="Radius ρ (0.1).", **OF_SAM)] = None,
     rho_schedule: Annotated[
         Schedule | None, typer.Option(help="Of ρ, to 0 at the last epoch.", **OF_SAM)
@@ -106,8 +110,9 @@ def command(
 ) -> None:
     """Train a model, keep its best epoch by validation NDCG@10, and evaluate that on the test items.
 
-    Writes best.pt, last.pt, metrics.jsonl and config.toml. SIGTERM and Ctrl-C end the run after the step
-    they come in, and --resume continues it bit for bit.
+    Writes best.pt, last.pt, metrics.jsonl and config.toml; with --save-every also epochs/epoch-NNNN.pt, from
+    the initial weights, 0, to the last epoch. SIGTERM and Ctrl-C end the run after the step they come in,
+    and --resume continues it bit for bit.
 
     Examples:
 
@@ -118,6 +123,8 @@ def command(
       landscape train --data Beauty.txt --method samrec --every 5 --perturb no-embedding --out runs/light
 
       landscape train --data Beauty.txt --loss ce --epochs 30 --eval-every 3 --out runs/ce
+
+      landscape train --data Beauty.txt --loss ce --epochs 30 --eval-every 3 --save-every 1 --out runs/path
 
       landscape train --out runs/sasrec --epochs 600 --resume
     """
