@@ -31,6 +31,12 @@ class Axis:
     level: int = 2
     pieces: int = 1
 
+    @classmethod
+    def through(cls, nodes: Array, pieces: int) -> "Axis":
+        """Return the axis that has these nodes."""
+        level = ((len(nodes) - 1) // pieces).bit_length() - 1
+        return cls(float(nodes[0]), float(nodes[-1]), level, pieces)
+
     @property
     def points(self) -> int:
         """How many points a piece has."""

@@ -1,8 +1,8 @@
 """The ground that every measurement stands on: one frozen loss L(θ)."""
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from landscape.errors import InputError
+from landscape.lookups import Recorder, Renumbered
 from landscape.params import ParamSpace
 
 Loss = Callable[[Any, Any], tuple[Tensor, float | Tensor]]
@@ -71,6 +72,7 @@ class Objective:
         if not self.batches:
             raise InputError("an objective needs at least one batch")
         self.weight = 0.0
+        self._numbers: dict[str, Tensor] = {}  # new numbers of rows, see `compact`
         self._check_batches()
 
     @property
@@ -112,6 +114,31 @@ class Objective:
         )
         return sums, counts
 
+    def compact(self) -> "tuple[Objective, Tensor] | None":
+        """Return the same loss of the coordinates that it reads, and their places in θ, shape (read,).
+
+        A sample of users reads few rows of a large table, and the others need not be moved at every point.
+        Found by evaluating each batch once, and checked at two points. None where it would leave out less
+        than half, or where the loss does more with its tables than look rows up.
+        """
+        weights = self._weights(self.theta)
+        tables = {e.name: weights[f"model.{e.name}"] for e in self.params.entries if e.group == "embedding"}
+        with torch.no_grad(), twice_differentiable(), Recorder(tables) as seen:
+            for batch in self.batches:
+                self._sum(weights, batch)
+        read = {name: rows for name, rows in seen.rows.items() if name not in seen.whole}
+        params, places = self.params.of_rows(read)
+        if 2 * len(places) > self.params.numel:
+            return None
+        other = copy.copy(self)
+        other.params = params
+        other._numbers = {name: rows.cumsum(0) - 1 for name, rows in read.items()}
+        try:
+            same = all(other.value(t[places]) == self.value(t) for t in (self.theta, 1.01 * self.theta))
+        except Exception:  # the loss minds the size of its tables
+            same = False
+        return (other, places) if same else None
+
     def in_float64(self) -> "Objective":
         """Return the same loss with weights, and floating numbers in the batches, in float64."""
         other = copy.copy(self)
@@ -130,6 +157,13 @@ class Objective:
         other = copy.copy(self)
         other._bound = copy.deepcopy(self._bound, shared)
         return other
+
+    def alone(self) -> Iterator["Objective"]:
+        """Yield the objective of each batch, for stochastic descent; L is their mean."""
+        for batch in self.batches:
+            other = copy.copy(self)
+            other.batches, other.weight = [batch], self.weight / len(self.batches)
+            yield other
 
     def value_and_grad(self, theta: Tensor | None = None) -> tuple[float, Tensor]:
         """Return L and ∇L, shape (numel,), at `theta` or at the model's weights."""
@@ -177,7 +211,9 @@ class Objective:
         return {f"model.{name}": t for name, t in self.params.split(theta.to(self.theta)).items()}
 
     def _sum(self, weights: dict[str, Tensor], batch: Any) -> tuple[Tensor, float | Tensor]:
-        result: tuple[Tensor, float | Tensor] = functional_call(self._bound, weights, (batch,))
+        tables = [(weights[f"model.{name}"], new) for name, new in self._numbers.items()]
+        with Renumbered(tables) if tables else nullcontext():
+            result: tuple[Tensor, float | Tensor] = functional_call(self._bound, weights, (batch,))
         return result
 
     def _check_batches(self) -> None:

@@ -1,7 +1,8 @@
 """A model's parameters as one vector, and the structure that a landscape needs of them."""
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 import torch
@@ -85,6 +86,26 @@ class ParamSpace:
         """View a vector of shape (numel,) as the named tensors that it lays end to end."""
         parts = torch.split(vector, self._sizes)
         return {e.name: part.view(e.shape) for e, part in zip(self.entries, parts, strict=True)}
+
+    def of_rows(self, rows: Mapping[str, Tensor]) -> "tuple[ParamSpace, Tensor]":
+        """Return the space with some rows of some tensors left out, and the places in θ of what is left.
+
+        Args:
+            rows: by name, which rows stay. Bool, shape (rows,).
+        """
+        stays = torch.ones(self.numel, dtype=torch.bool, device=self.theta.device)
+        parts = self.split(stays)
+        for name, kept in rows.items():
+            parts[name][~kept] = False
+        other = copy.copy(self)
+        other.entries = tuple(
+            replace(e, shape=torch.Size([int(rows[e.name].sum()), *e.shape[1:]])) if e.name in rows else e
+            for e in self.entries
+        )
+        other._sizes = [e.shape.numel() for e in other.entries]
+        places = stays.nonzero().squeeze(1)
+        other.theta = self.theta[places]
+        return other, places
 
     def join(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """Lay named tensors end to end: the inverse of `split`. Shape (numel,)."""

@@ -24,6 +24,8 @@ COMMANDS = [
     "sweep",
     "evaluate",
     "surface",
+    "path",
+    "export",
     "hessian",
     "sharpness",
     "compare",
@@ -152,6 +154,8 @@ def test_surface_draws_all_on_one_scale(answer, both, tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {
         "sasrec.surface.npz",
         "samrec.surface.npz",
+        "sasrec.points.jsonl",
+        "samrec.points.jsonl",
         "surface.png",
         "surface.pdf",
         "surface.html",

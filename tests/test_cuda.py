@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import landscape as ll
+from landscape.surface.ways import ways
 from landscape.tasks import TaskOptions
 from samrec.checkpoint import load
 from samrec.config import Config
@@ -67,6 +68,26 @@ def test_measurements_are_the_same(objectives):
     np.testing.assert_allclose(tops[0], tops[1], rtol=1e-3)
     np.testing.assert_allclose(traces[0], traces[1], rtol=1e-3, atol=1e-3)
     assert rises[0] == pytest.approx(rises[1], rel=1e-2)
+
+
+def test_surfaces_are_the_same_in_every_way_of_evaluating(objectives):
+    on_cpu, on_gpu = objectives
+    directions = [[ll.random_direction(o.params, 0, index=i) for i in (0, 1)] for o in objectives]
+    steps = [tuple(step) for step in np.random.default_rng(0).uniform(-0.5, 0.5, (20, 2))]
+    expected = list(ways(on_cpu, directions[0])[0].losses(steps))
+    names = []
+    for way in ways(on_gpu, directions[1]):
+        np.testing.assert_allclose(list(way.losses(steps)), expected, rtol=1e-4)
+        names.append(way.name)
+    assert {"4 at once", "16 at once", "64 at once"} <= set(names)
+
+
+def test_a_certified_surface_is_the_same(objectives):
+    planes = [ll.plane(o, radius=0.2, tol=0.05) for o in objectives]
+    for plane in planes:
+        assert plane.certificate["float64"] < 1e-3
+    error = sum(plane.error for plane in planes)
+    np.testing.assert_allclose(planes[0].losses, planes[1].losses, atol=4 * error)
 
 
 def test_a_run_resumes_on_the_gpu(data_file, tmp_path):

@@ -19,32 +19,33 @@ HOSTILE = "<script>alert('x')</script>{{ 7 * 7 }}"
 COMMON = {"settings": {"theta_norm": 2.0}, "provenance": {"data": HOSTILE}, "seconds": 0.1}
 
 
-def plane(height=1.0, grid=5):
+def shown(losses, *coordinates, **changes):
+    """A plain grid, or what `changes` make of it."""
+    known = {
+        "coordinates": coordinates,
+        "losses": losses,
+        "nodes": coordinates,
+        "samples": losses,
+        "certificate": None,
+        "deviations": np.empty((0, 0)),
+        "marks": [],
+        "trajectory": np.empty((0, len(coordinates))),
+        "center": 0.0,
+        "directions": [{"kind": "random", "norm": 1.0}] * len(coordinates),
+        "cosine": 0.01 if len(coordinates) == 2 else None,
+        "evaluations": losses.size,
+    }
+    return Slice(**known | COMMON | changes)
+
+
+def plane(height=1.0, grid=5, **changes):
     axis = np.linspace(-1, 1, grid)
-    losses = height * (axis[:, None] ** 2 + 0.2 * axis[None, :])
-    directions = [{"kind": "random", "norm": 1.0}] * 2
-    return Slice(
-        coordinates=(axis, axis),
-        losses=losses,
-        center=0.0,
-        directions=directions,
-        cosine=0.01,
-        evaluations=grid**2,
-        **COMMON,
-    )
+    return shown(height * (axis[:, None] ** 2 + 0.2 * axis[None, :]), axis, axis, **changes)
 
 
-def line(height=1.0):
+def line(height=1.0, **changes):
     axis = np.linspace(-1, 1, 5)
-    return Slice(
-        coordinates=(axis,),
-        losses=height * axis**2,
-        center=0.0,
-        directions=[{"norm": 1.0}],
-        cosine=None,
-        evaluations=5,
-        **COMMON,
-    )
+    return shown(height * axis**2, axis, **changes)
 
 
 def hessian(smallest=-0.5):
@@ -55,6 +56,7 @@ def hessian(smallest=-0.5):
         converged=[True, False],
         smallest=smallest,
         smallest_residual=smallest and 1e-4,
+        smallest_vector=np.ones(2),
         products=9,
         gradient_norm=0.3,
         **COMMON,

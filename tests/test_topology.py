@@ -10,7 +10,7 @@ from scipy.ndimage import label
 
 import landscape as ll
 from landscape import Direction, Objective
-from landscape.surface.topology import basins, certified
+from landscape.surface.topology import basins, certified, triangle_error
 from tests.conftest import Quadratic
 
 AXES = [Direction(vector, "axis") for vector in torch.eye(2).double()]
@@ -21,6 +21,9 @@ BLANK = {
     1: ll.line(FLAT, grid=2, directions=AXES[:1]),
     2: ll.plane(FLAT, grid=2, directions=AXES),
 }
+
+STEPS = {1: [(1,)], 2: [(1, 0), (0, 1), (1, 1)]}  # to a neighbour; and back
+TRIANGLES = {1: np.ones(3), 2: np.array([[1, 1, 0], [1, 1, 1], [0, 1, 1]])}
 
 
 def shown(losses, *coordinates):
@@ -55,16 +58,47 @@ def test_a_paraboloid_has_one_basin(quadratic):
     assert basin.birth == 0
 
 
+def bowl(quadratic):
+    """One basin, along a valley against the diagonal of the triangles."""
+    matrix = torch.tensor([[1, 0.9], [0.9, 1]], dtype=torch.float64)
+    return quadratic(matrix, torch.tensor([0.513, -0.261], dtype=torch.float64))
+
+
 @pytest.mark.parametrize("grid", [24, 51, 101])
 def test_a_valley_across_the_axes_shows_basins_that_shrink_with_the_square_of_the_step(quadratic, grid):
-    """What the grid makes of one basin: why `certified` speaks of its points alone."""
-    matrix = torch.tensor([[1, 0.9], [0.9, 1]], dtype=torch.float64)
-    objective = quadratic(matrix, torch.tensor([0.513, -0.261], dtype=torch.float64))
-    plane = ll.plane(objective, grid=grid, radius=3.0, directions=AXES)
-    essential, *made = basins(plane)
+    essential, *made = basins(ll.plane(bowl(quadratic), grid=grid, radius=3.0, directions=AXES))
     assert essential.parent is None
     assert made
     assert made[0].persistence < (6 / (grid - 1)) ** 2
+
+
+def test_what_triangles_make_of_a_valley_is_not_certified(quadratic):
+    plane = ll.plane(bowl(quadratic), radius=3.0, directions=AXES)
+    found = basins(plane)
+    assert len(found) > 1
+    assert len(certified(found, plane.error + triangle_error(plane))) == 1
+
+
+def test_two_wells_are_certified_between_the_points_too():
+    model = Quadratic(torch.eye(2).double(), torch.zeros(2).double())
+
+    def loss(model, _):
+        x, y = model.theta
+        return (x**2 - 1) ** 2 + x / 10 + y**2, 1
+
+    plane = ll.plane(Objective(model, [None], loss), radius=2.0, directions=AXES)
+    deep, shallow = certified(basins(plane), plane.error + triangle_error(plane))
+    assert deep.at[0] < 0 < shallow.at[0]
+
+
+def test_the_error_of_triangles_is_that_of_chords_of_a_parabola(quadratic):
+    objective = quadratic(torch.diag(torch.tensor([2.0, 0.5]).double()), torch.zeros(2).double())
+    plane = ll.plane(objective, directions=AXES)
+    step = 2 / 50
+    # f'' h²/8 along x alone, plus that along y on the diagonal
+    assert triangle_error(plane) == pytest.approx(4 / 3 * (2 + 0.5) * step**2 / 8)
+    line = ll.line(objective, directions=AXES[:1])
+    assert triangle_error(line) == pytest.approx(4 / 3 * 2 * 0.02**2 / 8)
 
 
 def test_two_wells_are_two_basins_of_known_depth():
@@ -129,7 +163,7 @@ def test_pairs_count_the_components_of_every_sublevel_set(losses):
     found = basins(shown(losses))
     levels = np.unique(losses[np.isfinite(losses)])
     for d in levels:
-        components, _ = label(losses <= d)
+        components, _ = label(losses <= d, TRIANGLES[losses.ndim])
         for b in levels[levels <= d]:
             alive = sum(basin.birth <= b and basin.death > d for basin in found)
             assert alive == np.unique(components[losses <= b]).size
@@ -152,9 +186,9 @@ def test_a_basin_meets_its_parent_at_its_saddle_and_stands_after_it(losses):
         assert parent.death >= basin.death
         at, to, saddle = (tuple(map(int, point)) for point in (basin.at, parent.at, basin.saddle))
         assert losses[saddle] == basin.death
-        below, _ = label(losses < basin.death)
+        below, _ = label(losses < basin.death, TRIANGLES[losses.ndim])
         assert below[at] != below[to]
-        upto, _ = label(losses <= basin.death)
+        upto, _ = label(losses <= basin.death, TRIANGLES[losses.ndim])
         assert upto[at] == upto[to] == upto[saddle]
 
 
@@ -171,7 +205,8 @@ def test_scaling_and_shifting_the_loss_scales_and_shifts_the_tree(losses, scale,
 @settings(deadline=None)
 def test_turning_the_plane_over_keeps_the_pairs(losses):
     assert pairs(basins(shown(losses.T))) == pairs(basins(shown(losses)))
-    assert pairs(basins(shown(losses[::-1]))) == pairs(basins(shown(losses)))
+    over = losses[::-1, ::-1] if losses.ndim == 2 else losses[::-1]
+    assert pairs(basins(shown(over))) == pairs(basins(shown(losses)))
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0, 0.18))
@@ -197,7 +232,15 @@ def test_certified_basins_are_those_of_more_than_twice_the_error():
 @settings(deadline=None)
 def test_pairs_are_those_of_gudhi(losses):
     gudhi = pytest.importorskip("gudhi")
-    complex = gudhi.CubicalComplex(vertices=losses)
-    complex.compute_persistence(min_persistence=0)
+    complex = gudhi.SimplexTree()
+    shape = losses.shape
+    for at in np.ndindex(shape):
+        complex.insert([np.ravel_multi_index(at, shape)], losses[at])
+        for step in STEPS[losses.ndim]:
+            other = tuple(np.add(at, step))
+            if all(x < n for x, n in zip(other, shape, strict=True)):
+                edge = [np.ravel_multi_index(p, shape) for p in (at, other)]
+                complex.insert(edge, max(losses[at], losses[other]))
+    complex.compute_persistence(min_persistence=0, persistence_dim_max=True)
     expected = sorted(map(tuple, complex.persistence_intervals_in_dimension(0).tolist()))
     assert pairs(basins(shown(losses))) == expected

@@ -14,6 +14,7 @@ from landscape.cli import (
     evaluate,
     export,
     hessian,
+    path,
     report,
     sharpness,
     surface,
@@ -48,7 +49,7 @@ def landscape(
     """Train sequential recommenders, and measure the loss landscape of their minima (or of any model's)."""
 
 
-for module in (demo, train, sweep, evaluate, surface, hessian, sharpness, compare, report, export):
+for module in (demo, train, sweep, evaluate, surface, path, hessian, sharpness, compare, report, export):
     app.command(name=module.__name__.rpartition(".")[2])(module.command)
 
 

@@ -16,9 +16,11 @@ def command(
     ckpt: Checkpoints,
     out: Annotated[Path, typer.Option(help="Folder for the results and report.html.")] = Path("compare"),
     radius: Annotated[float, typer.Option(help="Of the surfaces, in units of their directions.")] = 1.0,
+    tol: Annotated[float, typer.Option(help="Largest error of a surface, relative to its range.")] = 1e-3,
     grid: Annotated[
-        int, typer.Option(min=2, help="Points an axis of the planes; lines take twice as many.")
-    ] = 25,
+        int | None,
+        typer.Option(min=2, help="Plain planes of so many points an axis instead; lines take twice as many."),
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many top eigenvalues.")] = 5,
     rho: Annotated[float, typer.Option(help="Radius ρ of the sharpness measures.")] = 0.1,
     users: Users = 2048,
@@ -40,7 +42,9 @@ def command(
     settings = options.task_options(users, seed, device, data, include, exclude)
     names = options.names_of(ckpt)
     title = "Loss landscapes of " + (" and ".join(names) if len(names) < 3 else f"{len(names)} checkpoints")
-    summary = compare(dict(zip(names, ckpt, strict=True)), out, settings, title, radius, grid, top, rho, task)
+    summary = compare(
+        dict(zip(names, ckpt, strict=True)), out, settings, title, radius, tol, grid, top, rho, task
+    )
     show_comparison(summary, json)
 
 
@@ -50,7 +54,8 @@ def compare(
     settings: TaskOptions,
     title: str,
     radius: float,
-    grid: int,
+    tol: float,
+    grid: int | None,
     top: int,
     rho: float,
     task: str | None = None,
@@ -67,8 +72,9 @@ def compare(
     compared, entries = [], []
     objectives = objectives_of(checkpoints.values(), settings, task)
     for (name, path), objective in zip(checkpoints.items(), objectives, strict=True):
-        plane(objective, radius=radius, grid=grid, seed=seed).save(result_path(out, name, "plane"))
-        line(objective, radius=radius, grid=2 * grid - 1, seed=seed).save(result_path(out, name, "line"))
+        twice = grid and 2 * grid - 1
+        plane(objective, radius=radius, tol=tol, grid=grid, seed=seed).save(result_path(out, name, "plane"))
+        line(objective, radius=radius, tol=tol, grid=twice, seed=seed).save(result_path(out, name, "line"))
         hessian = top_eigenpairs(objective, top, seed=seed)
         hessian.save(result_path(out, name, "hessian"))
         estimate = trace(objective, seed=seed)

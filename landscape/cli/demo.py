@@ -61,6 +61,7 @@ def command(
         TaskOptions(users, seed, device),
         title="SASRec and SAMRec on synthetic data",
         radius=1.0,
+        tol=1e-3,
         grid=21,
         top=5,
         rho=0.1,

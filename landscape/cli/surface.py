@@ -1,28 +1,67 @@
-"""`landscape surface`: the loss along random directions, for several checkpoints on one scale."""
+"""`landscape surface`: the loss on lines and planes, for several checkpoints on one scale."""
 
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from landscape.cli import options
 from landscape.cli.options import Checkpoints, Data, Device, Exclude, Include, Json, Seed, Task, Users
 from landscape.cli.output import Table, show
+from landscape.errors import InputError
 from landscape.files import writable
+from landscape.tasks import TaskOptions
+
+if TYPE_CHECKING:
+    from landscape.directions import Normalization
+    from landscape.objective import Objective
+    from landscape.surface.frames import Frame
+    from landscape.surface.geometry import Quadratic
+    from landscape.surface.sampler import Radius
+    from landscape.surface.slice import Slice
+
+Directions = Literal["random", "eigen", "eigen-ends", "between", "trajectory"]
 
 
 def command(
     ckpt: Checkpoints,
     dim: Annotated[int, typer.Option(min=1, max=2, help="A line or a plane.")] = 2,
+    directions: Annotated[
+        Directions,
+        typer.Option(
+            help="Random; the top two Hessian eigenvectors, or top and bottom; from the first checkpoint to "
+            "one or two others; or the plane of a training's trajectory (train --save-every)."
+        ),
+    ] = "random",
     radius: Annotated[
-        float, typer.Option(help="In units of the directions; 1 moves each filter by its norm.")
-    ] = 1.0,
+        str,
+        typer.Option(
+            help="In units of the directions: 1 moves each filter by its norm, or goes as far as an "
+            "eigenvector is long. auto: until the loss doubles."
+        ),
+    ] = "1",
+    tol: Annotated[float, typer.Option(help="Largest error of the surface, relative to its range.")] = 1e-3,
     grid: Annotated[
-        int | None, typer.Option(min=2, help="Points an axis (51 on a line, 25 on a plane).")
+        str | None, typer.Option(help="A plain grid of N or NxM points instead, with no error bar.")
     ] = None,
+    split: Annotated[
+        int, typer.Option(min=1, help="Cut each axis in so many, where 33 points do not reach the tolerance.")
+    ] = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="Random directions of so many seeds from --seed on.")] = 1,
     normalization: Annotated[
         Literal["filter", "layer", "none"], typer.Option(help="Of the random directions.")
     ] = "filter",
+    biases: Annotated[bool, typer.Option("--biases", help="Move biases and norms too.")] = False,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(help="On a line also: valid-loss, hr@10, ndcg@10, … (may be repeated)."),
+    ] = None,
+    quadratic: Annotated[
+        bool, typer.Option("--quadratic", help="Also the quadratic model, and the surface minus it.")
+    ] = False,
+    animate: Annotated[bool, typer.Option("--animate", help="Also the trajectory as a GIF.")] = False,
     out: Annotated[Path, typer.Option(help="Folder for the results and pictures.")] = Path("surface"),
     users: Users = 2048,
     data: Data = None,
@@ -33,61 +72,261 @@ def command(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Draw loss surfaces: the same data, directions' seed, axes, levels and colours for every checkpoint.
+    """Draw loss surfaces with an error bar: the same data, axes, levels and colours for every checkpoint.
 
     Writes NAME.surface.npz for each checkpoint, and surface.png, surface.pdf and surface.html for all.
+    Finished points are kept in NAME.points.jsonl: the same command goes on where it was interrupted.
 
     Examples:
 
       landscape surface --ckpt runs/sasrec/best.pt --ckpt runs/samrec/best.pt --out surfaces
 
-      landscape surface --ckpt runs/sasrec/best.pt --dim 1 --radius 0.5 --exclude 'item*'
+      landscape surface --ckpt runs/sasrec/best.pt --dim 1 --seeds 5 --radius auto --exclude 'item*'
+
+      landscape surface --ckpt runs/sasrec/best.pt --directions eigen --quadratic
+
+      landscape surface --ckpt a/best.pt --ckpt b/best.pt --dim 1 --directions between --metric ndcg@10
+
+      landscape surface --ckpt runs/sasrec/last.pt --directions trajectory --animate
     """
     from landscape.plots.interactive import interactive_figure, save_html
-    from landscape.plots.style import save_figure
-    from landscape.plots.surfaces import surface_figure
-    from landscape.surface.sampler import line, plane
-    from landscape.tasks import objectives_of
+    from landscape.surface.geometry import quadratic_model
+    from landscape.surface.points import Points
+    from landscape.surface.sampler import doubling_radius, look
+    from landscape.tasks import objective_of, objectives_of
 
     writable(out)
+    _check(dim, directions, seeds, metric, animate)
+    points, reach = _grid(grid, dim), _radius(radius)
     settings = options.task_options(users, seed, device, data, include, exclude)
-    slices, entries = {}, []
-    objectives = objectives_of(ckpt, settings, task)
-    for name, path, objective in zip(options.names_of(ckpt), ckpt, objectives, strict=True):
-        measure, points = (line, grid or 51) if dim == 1 else (plane, grid or 25)
-        result = measure(objective, radius=radius, grid=points, seed=seed, normalization=normalization)
-        slices[name] = result
-        file = result.save(out / f"{name}.surface.npz")
-        entries.append(
-            {
-                "path": str(path),
-                "center": result.center,
-                "min": result.range[0],
-                "max": result.range[1],
-                "evaluations": result.evaluations,
-                "seconds": result.seconds,
-                "certificate": None,  # a plain grid shows its own points and claims nothing between them
-                "file": str(file),
-            }
+    paths = dict(zip(options.names_of(ckpt), ckpt, strict=True))
+    objectives = dict(zip(paths, objectives_of(ckpt, settings, task), strict=True))
+    metrics = {
+        key: {name: objective_of(path, replace(settings, metric=key), task) for name, path in paths.items()}
+        for key in metric or ()
+    }
+
+    frames: dict[str, tuple[str, int, Frame]] = {}
+    for each in range(seed, seed + seeds):
+        choice = (directions, objectives, paths, dim, each, normalization, biases, settings, task)
+        for name, frame in _frames(*choice):
+            frames[name if seeds == 1 else f"{name}-seed{each}"] = name, each, frame
+
+    def file(label: str, of: str) -> Path:
+        return out / f"{label}.{of}"
+
+    if reach == "auto":  # one radius for all: where the last of them has doubled
+        reach = max(
+            doubling_radius(Points(objectives[name], frame.directions, file(label, "points.jsonl")))
+            for label, (name, _, frame) in frames.items()
         )
-    figure = surface_figure(slices)
-    pictures = [save_figure(figure, out / "surface.png"), save_figure(figure, out / "surface.pdf")]
+    slices: dict[str, Slice] = {}
+    models: dict[str, Quadratic] = {}
+    others: dict[str, dict[str, Slice]] = {key: {} for key in metrics}
+    for label, (name, each, frame) in frames.items():
+        slices[label] = look(
+            objectives[name],
+            frame,
+            dim,
+            radius=reach,
+            tol=tol,
+            grid=points,
+            split=split,
+            seed=each,
+            file=file(label, "points.jsonl"),
+        )
+        slices[label].save(file(label, "surface.npz"))
+        if quadratic:
+            models[label] = quadratic_model(objectives[name], frame.directions)
+            models[label].save(file(label, "quadratic.npz"))
+        for key, found in others.items():
+            kept = file(label, f"{key}.points.jsonl")
+            found[label] = look(metrics[key][name], frame, dim, radius=reach, grid=points or 51, file=kept)
+            found[label].save(file(label, f"{key}.surface.npz"))
+
+    groups = {name: [slices[label] for label in frames if frames[label][0] == name] for name in paths}
+    pictures = _draw(out, slices, {n: g for n, g in groups.items() if g}, models, others, animate)
     pictures.append(save_html(interactive_figure(slices), out / "surface.html"))
+    entries = [
+        _entry(paths[name], each, slices[label], file(label, "surface.npz"))
+        for label, (name, each, _) in frames.items()
+    ]
     show(
         json,
-        {"checkpoints": entries, "pictures": [str(p) for p in pictures]},
-        Table(
-            "Surfaces: " + ", ".join(map(str, pictures)),
-            ["", "L(θ)", "min", "max", "points", "seconds", "file"],
-            [
-                [
-                    name,
-                    *(f"{e[k]:.4f}" for k in ("center", "min", "max")),
-                    str(e["evaluations"]),
-                    f"{e['seconds']:.1f}",
-                    str(e["file"]),
-                ]
-                for name, e in zip(slices, entries, strict=True)
-            ],
-        ),
+        {
+            "checkpoints": entries,
+            "differences": _differences(slices),
+            "pictures": [str(p) for p in pictures],
+        },
+        _table(slices, pictures, out),
     )
+
+
+def _check(dim: int, directions: Directions, seeds: int, metric: list[str] | None, animate: bool) -> None:
+    """Refuse what does not go together, before anything is read."""
+    if seeds > 1 and directions != "random":
+        raise InputError(f"--seeds draws random directions; --directions {directions} has but one choice")
+    if dim == 1 and directions == "trajectory":
+        raise InputError("a trajectory is drawn on a plane; leave --dim at 2")
+    if metric and dim == 2:
+        raise InputError("--metric is measured along a line; add --dim 1")
+    if animate and directions != "trajectory":
+        raise InputError("--animate draws a trajectory; add --directions trajectory")
+
+
+def _grid(text: str | None, dim: int) -> list[int] | None:
+    if text is None:
+        return None
+    counts = text.lower().split("x")
+    if not all(count.isdecimal() and 2 <= int(count) <= 9999 for count in counts) or len(counts) > dim:
+        raise InputError(f"--grid {text}: expected a number of points, such as 25, or on a plane 25x31")
+    return [int(count) for count in counts] * (dim if len(counts) == 1 else 1)
+
+
+def _radius(text: str) -> "Radius":
+    if text == "auto":
+        return "auto"
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"--radius {text}: expected a number, or auto") from None
+
+
+def _frames(
+    directions: Directions,
+    objectives: "Mapping[str, Objective]",
+    paths: Mapping[str, Path],
+    dim: int,
+    seed: int,
+    normalization: "Normalization",
+    biases: bool,
+    settings: TaskOptions,
+    task: str | None,
+) -> "Iterator[tuple[str, Frame]]":
+    """Yield the frame of each checkpoint; between checkpoints there is one, the first one's."""
+    from landscape.surface.frames import between_frame, eigen_frame, random_frame, trajectory_frame
+    from landscape.tasks import objective_of
+    from samrec.checkpoint import trajectory
+
+    if directions == "between":
+        (name, objective), *others = objectives.items()
+        yield name, between_frame(objective, {o: at.theta for o, at in others}, dim, name, seed)
+        return
+    for name, objective in objectives.items():
+        if directions == "random":
+            yield name, random_frame(objective, dim, seed, normalization, biases)
+        elif directions == "trajectory":
+            kept = trajectory(paths[name].parent)
+            alone = replace(settings, users=1)  # what is wanted is θ, not a loss
+            yield name, trajectory_frame(objective, [objective_of(path, alone, task).theta for path in kept])
+        else:
+            yield name, eigen_frame(objective, dim, directions == "eigen-ends", seed)
+
+
+def _draw(
+    out: Path,
+    slices: "Mapping[str, Slice]",
+    groups: "Mapping[str, Sequence[Slice]]",
+    models: "Mapping[str, Quadratic]",
+    metrics: "Mapping[str, Mapping[str, Slice]]",
+    animate: bool,
+) -> list[Path]:
+    """Draw all that was measured, as PNG and PDF."""
+    from landscape.plots.animation import save_animation
+    from landscape.plots.style import save_figure
+    from landscape.plots.surfaces import band_figure, metric_figure, quadratic_figure, surface_figure
+
+    banded = any(len(group) > 1 for group in groups.values()) and next(iter(slices.values())).losses.ndim == 1
+    figures = {"surface": band_figure(groups) if banded else surface_figure(slices)}
+    figures |= {f"{label}.quadratic": quadratic_figure(slices[label], m) for label, m in models.items()}
+    if metrics:
+        figures["metrics"] = metric_figure({"loss": slices, **metrics})
+    pictures = [
+        save_figure(figure, out / f"{name}.{kind}")
+        for name, figure in figures.items()
+        for kind in ("png", "pdf")
+    ]
+    if animate:
+        pictures += [save_animation(s, out / f"{label}.gif", label) for label, s in slices.items()]
+    return pictures
+
+
+def _entry(path: Path, seed: int, result: "Slice", file: Path) -> dict[str, Any]:
+    from landscape.surface.geometry import convex_share, doubling_widths
+
+    widths = doubling_widths(result)
+    return {
+        "path": str(path),
+        "seed": seed,
+        "center": result.center,
+        "min": result.range[0],
+        "max": result.range[1],
+        "spans": result.settings["spans"],
+        "relative_radius": result.settings["relative_radius"],
+        "evaluations": result.evaluations,
+        "reused": result.settings["reused"],
+        "way": result.settings["way"],
+        "grid": result.settings["grid"],
+        "seconds": result.seconds,
+        "certificate": result.certificate,
+        "statement": result.statement,
+        "doubling_width": {"min": float(widths.min()), "median": float(sorted(widths)[len(widths) // 2])},
+        "convex_share": convex_share(result),
+        "basins": _basins(result),
+        "marks": result.marks,
+        "file": str(file),
+    }
+
+
+def _basins(result: "Slice") -> list[dict[str, Any]] | None:
+    """The basins that are there whatever the error; None on a plain grid, which cannot tell."""
+    from landscape.surface.topology import basins, certified, triangle_error
+
+    if result.error is None:
+        return None
+    found = certified(basins(result), result.error + triangle_error(result))
+    return [{"at": basin.at, "loss": basin.birth, "persistence": basin.persistence} for basin in found]
+
+
+def _differences(slices: "Mapping[str, Slice]") -> list[dict[str, Any]]:
+    """Each slice's L(θ) less the first's, with the standard error of users they share."""
+    from landscape.surface.certificate import paired_error
+
+    (name, first), *others = slices.items()
+    return [
+        {
+            "of": other,
+            "less": name,
+            "center": result.center - first.center,
+            "standard_error": paired_error(result, first),
+        }
+        for other, result in others
+    ]
+
+
+def _table(slices: "Mapping[str, Slice]", pictures: list[Path], out: Path) -> Table:
+    rows = []
+    for label, result in slices.items():
+        error = result.certificate and result.certificate["standard_error"]
+        rows.append(
+            [
+                label,
+                f"{result.center:.4f}" + (f" ± {error:.4f}" if error is not None else ""),
+                *(f"{value:.4f}" for value in result.range),
+                _error(result),
+                str(result.evaluations),
+                f"{result.seconds:.1f}",
+            ]
+        )
+    return Table(
+        f"Surfaces in {out}: " + ", ".join(p.name for p in pictures),
+        ["", "L(θ)", "min", "max", "error / range", "points", "seconds"],
+        rows,
+    )
+
+
+def _error(result: "Slice") -> str:
+    if result.certificate is None:
+        return "plain grid"
+    error = f"{result.certificate['max_error']:.1e}"
+    return error if result.certificate["reached"] else f"{error}, more than asked"

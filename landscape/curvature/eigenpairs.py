@@ -4,6 +4,8 @@ import time
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from landscape import progress
 from landscape.curvature.lanczos import lanczos
 from landscape.curvature.power import power_iteration
@@ -27,6 +29,7 @@ class Eigenpairs(Result):
         converged: whether each residual is within the tolerance.
         smallest, smallest_residual: the most negative eigenvalue and its residual; None from power
             iteration, which does not see it.
+        smallest_vector: its eigenvector, shape (numel,), oriented like the others; empty from power.
         products: Hessian-vector products in all.
         gradient_norm: ‖∇L(θ)‖. Where it is not small, or `smallest` is negative, θ is not a minimum of
             this loss; a checkpoint trained with dropout is not one of its loss without.
@@ -38,6 +41,7 @@ class Eigenpairs(Result):
     converged: list[bool]
     smallest: float | None
     smallest_residual: float | None
+    smallest_vector: Array
     products: int
     gradient_norm: float
 
@@ -81,6 +85,7 @@ def top_eigenpairs(
         converged=[bool(c) for c in found.residuals[: found.k] <= tol],
         smallest=float(found.values[-1]) if both_ends else None,
         smallest_residual=float(found.residuals[-1]) if both_ends else None,
+        smallest_vector=found.vectors[-1].cpu().numpy() if both_ends else np.empty(0),
         products=found.products,
         gradient_norm=gradient_norm,
         settings={"k": k, "method": method, "tol": tol, "max_products": limit, "seed": seed},

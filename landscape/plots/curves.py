@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from landscape.curvature.eigenpairs import Eigenpairs
-from landscape.plots.style import COLORS, COLUMN, PAGE, paper
+from landscape.plots.style import COLORS, COLUMN, PAGE, paper, subscript
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,11 +56,7 @@ def eigenvalue_figure(spectra: Mapping[str, Eigenpairs]) -> "Figure":
             if found.smallest is not None:
                 axes.plot(count + 1, found.smallest, "v", ms=4, color=color)
         positions = list(range(1, count + 2))
-        axes.set_xticks(positions, [f"λ{_subscript(i)}" for i in positions[:-1]] + ["λmin"])
+        axes.set_xticks(positions, [f"λ{subscript(i)}" for i in positions[:-1]] + ["λmin"])
         axes.set(ylabel="Hessian eigenvalue")
         axes.legend()
         return figure
-
-
-def _subscript(number: int) -> str:
-    return "".join(chr(0x2080 + int(digit)) for digit in str(number))

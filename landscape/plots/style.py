@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 COLUMN, PAGE = 3.33, 7.0  # inches, ACM's column and page
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe & Ito
 LOSS_MAP = "cividis"
+DIFFERENCE_MAP = "PuOr"
 MISSING = "#d9d9d9"
 
 _SETTINGS: Any = {
@@ -51,3 +52,13 @@ def save_figure(figure: "Figure", path: Path) -> Path:
     with paper(), replacing(path) as temporary:
         figure.savefig(temporary, dpi=200, metadata={dated: None} if dated else None)
     return path
+
+
+def subscript(number: int) -> str:
+    """Return a number in subscript digits."""
+    return "".join(chr(0x2080 + int(digit)) for digit in str(number))
+
+
+def metric_label(metric: str) -> str:
+    """Return a metric's name as an axis shows it."""
+    return metric.upper() if "@" in metric or metric == "mrr" else metric.replace("-", " ")

@@ -1,15 +1,29 @@
 """Slices as figures: any number of models, one scale."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from landscape.errors import InputError
-from landscape.plots.style import COLORS, COLUMN, LOSS_MAP, MISSING, PAGE, paper
+from landscape.plots.style import (
+    COLORS,
+    COLUMN,
+    DIFFERENCE_MAP,
+    LOSS_MAP,
+    MISSING,
+    PAGE,
+    metric_label,
+    paper,
+    subscript,
+)
+from landscape.results import Array
+from landscape.surface.geometry import Quadratic
 from landscape.surface.slice import Slice
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 LEVELS = 16
@@ -56,8 +70,110 @@ def loss_range(slices: Mapping[str, Slice]) -> tuple[float, float]:
 
 def step_lengths(result: Slice) -> str:
     """Say how far a step of 1 goes, relative to the weights: in filter units that differs by model."""
-    lengths = [d["norm"] / result.settings["theta_norm"] for d in result.directions]
-    return " and ".join(f"{length:.2f}" for length in lengths)
+    norm = result.settings["theta_norm"]
+    lengths = [d["norm"] / norm if norm else float("nan") for d in result.directions]
+    return " and ".join(f"{length:.2g}" for length in lengths)
+
+
+def axis_label(result: Slice, axis: int) -> str:
+    """Say what a step along an axis is."""
+    direction = result.directions[axis]
+    name = f"d{subscript(axis + 1)}" if len(result.directions) > 1 else "d"
+    if direction["kind"] == "eigenvector":
+        return f"‖δ‖, eigenvector of λ = {direction['eigenvalue']:.3g}"
+    if direction["kind"] == "principal component":
+        return f"PC {axis + 1} ({direction['explained_variance']:.0%} of variance)"
+    if direction["kind"] == "difference" and axis == 0 and len(result.marks) > 1:
+        return f"from {result.marks[0]['name']} to {result.marks[1]['name']}"
+    return f"step along {name}"
+
+
+def band_figure(groups: Mapping[str, Sequence[Slice]]) -> "Figure":
+    """Draw lines of several seeds a model: the median over seeds, and a band from the lowest to the highest.
+
+    Raises:
+        InputError: a group has lines of different axes, or no line at all.
+    """
+    from matplotlib.figure import Figure
+
+    with paper():
+        figure = Figure(figsize=(COLUMN, 2.3))
+        axes = figure.add_subplot()
+        for (name, lines), color in zip(groups.items(), COLORS * len(groups), strict=False):
+            if not lines or any(not np.array_equal(s.coordinates[0], lines[0].coordinates[0]) for s in lines):
+                raise InputError(f"the lines of {name} have no axis in common")
+            x, losses = lines[0].coordinates[0], np.stack([s.losses for s in lines])
+            axes.fill_between(x, losses.min(0), losses.max(0), color=color, alpha=0.2, lw=0)
+            axes.plot(x, np.median(losses, 0), color=color, label=name)
+        count = len(next(iter(groups.values())))
+        axes.set(xlabel=f"step along d ({count} random directions)", ylabel="loss")
+        axes.legend(title="median, lowest to highest", title_fontsize=6)
+        return figure
+
+
+def metric_figure(metrics: Mapping[str, Mapping[str, Slice]]) -> "Figure":
+    """Draw several metrics along the same lines, a panel each; a column a metric, a colour a model."""
+    from matplotlib.figure import Figure
+
+    with paper():
+        figure = Figure(figsize=(PAGE if len(metrics) > 1 else COLUMN, 2.2))
+        panels = figure.subplots(1, len(metrics), squeeze=False)[0]
+        for axes, (metric, slices) in zip(panels, metrics.items(), strict=True):
+            for (name, result), color in zip(slices.items(), COLORS * len(slices), strict=False):
+                axes.plot(result.coordinates[0], result.losses, color=color, label=name)
+                for at in [mark["at"][0] for mark in result.marks] or [0.0]:
+                    axes.axvline(at, color="0.7", lw=0.6, zorder=0)
+            axes.set(ylabel=metric_label(metric))
+        lines = next(iter(metrics.values()))
+        figure.supxlabel(axis_label(next(iter(lines.values())), 0), fontsize=8)
+        if len(lines) > 1:
+            panels[0].legend()
+        return figure
+
+
+def quadratic_figure(result: Slice, model: Quadratic) -> "Figure":
+    """Draw a slice, its quadratic model, and the slice minus the model (its anharmonicity).
+
+    Raises:
+        InputError: as `surface_figure`.
+    """
+    from matplotlib.figure import Figure
+
+    expected = model.at(result.coordinates)
+    with paper():
+        if result.losses.ndim == 1:
+            figure = Figure(figsize=(COLUMN, 2.3))
+            axes = figure.add_subplot()
+            x = result.coordinates[0]
+            for values, style, label in (
+                (result.losses, "-", "loss"),
+                (expected, "--", "quadratic model"),
+                (result.losses - expected, ":", "difference"),
+            ):
+                axes.plot(x, values, style, color=COLORS[0], label=label)
+            axes.set(xlabel=axis_label(result, 0), ylabel="loss")
+            axes.legend()
+            return figure
+        figure = Figure(figsize=(PAGE, 2.5))
+        panels = figure.subplots(1, 3, sharex=True, sharey=True)
+        finite = np.isfinite(result.losses)
+        low, high = loss_range({"": result})
+        high = max(high, float(expected[finite].max()))
+        low = min(low, float(expected[finite].min()))
+        apart = result.losses - expected
+        most = float(np.abs(apart[finite]).max()) or 1.0
+        for axes, title, values, (bottom, top), colors in (
+            (panels[0], "loss", result.losses, (low, high), LOSS_MAP),
+            (panels[1], "quadratic model", expected, (low, high), LOSS_MAP),
+            (panels[2], "difference", apart, (-most, most), DIFFERENCE_MAP),
+        ):
+            filled = _contours(axes, result, values, bottom, top, colors)
+            axes.set(title=title)
+            if axes is not panels[0]:
+                figure.colorbar(filled, ax=axes, shrink=0.85)
+        panels[0].set_ylabel(axis_label(result, 1))
+        figure.supxlabel(axis_label(result, 0), fontsize=8)
+        return figure
 
 
 def _lines(slices: Mapping[str, Slice]) -> "Figure":
@@ -66,14 +182,17 @@ def _lines(slices: Mapping[str, Slice]) -> "Figure":
     figure = Figure(figsize=(COLUMN, 2.3))
     axes = figure.add_subplot()
     for (name, result), color in zip(slices.items(), COLORS * len(slices), strict=False):
-        axes.plot(
-            result.coordinates[0],
-            result.losses,
-            color=color,
-            label=f"{name} (‖d‖/‖θ‖ = {step_lengths(result)})",
-        )
-        axes.plot(0, result.center, "o", ms=3, color=color)
-    axes.set(xlabel="step along d", ylabel="loss")
+        label = f"{name} (‖d‖/‖θ‖ = {step_lengths(result)})"
+        axes.plot(result.coordinates[0], result.losses, color=color, label=label)
+        for mark in result.marks:
+            axes.plot(mark["at"][0], mark["loss"], "o", ms=3, color=color)
+            axes.annotate(
+                mark["name"], (mark["at"][0], mark["loss"]), (3, 3), textcoords="offset points", size=6
+            )
+        if not result.marks:
+            axes.plot(0, result.center, "o", ms=3, color=color)
+    axes.set(xlabel=axis_label(next(iter(slices.values())), 0), ylabel="loss")
+    axes.set_title(_certificates(slices), fontsize=6, loc="left")
     axes.legend()
     return figure
 
@@ -82,31 +201,71 @@ def _planes(slices: Mapping[str, Slice]) -> "Figure":
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
     low, high = loss_range(slices)
-    levels = MaxNLocator(LEVELS).tick_values(low, high if high > low else low + 1)  # round numbers
-    width = PAGE if len(slices) > 1 else COLUMN
-    figure = Figure(figsize=(width, 0.85 * width / max(len(slices), 1) + 0.5))
-    panels = figure.subplots(1, len(slices), sharex=True, sharey=True, squeeze=False)[0]
-    norm = Normalize(levels[0], levels[-1])
-    for axes, (name, result) in zip(panels, slices.items(), strict=True):
-        x, y = result.coordinates
-        shown = np.ma.masked_invalid(
-            result.losses.T
-        )  # losses[i, j] is at (x_i, y_j); contour wants rows of y
-        axes.set_facecolor(MISSING)
-        axes.contourf(x, y, shown, levels=levels, cmap=LOSS_MAP, norm=norm, extend="neither")
-        lines = axes.contour(x, y, shown, levels=levels[1:-2:2], colors="white", linewidths=0.5)
-        axes.clabel(lines, fmt="%g", fontsize=5)
-        axes.plot(0, 0, "+", color="white", ms=6)
-        axes.set(
-            xlabel="step along d₁",
-            title=f"{name}: L(θ) = {result.center:.3f}\n‖d‖/‖θ‖ = {step_lengths(result)}",
-            aspect="equal",
-        )
-        axes.xaxis.set_major_locator(MaxNLocator(5))
-        axes.yaxis.set_major_locator(MaxNLocator(5))
-    panels[0].set_ylabel("step along d₂")
-    figure.colorbar(ScalarMappable(norm, LOSS_MAP), ax=list(panels), label="loss", shrink=0.85)
+    count = len(slices)
+    columns = min(count, 3 if count != 4 else 2)
+    rows = -(-count // columns)
+    width = PAGE if count > 1 else COLUMN
+    figure = Figure(figsize=(width, rows * (0.85 * width / columns + 0.4)))
+    panels = figure.subplots(rows, columns, squeeze=False)
+    for axes in panels.ravel()[count:]:
+        axes.set_axis_off()
+    for axes, (name, result) in zip(panels.ravel(), slices.items(), strict=False):
+        _contours(axes, result, result.losses, low, high, LOSS_MAP)
+        _on_the_plane(axes, result)
+        axes.set(xlabel=axis_label(result, 0))
+        facts = f"{name}: L(θ) = {result.center:.3f}, ‖d‖/‖θ‖ = {step_lengths(result)}"
+        fits = int(24 * 0.85 * width / columns)  # characters of this size
+        axes.set_title(f"{textwrap.fill(facts, fits)}\n{textwrap.fill(result.statement, fits)}", fontsize=6)
+        label = axis_label(result, 1)
+        if axes in panels[:, 0] or label != axis_label(next(iter(slices.values())), 1):
+            axes.set_ylabel(label)
+    levels = _levels(low, high)
+    scale = ScalarMappable(Normalize(levels[0], levels[-1]), LOSS_MAP)
+    figure.colorbar(scale, ax=panels.ravel().tolist(), label="loss", shrink=0.85)
     return figure
+
+
+def _contours(axes: "Axes", result: Slice, values: Array, low: float, high: float, colors: str) -> Any:
+    """Draw a plane's values between two limits; a value that is not finite is missing (grey)."""
+    from matplotlib.colors import Normalize
+    from matplotlib.ticker import MaxNLocator
+
+    levels = _levels(low, high)
+    x, y = result.coordinates
+    shown = np.ma.masked_invalid(values.T)  # losses[i, j] is at (x_i, y_j); contour wants rows of y
+    axes.set_facecolor(MISSING)
+    filled = axes.contourf(x, y, shown, levels=levels, cmap=colors, norm=Normalize(levels[0], levels[-1]))
+    lines = axes.contour(x, y, shown, levels=levels[1:-2:2], colors="white", linewidths=0.5)
+    axes.clabel(lines, fmt="%g", fontsize=5)
+    axes.set_aspect("equal")
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    return filled
+
+
+def _on_the_plane(axes: "Axes", result: Slice) -> None:
+    """Draw what lies on a plane: marks, a trajectory, or θ alone."""
+    if len(result.trajectory):
+        x, y = result.trajectory.T
+        axes.plot(x, y, ".-", color="white", ms=3, lw=0.8)
+        axes.plot(x[0], y[0], "o", color="white", ms=4, mfc="none")
+    for mark in result.marks:
+        axes.plot(*mark["at"], "o", color="white", ms=3)
+        axes.annotate(mark["name"], mark["at"], (3, 3), textcoords="offset points", size=6, color="white")
+    if not result.marks:
+        axes.plot(0, 0, "+", color="white", ms=6)
+
+
+def _levels(low: float, high: float) -> Array:
+    from matplotlib.ticker import MaxNLocator
+
+    return np.asarray(MaxNLocator(LEVELS).tick_values(low, high if high > low else low + 1))  # round numbers
+
+
+def _certificates(slices: Mapping[str, Slice]) -> str:
+    """Say the largest error of several lines, or that there is none to say."""
+    if any(s.certificate is None for s in slices.values()):
+        return next(s.statement for s in slices.values() if s.certificate is None)
+    return max(slices.values(), key=lambda s: s.certificate["max_error"] if s.certificate else 0).statement

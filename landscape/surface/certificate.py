@@ -15,6 +15,7 @@ from landscape.results import Array
 from landscape.surface.points import Points
 from landscape.surface.slice import Slice
 
+CONFIDENCE = 0.95
 SAMPLE = ("data_sha256", "users", "objective_seed", "loss")
 """What two objectives share that are of the same users and negatives."""
 
@@ -30,8 +31,8 @@ class Certificate:
         reached: whether the tolerance was.
         tol: asked for.
         max_error, error: the largest error at fresh random points, which the fit has not seen.
-        points: how many. With a confidence of 95%, at most `share` of the slice errs by more: n uniform
-            draws with none beyond their largest leave 3/n (the rule of three).
+        points: how many. With a confidence of 95%, at most `share` of the slice errs by more.
+        attempts: how many fits these points have judged, the last of which stands.
         tail: the error that the fit's coefficients predict.
         float64: the largest difference to the same loss computed in float64, at centre and corners; None
             where the loss is in float64 itself, or cannot be computed so.
@@ -45,6 +46,7 @@ class Certificate:
     max_error: float
     error: float
     points: int
+    attempts: int
     share: float
     tail: float
     float64: float | None
@@ -58,15 +60,27 @@ class Certificate:
 
 
 def fresh_error(points: Points, axes: Sequence[Axis], samples: Array, count: int, seed: int) -> float:
-    """Return the largest error of a fit at `count` uniform random points; inf if L is not finite there."""
+    """Return the largest error of a fit at `count` uniform random points; inf if L is not finite there.
+
+    A seed and a count mean the same points for every fit; no fit is ever made to pass through them.
+    """
     low, high = np.array([[axis.low, axis.high] for axis in axes]).T
-    drawn = np.random.default_rng((seed, count, samples.size)).uniform(low, high, (count, len(axes)))
+    drawn = np.random.default_rng((seed, count)).uniform(low, high, (count, len(axes)))
     fitted = samples
     for axis, at in zip(axes, drawn.T, strict=True):
         matrix = axis.interpolation(at)
         fitted = matrix @ fitted if fitted is samples else (matrix * fitted).sum(1)
     error = float(np.abs(fitted - points.at(drawn, "fresh points")).max())
     return error if np.isfinite(error) else np.inf
+
+
+def uncovered(count: int, attempts: int) -> float:
+    """Return the share p of a slice that may err by more than the worst of `count` uniform points.
+
+    All of them miss a share of p with probability (1 - p)^n <= exp(-np). With 95% confidence that leaves
+    3/n (the rule of three); where the same points have judged several fits, there is that chance for each.
+    """
+    return min(1.0, float(np.log(attempts / (1 - CONFIDENCE))) / count)
 
 
 def checked(points: Points, axes: Sequence[Axis]) -> tuple[Array, float | None]:
@@ -79,12 +93,12 @@ def checked(points: Points, axes: Sequence[Axis]) -> tuple[Array, float | None]:
     losses = points.at(np.array(steps))
     own = points.objective
     if own.theta.dtype == torch.float64:
-        return np.stack([_parts(own, points.theta(step))[1] for step in steps]), None
+        return np.stack([unit_parts(own, points.theta(step))[1] for step in steps]), None
     try:
         exact = own.in_float64()
-        found = [_parts(exact, points.theta(step).double()) for step in steps]
+        found = [unit_parts(exact, points.theta(step).double()) for step in steps]
     except Exception:  # a loss that knows float32 alone
-        return np.stack([_parts(own, points.theta(step))[1] for step in steps]), None
+        return np.stack([unit_parts(own, points.theta(step))[1] for step in steps]), None
     worst = max(abs(value - loss) for (value, _), loss in zip(found, losses, strict=True))
     return np.stack([parts for _, parts in found]), float(worst)
 
@@ -107,7 +121,8 @@ def paired_error(a: Slice, b: Slice) -> float | None:
     return standard_error(a.deviations[0] - b.deviations[0])
 
 
-def _parts(objective: Objective, theta: Tensor) -> tuple[float, Array]:
+def unit_parts(objective: Objective, theta: Tensor) -> tuple[float, Array]:
+    """Return L, and each unit's part in how it may be off, shape (units,): see `standard_error`."""
     sums, weights = objective.units(theta)
     total = weights.sum()
     mean = sums.sum() / total

@@ -92,6 +92,7 @@ def _slice(path: Path, axes: tuple[Array, ...], losses: Array, evaluations: int)
         certificate=None,
         deviations=np.empty((0, 0)),
         marks=[],
+        trajectory=np.empty((0, len(axes))),
         center=float(losses[tuple(nearest)]) if centered else math.nan,
         directions=[dict(unknown) for _ in axes],
         cosine=math.nan if len(axes) == 2 else None,

@@ -1,7 +1,6 @@
 """The loss at steps along directions: each point evaluated once, in the way that proves fastest."""
 
 import time
-import warnings
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -16,6 +15,7 @@ from landscape.results import Array
 from landscape.surface.record import Record, fingerprint
 from landscape.surface.ways import PLAIN, Losses, Step, Way, moved, ways
 
+TRIAL = 6  # points that a way is timed on, or twice what it has in hand
 GAIN = 0.9  # a way that takes more than this share of the best time so far is no better
 
 
@@ -74,7 +74,7 @@ class Points:
 
     def theta(self, step: Sequence[float]) -> Tensor:
         """Return the parameters at a step, shape (numel,)."""
-        return moved(self.objective.theta, step, self.directions)
+        return moved(self.objective.theta, step, [d.vector for d in self.directions])
 
     def _losses(self, missing: Sequence[Step]) -> Losses:
         if self._untried is None:
@@ -83,25 +83,26 @@ class Points:
             for way in self._untried:
                 if way.name == self._record.way:
                     self._way, self._untried = way, []
-        while self._untried and len(missing) > 2 * self._untried[0].width:
+        while self._untried and len(missing) > (count := max(TRIAL, 2 * self._untried[0].width)):
             way = self._untried.pop(0)
-            trial, missing = missing[: 2 * way.width], missing[2 * way.width :]
+            trial, missing = missing[:count], missing[count:]
             yield from self._timed(way, trial)
         yield from self._way.losses(missing)
 
     def _timed(self, way: Way, trial: Sequence[Step]) -> Losses:
         """Evaluate some points in a way, which becomes the one to go on with if it is faster."""
+        seconds, done = 0.0, 0
         started = time.perf_counter()
         try:
-            with warnings.catch_warnings(action="ignore"):  # vmap warns where it is slow, which is timed
-                losses = list(way.losses(trial))
+            for loss in way.losses(trial):
+                seconds, done = seconds + time.perf_counter() - started, done + 1
+                yield loss
+                started = time.perf_counter()
         except Exception:
             if way is self._way:
                 raise
-            yield from self._way.losses(trial)  # a loss that vmap cannot follow, or too little memory
+            yield from self._way.losses(trial[done:])  # vmap cannot follow this loss, or too little memory
             return
-        seconds = (time.perf_counter() - started) / len(trial)
-        yield from losses
-        if seconds < GAIN * self._seconds:
-            self._seconds, self._way = seconds, way
+        if seconds / done < GAIN * self._seconds:
+            self._seconds, self._way = seconds / done, way
             self._record.chosen(way.name)

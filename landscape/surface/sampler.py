@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,20 +10,21 @@ from typing import Literal
 import numpy as np
 
 from landscape.chebyshev import FINEST, Axis
-from landscape.directions import Direction, Normalization, cosine, random_direction
+from landscape.directions import Direction, Normalization, cosine
 from landscape.errors import InputError
 from landscape.objective import Objective
 from landscape.results import Array, surroundings
-from landscape.surface.certificate import Certificate, checked, fresh_error, standard_error
+from landscape.surface.certificate import Certificate, checked, fresh_error, standard_error, uncovered
+from landscape.surface.frames import Frame, Span, random_frame
 from landscape.surface.points import Points
 from landscape.surface.slice import Slice
 
 Radius = float | Literal["auto"]
 Grid = int | Sequence[int]
-Span = tuple[float, float]
 SHOWN = {1: 101, 2: 51}  # points an axis of what is drawn
 PLAIN = {1: 51, 2: 25}  # of a plain grid that nobody has sized
 FRESH = 60  # random points that certify a fit: at most 3/60 of it errs by more than the worst of them
+NEAR = 4  # a fit is tried on them once its predicted error, which is cautious, is so many tolerances
 
 
 def line(
@@ -38,7 +39,6 @@ def line(
     biases: bool = False,
     directions: Sequence[Direction] | None = None,
     spans: Sequence[Span] | None = None,
-    marks: Mapping[str, Sequence[float]] | None = None,
     file: Path | None = None,
 ) -> Slice:
     """Evaluate L(θ + x d) for x from -radius to radius.
@@ -52,16 +52,17 @@ def line(
         split: cut the line into so many pieces, each with points of its own, where 33 are too few.
         seed, normalization, biases: of the random direction, see `random_direction`.
         directions: (d,), instead of a random one.
-        spans: (from, to) instead of the radius.
-        marks: places to evaluate and to name on the picture.
+        spans: ((from, to),) instead of the radius.
         file: where finished points are kept; an interrupted call goes on from there.
 
     Raises:
         InputError: fewer than two points, a radius, tolerance or span that is not positive and finite, or
             not one direction.
     """
-    directions = directions or random_directions(objective, 1, seed, normalization, biases)
-    return _slice(objective, directions, 1, radius, tol, grid, split, seed, spans, marks, file)
+    frame = (
+        Frame(directions, spans) if directions else random_frame(objective, 1, seed, normalization, biases)
+    )
+    return look(objective, frame, 1, radius=radius, tol=tol, grid=grid, split=split, seed=seed, file=file)
 
 
 def plane(
@@ -76,7 +77,6 @@ def plane(
     biases: bool = False,
     directions: Sequence[Direction] | None = None,
     spans: Sequence[Span] | None = None,
-    marks: Mapping[str, Sequence[float]] | None = None,
     file: Path | None = None,
 ) -> Slice:
     """Evaluate L(θ + x d1 + y d2) on the square from -radius to radius.
@@ -85,21 +85,17 @@ def plane(
         directions: (d1, d2); without them, two random ones. They are not made orthogonal, which would undo
             their normalization; their cosine is in the result.
         grid: an even grid of N × N points, or of N × M.
+        spans: ((from, to), (from, to)) instead of the radius.
 
     Everything else is as for `line`; each axis has its own number of points.
 
     Raises:
         InputError: as `line`, or not two directions.
     """
-    directions = directions or random_directions(objective, 2, seed, normalization, biases)
-    return _slice(objective, directions, 2, radius, tol, grid, split, seed, spans, marks, file)
-
-
-def random_directions(
-    objective: Objective, count: int, seed: int, normalization: Normalization = "filter", biases: bool = False
-) -> list[Direction]:
-    """Draw the random directions of a seed."""
-    return [random_direction(objective.params, seed, normalization, i, biases) for i in range(count)]
+    frame = (
+        Frame(directions, spans) if directions else random_frame(objective, 2, seed, normalization, biases)
+    )
+    return look(objective, frame, 2, radius=radius, tol=tol, grid=grid, split=split, seed=seed, file=file)
 
 
 def doubling_radius(points: Points) -> float:
@@ -130,25 +126,31 @@ def doubling_radius(points: Points) -> float:
     return float(f"{high:.2g}")
 
 
-def _slice(
+def look(
     objective: Objective,
-    directions: Sequence[Direction],
+    frame: Frame,
     dimension: int,
-    radius: Radius,
-    tol: float,
-    grid: Grid | None,
-    split: int,
-    seed: int,
-    spans: Sequence[Span] | None,
-    marks: Mapping[str, Sequence[float]] | None,
-    file: Path | None,
+    *,
+    radius: Radius = 1.0,
+    tol: float = 1e-3,
+    grid: Grid | None = None,
+    split: int = 1,
+    seed: int = 0,
+    file: Path | None = None,
 ) -> Slice:
+    """Evaluate L on the line or plane of a frame: what `line` and `plane` do, along any directions.
+
+    Raises:
+        InputError: as these.
+    """
+    directions = frame.directions
     if len(directions) != dimension:
         raise InputError(f"expected {dimension} direction(s), found {len(directions)}")
     if not 0 < tol < np.inf or split < 1:
         raise InputError(f"tol is {tol:g} and split {split}; both must be positive")
     started = time.perf_counter()
     points = Points(objective, directions, file)
+    spans = frame.spans
     if spans is None:
         reach = doubling_radius(points) if radius == "auto" else radius
         spans = [(-reach, reach)] * dimension
@@ -162,8 +164,7 @@ def _slice(
         coordinates = _even(spans, _counts(grid or PLAIN[dimension], dimension))
         nodes, losses = coordinates, _on_grid(points, coordinates)
         samples = losses
-    marks = marks or {}
-    at_marks = points.at(np.array(list(marks.values())).reshape(-1, dimension), "marks")
+    at_marks = points.at(np.array(list(frame.marks.values())).reshape(-1, dimension), "marks")
     norm = float(objective.theta.double().norm())
     provenances = [direction.provenance() for direction in directions]
     return Slice(
@@ -175,8 +176,9 @@ def _slice(
         deviations=fit.deviations if fit else np.empty((0, 0)),
         marks=[
             {"name": name, "at": list(at), "loss": float(loss)}
-            for (name, at), loss in zip(marks.items(), at_marks, strict=True)
+            for (name, at), loss in zip(frame.marks.items(), at_marks, strict=True)
         ],
+        trajectory=np.empty((0, dimension)) if frame.trajectory is None else frame.trajectory,
         center=points.center,
         directions=provenances,
         cosine=cosine(*directions) if dimension == 2 else None,
@@ -220,6 +222,7 @@ class _Fit:
 def _fitted(points: Points, spans: Sequence[Span], tol: float, split: int, seed: int) -> _Fit | None:
     """Refine Chebyshev points until the fit holds, or cannot be refined; None where L is not finite."""
     axes = [Axis(low, high, pieces=split) for low, high in spans]
+    attempts = 0
     while True:
         samples = _on_grid(points, [axis.nodes for axis in axes])
         if not np.isfinite(samples).all():
@@ -233,8 +236,8 @@ def _fitted(points: Points, spans: Sequence[Span], tol: float, split: int, seed:
         tails = [axis.tail(np.moveaxis(samples, i, 0)) / scale for i, axis in enumerate(axes)]
         finest = all(axis.level == FINEST for axis in axes)
         error = np.inf
-        if sum(tails) <= tol or finest:
-            error = fresh_error(points, axes, samples, FRESH, seed)
+        if sum(tails) <= NEAR * tol or finest:
+            error, attempts = fresh_error(points, axes, samples, FRESH, seed), attempts + 1
         if error <= tol * scale or finest:
             break
         # The axis that misses more; what its coefficients cannot tell, fresh points have.
@@ -253,7 +256,8 @@ def _fitted(points: Points, spans: Sequence[Span], tol: float, split: int, seed:
         max_error=error / scale,
         error=error,
         points=FRESH,
-        share=3 / FRESH,
+        attempts=attempts,
+        share=uncovered(FRESH, attempts),
         tail=sum(tails),
         float64=None if float64 is None else float64 / scale,
         standard_error=standard_error(deviations[0]),
@@ -289,6 +293,6 @@ def _counts(grid: Grid, dimension: int) -> list[int]:
 def _check(spans: Sequence[Span], dimension: int) -> None:
     if len(spans) != dimension or not all(-np.inf < low < high < np.inf for low, high in spans):
         raise InputError(
-            f"the axes go {', '.join(f'from {low:g} to {high:g}' for low, high in spans)}; "
-            f"expected {dimension} finite interval(s), and a radius that is positive"
+            f"the axes go {', '.join(f'from {low:g} to {high:g}' for low, high in spans)}; the radius "
+            f"must be positive and finite, and each of {dimension} axes go upwards"
         )

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from landscape.chebyshev import Axis
+from landscape.errors import InputError
 from landscape.results import Array, Result
 
 
@@ -24,6 +26,7 @@ class Slice(Result):
         deviations: each unit's part in the error of L at the centre and at each corner, see
             `landscape.surface.certificate.checked`. Shape (1 + corners, units); empty on a plain grid.
         marks: points of interest on the slice: name, place `at`, and the loss evaluated there.
+        trajectory: the way of a training, projected onto the slice, in order. Shape (epochs, dimensions).
         center: L(θ).
         directions: provenance of each direction, its Euclidean norm among it.
         cosine: between the two directions of a plane; None on a line.
@@ -37,6 +40,7 @@ class Slice(Result):
     certificate: Mapping[str, Any] | None
     deviations: Array
     marks: Sequence[Mapping[str, Any]]
+    trajectory: Array
     center: float
     directions: Sequence[Mapping[str, Any]]
     cosine: float | None
@@ -49,6 +53,33 @@ class Slice(Result):
         return (float(finite.min()), float(finite.max())) if finite.size else (np.nan, np.nan)
 
     @property
+    def statement(self) -> str:
+        """What is known of the error, in a line."""
+        if self.certificate is None:
+            return f"{' × '.join(map(str, self.samples.shape))} points, no error bar"
+        known = self.certificate
+        return (
+            f"{'' if known['reached'] else 'tolerance not reached: '}off by ≤ {known['max_error']:.1g} "
+            f"of its range on {1 - known['share']:.0%} of it (95% confidence)"
+        )
+
+    @property
     def error(self) -> float | None:
         """The certified error of `losses`, in their units; None where nothing was certified."""
         return None if self.certificate is None else float(self.certificate["error"])
+
+    def at(self, coordinates: Sequence[Array]) -> Array:
+        """Return the polynomial through the samples on another grid, indexed like `losses`.
+
+        Raises:
+            InputError: the slice is a plain grid, which says nothing between its points.
+        """
+        if self.certificate is None:
+            raise InputError("a plain grid says nothing between its points; measure with a tolerance")
+        pieces = int(self.settings["split"])
+        matrices = [
+            Axis.through(nodes, pieces).interpolation(at)
+            for nodes, at in zip(self.nodes, coordinates, strict=True)
+        ]
+        found: Array = matrices[0] @ self.samples
+        return found if len(matrices) == 1 else found @ matrices[1].T

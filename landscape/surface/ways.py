@@ -1,6 +1,7 @@
 """Ways to evaluate many points: one after another, one in each thread, or many at once."""
 
 import os
+import warnings
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -37,21 +38,28 @@ def ways(objective: Objective, directions: Sequence[Direction]) -> list[Way]:
     """Return the ways that this machine offers, the plain one first.
 
     On a CPU, small products gain little from two threads, and points gain all of it. On a GPU a small
-    model is bound by launches, which many points at once share; how many, memory says.
+    model is bound by launches, which many points at once share; how many, memory says. Rows of a large
+    table that the frozen batches do not read stay where they are, see `Objective.compact`.
     """
+    vectors = [d.vector for d in directions]
+    if smaller := objective.compact():
+        objective, places = smaller
+        vectors = [vector[places] for vector in vectors]
     theta = objective.theta
 
     def value(on: Objective, step: Step) -> float:
-        return on.value(moved(theta, step, directions))
+        return on.value(moved(theta, step, vectors))
 
     def one_by_one(steps: Sequence[Step]) -> Losses:
         yield from map(partial(value, objective), steps)
 
     def at_once(count: int, steps: Sequence[Step]) -> Losses:
-        basis = torch.stack([d.vector for d in directions])
+        basis = torch.stack(vectors)
         for first in range(0, len(steps), count):
             part = torch.tensor(steps[first : first + count], dtype=torch.float64).to(theta)
-            yield from objective.values(torch.addmm(theta, part, basis)).tolist()
+            with warnings.catch_warnings(action="ignore"):  # vmap warns where it is slow, which is timed
+                losses = objective.values(torch.addmm(theta, part, basis)).tolist()
+            yield from losses
 
     def in_threads(count: int, steps: Sequence[Step]) -> Losses:
         free: SimpleQueue[Objective] = SimpleQueue()
@@ -86,11 +94,11 @@ def ways(objective: Objective, directions: Sequence[Direction]) -> list[Way]:
     return found
 
 
-def moved(theta: Tensor, step: Sequence[float], directions: Sequence[Direction]) -> Tensor:
-    """Return θ + Σ step_i d_i."""
-    for length, direction in zip(step, directions, strict=True):
+def moved(theta: Tensor, step: Sequence[float], vectors: Sequence[Tensor]) -> Tensor:
+    """Return θ + Σ step_i v_i."""
+    for length, vector in zip(step, vectors, strict=True):
         if length:
-            theta = theta + length * direction.vector
+            theta = theta + length * vector
     return theta
 
 

@@ -1,0 +1,136 @@
+"""Which line or plane to look at: directions, how far along them, and what lies on it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from landscape.curvature.eigenpairs import top_eigenpairs
+from landscape.directions import (
+    Direction,
+    Normalization,
+    coordinates,
+    difference,
+    perpendicular,
+    principal,
+    random_direction,
+)
+from landscape.errors import InputError
+from landscape.objective import Objective
+from landscape.results import Array
+
+Span = tuple[float, float]
+MARGIN = 0.25  # of what must be on the slice, added at each side
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """A line or a plane through θ.
+
+    Attributes:
+        directions: one or two.
+        spans: from where to where along each; None where the radius decides.
+        marks: points of interest and where they are.
+        trajectory: the projected way of a training, shape (epochs, directions).
+    """
+
+    directions: Sequence[Direction]
+    spans: Sequence[Span] | None = None
+    marks: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    trajectory: Array | None = None
+
+
+def random_frame(
+    objective: Objective,
+    dimension: int,
+    seed: int = 0,
+    normalization: Normalization = "filter",
+    biases: bool = False,
+) -> Frame:
+    """Look along random directions; equal seeds of equal models draw the same, before normalization."""
+    return Frame(
+        [random_direction(objective.params, seed, normalization, i, biases) for i in range(dimension)]
+    )
+
+
+def eigen_frame(objective: Objective, dimension: int, ends: bool = False, seed: int = 0) -> Frame:
+    """Look along the Hessian's top eigenvectors or, with `ends`, along the top and the bottom one.
+
+    They have unit norm, so a radius is ‖δ‖.
+
+    Raises:
+        InputError: an eigenpair has not converged.
+    """
+    found = top_eigenpairs(objective, 1 if ends else dimension, seed=seed)
+    pairs = list(zip(found.eigenvalues.tolist(), found.eigenvectors, found.converged, strict=True))
+    if ends:
+        assert found.smallest is not None
+        assert found.smallest_residual is not None
+        converged = found.smallest_residual <= found.settings["tol"]
+        pairs = [*pairs, (found.smallest, found.smallest_vector, converged)][-dimension:]
+    if not all(converged for *_, converged in pairs):
+        raise InputError(
+            f"an eigenvector has not converged after {found.products} products; its direction means nothing"
+        )
+    return Frame(
+        [
+            Direction(
+                torch.from_numpy(vector).to(objective.theta), "eigenvector", details={"eigenvalue": value}
+            )
+            for value, vector, _ in pairs
+        ]
+    )
+
+
+def between_frame(
+    objective: Objective, others: Mapping[str, Tensor], dimension: int, name: str, seed: int = 0
+) -> Frame:
+    """Look along the way from θ, called `name`, to another point, or at the plane through it and two others.
+
+    A step of 1 along the first axis goes all the way to the first of `others`. On a plane the second axis
+    is perpendicular and as long: towards the second of them, or random if there is one alone.
+
+    Raises:
+        InputError: there are too few or too many others, or they lie on one line.
+    """
+    if not 1 <= len(others) <= dimension:
+        raise InputError(f"{1 + len(others)} checkpoints; a line takes 2 of them, a plane 2 or 3")
+    theta = objective.theta
+    steps = {other: difference(theta, point.to(theta)) for other, point in others.items()}
+    first, *more = steps.values()
+    directions = [first]
+    if dimension == 2:
+        second = more[0] if more else random_direction(objective.params, seed)
+        directions.append(perpendicular(second, first))
+    marks = {name: [0.0] * dimension}
+    marks |= {other: coordinates(step.vector, directions) for other, step in steps.items()}
+    return Frame(directions, _around(np.array(list(marks.values()))), marks)
+
+
+def trajectory_frame(objective: Objective, points: Sequence[Tensor]) -> Frame:
+    """Look at the plane in which a training moved most, with its way drawn on it.
+
+    Args:
+        objective: at the end of the training.
+        points: parameters as it went, in order, each of shape (numel,).
+
+    Raises:
+        InputError: they span no plane.
+    """
+    theta = objective.theta
+    way = torch.stack([point.to(theta) for point in points])
+    directions = principal(way)
+    steps = np.array([coordinates(point - theta, directions) for point in way])
+    return Frame(directions, _around(np.concatenate([steps, np.zeros((1, 2))])), trajectory=steps)
+
+
+def _around(places: Array) -> list[Span]:
+    """Return spans that hold all places with a margin: along each axis, or as wide as the widest."""
+    low, high = places.min(0), places.max(0)
+    room = MARGIN * float((high - low).max())
+    half = np.maximum((high - low) / 2 + room, 0)
+    middle = (low + high) / 2
+    half = np.full_like(half, half.max())  # a square: the axes have one scale
+    return [(float(m - h), float(m + h)) for m, h in zip(middle, half, strict=True)]

@@ -1,0 +1,104 @@
+"""What a slice's shape says in numbers: its quadratic model, how wide it is, how much of it is convex."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from landscape.directions import Direction
+from landscape.objective import Objective
+from landscape.results import Array, Result, surroundings
+from landscape.surface.slice import Slice
+
+RAYS = 72  # on a plane, one every 5°
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Quadratic(Result):
+    """L to second order on a slice: L(θ) + gᵀx + xᵀHx/2, with g = Dᵀ∇L and H = Dᵀ(∇²L)D.
+
+    Attributes:
+        center: L(θ).
+        gradient: g, shape (dimensions,).
+        hessian: H, the projected Hessian, shape (dimensions, dimensions). In units of its directions.
+    """
+
+    center: float
+    gradient: Array
+    hessian: Array
+
+    def at(self, coordinates: Sequence[Array]) -> Array:
+        """Return the model's value on the grid of the coordinates, indexed like `Slice.losses`."""
+        steps = np.stack(np.meshgrid(*coordinates, indexing="ij"), -1)
+        curved = np.einsum("...i,ij,...j->...", steps, self.hessian, steps) / 2
+        return self.center + steps @ self.gradient + curved  # type: ignore[no-any-return]
+
+
+def quadratic_model(objective: Objective, directions: Sequence[Direction]) -> Quadratic:
+    """Project gradient and Hessian onto a slice: one Hessian-vector product a direction."""
+    started = time.perf_counter()
+    center, gradient = objective.value_and_grad()
+    vectors = [d.vector.double() for d in directions]
+    products = [objective.hvp(d.vector).double() for d in directions]
+    hessian = np.array([[float(v @ p) for p in products] for v in vectors])
+    return Quadratic(
+        center=center,
+        gradient=np.array([float(v @ gradient.double()) for v in vectors]),
+        hessian=(hessian + hessian.T) / 2,
+        settings={"directions": [d.provenance() for d in directions]},
+        provenance=objective.provenance | surroundings(objective.theta.device),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def doubling_widths(slice: Slice) -> Array:
+    """Return how far from θ the loss is first twice L(θ): both ways on a line, in 72 directions on a plane.
+
+    In units of the coordinates; inf where it is not within the slice. Linear between the points that are
+    drawn. Not a number where L(θ) is not positive, or θ is not on the slice.
+    """
+    from scipy.interpolate import RegularGridInterpolator
+
+    dimension = len(slice.coordinates)
+    low, high = np.array([[axis[0], axis[-1]] for axis in slice.coordinates]).T
+    if not slice.center > 0 or (low > 0).any() or (high < 0).any():
+        return np.full(2 if dimension == 1 else RAYS, np.nan)
+    loss = RegularGridInterpolator(slice.coordinates, slice.losses)
+    if dimension == 1:
+        units = np.array([[-1.0], [1.0]])
+    else:
+        angles = 2 * np.pi * np.arange(RAYS) / RAYS
+        units = np.stack([np.cos(angles), np.sin(angles)], 1)
+    with np.errstate(divide="ignore"):
+        reach = np.where(units > 0, high / units, np.where(units < 0, low / units, np.inf)).min(1)
+    share = np.linspace(0, 1, 4 * max(slice.losses.shape))
+    steps = share[:, None] * reach  # (steps, rays)
+    along = loss(np.clip(steps[..., None] * units, low, high))
+    above = along >= 2 * slice.center
+    first = above.argmax(0)
+    rays = np.arange(len(units))
+    before = np.maximum(first - 1, 0)
+    rise = along[first, rays] - along[before, rays]
+    part = np.where(rise > 0, (2 * slice.center - along[before, rays]) / np.where(rise > 0, rise, 1), 0)
+    found = steps[before, rays] + part * (steps[first, rays] - steps[before, rays])
+    return np.where(above.any(0), found, np.inf)
+
+
+def convex_share(slice: Slice) -> float:
+    """Return the share of the slice, without its rim, where the drawn loss curves upwards every way.
+
+    By second differences: none of the eigenvalues of its 2 × 2 Hessian is negative. Not a number where an
+    axis has fewer than three points.
+    """
+    f = slice.losses
+    if min(f.shape) < 3:
+        return float("nan")
+    steps = [float(np.diff(axis).mean()) for axis in slice.coordinates]
+    if f.ndim == 1:
+        return float(np.mean(f[2:] - 2 * f[1:-1] + f[:-2] >= 0))
+    inner = f[1:-1, 1:-1]
+    xx = (f[2:, 1:-1] - 2 * inner + f[:-2, 1:-1]) / steps[0] ** 2
+    yy = (f[1:-1, 2:] - 2 * inner + f[1:-1, :-2]) / steps[1] ** 2
+    xy = (f[2:, 2:] - f[2:, :-2] - f[:-2, 2:] + f[:-2, :-2]) / (4 * steps[0] * steps[1])
+    return float(np.mean((xx >= 0) & (yy >= 0) & (xx * yy >= xy**2)))
