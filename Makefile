@@ -17,10 +17,13 @@ lint: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# BEAUTY is the data file, PEERS the Python of an environment with benchmarks/requirements.txt, if any.
+# BEAUTY is the data file, CKPT a SASRec trained on it; PEERS and SURFACE_PEERS the Pythons of environments with
+# benchmarks/requirements.txt and benchmarks/peers/surface_requirements.txt, if any.
 bench: .venv/test
 	$(BIN)/python -m benchmarks.train --data $(or $(BEAUTY),Beauty.txt) $(if $(PEERS),--peers $(PEERS))
 	$(BIN)/python -m benchmarks.scale
+	$(if $(CKPT),$(BIN)/python -m benchmarks.surface --ckpt $(CKPT) --data $(or $(BEAUTY),Beauty.txt) \
+		$(if $(SURFACE_PEERS),--peers $(SURFACE_PEERS)))
 
 format: .venv/test
 	$(BIN)/ruff format .

@@ -3,11 +3,11 @@
 import sys
 from pathlib import Path
 
-from figures import beauty
+from figures import beauty, valley
 from landscape.plots.style import save_figure
 
 FOLDER = Path(__file__).parent
-FIGURES = {"beauty": beauty.figures}
+FIGURES = {"beauty": beauty.figures, "valley": valley.figures}
 
 
 def render(names: list[str], results: Path, gallery: Path) -> list[Path]:

@@ -6,7 +6,7 @@ The results are those of
     landscape train --data Beauty.txt --method samrec --rho 0.1 --out runs/samrec
     landscape compare --ckpt runs/sasrec/best.pt --ckpt runs/samrec/best.pt --out compare
 
-with the eigenvectors (16 MB a checkpoint) left out: see `store`.
+with the eigenvectors (16 MB a checkpoint) and most of each user's part in the losses left out: see `store`.
 """
 
 from dataclasses import replace
@@ -35,10 +35,13 @@ def figures(results: Path) -> dict[str, "Figure"]:
 
 
 def store(compared: Path, results: Path) -> None:
-    """Copy what `landscape compare` left in `compared` to `results`, without the eigenvectors."""
+    """Copy what `landscape compare` left in `compared` to `results`, without what is large."""
     comparison, measured = read_comparison(compared)
     for name, m in measured.items():
-        without = replace(m.hessian, eigenvectors=np.empty((0, m.hessian.eigenvectors.shape[1])))
-        for part, result in vars(replace(m, hessian=without)).items():
+        none = np.empty((0, m.hessian.eigenvectors.shape[1]))
+        without = replace(m.hessian, eigenvectors=none, smallest_vector=none[:0].ravel())
+        plane = replace(m.plane, deviations=m.plane.deviations[:1])
+        line = replace(m.line, deviations=m.line.deviations[:0])
+        for part, result in vars(replace(m, hessian=without, plane=plane, line=line)).items():
             result.save(result_path(results, name, part))
     write_index(comparison, results)

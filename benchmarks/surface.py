@@ -1,0 +1,186 @@
+"""`python -m benchmarks.surface`: a point, a plane, a whole data set, against peers and the machine's limits.
+
+Everything is timed in one run; what counts is the ratios. The error of the certified plane is measured on a
+dense grid that is really computed. The result, with machine and versions, goes to benchmarks/results/
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import landscape as ll
+from benchmarks.train import HERE, limits, memory, where, write
+from landscape.directions import random_direction
+from landscape.objective import Objective
+from landscape.surface.points import Points
+from landscape.surface.ways import ways
+from landscape.tasks import TaskOptions
+from samrec.task import objective
+
+PEERS = ("loss-landscapes", "landscaper")
+DENSE = 51
+
+
+def in_turns(
+    own: Objective, peer: Path | None, command: list[str], rounds: int, threads: int
+) -> dict[str, Any]:
+    """Time 100 points of a plane in our way, then 25 of each peer, round after round; seconds a point."""
+    directions = [random_direction(own.params, 0, index=i) for i in (0, 1)]
+    points = Points(own, directions)
+    points.at(np.random.default_rng(0).uniform(-1, 1, (40, 2)))  # chooses a way
+    seconds: dict[str, list[float]] = {"ours": [], **{name: [] for name in PEERS if peer}}
+    versions = {}
+    environment = os.environ | {"PYTHONPATH": str(HERE.parent), "OMP_NUM_THREADS": str(threads)}
+    for number in range(1, rounds + 1):
+        steps = np.random.default_rng(number).uniform(-1, 1, (100, 2))
+        started = time.perf_counter()
+        points.at(steps)
+        seconds["ours"].append((time.perf_counter() - started) / len(steps))
+        for name in PEERS if peer else ():
+            asked = [str(peer), str(HERE / "peers" / "surface_points.py"), "--peer", name, *command]
+            ran = subprocess.run(asked, capture_output=True, text=True, check=True, env=environment)
+            said = json.loads(ran.stdout.splitlines()[-1])
+            seconds[name].append(said["seconds_per_point"])
+            versions[name] = said["version"]
+    return {
+        "way": points.way,
+        "seconds_per_point": {name: median(values) for name, values in seconds.items()},
+        "peer / ours": {
+            name: median(p / o for p, o in zip(seconds[name], seconds["ours"], strict=True))
+            for name in versions
+        },
+        "versions": versions,
+        "all_seconds": seconds,
+    }
+
+
+def each_way(own: Objective) -> dict[str, float]:
+    """Time a point in each of the ways that the machine offers."""
+    directions = [random_direction(own.params, 0, index=i) for i in (0, 1)]
+    found = {}
+    for way in ways(own, directions):
+        steps = [tuple(step) for step in np.random.default_rng(0).uniform(-1, 1, (max(24, 2 * way.width), 2))]
+        list(way.losses(steps[: way.width]))
+        started = time.perf_counter()
+        list(way.losses(steps))
+        found[way.name] = (time.perf_counter() - started) / len(steps)
+    return found
+
+
+def operations(own: Objective) -> float:
+    """Count the operations of matrix products in one evaluation, as torch counts them."""
+    with FlopCounterMode(display=False) as counted:
+        own.value()
+    return float(counted.get_total_flops())
+
+
+def profiled(own: Objective) -> list[dict[str, Any]]:
+    """Say what one evaluation spends its time on, on one thread."""
+    from torch.profiler import ProfilerActivity, profile
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    own.value()
+    with profile(activities=[ProfilerActivity.CPU]) as found:
+        own.value()
+    torch.set_num_threads(before)
+    table = sorted(found.key_averages(), key=lambda e: -e.self_cpu_time_total)
+    total = sum(event.self_cpu_time_total for event in table)
+    return [
+        {"operation": e.key, "calls": e.count, "share": round(e.self_cpu_time_total / total, 3)}
+        for e in table[:12]
+    ]
+
+
+def certified_plane(own: Objective) -> dict[str, Any]:
+    """Measure a plane at the default tolerance, and its true error on a dense grid."""
+    plane = ll.plane(own)
+    dense = ll.plane(own, grid=DENSE)
+    error = np.abs(dense.losses - plane.at(dense.coordinates)) / np.ptp(dense.losses)
+    return {
+        "seconds": plane.seconds,
+        "evaluations": plane.evaluations,
+        "grid": plane.settings["grid"],
+        "certificate": plane.certificate,
+        "dense_seconds": dense.seconds,
+        "dense_points": DENSE**2,
+        "largest_error_on_the_dense_grid": float(error.max()),
+        "share_of_the_dense_grid_beyond_the_tolerance": float(np.mean(error > 1e-3)),
+        "share_of_the_dense_grid_beyond_the_certified_error": float(
+            np.mean(error > plane.certificate["max_error"] if plane.certificate else True)
+        ),
+    }
+
+
+def everyone(asked: argparse.Namespace, grid: int) -> dict[str, Any]:
+    """Time a plain plane over all users of the data set."""
+    plane = ll.plane(
+        objective(asked.ckpt, TaskOptions(None, device=asked.device, data=asked.data)), grid=grid
+    )
+    return {"seconds": plane.seconds, "points": plane.losses.size, "way": plane.settings["way"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--ckpt", type=Path, required=True, help="best.pt of a SASRec trained on Beauty")
+    parser.add_argument("--data", type=Path, required=True, help="Beauty.txt")
+    parser.add_argument("--users", type=int, default=2048)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument(
+        "--peers", type=Path, help="Python of an environment with benchmarks/peers/surface_requirements.txt"
+    )
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "surface.json")
+    parser.add_argument("--only", choices=["everyone"], help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    device = torch.device(asked.device)
+
+    if asked.only:
+        everyone(asked, grid=9)
+        return
+    own = objective(asked.ckpt, TaskOptions(asked.users, device=asked.device, data=asked.data))
+    able = limits(device)["flop_per_s"]
+    found: dict[str, Any] = {"where": where(), "users": asked.users}
+    command = ["--ckpt", str(asked.ckpt), "--data", str(asked.data), "--users", str(asked.users)]
+    found["point"] = in_turns(
+        own, asked.peers, [*command, "--threads", str(asked.threads)], asked.rounds, asked.threads
+    )
+    seconds = found["point"]["seconds_per_point"]
+    count = operations(own)
+    found["point"] |= {
+        "ways": each_way(own),
+        "flop": count,
+        "flop_per_s": able,
+        "share_of_flop_per_s": count / able / seconds["ours"],
+        "profile": profiled(own) if asked.device == "cpu" else None,
+    }
+    write(found, asked.out)
+    found["plane"] = plane = certified_plane(own)
+    plane["peer's 51 × 51 / ours"] = {
+        name: seconds[name] * DENSE**2 / plane["seconds"] for name in found["point"]["versions"]
+    }
+    write(found, asked.out)
+    if asked.device == "cpu":
+        again = ["-m", "benchmarks.surface", "--ckpt", str(asked.ckpt), "--data", str(asked.data)]
+        again += ["--threads", str(asked.threads), "--only", "everyone"]
+        found["all users, 81 points, with start and reading"] = memory(*again)
+    else:
+        found[f"all users, {DENSE} × {DENSE} points"] = everyone(asked, DENSE)
+    write(found, asked.out)
+    found["point"].pop("all_seconds")
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
