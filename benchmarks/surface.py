@@ -33,11 +33,12 @@ DENSE = 51
 def in_turns(
     own: Objective, peer: Path | None, command: list[str], rounds: int, threads: int
 ) -> dict[str, Any]:
-    """Time 100 points of a plane in our way, then 25 of each peer, round after round; seconds a point."""
+    """Time 100 points of a plane in our way, a matrix product, and 25 points of each peer, in turns."""
     directions = [random_direction(own.params, 0, index=i) for i in (0, 1)]
     points = Points(own, directions)
-    points.at(np.random.default_rng(0).uniform(-1, 1, (40, 2)))  # chooses a way
+    points.at(np.random.default_rng(0).uniform(-1, 1, (150, 2)))  # chooses a way, and is not counted
     seconds: dict[str, list[float]] = {"ours": [], **{name: [] for name in PEERS if peer}}
+    able, count = [], operations(own)
     versions = {}
     environment = os.environ | {"PYTHONPATH": str(HERE.parent), "OMP_NUM_THREADS": str(threads)}
     for number in range(1, rounds + 1):
@@ -45,6 +46,7 @@ def in_turns(
         started = time.perf_counter()
         points.at(steps)
         seconds["ours"].append((time.perf_counter() - started) / len(steps))
+        able.append(limits(own.theta.device)["flop_per_s"])
         for name in PEERS if peer else ():
             asked = [str(peer), str(HERE / "peers" / "surface_points.py"), "--peer", name, *command]
             ran = subprocess.run(asked, capture_output=True, text=True, check=True, env=environment)
@@ -59,6 +61,9 @@ def in_turns(
             for name in versions
         },
         "versions": versions,
+        "flop": count,
+        "flop_per_s": median(able),
+        "share_of_flop_per_s": median(count / a / s for a, s in zip(able, seconds["ours"], strict=True)),
         "all_seconds": seconds,
     }
 
@@ -144,25 +149,19 @@ def main() -> None:
     parser.add_argument("--only", choices=["everyone"], help=argparse.SUPPRESS)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    device = torch.device(asked.device)
 
     if asked.only:
         everyone(asked, grid=9)
         return
     own = objective(asked.ckpt, TaskOptions(asked.users, device=asked.device, data=asked.data))
-    able = limits(device)["flop_per_s"]
     found: dict[str, Any] = {"where": where(), "users": asked.users}
     command = ["--ckpt", str(asked.ckpt), "--data", str(asked.data), "--users", str(asked.users)]
     found["point"] = in_turns(
         own, asked.peers, [*command, "--threads", str(asked.threads)], asked.rounds, asked.threads
     )
     seconds = found["point"]["seconds_per_point"]
-    count = operations(own)
     found["point"] |= {
         "ways": each_way(own),
-        "flop": count,
-        "flop_per_s": able,
-        "share_of_flop_per_s": count / able / seconds["ours"],
         "profile": profiled(own) if asked.device == "cpu" else None,
     }
     write(found, asked.out)
