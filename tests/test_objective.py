@@ -171,6 +171,9 @@ def test_fused_attention_can_be_differentiated_twice():
 MEASUREMENTS = {
     "line": lambda o: ll.line(o, grid=3),
     "plane": lambda o: ll.plane(o, grid=3),
+    "certified plane": lambda o: ll.plane(o, tol=0.1),
+    "quadratic model": lambda o: ll.quadratic_model(o, [ll.random_direction(o.params)]),
+    "path": lambda o: ll.bezier(o, o.theta + 1, steps=2, points=3),
     "lanczos": lambda o: ll.top_eigenpairs(o, 2),
     "power": lambda o: ll.top_eigenpairs(o, 1, method="power", tol=0.1),
     "trace": lambda o: ll.trace(o, probes=2),
