@@ -237,6 +237,7 @@ def test_a_model_of_ones_own(answer, tmp_path):
     assert Path(answer("compare", *task, "--grid", 3, "--out", tmp_path / "out")["report"]).exists()
 
 
+@pytest.mark.filterwarnings("ignore:33 points")  # of a model that has hardly been trained
 def test_the_demo_ends_in_a_report(answer, tmp_path):
     found = answer("demo", "--out", tmp_path, "--epochs", 2, "--users", 20, "--device", "cpu")
     assert Path(found["report"]) == tmp_path / "report.html"
