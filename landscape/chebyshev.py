@@ -3,6 +3,7 @@
 NumPy alone. Trefethen, "Approximation Theory and Approximation Practice" (SIAM 2013), chapters 3 to 5 and 8.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -111,3 +112,21 @@ class Axis:
             return 0.0
         fall = float(last / middle) ** (2 / n)
         return 2 * float(last) * fall / (1 - fall) if fall < 1 else np.inf
+
+
+def on_grid(axes: Sequence[Axis], samples: Array, coordinates: Sequence[Array]) -> Array:
+    """Return the polynomials' values on the grid of the coordinates, from their values at all nodes.
+
+    Args:
+        axes: one or two.
+        samples: indexed like the nodes of each, as the result is like the coordinates.
+    """
+    matrices = [axis.interpolation(at) for axis, at in zip(axes, coordinates, strict=True)]
+    values: Array = matrices[0] @ samples
+    return values if len(matrices) == 1 else values @ matrices[1].T
+
+
+def at_points(axes: Sequence[Axis], samples: Array, points: Array) -> Array:
+    """Return the polynomials' values at scattered points, shape (n, axes), as n values."""
+    values: Array = axes[0].interpolation(points[:, 0]) @ samples
+    return values if len(axes) == 1 else (axes[1].interpolation(points[:, 1]) * values).sum(1)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from landscape.chebyshev import Axis
+from landscape.chebyshev import Axis, at_points
 from landscape.objective import Objective
 from landscape.results import Array
 from landscape.surface.points import Points
@@ -66,11 +66,7 @@ def fresh_error(points: Points, axes: Sequence[Axis], samples: Array, count: int
     """
     low, high = np.array([[axis.low, axis.high] for axis in axes]).T
     drawn = np.random.default_rng((seed, count)).uniform(low, high, (count, len(axes)))
-    fitted = samples
-    for axis, at in zip(axes, drawn.T, strict=True):
-        matrix = axis.interpolation(at)
-        fitted = matrix @ fitted if fitted is samples else (matrix * fitted).sum(1)
-    error = float(np.abs(fitted - points.at(drawn, "fresh points")).max())
+    error = float(np.abs(at_points(axes, samples, drawn) - points.at(drawn, "fresh points")).max())
     return error if np.isfinite(error) else np.inf
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from landscape.chebyshev import FINEST, Axis
+from landscape.chebyshev import FINEST, Axis, on_grid
 from landscape.directions import Direction, Normalization, cosine
 from landscape.errors import InputError
 from landscape.objective import Objective
@@ -158,7 +158,7 @@ def look(
     fit = None if grid is not None else _fitted(points, spans, tol, split, seed)
     if fit:
         coordinates = _even(spans, [SHOWN[dimension]] * dimension)
-        losses = fit.at(coordinates)
+        losses = on_grid(fit.axes, fit.samples, coordinates)
         nodes, samples = tuple(axis.nodes for axis in fit.axes), fit.samples
     else:
         coordinates = _even(spans, _counts(grid or PLAIN[dimension], dimension))
@@ -212,11 +212,6 @@ class _Fit:
     samples: Array
     certificate: Certificate
     deviations: Array
-
-    def at(self, coordinates: Sequence[Array]) -> Array:
-        matrices = [axis.interpolation(at) for axis, at in zip(self.axes, coordinates, strict=True)]
-        losses = matrices[0] @ self.samples
-        return losses if len(matrices) == 1 else losses @ matrices[1].T
 
 
 def _fitted(points: Points, spans: Sequence[Span], tol: float, split: int, seed: int) -> _Fit | None:

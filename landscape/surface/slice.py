@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from landscape.chebyshev import Axis
+from landscape.chebyshev import Axis, on_grid
 from landscape.errors import InputError
 from landscape.results import Array, Result
 
@@ -77,9 +77,5 @@ class Slice(Result):
         if self.certificate is None:
             raise InputError("a plain grid says nothing between its points; measure with a tolerance")
         pieces = int(self.settings["split"])
-        matrices = [
-            Axis.through(nodes, pieces).interpolation(at)
-            for nodes, at in zip(self.nodes, coordinates, strict=True)
-        ]
-        found: Array = matrices[0] @ self.samples
-        return found if len(matrices) == 1 else found @ matrices[1].T
+        axes = [Axis.through(nodes, pieces) for nodes in self.nodes]
+        return on_grid(axes, self.samples, coordinates)
