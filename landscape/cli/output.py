@@ -19,7 +19,9 @@ def show(as_json: bool, values: Mapping[str, Any], *tables: "Table") -> None:
 
     console = Console()
     for table in tables:
-        console.print(table.rich() if table.columns else table.title, markup=False)  # else rich shows no title
+        console.print(
+            table.rich() if table.columns else table.title, markup=False
+        )  # else rich shows no title
 
 
 @contextmanager

@@ -207,7 +207,8 @@ def _planes(slices: Mapping[str, Slice]) -> "Figure":
     columns = min(count, 3 if count != 4 else 2)
     rows = -(-count // columns)
     width = PAGE if count > 1 else COLUMN
-    figure = Figure(figsize=(width, rows * (0.85 * width / columns + 0.4)))
+    panel = (width - 1.3) / columns  # inches, about: labels and colours take the rest
+    figure = Figure(figsize=(width, rows * (panel + 0.75)))
     panels = figure.subplots(rows, columns, squeeze=False)
     for axes in panels.ravel()[count:]:
         axes.set_axis_off()
@@ -216,7 +217,7 @@ def _planes(slices: Mapping[str, Slice]) -> "Figure":
         _on_the_plane(axes, result)
         axes.set(xlabel=axis_label(result, 0))
         facts = f"{name}: L(θ) = {result.center:.3f}, ‖d‖/‖θ‖ = {step_lengths(result)}"
-        fits = int(24 * 0.85 * width / columns)  # characters of this size
+        fits = int(22 * panel)  # characters of this size
         axes.set_title(f"{textwrap.fill(facts, fits)}\n{textwrap.fill(result.statement, fits)}", fontsize=6)
         label = axis_label(result, 1)
         if axes in panels[:, 0] or label != axis_label(next(iter(slices.values())), 1):
@@ -253,7 +254,16 @@ def _on_the_plane(axes: "Axes", result: Slice) -> None:
         axes.plot(x[0], y[0], "o", color="white", ms=4, mfc="none")
     for mark in result.marks:
         axes.plot(*mark["at"], "o", color="white", ms=3)
-        axes.annotate(mark["name"], mark["at"], (3, 3), textcoords="offset points", size=6, color="white")
+        inwards = 1 if mark["at"][0] < result.coordinates[0].mean() else -1
+        axes.annotate(
+            mark["name"],
+            mark["at"],
+            (3 * inwards, 3),
+            textcoords="offset points",
+            ha="left" if inwards > 0 else "right",
+            size=6,
+            color="white",
+        )
     if not result.marks:
         axes.plot(0, 0, "+", color="white", ms=6)
 
