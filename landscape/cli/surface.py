@@ -279,7 +279,7 @@ def _entry(path: Path, seed: int, result: "Slice", file: Path) -> dict[str, Any]
 
 
 def _basins(result: "Slice") -> list[dict[str, Any]] | None:
-    """The basins that are there whatever the error; None on a plain grid, which cannot tell."""
+    """The basins that the certified error could not have made; None on a plain grid, which cannot tell."""
     from landscape.surface.topology import basins, certified, triangle_error
 
     if result.error is None:

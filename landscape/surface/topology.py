@@ -88,7 +88,8 @@ def certified(basins: Sequence[Basin], error: float) -> list[Basin]:
     Those are the ones whose persistence exceeds 2 `error`: a surface that moves by at most ε moves every
     pair by at most ε (Cohen-Steiner, Edelsbrunner & Harer, "Stability of Persistence Diagrams", 2007), so
     such a pair has a partner that is no plateau. A basin that merges into no other always stays. For the
-    true loss, between the points too, `error` is `Slice.error` + `triangle_error`.
+    true loss, between the points too, `error` is `Slice.error` + `triangle_error`, and the theorem holds
+    as far as the first of them does: it is measured at random points, not known everywhere.
 
     `basins` is a list that `basins` returned; what stays is its beginning, so parents keep their indices.
     """
