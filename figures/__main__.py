@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from figures import beauty, valley
-from landscape.plots.style import save_figure
+from landscape.plots.style import save_figures
 
 FOLDER = Path(__file__).parent
 FIGURES = {"beauty": beauty.figures, "valley": valley.figures}
@@ -14,8 +14,8 @@ def render(names: list[str], results: Path, gallery: Path) -> list[Path]:
     """Draw the named figures from `results` into `gallery`, as PNG and PDF; return the files."""
     written = []
     for name in names:
-        for part, figure in FIGURES[name](results / name).items():
-            written += [save_figure(figure, gallery / f"{name}-{part}.{ending}") for ending in ("png", "pdf")]
+        drawn = FIGURES[name](results / name)
+        written += save_figures({f"{name}-{part}": figure for part, figure in drawn.items()}, gallery)
     return written
 
 

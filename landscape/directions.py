@@ -113,7 +113,8 @@ def perpendicular(towards: Direction, given: Direction) -> Direction:
 def coordinates(step: Tensor, directions: Sequence[Direction]) -> list[float]:
     """Return the steps along the directions that come nearest to `step`, shape (numel,): least squares."""
     basis = torch.stack([d.vector.double() for d in directions])
-    return torch.linalg.solve(basis @ basis.T, basis @ step.double()).tolist()  # type: ignore[no-any-return]
+    found: list[float] = torch.linalg.solve(basis @ basis.T, basis @ step.double()).tolist()
+    return found
 
 
 def principal(points: Tensor, count: int = 2) -> list[Direction]:

@@ -99,7 +99,7 @@ def _frozen_loss(config: Config, split: Split, options: TaskOptions, device: tor
 
 def _frozen_ranking(config: Config, split: Split, options: TaskOptions, device: torch.device) -> Frozen:
     """Freeze a ranking metric of the test part: what each user adds to it, and a weight of 1."""
-    gain(torch.zeros(1), options.metric)  # no such metric: to be said before anything is read
+    gain(torch.zeros(1), options.metric)  # no such metric: to be said before anything is ranked
     users = _drawn(np.arange(len(split.evaluated)), options)
 
     def by_user(model: SASRec, batch: Candidates) -> tuple[Tensor, Tensor]:

@@ -63,6 +63,12 @@ def test_the_radius_on_the_axis_is_the_radius_moved(tilted):
     assert result.directions[0]["norm"] == pytest.approx(float(d.norm()))
 
 
+def test_spans_are_those_asked_for_along_random_directions_too(tilted):
+    assert ll.line(tilted, grid=3, spans=[(0.0, 0.5)]).coordinates[0].tolist() == [0.0, 0.25, 0.5]
+    result = ll.plane(tilted, grid=3, spans=[(0.0, 0.5), (-1.0, 1.0)])
+    assert [axis[0] for axis in result.coordinates] == [0.0, -1.0]
+
+
 def test_a_symmetric_loss_gives_a_symmetric_surface(quadratic):
     objective = quadratic(torch.eye(4).double(), torch.zeros(2, 2).double())
     vectors = torch.eye(4).double()[:2]

@@ -19,9 +19,8 @@ def show(as_json: bool, values: Mapping[str, Any], *tables: "Table") -> None:
 
     console = Console()
     for table in tables:
-        console.print(
-            table.rich() if table.columns else table.title, markup=False
-        )  # else rich shows no title
+        # rich shows no title without columns
+        console.print(table.rich() if table.columns else table.title, markup=False)
 
 
 @contextmanager
@@ -34,6 +33,11 @@ def stoppable() -> Iterator[None]:
     except Stopped as stopped:
         print(f"landscape: {stopped}", file=sys.stderr)
         raise typer.Exit(128 + stopped.signal) from None
+
+
+def with_error(value: float, error: float | None) -> str:
+    """Write a number, and its standard error if it has one."""
+    return f"{value:.4f}" + (f" ± {error:.4f}" if error is not None else "")
 
 
 class Table:

@@ -9,7 +9,7 @@ import typer
 
 from landscape.cli import options
 from landscape.cli.options import Checkpoints, Data, Device, Exclude, Include, Json, Seed, Task, Users
-from landscape.cli.output import Table, show
+from landscape.cli.output import Table, show, with_error
 from landscape.errors import InputError
 from landscape.files import writable
 
@@ -59,7 +59,7 @@ def command(
     """
     from landscape.paths import barrier, bezier, endpoint
     from landscape.plots.paths import path_figure
-    from landscape.plots.style import save_figure
+    from landscape.plots.style import save_figures
     from landscape.tasks import objective_of, objectives_of
 
     if len(ckpt) < 2:
@@ -104,7 +104,7 @@ def command(
                 }
             )
     figure = path_figure({f"{names[0]} to {label}": path for label, path in paths.items()})
-    pictures = [save_figure(figure, out / f"path.{ending}") for ending in ("png", "pdf")]
+    pictures = save_figures({"path": figure}, out)
     tables = [_barriers(names[0], paths, pictures)]
     if metrics:
         tables.append(_metrics(names[0], paths))
@@ -114,12 +114,11 @@ def command(
 def _barriers(start: str, paths: "Mapping[str, Between]", pictures: list[Path]) -> Table:
     rows = []
     for name, path in paths.items():
-        error = path.standard_error
         rows.append(
             [
                 name,
                 *(f"{loss:.4f}" for loss in path.ends),
-                f"{path.height:.4f}" + (f" ± {error:.4f}" if error is not None else ""),
+                with_error(path.height, path.standard_error),
                 f"{path.at:.2f}",
                 f"{path.length:.2f}",
                 f"{path.seconds:.1f}",
@@ -136,7 +135,7 @@ def _metrics(start: str, paths: "Mapping[str, Between]") -> Table:
     """A column a path: there are few of them, and their names are long."""
 
     def cell(found: Mapping[str, list[float]], station: int) -> str:
-        return f"{found['values'][station]:.4f} ± {found['standard_errors'][station]:.4f}"
+        return with_error(found["values"][station], found["standard_errors"][station])
 
     return Table(
         f"On the way from {start}",

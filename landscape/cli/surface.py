@@ -1,6 +1,6 @@
 """`landscape surface`: the loss on lines and planes, for several checkpoints on one scale."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -9,12 +9,13 @@ import typer
 
 from landscape.cli import options
 from landscape.cli.options import Checkpoints, Data, Device, Exclude, Include, Json, Seed, Task, Users
-from landscape.cli.output import Table, show
+from landscape.cli.output import Table, show, with_error
 from landscape.errors import InputError
 from landscape.files import writable
-from landscape.tasks import TaskOptions
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from landscape.directions import Normalization
     from landscape.objective import Objective
     from landscape.surface.frames import Frame
@@ -92,7 +93,7 @@ def command(
     from landscape.plots.interactive import interactive_figure, save_html
     from landscape.surface.geometry import quadratic_model
     from landscape.surface.points import Points
-    from landscape.surface.sampler import doubling_radius, look
+    from landscape.surface.sampler import PLAIN, doubling_radius, look
     from landscape.tasks import objective_of, objectives_of
 
     writable(out)
@@ -101,15 +102,18 @@ def command(
     settings = options.task_options(users, seed, device, data, include, exclude)
     paths = dict(zip(options.names_of(ckpt), ckpt, strict=True))
     objectives = dict(zip(paths, objectives_of(ckpt, settings, task), strict=True))
+    framed = list(paths)[:1] if directions == "between" else list(paths)
     metrics = {
-        key: {name: objective_of(path, replace(settings, metric=key), task) for name, path in paths.items()}
+        key: {name: objective_of(paths[name], replace(settings, metric=key), task) for name in framed}
         for key in metric or ()
     }
 
+    def theta(path: Path) -> "Tensor":  # its loss is not wanted: one user is enough
+        return objective_of(path, replace(settings, users=1), task).theta
+
     frames: dict[str, tuple[str, int, Frame]] = {}
     for each in range(seed, seed + seeds):
-        choice = (directions, objectives, paths, dim, each, normalization, biases, settings, task)
-        for name, frame in _frames(*choice):
+        for name, frame in _frames(directions, objectives, paths, theta, dim, each, normalization, biases):
             frames[name if seeds == 1 else f"{name}-seed{each}"] = name, each, frame
 
     def file(label: str, of: str) -> Path:
@@ -127,7 +131,6 @@ def command(
         slices[label] = look(
             objectives[name],
             frame,
-            dim,
             radius=reach,
             tol=tol,
             grid=points,
@@ -141,11 +144,11 @@ def command(
             models[label].save(file(label, "quadratic.npz"))
         for key, found in others.items():
             kept = file(label, f"{key}.points.jsonl")
-            found[label] = look(metrics[key][name], frame, dim, radius=reach, grid=points or 51, file=kept)
+            found[label] = look(metrics[key][name], frame, radius=reach, grid=points or PLAIN[dim], file=kept)
             found[label].save(file(label, f"{key}.surface.npz"))
 
-    groups = {name: [slices[label] for label in frames if frames[label][0] == name] for name in paths}
-    pictures = _draw(out, slices, {n: g for n, g in groups.items() if g}, models, others, animate)
+    groups = {name: [slices[label] for label in frames if frames[label][0] == name] for name in framed}
+    pictures = _draw(out, slices, groups, models, others, animate)
     pictures.append(save_html(interactive_figure(slices), out / "surface.html"))
     entries = [
         _entry(paths[name], each, slices[label], file(label, "surface.npz"))
@@ -196,16 +199,17 @@ def _frames(
     directions: Directions,
     objectives: "Mapping[str, Objective]",
     paths: Mapping[str, Path],
+    theta: "Callable[[Path], Tensor]",
     dim: int,
     seed: int,
     normalization: "Normalization",
     biases: bool,
-    settings: TaskOptions,
-    task: str | None,
 ) -> "Iterator[tuple[str, Frame]]":
-    """Yield the frame of each checkpoint; between checkpoints there is one, the first one's."""
+    """Yield the frame of each checkpoint; between checkpoints there is one, the first one's.
+
+    `theta` reads the parameters of a checkpoint.
+    """
     from landscape.surface.frames import between_frame, eigen_frame, random_frame, trajectory_frame
-    from landscape.tasks import objective_of
     from samrec.checkpoint import trajectory
 
     if directions == "between":
@@ -216,9 +220,7 @@ def _frames(
         if directions == "random":
             yield name, random_frame(objective, dim, seed, normalization, biases)
         elif directions == "trajectory":
-            kept = trajectory(paths[name].parent)
-            alone = replace(settings, users=1)  # what is wanted is θ, not a loss
-            yield name, trajectory_frame(objective, [objective_of(path, alone, task).theta for path in kept])
+            yield name, trajectory_frame(objective, list(map(theta, trajectory(paths[name].parent))))
         else:
             yield name, eigen_frame(objective, dim, directions == "eigen-ends", seed)
 
@@ -233,7 +235,7 @@ def _draw(
 ) -> list[Path]:
     """Draw all that was measured, as PNG and PDF."""
     from landscape.plots.animation import save_animation
-    from landscape.plots.style import save_figure
+    from landscape.plots.style import save_figures
     from landscape.plots.surfaces import band_figure, metric_figure, quadratic_figure, surface_figure
 
     banded = any(len(group) > 1 for group in groups.values()) and next(iter(slices.values())).losses.ndim == 1
@@ -241,11 +243,7 @@ def _draw(
     figures |= {f"{label}.quadratic": quadratic_figure(slices[label], m) for label, m in models.items()}
     if metrics:
         figures["metrics"] = metric_figure({"loss": slices, **metrics})
-    pictures = [
-        save_figure(figure, out / f"{name}.{kind}")
-        for name, figure in figures.items()
-        for kind in ("png", "pdf")
-    ]
+    pictures = save_figures(figures, out)
     if animate:
         pictures += [save_animation(s, out / f"{label}.gif", label) for label, s in slices.items()]
     return pictures
@@ -307,11 +305,11 @@ def _differences(slices: "Mapping[str, Slice]") -> list[dict[str, Any]]:
 def _table(slices: "Mapping[str, Slice]", pictures: list[Path], out: Path) -> Table:
     rows = []
     for label, result in slices.items():
-        error = result.certificate and result.certificate["standard_error"]
+        error = result.certificate["standard_error"] if result.certificate else None
         rows.append(
             [
                 label,
-                f"{result.center:.4f}" + (f" ± {error:.4f}" if error is not None else ""),
+                with_error(result.center, error),
                 *(f"{value:.4f}" for value in result.range),
                 _error(result),
                 str(result.evaluations),

@@ -1,6 +1,6 @@
 """One look for all figures: paper widths, embedded fonts, colours that the colour-blind can tell apart."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +52,15 @@ def save_figure(figure: "Figure", path: Path) -> Path:
     with paper(), replacing(path) as temporary:
         figure.savefig(temporary, dpi=200, metadata={dated: None} if dated else None)
     return path
+
+
+def save_figures(figures: "Mapping[str, Figure]", folder: Path) -> list[Path]:
+    """Write each figure as NAME.png and NAME.pdf; return the files."""
+    return [
+        save_figure(figure, folder / f"{name}.{ending}")
+        for name, figure in figures.items()
+        for ending in ("png", "pdf")
+    ]
 
 
 def subscript(number: int) -> str:

@@ -1,9 +1,9 @@
 """What a surface says of its own error."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import dataclass
 from itertools import product
-from typing import Any
 
 import numpy as np
 import torch
@@ -54,10 +54,6 @@ class Certificate:
     rise_standard_error: float | None
     units: int
 
-    def json(self) -> dict[str, Any]:
-        """Return it as results hold it."""
-        return asdict(self)
-
 
 def fresh_error(points: Points, axes: Sequence[Axis], samples: Array, count: int, seed: int) -> float:
     """Return the largest error of a fit at `count` uniform random points; inf if L is not finite there.
@@ -88,15 +84,16 @@ def checked(points: Points, axes: Sequence[Axis]) -> tuple[Array, float | None]:
     steps = [(0.0,) * len(axes), *product(*((axis.low, axis.high) for axis in axes))]
     losses = points.at(np.array(steps))
     own = points.objective
-    if own.theta.dtype == torch.float64:
-        return np.stack([unit_parts(own, points.theta(step))[1] for step in steps]), None
-    try:
-        exact = own.in_float64()
-        found = [unit_parts(exact, points.theta(step).double()) for step in steps]
-    except Exception:  # a loss that knows float32 alone
-        return np.stack([unit_parts(own, points.theta(step))[1] for step in steps]), None
-    worst = max(abs(value - loss) for (value, _), loss in zip(found, losses, strict=True))
-    return np.stack([parts for _, parts in found]), float(worst)
+
+    def parts_of(objective: Objective) -> list[tuple[float, Array]]:
+        return [unit_parts(objective, points.theta(step).to(objective.theta)) for step in steps]
+
+    found, worst = None, None
+    if own.theta.dtype != torch.float64:
+        with suppress(Exception):  # a loss may know float32 alone; its standard errors do not need float64
+            found = parts_of(own.in_float64())
+            worst = max(abs(value - loss) for (value, _), loss in zip(found, losses.tolist(), strict=True))
+    return np.stack([parts for _, parts in found or parts_of(own)]), worst
 
 
 def standard_error(parts: Array) -> float | None:

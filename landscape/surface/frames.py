@@ -127,10 +127,7 @@ def trajectory_frame(objective: Objective, points: Sequence[Tensor]) -> Frame:
 
 
 def _around(places: Array) -> list[Span]:
-    """Return spans that hold all places with a margin: along each axis, or as wide as the widest."""
+    """Return spans that hold all places with a margin; a square, as the axes have one scale."""
     low, high = places.min(0), places.max(0)
-    room = MARGIN * float((high - low).max())
-    half = np.maximum((high - low) / 2 + room, 0)
-    middle = (low + high) / 2
-    half = np.full_like(half, half.max())  # a square: the axes have one scale
-    return [(float(m - h), float(m + h)) for m, h in zip(middle, half, strict=True)]
+    half = (0.5 + MARGIN) * float((high - low).max())
+    return [(float(m - half), float(m + half)) for m in (low + high) / 2]

@@ -31,8 +31,8 @@ class Quadratic(Result):
     def at(self, coordinates: Sequence[Array]) -> Array:
         """Return the model's value on the grid of the coordinates, indexed like `Slice.losses`."""
         steps = np.stack(np.meshgrid(*coordinates, indexing="ij"), -1)
-        curved = np.einsum("...i,ij,...j->...", steps, self.hessian, steps) / 2
-        return self.center + steps @ self.gradient + curved  # type: ignore[no-any-return]
+        curved: Array = np.einsum("...i,ij,...j->...", steps, self.hessian, steps) / 2
+        return self.center + steps @ self.gradient + curved
 
 
 def quadratic_model(objective: Objective, directions: Sequence[Direction]) -> Quadratic:

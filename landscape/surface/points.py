@@ -98,10 +98,10 @@ class Points:
                 seconds, done = seconds + time.perf_counter() - started, done + 1
                 yield loss
                 started = time.perf_counter()
-        except Exception:
+        except Exception:  # vmap cannot follow this loss, or there is too little memory
             if way is self._way:
                 raise
-            yield from self._way.losses(trial[done:])  # vmap cannot follow this loss, or too little memory
+            yield from self._way.losses(trial[done:])
             return
         if seconds / done < GAIN * self._seconds:
             self._seconds, self._way = seconds / done, way

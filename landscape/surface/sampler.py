@@ -3,7 +3,7 @@
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -59,10 +59,9 @@ def line(
         InputError: fewer than two points, a radius, tolerance or span that is not positive and finite, or
             not one direction.
     """
-    frame = (
-        Frame(directions, spans) if directions else random_frame(objective, 1, seed, normalization, biases)
-    )
-    return look(objective, frame, 1, radius=radius, tol=tol, grid=grid, split=split, seed=seed, file=file)
+    directions = _given(directions, 1) or random_frame(objective, 1, seed, normalization, biases).directions
+    frame = Frame(directions, spans)
+    return look(objective, frame, radius=radius, tol=tol, grid=grid, split=split, seed=seed, file=file)
 
 
 def plane(
@@ -92,10 +91,15 @@ def plane(
     Raises:
         InputError: as `line`, or not two directions.
     """
-    frame = (
-        Frame(directions, spans) if directions else random_frame(objective, 2, seed, normalization, biases)
-    )
-    return look(objective, frame, 2, radius=radius, tol=tol, grid=grid, split=split, seed=seed, file=file)
+    directions = _given(directions, 2) or random_frame(objective, 2, seed, normalization, biases).directions
+    frame = Frame(directions, spans)
+    return look(objective, frame, radius=radius, tol=tol, grid=grid, split=split, seed=seed, file=file)
+
+
+def _given(directions: Sequence[Direction] | None, dimension: int) -> Sequence[Direction] | None:
+    if directions and len(directions) != dimension:
+        raise InputError(f"expected {dimension} direction(s), found {len(directions)}")
+    return directions
 
 
 def doubling_radius(points: Points) -> float:
@@ -129,7 +133,6 @@ def doubling_radius(points: Points) -> float:
 def look(
     objective: Objective,
     frame: Frame,
-    dimension: int,
     *,
     radius: Radius = 1.0,
     tol: float = 1e-3,
@@ -143,9 +146,9 @@ def look(
     Raises:
         InputError: as these.
     """
-    directions = frame.directions
-    if len(directions) != dimension:
-        raise InputError(f"expected {dimension} direction(s), found {len(directions)}")
+    directions, dimension = frame.directions, len(frame.directions)
+    if dimension not in SHOWN:
+        raise InputError(f"a slice has one direction or two, found {dimension}")
     if not 0 < tol < np.inf or split < 1:
         raise InputError(f"tol is {tol:g} and split {split}; both must be positive")
     started = time.perf_counter()
@@ -172,7 +175,7 @@ def look(
         losses=losses,
         nodes=nodes,
         samples=samples,
-        certificate=fit.certificate.json() if fit else None,
+        certificate=asdict(fit.certificate) if fit else None,
         deviations=fit.deviations if fit else np.empty((0, 0)),
         marks=[
             {"name": name, "at": list(at), "loss": float(loss)}

@@ -21,7 +21,7 @@ class Slice(Result):
             loss is not finite stays what it is.
         nodes, samples: where the loss was evaluated, and what it was there. On a plain grid these are the
             coordinates and losses; else `losses` is the polynomial through them.
-        certificate: how far `losses` may be off, as `Certificate.json` gives it; None on a plain grid,
+        certificate: how far `losses` may be off, the fields of a `Certificate`; None on a plain grid,
             which claims nothing between its points.
         deviations: each unit's part in the error of L at the centre and at each corner, see
             `landscape.surface.certificate.checked`. Shape (1 + corners, units); empty on a plain grid.

@@ -107,9 +107,8 @@ def _room(objective: Objective) -> int:
     theta = objective.theta
     if theta.device.type != "cuda":
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 2**32
-        return int(
-            free / 2 / (4 * theta.nbytes)
-        )  # the activations of a batch are small beside a CPU's memory
+        needed = 4 * theta.nbytes  # the activations of a batch are small beside a CPU's memory
+        return int(free / 2 / needed)
     torch.cuda.reset_peak_memory_stats(theta.device)
     before = torch.cuda.memory_allocated(theta.device)
     objective.value()
