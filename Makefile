@@ -17,13 +17,15 @@ lint: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# BEAUTY is the data file, CKPT a SASRec trained on it; PEERS and SURFACE_PEERS the Pythons of environments with
-# benchmarks/requirements.txt and benchmarks/peers/surface_requirements.txt, if any.
+# BEAUTY is the data file, CKPT a SASRec trained on it; PEERS, SURFACE_PEERS and HESSIAN_PEERS the Pythons of
+# environments with benchmarks/requirements.txt and benchmarks/peers/{surface,hessian}_requirements.txt, if any.
 bench: .venv/test
 	$(BIN)/python -m benchmarks.train --data $(or $(BEAUTY),Beauty.txt) $(if $(PEERS),--peers $(PEERS))
 	$(BIN)/python -m benchmarks.scale
 	$(if $(CKPT),$(BIN)/python -m benchmarks.surface --ckpt $(CKPT) --data $(or $(BEAUTY),Beauty.txt) \
 		$(if $(SURFACE_PEERS),--peers $(SURFACE_PEERS)))
+	$(if $(CKPT),$(BIN)/python -m benchmarks.hessian --ckpt $(CKPT) --data $(or $(BEAUTY),Beauty.txt) \
+		$(if $(HESSIAN_PEERS),--peers $(HESSIAN_PEERS)))
 
 format: .venv/test
 	$(BIN)/ruff format .

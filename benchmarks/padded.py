@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from samrec.config import Config
@@ -57,6 +58,23 @@ class Padded:
         negatives = self.batches.negatives.draw(owner[None], generator)
         bits = torch.empty(len(users), 0, dtype=torch.int16)  # says that dropout is on; torch draws its own
         return replace(Batch(inputs, items[source + 1] * used, negatives, used.float()), bits=bits)
+
+
+def padded(batch: Batch) -> Batch:
+    """Lay each history of a packed batch into a row of its own, at the right end."""
+    packed, width = batch.inputs, batch.targets.shape[1]
+    slots = packed.segments > 0
+    row = packed.segments[slots] - 1
+    lengths = torch.bincount(row)
+    column = width - lengths[row] + packed.positions[slots]
+
+    def laid(values: Tensor) -> Tensor:
+        rows = values.new_zeros(*values.shape[:-2], len(lengths), width)
+        rows[..., row, column] = values[..., slots]
+        return rows
+
+    inputs = Packed(laid(packed.items), laid(packed.positions), laid(slots.long()), torch.empty(0))
+    return Batch(inputs, laid(batch.targets), laid(batch.negatives), laid(batch.used))
 
 
 def _torch_dropout(p: float):  # type: ignore[no-untyped-def]

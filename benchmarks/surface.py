@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -38,9 +39,8 @@ def in_turns(
     points = Points(own, directions)
     points.at(np.random.default_rng(0).uniform(-1, 1, (150, 2)))  # chooses a way, and is not counted
     seconds: dict[str, list[float]] = {"ours": [], **{name: [] for name in PEERS if peer}}
-    able, count = [], operations(own)
+    able, count = [], operations(own.value)
     versions = {}
-    environment = os.environ | {"PYTHONPATH": str(HERE.parent), "OMP_NUM_THREADS": str(threads)}
     for number in range(1, rounds + 1):
         steps = np.random.default_rng(number).uniform(-1, 1, (100, 2))
         started = time.perf_counter()
@@ -48,9 +48,7 @@ def in_turns(
         seconds["ours"].append((time.perf_counter() - started) / len(steps))
         able.append(limits(own.theta.device)["flop_per_s"])
         for name in PEERS if peer else ():
-            asked = [str(peer), str(HERE / "peers" / "surface_points.py"), "--peer", name, *command]
-            ran = subprocess.run(asked, capture_output=True, text=True, check=True, env=environment)
-            said = json.loads(ran.stdout.splitlines()[-1])
+            said = said_by(str(peer), "surface_points.py", threads, "--peer", name, *command)
             seconds[name].append(said["seconds_per_point"])
             versions[name] = said["version"]
     return {
@@ -81,22 +79,31 @@ def each_way(own: Objective) -> dict[str, float]:
     return found
 
 
-def operations(own: Objective) -> float:
-    """Count the operations of matrix products in one evaluation, as torch counts them."""
+def said_by(python: str, script: str, threads: int, *arguments: str) -> dict[str, Any]:
+    """Run a script of benchmarks/peers in the peers' own environment; return what it prints."""
+    environment = os.environ | {"PYTHONPATH": str(HERE.parent), "OMP_NUM_THREADS": str(threads)}
+    command = [python, str(HERE / "peers" / script), *arguments]
+    ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
+    said: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
+    return said
+
+
+def operations(task: Callable[[], Any]) -> float:
+    """Count the operations of matrix products in a task, as torch counts them."""
     with FlopCounterMode(display=False) as counted:
-        own.value()
+        task()
     return float(counted.get_total_flops())
 
 
-def profiled(own: Objective) -> list[dict[str, Any]]:
-    """Say what one evaluation spends its time on, on one thread."""
+def profiled(task: Callable[[], Any]) -> list[dict[str, Any]]:
+    """Say what a task spends its time on, on one thread."""
     from torch.profiler import ProfilerActivity, profile
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    own.value()
+    task()
     with profile(activities=[ProfilerActivity.CPU]) as found:
-        own.value()
+        task()
     torch.set_num_threads(before)
     table = sorted(found.key_averages(), key=lambda e: -e.self_cpu_time_total)
     total = sum(event.self_cpu_time_total for event in table)
@@ -162,7 +169,7 @@ def main() -> None:
     seconds = found["point"]["seconds_per_point"]
     found["point"] |= {
         "ways": each_way(own),
-        "profile": profiled(own) if asked.device == "cpu" else None,
+        "profile": profiled(own.value) if asked.device == "cpu" else None,
     }
     write(found, asked.out)
     found["plane"] = plane = certified_plane(own)

@@ -6,15 +6,14 @@ The results are those of
     landscape train --data Beauty.txt --method samrec --rho 0.1 --out runs/samrec
     landscape compare --ckpt runs/sasrec/best.pt --ckpt runs/samrec/best.pt --out compare
 
-with the eigenvectors (16 MB a checkpoint) and most of each user's part in the losses left out: see `store`.
+with the eigenvectors, and most of what is known of each user and each draw, left out: see `store`.
 """
 
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from figures.curvature import without_vectors
 from landscape.plots.curves import eigenvalue_figure, training_figure
 from landscape.plots.report import read_comparison, result_path, write_index
 from landscape.plots.surfaces import surface_figure
@@ -38,10 +37,11 @@ def store(compared: Path, results: Path) -> None:
     """Copy what `landscape compare` left in `compared` to `results`, without what is large."""
     comparison, measured = read_comparison(compared)
     for name, m in measured.items():
-        none = np.empty((0, m.hessian.eigenvectors.shape[1]))
-        without = replace(m.hessian, eigenvectors=none, smallest_vector=none[:0].ravel())
+        values = without_vectors(m.hessian)
+        sharpness = replace(m.sharpness, by_draw=(), by_unit=())
         plane = replace(m.plane, deviations=m.plane.deviations[:1])
         line = replace(m.line, deviations=m.line.deviations[:0])
-        for part, result in vars(replace(m, hessian=without, plane=plane, line=line)).items():
+        kept = replace(m, hessian=values, plane=plane, line=line, sharpness=sharpness)
+        for part, result in vars(kept).items():
             result.save(result_path(results, name, part))
     write_index(comparison, results)

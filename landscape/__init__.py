@@ -5,15 +5,28 @@ from typing import TYPE_CHECKING
 from landscape.lazy import attributes
 
 if TYPE_CHECKING:
+    from landscape.curvature.density import SpectralDensity as SpectralDensity
+    from landscape.curvature.density import spectral_density as spectral_density
     from landscape.curvature.eigenpairs import Eigenpairs as Eigenpairs
     from landscape.curvature.eigenpairs import top_eigenpairs as top_eigenpairs
+    from landscape.curvature.operators import Operator as Operator
+    from landscape.curvature.operators import empirical_fisher as empirical_fisher
+    from landscape.curvature.operators import gauss_newton as gauss_newton
+    from landscape.curvature.operators import hessian as hessian
+    from landscape.curvature.trace import Diagonal as Diagonal
+    from landscape.curvature.trace import FrobeniusNorm as FrobeniusNorm
     from landscape.curvature.trace import Trace as Trace
+    from landscape.curvature.trace import diagonal as diagonal
+    from landscape.curvature.trace import frobenius_norm as frobenius_norm
     from landscape.curvature.trace import trace as trace
     from landscape.directions import Direction as Direction
     from landscape.directions import random_direction as random_direction
     from landscape.errors import InputError as InputError
+    from landscape.flatness.bounds import Bound as Bound
+    from landscape.flatness.bounds import pac_bayes_bound as pac_bayes_bound
     from landscape.flatness.measures import Sharpness as Sharpness
     from landscape.flatness.measures import sharpness as sharpness
+    from landscape.flatness.measures import sharpness_by_group as sharpness_by_group
     from landscape.objective import Objective as Objective
     from landscape.params import ParamSpace as ParamSpace
     from landscape.paths import Path as Path
@@ -34,29 +47,42 @@ if TYPE_CHECKING:
 
 _PUBLIC = {
     "Basin": "landscape.surface.topology",
+    "Bound": "landscape.flatness.bounds",
+    "Diagonal": "landscape.curvature.trace",
     "Direction": "landscape.directions",
     "Eigenpairs": "landscape.curvature.eigenpairs",
     "Frame": "landscape.surface.frames",
+    "FrobeniusNorm": "landscape.curvature.trace",
     "InputError": "landscape.errors",
     "Objective": "landscape.objective",
+    "Operator": "landscape.curvature.operators",
     "ParamSpace": "landscape.params",
     "Path": "landscape.paths",
     "Quadratic": "landscape.surface.geometry",
     "Sharpness": "landscape.flatness.measures",
     "Slice": "landscape.surface.slice",
+    "SpectralDensity": "landscape.curvature.density",
     "Trace": "landscape.curvature.trace",
     "barrier": "landscape.paths",
     "basins": "landscape.surface.topology",
     "bezier": "landscape.paths",
+    "diagonal": "landscape.curvature.trace",
+    "empirical_fisher": "landscape.curvature.operators",
     "export": "landscape.surface.export",
+    "frobenius_norm": "landscape.curvature.trace",
+    "gauss_newton": "landscape.curvature.operators",
+    "hessian": "landscape.curvature.operators",
     "line": "landscape.surface.sampler",
     "load": "landscape.results",
     "look": "landscape.surface.sampler",
+    "pac_bayes_bound": "landscape.flatness.bounds",
     "paired_error": "landscape.surface.certificate",
     "plane": "landscape.surface.sampler",
     "quadratic_model": "landscape.surface.geometry",
     "random_direction": "landscape.directions",
     "sharpness": "landscape.flatness.measures",
+    "sharpness_by_group": "landscape.flatness.measures",
+    "spectral_density": "landscape.curvature.density",
     "top_eigenpairs": "landscape.curvature.eigenpairs",
     "trace": "landscape.curvature.trace",
 }

@@ -1,5 +1,6 @@
 """Where to compute."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from landscape.errors import InputError
@@ -27,3 +28,25 @@ def device_named(name: str) -> "torch.device":
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError("device cuda was asked for, but this machine has none; use --device cpu or auto")
     return device
+
+
+def free_memory(device: "torch.device") -> int:
+    """Return how many bytes are free on a device: of a CPU, what the system and its container leave."""
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    free = [
+        int(line.split()[1]) * 1024 for line in _lines("/proc/meminfo") if line.startswith("MemAvailable")
+    ]
+    used, limit = (_lines(f"/sys/fs/cgroup/memory.{name}") for name in ("current", "max"))
+    if used and limit and limit[0].strip().isdigit():
+        free.append(int(limit[0]) - int(used[0]))
+    return max(0, min(free)) if free else 2**32  # not on Linux: what any machine has
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []

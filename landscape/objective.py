@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, is_dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,7 +18,10 @@ from landscape.lookups import Recorder, Renumbered
 from landscape.params import ParamSpace
 
 Loss = Callable[[Any, Any], tuple[Tensor, float | Tensor]]
+Halves = tuple[Callable[[Any, Any], Tensor], Loss]
 Array = NDArray[np.float64]
+Part = Literal["loss", "units", "outputs"]
+_GIVEN_AS = {"units": "units", "outputs": "halves"}
 
 
 class Objective:
@@ -41,6 +44,8 @@ class Objective:
         loss: maps (model, batch) to (sum of the loss, weight of the batch).
         units: the same, but with an entry for each thing that was drawn independently (a user, an image),
             both of shape (units of the batch,). Standard errors come from them; without it, a batch is one.
+        halves: the loss cut in two, for the generalized Gauss-Newton matrix: (model, batch) to the model's
+            outputs, any tensor, and (outputs, batch) to (sum, weight). The second half should be convex.
         include, exclude: name patterns of the parameters that take part, see `ParamSpace`.
         provenance: what the results should say of where this came from.
 
@@ -57,11 +62,12 @@ class Objective:
         loss: Loss,
         *,
         units: Loss | None = None,
+        halves: Halves | None = None,
         include: Sequence[str] = ("*",),
         exclude: Sequence[str] = (),
         provenance: Mapping[str, str] | None = None,
     ) -> None:
-        self._bound = _Bound(_frozen_copy(model), loss, units)
+        self._bound = _Bound(_frozen_copy(model), loss, units, halves)
         self.batches = list(batches)
         self.params = ParamSpace(self._bound.model, include, exclude)
         self.provenance = dict(provenance or {}) | {
@@ -107,7 +113,7 @@ class Objective:
         """Return each unit's sum of the loss and its weight, shape (units,) both: L is Σ sums / Σ weights."""
         with torch.no_grad(), twice_differentiable():
             weights = self._weights(self.theta if theta is None else theta)
-            parts = [functional_call(self._bound, weights, (batch, True)) for batch in self.batches]
+            parts = [functional_call(self._bound, weights, (batch, "units")) for batch in self.batches]
         sums, counts = (
             torch.cat([torch.as_tensor(part).double().reshape(-1).cpu() for part in column]).numpy()
             for column in zip(*parts, strict=True)
@@ -140,6 +146,36 @@ class Objective:
         except Exception:  # the loss minds the size of its tables
             same = False
         return (other, places) if same else None
+
+    def of_group(self, group: str) -> "Objective":
+        """Return the same loss of one group of parameters (see `ParamSpace.groups`); others stand still.
+
+        Raises:
+            InputError: no parameter that takes part is of the group.
+        """
+        names = [entry.name for entry in self.params.entries if entry.group == group]
+        if not names:
+            raise InputError(
+                f"no parameter of the group {group!r}; there are {', '.join(self.params.groups)}"
+            )
+        other = self.of_names(names)
+        other.provenance["group"] = group
+        return other
+
+    def of_names(self, names: Sequence[str]) -> "Objective":
+        """Return the same loss of the parameters of these names alone; others stand still.
+
+        Raises:
+            InputError: no names, or one that no parameter has which takes part.
+        """
+        known = [entry.name for entry in self.params.entries]
+        if not names or (unknown := [name for name in names if name not in known]):
+            wrong = f"no parameter that takes part is named {unknown[0]!r}" if names else "no names"
+            raise InputError(f"{wrong}; there are {', '.join(known)}")
+        other = copy.copy(self)
+        other.params = ParamSpace(self._bound.model, names)
+        other.provenance = self.provenance | {"parameters": str(other.params.numel)}
+        return other
 
     def in_float64(self) -> "Objective":
         """Return the same loss with weights, and floating numbers in the batches, in float64."""
@@ -194,11 +230,40 @@ class Objective:
             parts = self.params.split(vector.to(self.theta)).values()
             for batch in self.batches:
                 summed, _ = self._sum(weights, batch)
-                grads = torch.autograd.grad(summed, leaves, create_graph=True, materialize_grads=True)
+                grads = gradient(summed, leaves, create_graph=True)
                 along = [(g, v) for g, v in zip(grads, parts, strict=True) if g.requires_grad]
                 if along:  # else the loss is linear in θ
                     total += self._flat_grad(sum(torch.sum(g * v) for g, v in along), leaves)
         return (total / self.weight).to(self.theta.dtype)
+
+    def traced(self, batch: Any, part: Part = "loss") -> tuple[list[Tensor], Tensor]:
+        """Return θ as leaves of a graph, and a part of the loss of one batch as computed from them.
+
+        `loss` is its sum, `units` the sum of each unit, `outputs` the first of the loss's halves. The graph
+        is the caller's: products of derivatives are taken from it by `torch.autograd.grad`.
+
+        Raises:
+            InputError: the part is one that this objective was not given.
+        """
+        bound = self._bound
+        if (part == "outputs" and bound.halves is None) or (part == "units" and bound.units is None):
+            raise InputError(f"this objective was not given the {_GIVEN_AS[part]} of its loss")
+        with torch.enable_grad(), twice_differentiable():
+            weights, leaves = self._leaves(None)
+            if part == "loss":
+                return leaves, self._sum(weights, batch)[0].reshape(())
+            found = functional_call(bound, weights, (batch, part))
+        return leaves, found if part == "outputs" else found[0]
+
+    def criterion(self, outputs: Tensor, batch: Any) -> Tensor:
+        """Return the sum that the second of the loss's halves makes of the outputs."""
+        assert self._bound.halves is not None
+        with torch.enable_grad(), twice_differentiable():
+            return self._bound.halves[1](outputs, batch)[0].reshape(())
+
+    def summed(self, parts: Mapping[str, Tensor], batch: Any) -> Tensor:
+        """Return the sum of the loss of one batch at named tensors, for transformations of torch."""
+        return self._sum({f"model.{name}": t for name, t in parts.items()}, batch)[0].reshape(())
 
     def _leaves(self, theta: Tensor | None) -> tuple[dict[str, Tensor], list[Tensor]]:
         at = self.params.split(self.theta if theta is None else theta.to(self.theta))
@@ -206,8 +271,7 @@ class Objective:
         return {f"model.{name}": tensor for name, tensor in leaves.items()}, list(leaves.values())
 
     def _flat_grad(self, scalar: Any, leaves: list[Tensor]) -> Tensor:
-        grads = torch.autograd.grad(scalar, leaves, materialize_grads=True)
-        return torch.cat([g.reshape(-1) for g in grads])
+        return torch.cat([g.reshape(-1) for g in gradient(scalar, leaves)])
 
     def _weights(self, theta: Tensor) -> dict[str, Tensor]:
         return {f"model.{name}": t for name, t in self.params.split(theta.to(self.theta)).items()}
@@ -240,17 +304,28 @@ class Objective:
                 self.weight += float(weight)
 
 
+def gradient(outputs: Any, inputs: Sequence[Tensor], along: Any = None, **options: Any) -> list[Tensor]:
+    """Return derivatives as `torch.autograd.grad` does, and 0 of what has not been read."""
+    if isinstance(outputs, Tensor) and not outputs.requires_grad:
+        return [torch.zeros_like(tensor) for tensor in inputs]
+    return list(torch.autograd.grad(outputs, list(inputs), along, materialize_grads=True, **options))
+
+
 class _Bound(nn.Module):
     """The loss as a module around the model, so that swapped weights reach any method the loss calls."""
 
-    def __init__(self, model: nn.Module, loss: Loss, units: Loss | None) -> None:
+    def __init__(self, model: nn.Module, loss: Loss, units: Loss | None, halves: Halves | None) -> None:
         super().__init__()
         self.model = model
         self.loss = loss
-        self.units = units or loss
+        self.units = units
+        self.halves = halves
 
-    def forward(self, batch: Any, by_unit: bool = False) -> tuple[Tensor, float | Tensor]:
-        return (self.units if by_unit else self.loss)(self.model, batch)
+    def forward(self, batch: Any, part: Part = "loss") -> Any:
+        if part == "outputs":
+            assert self.halves is not None
+            return self.halves[0](self.model, batch)
+        return (self.units if part == "units" and self.units else self.loss)(self.model, batch)
 
 
 def _frozen_copy(model: nn.Module) -> nn.Module:

@@ -16,6 +16,7 @@ from samrec.data.packing import Batch
 from samrec.model import SASRec
 
 Loss = Callable[[SASRec, Batch], tuple[Tensor, Tensor]]
+Halves = tuple[Callable[[SASRec, Batch], Tensor], Callable[[Tensor, Batch], tuple[Tensor, Tensor]]]
 
 
 def bce(model: SASRec, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -33,11 +34,14 @@ def gbce(model: SASRec, batch: Batch, calibration: float = 0.75) -> tuple[Tensor
     target's is raised to the power β = 1 - t (1 - α). t, the calibration, is 0 for plain BCE and 1 for
     the probabilities of a softmax. The paper's factor 1/(k + 1) is left out, so that t = 0 is `bce`.
     """
-    rate = len(batch.negatives) / max(model.item.num_embeddings - 1, 1)
+    return _of_drawn(model, batch, partial(_gbce, calibration=calibration))
+
+
+def _gbce(scores: Tensor, items: int, calibration: float) -> Tensor:
+    target, negatives = scores[0], scores[1:]
+    rate = len(negatives) / max(items - 1, 1)
     beta = 1 - calibration * (1 - rate)
-    target, negatives = _scored(model, batch)
-    losses = beta * F.softplus(-target) + F.softplus(negatives).sum(0)
-    return (losses * batch.used).sum(), batch.used.sum()
+    return beta * F.softplus(-target) + F.softplus(negatives).sum(0)
 
 
 def sampled_softmax(model: SASRec, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -46,10 +50,13 @@ def sampled_softmax(model: SASRec, batch: Batch) -> tuple[Tensor, Tensor]:
     Each negative's score is raised by log((n - 1) / k), minus the log of how often it is expected in the
     sample (Jean et al., ACL 2015, arXiv 1412.2007); the sum of exponentials is then unbiased.
     """
-    target, negatives = _scored(model, batch)
-    raised = negatives + math.log((model.item.num_embeddings - 1) / len(negatives))
-    losses = torch.logsumexp(torch.cat([target[None], raised]), 0) - target
-    return (losses * batch.used).sum(), batch.used.sum()
+    return _of_drawn(model, batch, _sampled_softmax)
+
+
+def _sampled_softmax(scores: Tensor, items: int) -> Tensor:
+    target, negatives = scores[0], scores[1:]
+    raised = negatives + math.log((items - 1) / len(negatives))
+    return torch.logsumexp(torch.cat([target[None], raised]), 0) - target
 
 
 def cross_entropy(model: SASRec, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -100,12 +107,25 @@ def loss_of(name: choices.Loss, calibration: float, fused: bool = False) -> Loss
     return fused_cross_entropy if fused and name == "ce" else LOSSES[name]
 
 
+def halves_of(name: choices.Loss, calibration: float, items: int) -> Halves:
+    """Return a loss cut in two: what the model scores, and what these scores cost, (sum, weight) again.
+
+    The second half is convex, as the generalized Gauss-Newton matrix needs it. Cross-entropy holds the scores
+    of all items at every position at once, where `cross_entropy` goes by chunks.
+    """
+    if name == "ce":
+        return _all_scores, _cost_of_all
+    gbce_costs = partial(_gbce, calibration=0.0 if name == "bce" else calibration)
+    costs = _sampled_softmax if name == "sampled" else gbce_costs
+    return drawn_scores, lambda scores, batch: _weighted(costs(scores, items), batch)
+
+
 KEPT = 2**26  # 256 MB in float32
 ROWS = 64  # positions a chunk has at least, since each chunk passes once over the whole table's gradient
 
 
-def _scored(model: SASRec, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Score the target, shape (rows, width), and the negatives, shape (negatives, rows, width).
+def drawn_scores(model: SASRec, batch: Batch) -> Tensor:
+    """Score the target and then the negatives, shape (1 + negatives, rows, width).
 
     Inputs and candidates are looked up at once: the table's gradient, which is dense, is then zeroed and
     filled once.
@@ -113,8 +133,25 @@ def _scored(model: SASRec, batch: Batch) -> tuple[Tensor, Tensor]:
     items = torch.cat([batch.inputs.items[None], batch.targets[None], batch.negatives])
     embedded = F.embedding(items, model.item.weight)
     expected = model(batch.inputs, batch.bits, embedded[0])
-    scores = (embedded[1:] * expected).sum(-1)
-    return scores[0], scores[1:]
+    scores: Tensor = (embedded[1:] * expected).sum(-1)
+    return scores
+
+
+def _of_drawn(model: SASRec, batch: Batch, costs: Callable[[Tensor, int], Tensor]) -> tuple[Tensor, Tensor]:
+    return _weighted(costs(drawn_scores(model, batch), model.item.num_embeddings), batch)
+
+
+def _weighted(costs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    return (costs * batch.used).sum(), batch.used.sum()
+
+
+def _all_scores(model: SASRec, batch: Batch) -> Tensor:
+    return _positions(model, batch)[0] @ model.item.weight.T
+
+
+def _cost_of_all(scores: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    costs = F.cross_entropy(scores, batch.targets.flatten(), reduction="none")
+    return (costs * batch.used.flatten()).sum(), batch.used.sum()
 
 
 def _positions(model: SASRec, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """From a checkpoint to what it is for: a landscape `Objective` (the one bridge to there), or a ranking."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import Tensor
 from landscape.devices import device_named
 from landscape.errors import InputError
 from landscape.files import sha256
-from landscape.objective import Loss, Objective
+from landscape.objective import Halves, Loss, Objective
 from landscape.tasks import TaskOptions
 from samrec.checkpoint import Checkpoint, load
 from samrec.config import Config
@@ -20,13 +21,13 @@ from samrec.data.interactions import Ints
 from samrec.data.packing import Batch, TrainingBatches
 from samrec.data.readers import read
 from samrec.data.split import Part, Split, leave_one_out
+from samrec.engines.solo import initial_model
 from samrec.evaluation import Candidates, candidates, count_above, gain, ranks
-from samrec.losses import loss_of
+from samrec.losses import drawn_scores, halves_of, loss_of
 from samrec.model import SASRec
 
-Frozen = tuple[Ints, list[Any], Loss, Loss]
-"""The users of an objective, its batches, its loss, and the same by user."""
-LOSSES = ("loss", "valid-loss")
+Frozen = tuple[Ints, list[Any], Loss, Loss, Halves | None]
+"""The users of an objective, its batches, its loss, the same by user, and in two halves if it has them."""
 BATCH = 256  # users at once: their activations stay in a CPU's cache, and the memory of a product bounded
 
 
@@ -35,8 +36,9 @@ def objective(checkpoint: Path, options: TaskOptions) -> Objective:
 
     Two checkpoints of one data set and one seed get the same users, negatives and batches.
 
-    `options.metric` may also be `valid-loss`, the same loss of the items held out for validation, or a
-    ranking metric (`hr@10`, `ndcg@10`, `mrr`) of those held out for the test, over all items.
+    `options.metric` may also be `valid-loss`, the same loss of the items held out for validation; a
+    ranking metric (`hr@10`, `ndcg@10`, `mrr`) of those held out for the test, over all items; or `pairwise`,
+    the share of a user's training positions at which a frozen negative scores at least what the target does.
 
     Raises:
         InputError: the checkpoint or its data cannot be used, the data are not what it was trained on, or
@@ -46,13 +48,14 @@ def objective(checkpoint: Path, options: TaskOptions) -> Objective:
     device = device_named(options.device)
     config = loaded.config
     split = _split(loaded, options.data).fraction(config.train_fraction, config.seed)
-    frozen = _frozen_loss if options.metric in LOSSES else _frozen_ranking
-    users, batches, loss, units = frozen(config, split, options, device)
+    frozen = _FROZEN.get(options.metric, _frozen_ranking)
+    users, batches, loss, units, halves = frozen(config, split, options, device)
     return Objective(
         loaded.model().to(device),
         batches,
         loss,
         units=units,
+        halves=halves,
         include=options.include,
         exclude=options.exclude,
         provenance={
@@ -87,14 +90,32 @@ def _frozen_loss(config: Config, split: Split, options: TaskOptions, device: tor
     def by_user(model: SASRec, batch: Batch) -> tuple[Tensor, Tensor]:
         # Every loss is Σ used · (loss of the slot), so its derivative by `used` is the loss of the slot.
         used = batch.used.clone().requires_grad_()
+        differentiable = torch.is_grad_enabled()
         with torch.enable_grad():
-            (of_slot,) = torch.autograd.grad(loss(model, replace(batch, used=used))[0], used)
-        table = torch.stack([of_slot * batch.used, batch.used.to(of_slot)]).view(2, -1)
-        history, count = batch.inputs.segments.flatten(), len(batch.inputs.last)
-        sums, weights = table.new_zeros(2, count + 1).index_add_(1, history, table)[:, 1:]
-        return sums, weights
+            total = loss(model, replace(batch, used=used))[0]
+            (of_slot,) = torch.autograd.grad(total, used, create_graph=differentiable)
+        return _summed_by_history(of_slot, batch)
 
-    return users, batches, loss, by_user
+    halves = halves_of(config.loss, config.calibration, split.num_items)
+    return users, batches, loss, by_user, halves
+
+
+def _frozen_pairwise(config: Config, split: Split, options: TaskOptions, device: torch.device) -> Frozen:
+    """Freeze the ranking loss of pairs: each user's share of positions at which the negative is not below.
+
+    There is one negative a position, whatever the training loss draws. A tie is an error, and so is a score
+    that is not a number: a user's loss is in [0, 1] whatever the weights, as a bound on it takes.
+    """
+    users = _drawn(split.trained, options)
+    drawn = TrainingBatches(split, config.max_length, device, negatives=1)
+
+    def by_user(model: SASRec, batch: Batch) -> tuple[Tensor, Tensor]:
+        target, negative = drawn_scores(model, batch)
+        errors, positions = _summed_by_history((~(target > negative)).to(target), batch)
+        return errors / positions, torch.ones_like(errors)
+
+    batches = list(drawn.of_users(users, BATCH, (options.seed,)))
+    return users, batches, _over_users(by_user), by_user, None
 
 
 def _frozen_ranking(config: Config, split: Split, options: TaskOptions, device: torch.device) -> Frozen:
@@ -106,12 +127,29 @@ def _frozen_ranking(config: Config, split: Split, options: TaskOptions, device: 
         gains = gain(count_above(model, batch), options.metric)
         return gains, torch.ones_like(gains)
 
-    def mean(model: SASRec, batch: Candidates) -> tuple[Tensor, Tensor]:
-        gains, weights = by_user(model, batch)
-        return gains.sum(), weights.sum()
-
     batches = list(candidates(split, "test", config.max_length, device, BATCH, users))
-    return users, batches, mean, by_user
+    return users, batches, _over_users(by_user), by_user, None
+
+
+_FROZEN = {"loss": _frozen_loss, "valid-loss": _frozen_loss, "pairwise": _frozen_pairwise}
+
+
+def _over_users(by_user: Callable[[SASRec, Any], tuple[Tensor, Tensor]]) -> Loss:
+    """Return what is known of each user as the sum and the weight of all of them."""
+
+    def total(model: SASRec, batch: Any) -> tuple[Tensor, Tensor]:
+        sums, weights = by_user(model, batch)
+        return sums.sum(), weights.sum()
+
+    return total
+
+
+def _summed_by_history(of_slot: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Sum what the slots in use hold over each history, and count them, shape (histories,) both."""
+    table = torch.stack([of_slot * batch.used, batch.used.to(of_slot)]).view(2, -1)
+    history, count = batch.inputs.segments.flatten(), len(batch.inputs.last)
+    sums, weights = table.new_zeros(2, count + 1).index_add_(1, history, table)[:, 1:]
+    return sums, weights
 
 
 def _drawn(users: Ints, options: TaskOptions) -> Ints:
@@ -134,6 +172,16 @@ def ranking(checkpoint: Path, part: Part, data: Path | None = None, device: str 
     loaded = load(checkpoint)
     model = loaded.model().to(device_named(device))
     return ranks(model, _split(loaded, data), part)
+
+
+def initial_weights(checkpoint: Path) -> dict[str, Tensor]:
+    """Return the weights that a checkpoint's run began from, by name: its seed fixes them, whatever the data.
+
+    Raises:
+        InputError: the checkpoint cannot be used.
+    """
+    loaded = load(checkpoint)
+    return initial_model(loaded.config, loaded.num_items).state_dict()
 
 
 def _split(checkpoint: Checkpoint, data: Path | None) -> Split:

@@ -16,7 +16,11 @@ from landscape.plots.style import save_figure
 from landscape.plots.surfaces import surface_figure
 
 HOSTILE = "<script>alert('x')</script>{{ 7 * 7 }}"
-COMMON = {"settings": {"theta_norm": 2.0}, "provenance": {"data": HOSTILE}, "seconds": 0.1}
+COMMON = {
+    "settings": {"theta_norm": 2.0, "matrix": "hessian", "tol": 1e-3},
+    "provenance": {"data": HOSTILE},
+    "seconds": 0.1,
+}
 
 
 def shown(losses, *coordinates, **changes):
@@ -54,9 +58,9 @@ def hessian(smallest=-0.5):
         eigenvectors=np.eye(2),
         residuals=np.array([1e-4, 0.5]),
         converged=[True, False],
-        smallest=smallest,
-        smallest_residual=smallest and 1e-4,
-        smallest_vector=np.ones(2),
+        bottom=np.array([] if smallest is None else [smallest]),
+        bottom_vectors=np.ones((int(smallest is not None), 2)),
+        bottom_residuals=np.full(int(smallest is not None), 1e-4),
         products=9,
         gradient_norm=0.3,
         **COMMON,
@@ -103,7 +107,7 @@ def test_the_report_is_one_file_and_escapes_what_it_is_given(folder):
 
 def test_the_report_says_what_does_not_hold(folder):
     text = render(folder).read_text("utf-8")
-    assert "is not a minimum of the measured loss: its smallest eigenvalue is -0.5 and the gradient" in text
+    assert "is no minimum of the measured loss: ‖∇L‖ is 0.3 and λmin is -0.5" in text
     assert "1 of 2 eigenvalues have not converged" in text
     assert "against plain" in text
 

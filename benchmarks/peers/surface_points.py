@@ -34,11 +34,12 @@ from landscaper import LossLandscape
 from landscaper.utils import generate_random_orthogonal_directions
 from loss_landscapes.metrics import Metric
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
+from benchmarks.padded import padded
 from landscape.tasks import TaskOptions
 from samrec.checkpoint import load
-from samrec.data.packing import Batch, Packed
+from samrec.data.packing import Batch
 from samrec.losses import Loss, loss_of
 from samrec.task import objective
 
@@ -76,23 +77,6 @@ def with_landscaper(
 
 
 PEERS = {"loss-landscapes": with_loss_landscapes, "landscaper": with_landscaper}
-
-
-def padded(batch: Batch) -> Batch:
-    """Lay each history of a packed batch into a row of its own, at the right end."""
-    packed, width = batch.inputs, batch.targets.shape[1]
-    slots = packed.segments > 0
-    row = packed.segments[slots] - 1
-    lengths = torch.bincount(row)
-    column = width - lengths[row] + packed.positions[slots]
-
-    def laid(values: Tensor) -> Tensor:
-        rows = values.new_zeros(*values.shape[:-2], len(lengths), width)
-        rows[..., row, column] = values[..., slots]
-        return rows
-
-    inputs = Packed(laid(packed.items), laid(packed.positions), laid(slots.long()), torch.empty(0))
-    return Batch(inputs, laid(batch.targets), laid(batch.negatives), laid(batch.used))
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from landscape.cli import (
+    bound,
     compare,
     data,
     demo,
@@ -49,7 +50,20 @@ def landscape(
     """Train sequential recommenders, and measure the loss landscape of their minima (or of any model's)."""
 
 
-for module in (demo, train, sweep, evaluate, surface, path, hessian, sharpness, compare, report, export):
+for module in (
+    demo,
+    train,
+    sweep,
+    evaluate,
+    surface,
+    path,
+    hessian,
+    sharpness,
+    bound,
+    compare,
+    report,
+    export,
+):
     app.command(name=module.__name__.rpartition(".")[2])(module.command)
 
 

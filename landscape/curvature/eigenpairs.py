@@ -1,24 +1,27 @@
-"""Top eigenvalues of an objective's Hessian, by either solver, under one stopping rule."""
+"""Top eigenvalues of a matrix of second order, by either solver, under one stopping rule."""
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
 
 from landscape import progress
 from landscape.curvature.lanczos import lanczos
+from landscape.curvature.operators import Operator, operator_of
 from landscape.curvature.power import power_iteration
 from landscape.errors import InputError
 from landscape.objective import Objective
 from landscape.results import Array, Result, surroundings
 
 Method = Literal["lanczos", "power"]
+BLOCK = 4  # vectors at once, where that is tried
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Eigenpairs(Result):
-    """Eigenvalues of the Hessian at θ, each with the residual that was measured, not estimated.
+    """Eigenvalues at θ, each with the residual that was measured, not estimated.
 
     Attributes:
         eigenvalues: Lanczos: the largest, descending. Power iteration: the largest in magnitude,
@@ -27,10 +30,10 @@ class Eigenpairs(Result):
             two runs never mirror each other. Shape (k, numel).
         residuals: ‖Hv - λv‖ / |λ|, by one more product each. Shape (k,).
         converged: whether each residual is within the tolerance.
-        smallest, smallest_residual: the most negative eigenvalue and its residual; None from power
-            iteration, which does not see it.
-        smallest_vector: its eigenvector, shape (numel,), oriented like the others; empty from power.
-        products: Hessian-vector products in all.
+        bottom: the smallest eigenvalues, the most negative first. Shape (bottom,).
+        bottom_vectors: theirs, oriented like the others. Shape (bottom, numel).
+        bottom_residuals: theirs, relative to ‖H‖, since λ may be next to zero. Shape (bottom,).
+        products: matrix-vector products in all.
         gradient_norm: ‖∇L(θ)‖. Where it is not small, or `smallest` is negative, θ is not a minimum of
             this loss; a checkpoint trained with dropout is not one of its loss without.
     """
@@ -39,56 +42,110 @@ class Eigenpairs(Result):
     eigenvectors: Array
     residuals: Array
     converged: list[bool]
-    smallest: float | None
-    smallest_residual: float | None
-    smallest_vector: Array
+    bottom: Array
+    bottom_vectors: Array
+    bottom_residuals: Array
     products: int
     gradient_norm: float
 
+    @property
+    def smallest(self) -> float | None:
+        """λmin, or None if no smallest eigenvalue was asked for."""
+        return float(self.bottom[0]) if len(self.bottom) else None
+
+    @property
+    def bottom_converged(self) -> list[bool]:
+        """Whether the residual of each smallest eigenvalue is within the tolerance."""
+        return [bool(c) for c in self.bottom_residuals <= self.settings["tol"]]
+
+    @property
+    def not_a_minimum(self) -> str | None:
+        """Why θ is not a minimum of what was measured, in words; None where nothing speaks against one.
+
+        A gradient counts where ‖∇L‖ / ‖H‖, a step against it, is longer than a thousandth; a negative
+        eigenvalue of the Hessian where it is more than its residual.
+        """
+        reasons = []
+        values = np.concatenate([self.eigenvalues, self.bottom])
+        norm = float(np.abs(values).max())
+        errors = np.concatenate([np.abs(self.eigenvalues) * self.residuals, norm * self.bottom_residuals])
+        if self.gradient_norm > 1e-3 * norm:
+            reasons.append(f"‖∇L‖ is {self.gradient_norm:.3g}")
+        if self.settings["matrix"] == "hessian" and (values < -errors).any():
+            reasons.append(f"λmin is {values.min():.3g}")
+        return " and ".join(reasons) or None
+
 
 def top_eigenpairs(
-    objective: Objective,
+    target: Objective | Operator,
     k: int = 1,
     method: Method = "lanczos",
     *,
+    bottom: int = 1,
     tol: float = 1e-3,
     max_products: int | None = None,
+    block: int | None = None,
+    basis: int | None = None,
     seed: int = 0,
 ) -> Eigenpairs:
-    """Find the `k` top eigenvalues of the Hessian at θ, stopping on the residual ‖Hv - λv‖ <= tol |λ|.
+    """Find the `k` top eigenvalues at θ, stopping on the residual ‖Hv - λv‖ <= tol |λ|.
 
     Args:
+        target: an objective, for its Hessian, or another of its matrices (see `landscape.gauss_newton`).
         k: how many; at most all of them are returned.
-        method: `lanczos` (with full reorthogonalization; gives the smallest eigenvalue too) or `power`
-            (iteration with deflation; keeps no basis).
+        method: `lanczos` (with full reorthogonalization), or `power` (iteration with deflation, no basis).
+        bottom: how many of the smallest eigenvalues to find too, to within tol ‖H‖. With 0 the top ones alone
+            are cheaper by a third to a half.
         tol: relative; below 1e-6 a float32 objective cannot converge.
-        max_products: where to stop at the latest, by default after 100 (k + 1); what has not converged
+        max_products: where to stop at the latest, by default after 100 (k + bottom); what has not converged
             by then says so.
+        block: vectors that Lanczos multiplies at once. By default 1 on a CPU, and on a GPU 4 if that has been
+            measured to cost less than 4 alone.
+        basis: how many vectors Lanczos may keep, by default what half of the free memory holds, at most some
+            300. Where it is full, Lanczos restarts from its best vectors.
 
     Raises:
-        InputError: k or tol is not positive, or a product of the Hessian is not finite.
+        InputError: k or tol is not positive, `bottom` is negative, or a product is not finite.
     """
-    if k < 1 or tol <= 0:
-        raise InputError(f"k is {k} and tol is {tol:g}; both must be positive")
+    if k < 1 or tol <= 0 or bottom < 0 or (block is not None and block < 1):
+        raise InputError(
+            f"k is {k}, tol {tol:g}, bottom {bottom}, block {block}; all must be positive, bottom may be 0"
+        )
     started = time.perf_counter()
-    limit = 100 * (k + 1) if max_products is None else max_products
-    both_ends = method == "lanczos"
+    operator = operator_of(target)
+    limit = 100 * (k + bottom) if max_products is None else max_products
+    if block is None:
+        block = BLOCK if operator.like.is_cuda and operator.pays(BLOCK) else 1
+    gradient = operator.objective.grad()
+    # Gradients lie largely in the space of the top eigenvectors (Gur-Ari et al. 2018, arXiv 1812.04754).
+    krylov = partial(lanczos, start=gradient, block=block, capacity=basis)
+    solve = krylov if method == "lanczos" else power_iteration
     with progress.bar(method, limit) as advance:
-        solve = lanczos if both_ends else power_iteration
-        found = solve(objective.hvp, objective.theta, k, tol, limit, seed, advance)
-    gradient_norm = float(objective.grad().double().norm())
+        found = solve(operator, operator.like, k, bottom, tol, limit, seed, advance)
     seconds = time.perf_counter() - started
+    top, low = slice(0, found.k), slice(found.k, None)
+    vectors = found.vectors.cpu().numpy()
     return Eigenpairs(
-        eigenvalues=found.values[: found.k],
-        eigenvectors=found.vectors[: found.k].cpu().numpy(),
-        residuals=found.residuals[: found.k],
-        converged=[bool(c) for c in found.residuals[: found.k] <= tol],
-        smallest=float(found.values[-1]) if both_ends else None,
-        smallest_residual=float(found.residuals[-1]) if both_ends else None,
-        smallest_vector=found.vectors[-1].cpu().numpy() if both_ends else np.empty(0),
+        eigenvalues=found.values[top],
+        eigenvectors=vectors[top],
+        residuals=found.residuals[top],
+        converged=[bool(c) for c in found.residuals[top] <= tol],
+        bottom=found.values[low],
+        bottom_vectors=vectors[low],
+        bottom_residuals=found.residuals[low],
         products=found.products,
-        gradient_norm=gradient_norm,
-        settings={"k": k, "method": method, "tol": tol, "max_products": limit, "seed": seed},
-        provenance=objective.provenance | surroundings(objective.theta.device),
+        gradient_norm=float(gradient.double().norm()),
+        settings={
+            "matrix": operator.name,
+            "product": operator.way,
+            "k": k,
+            "method": method,
+            "bottom": bottom,
+            "tol": tol,
+            "max_products": limit,
+            "block": block if method == "lanczos" else 1,
+            "seed": seed,
+        },
+        provenance=operator.provenance | surroundings(operator.like.device),
         seconds=seconds,
     )

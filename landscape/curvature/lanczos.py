@@ -1,136 +1,231 @@
-"""Lanczos with full reorthogonalization."""
+"""Lanczos with full reorthogonalization: blocks of vectors, both ends of the spectrum, thick restarts."""
 
 from collections.abc import Callable
 
 import numpy as np
 import torch
-from scipy.linalg import eigh_tridiagonal
+from scipy.linalg import block_diag
 from torch import Tensor
 
 from landscape.curvature.solver import (
+    COLUMNS,
     Counted,
     Found,
     Matvec,
-    dot,
     oriented,
     project_out,
     random_unit,
-    residual,
+    rayleigh,
     scales,
+    unit,
 )
+from landscape.devices import free_memory
 from landscape.results import Array
+
+LONGEST = 300  # vectors; past it, the small dense problem of each step begins to cost
 
 
 def lanczos(
     matvec: Matvec,
     like: Tensor,
     k: int,
+    bottom: int,
     tol: float,
     max_products: int,
     seed: int,
     advance: Callable[..., None] = lambda: None,
+    *,
+    start: Tensor | None = None,
+    block: int = 1,
+    capacity: int | None = None,
 ) -> Found:
-    """Find the k largest eigenpairs of a symmetric operator, descending, and the smallest.
+    """Find the k largest eigenpairs of a symmetric operator, descending, and the `bottom` smallest.
 
-    H Q = Q T + β q eᵀ: Q orthonormal, kept so by projecting every new vector twice against all others;
-    T tridiagonal, in float64. A Ritz pair (θ, Q s) has the residual β |s_last| at no cost; when that
-    says that all wanted pairs are within `tol`, one product each measures it (Golub & Van Loan, ch. 10).
+    A Q = Q T + X B: the vectors of Q orthonormal, kept so by projecting each new one twice against all
+    others; T small and dense, in float64; X the next block. A Ritz pair (θ, Q s) has the residual ‖Bᵀs‖ at
+    no cost; when that says that all wanted pairs are within `tol`, one product each measures it (Golub & Van
+    Loan, ch. 10). Where the basis is full, the wanted Ritz vectors and some beside them become the new one:
+    the thick restart of Wu & Simon (2000).
+
+    An eigenvalue that stands several times is found no more often than `block` says, unless the Krylov space
+    closes: then another begins.
 
     Args:
-        matvec: v -> Hv, shape (n,) to (n,).
+        matvec: v -> Av, shape (n,) to (n,); with a method `many` for rows of vectors, if `block` is above 1.
         like: any vector of the operator's shape, dtype and device.
-        max_products: stop at about so many products; needs as many vectors of memory.
+        max_products: stop at about so many products.
+        start: where something is known of the wanted vectors; mixed with a random one, which misses none.
+        block: vectors multiplied at once; more of them take more products, and share what each costs.
+        capacity: how many vectors the basis may hold, by default what half of the free memory does, up to
+            `LONGEST`; never less than it takes.
     """
     operator = Counted(matvec, advance)
     n = like.numel()
-    k = min(k, n)
-    rng = np.random.default_rng(seed)
-    basis = _Basis(like)
-    basis.append(random_unit(like, rng, basis.rows))
-    alphas: list[float] = []
-    betas: list[float] = []
-    blocks = [0]  # where each Krylov space begins
-    wanted = k + (k < n)
+    k, bottom = min(k, n), min(bottom, n)
+    wanted = min(k + bottom, n)
+    least = 2 * (k + bottom) + 3 * block
+    if capacity is None:
+        capacity = min(LONGEST + least, int(free_memory(like.device) / 2 / (like.element_size() * n)))
+    space = _Space(like, min(n, max(capacity, least)), np.random.default_rng(seed))
+    first = space.random(block)
+    if start is not None and start.any():
+        first[0] += 2 * unit(start)  # twice, so that the two never cancel
+        first = space.orthonormal(first)
+    space.append(first)
     trust = 1.0  # how far the estimated residuals are believed
 
     while True:
-        q = basis.rows[-1]
-        w = operator(q)
-        alphas.append(dot(q, w))
-        w = project_out(w, basis.rows)
-        beta = float(w.double().norm())
-        values, coefficients = (np.asarray(a, np.float64) for a in eigh_tridiagonal(alphas, betas))
+        space.multiply(operator)
+        values, coefficients = np.linalg.eigh(space.matrix)
+        chosen, tops = _ends(len(values), k, bottom)
         norm = float(np.abs(values).max())
-        if beta <= 100 * torch.finfo(like.dtype).eps * norm:
-            beta = 0.0  # an invariant subspace: what is left is rounding
-        complete = len(alphas) == n
-        spent = operator.products + wanted >= max_products
-        chosen = _wanted(len(values), k, wanted)
-        estimates = beta * np.abs(coefficients[-1, chosen]) / _scales(values[chosen], norm, k, like)
-        arrived = len(values) >= wanted and bool((estimates <= trust * tol).all())
-        if beta == 0 or len(blocks) > 1:
-            arrived &= beta == 0 and _nothing_new(alphas, betas, blocks[-1], k, norm)
+        scale = scales(values[chosen], norm, like.dtype)
+        scale[tops:] = norm or 1.0  # the smallest may be next to zero: held against ‖A‖
+        estimates = np.linalg.norm(coefficients[:, chosen].T @ space.coupling, axis=1)
+        complete = space.size == n
+        spent = operator.products + len(chosen) >= max_products
+        arrived = len(values) >= wanted and bool((estimates <= trust * tol * scale).all())
+        if space.closed or space.begin:
+            arrived &= space.closed and space.nothing_new(k, bottom, norm)
         if complete or spent or arrived:
-            found = _measured(operator, basis.rows, values[chosen], coefficients[:, chosen], k, norm)
-            if complete or spent or (found.residuals <= tol).all():
-                return found
+            vectors = oriented(torch.from_numpy(coefficients[:, chosen].T.copy()).to(like) @ space.rows)
+            found, absolute = rayleigh(operator, vectors)
+            relative = absolute / scale
+            if complete or spent or (relative <= tol).all():
+                return Found(found, vectors, relative, tops, operator.products)
             trust /= 4  # rounding made the estimates too hopeful
-        if beta == 0:
-            blocks.append(len(alphas))
-        betas.append(beta)
-        basis.append(w / beta if beta else random_unit(like, rng, basis.rows))
+        if space.closed:
+            space.close(block)
+        if space.size + len(space.ahead) > space.capacity:
+            space.restart(k, bottom, block)
+        space.append(space.ahead)
 
 
-def _nothing_new(alphas: list[float], betas: list[float], begin: int, k: int, norm: float) -> bool:
-    """Tell whether the last Krylov space, from `begin` on, holds no end of the spectrum.
+class _Space:
+    """An orthonormal basis Q, and how the operator looks from there: A Q = Q T + X B.
 
-    A Krylov space that closes holds each eigenvalue once, however often it stands in the operator. The
-    next one, from a fresh vector orthogonal to it, holds the copies, if there are any.
+    Attributes:
+        ahead: X, the block that comes next. Shape (vectors, n).
+        coupling: B, how the basis is coupled to it. Shape (size, vectors).
+        begin: where the current Krylov space begins. Before it stand spaces that have closed: invariant.
+        capacity: how many vectors the basis may hold.
     """
-    if begin < k:
-        return False
-    before = eigh_tridiagonal(alphas[:begin], betas[: begin - 1], eigvals_only=True)
-    last = eigh_tridiagonal(alphas[begin:], betas[begin:], eigvals_only=True)
-    slack = 1e-6 * norm
-    return bool(last[-1] <= before[-k] + slack and last[0] >= before[0] - slack)
 
-
-class _Basis:
-    """Orthonormal rows in one growing block of memory."""
-
-    def __init__(self, like: Tensor) -> None:
-        self._block = like.new_empty(16, like.numel())
-        self._count = 0
-
-    def append(self, row: Tensor) -> None:
-        if self._count == len(self._block):
-            self._block = torch.cat([self._block, torch.empty_like(self._block)])
-        self._block[self._count] = row
-        self._count += 1
+    def __init__(self, like: Tensor, capacity: int, rng: np.random.Generator) -> None:
+        self.capacity = capacity
+        self.begin = self.size = 0
+        self.ahead = like.new_empty(0, like.numel())
+        self.coupling = np.zeros((0, 0))
+        self._rng = rng
+        self._newest = 0
+        self._norm = 0.0  # the longest product of a unit vector so far
+        self._rows = like.new_empty(min(16, capacity), like.numel())
+        self._matrix = np.zeros((capacity, capacity))
 
     @property
     def rows(self) -> Tensor:
-        return self._block[: self._count]
+        """Q, one vector a row. Shape (size, n)."""
+        return self._rows[: self.size]
+
+    @property
+    def matrix(self) -> Array:
+        """T, shape (size, size)."""
+        return self._matrix[: self.size, : self.size]
+
+    @property
+    def closed(self) -> bool:
+        """Whether the current Krylov space is invariant: nothing lies ahead."""
+        return len(self.ahead) == 0
+
+    def random(self, count: int) -> Tensor:
+        """Draw orthonormal vectors that are orthogonal to the basis, as many as there is room for."""
+        drawn = self.rows[:0]
+        for _ in range(min(count, self.rows.shape[1] - self.size)):
+            one = random_unit(self._rows[0], self._rng, self.rows)
+            drawn = torch.cat([drawn, unit(project_out(one, drawn))[None]])
+        return drawn
+
+    def append(self, block: Tensor) -> None:
+        """Add a block to the basis, coupled as `coupling` says, or to nothing if that is of another block."""
+        first, last = self.size, self.size + len(block)
+        if last > len(self._rows):
+            grown = self._rows.new_empty(min(max(last, 2 * first), self.capacity), block.shape[1])
+            grown[:first] = self.rows
+            self._rows = grown
+        self._rows[first:last] = block
+        self._matrix[first:last, :last] = self._matrix[:last, first:last] = 0
+        if self.coupling.shape == (first, len(block)):
+            self._matrix[:first, first:last] = self.coupling
+            self._matrix[first:last, :first] = self.coupling.T
+        self._newest, self.size = first, last
+
+    def multiply(self, operator: Counted) -> None:
+        """Apply the operator to the newest block, and find what of it lies outside of the basis."""
+        newest = self.rows[self._newest :]
+        products = operator.many(newest)
+        inner = (newest.double() @ products.double().T).cpu().numpy()
+        self._matrix[self._newest : self.size, self._newest : self.size] = (inner + inner.T) / 2
+        self._norm = max(self._norm, *products.double().norm(dim=1).tolist())
+        left = project_out(products, self.rows)
+        self.ahead = self.orthonormal(left)
+        self.coupling = np.zeros((self.size, len(self.ahead)))
+        self.coupling[self._newest :] = (left.double() @ self.ahead.double().T).cpu().numpy()
+
+    def orthonormal(self, vectors: Tensor) -> Tensor:
+        """Return an orthonormal basis of what is more than rounding in `vectors`."""
+        eps = torch.finfo(vectors.dtype).eps
+        found = vectors[:0]
+        for vector in vectors:
+            left = project_out(vector, found)
+            length = float(left.double().norm())
+            if length <= 100 * eps * self._norm or self.size + len(found) == vectors.shape[1]:
+                continue
+            if length <= eps**0.5 * self._norm:  # so short that rounding has turned it back to the basis
+                left = project_out(project_out(left / length, self.rows), found)
+            found = torch.cat([found, unit(left)[None]])
+        return found
+
+    def nothing_new(self, k: int, bottom: int, norm: float) -> bool:
+        """Tell whether the last Krylov space, from `begin` on, holds no end of the spectrum.
+
+        A Krylov space that closes holds each eigenvalue no more often than the block has vectors, however
+        often it stands in the operator. The next one, from fresh vectors orthogonal to it, holds the copies,
+        if there are any.
+        """
+        if self.begin < max(k, bottom, 1):
+            return False
+        before = np.linalg.eigvalsh(self.matrix[: self.begin, : self.begin])
+        last = np.linalg.eigvalsh(self.matrix[self.begin :, self.begin :])
+        slack = 1e-6 * norm
+        above = k > 0 and last[-1] > before[-k] + slack
+        below = bottom > 0 and last[0] < before[bottom - 1] - slack
+        return not (above or below)
+
+    def close(self, block: int) -> None:
+        """Begin another Krylov space, from random vectors."""
+        self.begin = self.size
+        self.ahead = self.random(block)
+        self.coupling = np.zeros((self.size, len(self.ahead)))
+
+    def restart(self, k: int, bottom: int, block: int) -> None:
+        """Keep the wanted Ritz vectors of what has closed, and of the current space these and some more."""
+        extra = (self.capacity - 2 * (k + bottom) - 2 * block) // 3
+        more = (k + (extra + 1) // 2, bottom + extra // 2) if bottom else (k + extra, 0)
+        kept = []
+        for part, ends in ((slice(0, self.begin), (k, bottom)), (slice(self.begin, self.size), more)):
+            coefficients = np.linalg.eigh(self.matrix[part, part])[1]
+            kept.append(coefficients[:, sorted(set(_ends(len(coefficients), *ends)[0]))])
+        change = block_diag(*kept)
+        size = change.shape[1]
+        mixed = torch.from_numpy(change.T.copy()).to(self._rows)
+        for columns in torch.split(self.rows, COLUMNS, 1):  # views: no second basis is held
+            columns[:size] = mixed @ columns
+        self._matrix[:size, :size] = change.T @ self.matrix @ change
+        self.coupling = change.T @ self.coupling
+        self.begin, self.size = kept[0].shape[1], size
 
 
-def _wanted(available: int, k: int, wanted: int) -> list[int]:
-    """Indices into ascending Ritz values: the k largest, descending, then the smallest."""
-    top = list(range(available - 1, max(available - 1 - k, -1), -1))
-    return top + [0] * (wanted > k and available > len(top))
-
-
-def _scales(values: Array, norm: float, k: int, like: Tensor) -> Array:
-    """Hold the k largest against themselves, and the smallest, which may be next to zero, against ‖H‖."""
-    result = scales(values, norm, like.dtype)
-    result[k:] = norm or 1.0
-    return result
-
-
-def _measured(
-    operator: Counted, basis: Tensor, values: Array, coefficients: Array, k: int, norm: float
-) -> Found:
-    """Form the Ritz vectors and measure their residuals, one product each."""
-    vectors = oriented(torch.from_numpy(coefficients.T.copy()).to(basis) @ basis)
-    absolute = [residual(operator(v), v, value) for v, value in zip(vectors, values.tolist(), strict=True)]
-    relative = np.array(absolute) / _scales(values, norm, k, basis)
-    return Found(values, vectors, relative, min(k, len(values)), operator.products)
+def _ends(count: int, k: int, bottom: int) -> tuple[list[int], int]:
+    """Return indices into ascending values, and how many are of the k largest; then come the smallest."""
+    top = list(range(count))[::-1][:k]
+    return top + list(range(count))[:bottom], len(top)

@@ -1,4 +1,4 @@
-"""Power iteration with deflation."""
+"""Power iteration with deflation, and with a shift for the other end of the spectrum."""
 
 from collections.abc import Callable
 
@@ -14,33 +14,75 @@ from landscape.curvature.solver import (
     oriented,
     project_out,
     random_unit,
+    rayleigh,
     residual,
     scales,
     unit,
 )
+from landscape.results import Array
+
+Scale = Callable[[Array, float], Array]
 
 
 def power_iteration(
     matvec: Matvec,
     like: Tensor,
     k: int,
+    bottom: int,
     tol: float,
     max_products: int,
     seed: int,
     advance: Callable[..., None] = lambda: None,
 ) -> Found:
-    """Find the k eigenpairs largest in magnitude, with their sign, one after another.
+    """Find the k eigenpairs largest in magnitude, with their sign, and the `bottom` smallest, ascending.
 
-    v <- Hv / ‖Hv‖, kept orthogonal to the pairs found before, until ‖Hv - λv‖ <= tol |λ| / 2. A small
-    change of λ between steps is no sign of convergence and is not looked at. Found vectors that are
-    right to the tolerance alone leak into the later ones; a Rayleigh–Ritz step over all of them undoes
-    that, and its residuals are measured.
+    v <- Av / ‖Av‖, kept orthogonal to the pairs found before, until ‖Av - λv‖ <= tol |λ| / 2. A small
+    change of λ between steps is no sign of convergence and is not looked at. What is largest in magnitude
+    may lie at either end; with m that magnitude, m - A has the smallest λ of A as its largest, m - λ.
+    No basis is kept but what has been found.
 
-    Args: as `lanczos`. At the limit, at least one product is spent on each pair.
+    Args: as `lanczos`. Both ends have their share of `max_products`, and at least one product a pair.
     """
     operator = Counted(matvec, advance)
-    k = min(k, like.numel())
+    k, bottom = (min(count, like.numel()) for count in (k, bottom))
     rng = np.random.default_rng(seed)
+
+    def own(values: Array, norm: float) -> Array:
+        return scales(values, norm, like.dtype)
+
+    values, vectors, absolute = _dominant(operator, like, k, tol, max_products * k // (k + bottom), rng, own)
+    norm = float(np.abs(values).max())
+    relative = absolute / own(values, norm)
+    if bottom:
+        whole = norm or 1.0
+        shifted, lowest, absolute = _dominant(
+            Counted(lambda v: norm * v - operator(v)),
+            like,
+            bottom,
+            tol,
+            max_products - operator.products,
+            rng,
+            lambda values, _: np.full_like(values, whole),
+        )
+        values, vectors = np.concatenate([values, norm - shifted]), torch.cat([vectors, lowest])
+        relative = np.concatenate([relative, absolute / whole])
+    return Found(values, vectors, relative, k, operator.products)
+
+
+def _dominant(
+    operator: Counted,
+    like: Tensor,
+    k: int,
+    tol: float,
+    limit: int,
+    rng: np.random.Generator,
+    scale: Scale,
+) -> tuple[Array, Tensor, Array]:
+    """Return the k pairs of the operator largest in magnitude, and the length of each one's residual.
+
+    Found vectors that are right to the tolerance alone leak into the later ones; a Rayleigh–Ritz step over
+    all of them undoes that, and its residuals are measured.
+    """
     found = like.new_empty(0, like.numel())
     products = like.new_empty(0, like.numel())
     norm = 0.0
@@ -51,9 +93,8 @@ def power_iteration(
             ahead = project_out(hv, found)
             value = dot(v, ahead)
             norm = max(norm, float(ahead.double().norm()))
-            scale = float(scales(np.array([value]), norm, like.dtype)[0])
-            exhausted = operator.products + k >= max_products
-            if exhausted or residual(ahead, v, value) <= tol / 2 * scale:
+            allowed = tol / 2 * float(scale(np.array([value]), norm)[0])
+            if operator.products + k >= limit or residual(ahead, v, value) <= allowed:
                 break
             v = unit(project_out(unit(ahead), found))
         found, products = torch.cat([found, v[None]]), torch.cat([products, hv[None]])
@@ -61,8 +102,6 @@ def power_iteration(
     projected = (found.double() @ products.double().T).cpu().numpy()
     values, rotation = np.linalg.eigh((projected + projected.T) / 2)
     order = np.argsort(-np.abs(values), kind="stable")
-    values = values[order]
     vectors = oriented(torch.from_numpy(rotation[:, order].T.copy()).to(like) @ found)
-    absolute = [residual(operator(v), v, value) for v, value in zip(vectors, values.tolist(), strict=True)]
-    relative = np.array(absolute) / scales(values, float(np.abs(values).max()), like.dtype)
-    return Found(values, vectors, relative, k, operator.products)
+    values, lengths = rayleigh(operator, vectors)
+    return values, vectors, lengths

@@ -11,6 +11,7 @@ from landscape.errors import InputError
 from landscape.results import Array
 
 Matvec = Callable[[Tensor], Tensor]
+COLUMNS = 2**16  # of a basis, taken at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,10 +19,10 @@ class Found:
     """Eigenpairs of a symmetric operator.
 
     Attributes:
-        values: shape (pairs,). The first `k` are those asked for; one more, if any, is the smallest.
+        values: shape (pairs,). The first `k` are the largest, then come the smallest.
         vectors: of unit norm, one a row, shape (pairs, n).
         residuals: ‖Hv - λv‖ relative to `scales`; of the smallest, to the operator's norm.
-        k: how many were asked for, or n where that is less.
+        k: how many of the largest were asked for, or n where that is less.
         products: how often the operator was applied.
     """
 
@@ -35,17 +36,27 @@ class Found:
 class Counted:
     """A symmetric operator that counts its products and insists that they are finite."""
 
-    def __init__(self, matvec: Matvec, advance: Callable[..., None]) -> None:
+    def __init__(self, matvec: Matvec, advance: Callable[..., None] = lambda: None) -> None:
         self._matvec = matvec
         self._advance = advance
         self.products = 0
 
     def __call__(self, vector: Tensor) -> Tensor:
-        self.products += 1
-        result = self._matvec(vector)
+        return self._checked(self._matvec(vector), 1)
+
+    def many(self, vectors: Tensor) -> Tensor:
+        """Return the product with each row; at once, if the operator can."""
+        at_once = getattr(self._matvec, "many", None)
+        if at_once and len(vectors) > 1:
+            return self._checked(at_once(vectors), len(vectors))
+        return torch.stack([self(v) for v in vectors])
+
+    def _checked(self, result: Tensor, products: int) -> Tensor:
+        self.products += products
         if not torch.isfinite(result).all():
             raise InputError("a product with the operator is not finite; its curvature cannot be measured")
-        self._advance()
+        for _ in range(products):
+            self._advance()
         return result
 
 
@@ -56,9 +67,14 @@ def random_unit(like: Tensor, rng: np.random.Generator, orthogonal_to: Tensor) -
 
 
 def project_out(vector: Tensor, basis: Tensor) -> Tensor:
-    """Remove from `vector` what lies along the orthonormal rows of `basis`; twice, for rounding."""
+    """Remove from vectors, shape (n,) or (K, n), what lies along the orthonormal rows of `basis`.
+
+    Twice, for rounding; and piece by piece, since a float32 product of long vectors loses two digits.
+    """
     for _ in range(2):
-        vector = vector - basis.T @ (basis @ vector)
+        pieces = zip(torch.split(vector, COLUMNS, -1), torch.split(basis, COLUMNS, 1), strict=True)
+        along = sum((v @ b.T).double() for v, b in pieces)
+        vector = vector - torch.as_tensor(along).to(vector) @ basis
     return vector
 
 
@@ -75,6 +91,14 @@ def dot(a: Tensor, b: Tensor) -> float:
 def residual(product: Tensor, vector: Tensor, value: float) -> float:
     """Return ‖Hv - λv‖ from the product Hv."""
     return float((product.double() - value * vector.double()).norm())
+
+
+def rayleigh(operator: Counted, vectors: Tensor) -> tuple[Array, Array]:
+    """Return vᵀAv and ‖Av - λv‖ of each unit vector, in float64: one product each."""
+    products = operator.many(vectors)
+    values = [dot(v, p) / dot(v, v) for v, p in zip(vectors, products, strict=True)]
+    lengths = [residual(p, v, value) for p, v, value in zip(products, vectors, values, strict=True)]
+    return np.array(values), np.array(lengths)
 
 
 def scales(values: Array, norm: float, dtype: torch.dtype) -> Array:

@@ -1,26 +1,33 @@
-"""The trace of the Hessian, with a standard error."""
+"""What random probes tell of a matrix: its trace, Frobenius norm and diagonal, with standard errors."""
 
-import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 
 from landscape import progress
+from landscape.curvature.operators import Operator
+from landscape.curvature.probes import Probes, check, mean, meets
+from landscape.curvature.sketch import Estimator, HutchPlusPlus, XTrace, budgets, exact
 from landscape.curvature.solver import dot
 from landscape.errors import InputError
 from landscape.objective import Objective
-from landscape.results import Array, Result, surroundings
+from landscape.results import Array, Result
+
+Method = Literal["hutchinson", "hutch++", "xtrace"]
+PROJECTING: Mapping[str, type[Estimator]] = {"hutch++": HutchPlusPlus, "xtrace": XTrace}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Trace(Result):
-    """An estimate of tr ∇²L(θ).
+    """An estimate of tr A, with A the Hessian ∇²L(θ) or another matrix.
 
     Attributes:
         value: mean of `samples`.
         standard_error: of that mean.
-        samples: zᵀHz of each probe, shape (probes,).
+        samples: an unbiased estimate from each probe; Hutchinson's are zᵀAz. A single one is exact.
     """
 
     value: float
@@ -28,30 +35,130 @@ class Trace(Result):
     samples: Array
 
 
-def trace(objective: Objective, *, probes: int = 30, seed: int = 0) -> Trace:
-    """Estimate tr H as the mean of zᵀHz over random signs z (Hutchinson 1989).
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FrobeniusNorm(Result):
+    """An estimate of ‖A‖_F.
 
-    Unbiased; the variance of a sample is 2 Σ_{i≠j} H_ij², so a diagonal Hessian takes one probe.
+    Attributes:
+        value: root of the mean of `samples`.
+        standard_error: of `value`, by the delta method.
+        samples: ‖Az‖² of each probe, shape (probes,).
+    """
+
+    value: float
+    standard_error: float
+    samples: Array
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Diagonal(Result):
+    """An estimate of the diagonal of A.
+
+    Attributes:
+        values: A_ii, in the order of θ. Shape (n,).
+        standard_errors: of each. Shape (n,).
+    """
+
+    values: Array
+    standard_errors: Array
+
+
+def trace(
+    target: Objective | Operator,
+    *,
+    method: Method = "hutchinson",
+    probes: int = 30,
+    tol: float | None = None,
+    seed: int = 0,
+) -> Trace:
+    """Estimate tr A from products with random signs z, without bias.
+
+    Args:
+        target: an objective, for its Hessian, or another of its matrices.
+        method: `hutchinson` takes the mean of zᵀAz (Hutchinson 1989); the variance of a sample is
+            2 Σ_{i≠j} A_ij², so a diagonal matrix takes one probe. `hutch++` (Meyer et al. 2021, arXiv
+            2010.09649) and `xtrace` (Epperly, Tropp & Webber 2024, arXiv 2301.07825) project out what is
+            large first, and win where few eigenvalues make up most of ‖A‖_F. They keep about 2 `probes`
+            vectors in memory, and are exact where `probes` is n or more.
+        probes: products with A, at most.
+        tol: stop as soon as the standard error is at most `tol` times |value|. Stopping on an estimate makes
+            that estimate a little too hopeful.
 
     Raises:
-        InputError: fewer than two probes, which leave no standard error.
+        InputError: fewer than two probes (six for the methods that project), which leave no standard error;
+            no such method; `tol` is not positive; or a product is not finite.
     """
-    if probes < 2:
-        raise InputError(f"{probes} probe leaves no standard error; use 2 or more")
-    started = time.perf_counter()
-    rng = np.random.default_rng(seed)
-    samples = np.empty(probes)
+    if method != "hutchinson" and method not in PROJECTING:
+        raise InputError(f"no trace method {method!r}; there are hutchinson, {', '.join(PROJECTING)}")
+    check(probes, 6 if method in PROJECTING else 2, tol)
     with progress.bar("trace", probes) as advance:
-        for i in range(probes):
-            signs = rng.integers(0, 2, objective.params.numel, dtype=np.int8) * 2 - 1
-            z = torch.from_numpy(signs).to(objective.theta)
-            samples[i] = dot(z, objective.hvp(z))
-            advance()
+        source = Probes(target, seed, advance)
+        if method == "hutchinson":
+            samples = source.sample(dot, probes, tol)
+            error = mean(samples)[1]
+        elif probes >= source.like.numel():
+            samples, error = np.array([exact(source)]), 0.0
+        else:
+            estimator = PROJECTING[method](source)
+            for budget in budgets(PROJECTING[method], probes, tol):
+                samples, error = estimator.spend(budget)
+                if meets(float(samples.mean()), error, tol):
+                    break
+    value = float(samples.mean())
     return Trace(
-        value=float(samples.mean()),
-        standard_error=float(samples.std(ddof=1) / probes**0.5),
+        value=value,
+        standard_error=error,
         samples=samples,
-        settings={"probes": probes, "seed": seed, "method": "hutchinson"},
-        provenance=objective.provenance | surroundings(objective.theta.device),
-        seconds=time.perf_counter() - started,
+        **source.account(method=method, probes=probes, tol=tol, reached=meets(value, error, tol)),
+    )
+
+
+def frobenius_norm(
+    target: Objective | Operator, *, probes: int = 30, tol: float | None = None, seed: int = 0
+) -> FrobeniusNorm:
+    """Estimate ‖A‖_F as the root of the mean of ‖Az‖² over random signs z, since E ‖Az‖² = tr A².
+
+    Args: as `trace`.
+
+    Raises:
+        InputError: fewer than two probes, `tol` is not positive, or a product is not finite.
+    """
+    check(probes, 2, tol)
+    under = tol and 2 * tol  # the relative error of a root is half of that under it
+    with progress.bar("Frobenius norm", probes) as advance:
+        source = Probes(target, seed, advance)
+        samples = source.sample(lambda _, image: dot(image, image), probes, under)
+    square, error = mean(samples)
+    return FrobeniusNorm(
+        value=square**0.5,
+        standard_error=error / (2 * square**0.5) if square else 0.0,
+        samples=samples,
+        **source.account(probes=probes, tol=tol, reached=meets(square, error, under)),
+    )
+
+
+def diagonal(target: Objective | Operator, *, probes: int = 30, seed: int = 0) -> Diagonal:
+    """Estimate the diagonal of A as the mean of z ⊙ Az over random signs z (Bekas, Kokiopoulou & Saad 2007).
+
+    Unbiased; the variance of a sample of A_ii is Σ_{j≠i} A_ij². The values sum to Hutchinson's trace.
+
+    Args: as `trace`.
+
+    Raises:
+        InputError: fewer than two probes, or a product is not finite.
+    """
+    check(probes, 2)
+    with progress.bar("diagonal", probes) as advance:
+        source = Probes(target, seed, advance)
+        values = torch.zeros_like(source.like, dtype=torch.float64)
+        squares = torch.zeros_like(values)  # Σ (sample - mean)², carried on as Welford does
+        for count, (signs, image) in enumerate(source.pairs(probes, probes), start=1):
+            sample = signs.double() * image.double()
+            before = sample - values
+            values += before / count
+            squares += before * (sample - values)
+    return Diagonal(
+        values=values.cpu().numpy(),
+        standard_errors=(squares / (probes * (probes - 1))).sqrt().cpu().numpy(),
+        **source.account(probes=probes),
     )

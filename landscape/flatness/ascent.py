@@ -1,46 +1,82 @@
-"""The worst perturbation within a ball: δ = C u with ‖u‖ <= ρ, C diagonal."""
+"""The worst perturbation within a ball: δ = C u with ‖u‖ <= r, C diagonal."""
+
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from landscape.objective import Objective
+from landscape import progress
+from landscape.flatness.point import Point
 
 
-def one_step(objective: Objective, rho: float, scale: Tensor) -> Tensor:
+class Ball(Protocol):
+    """Where u may lie."""
+
+    def furthest(self, along: Tensor) -> Tensor:
+        """Return the point of the ball that is furthest along a vector; 0 where that is 0."""
+        ...
+
+    def project(self, u: Tensor) -> Tensor:
+        """Return the point of the ball that is nearest to u."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sphere:
+    """‖u‖₂ <= radius."""
+
+    radius: float
+
+    def furthest(self, along: Tensor) -> Tensor:
+        length = float(along.double().norm())
+        return along * (self.radius / length) if length > 0 else torch.zeros_like(along)
+
+    def project(self, u: Tensor) -> Tensor:
+        length = float(u.double().norm())
+        return u * (self.radius / length) if length > self.radius else u
+
+
+@dataclass(frozen=True)
+class Box:
+    """max |u_i| <= 1, which C gives its sides."""
+
+    def furthest(self, along: Tensor) -> Tensor:
+        return along.sign()
+
+    def project(self, u: Tensor) -> Tensor:
+        return u.clamp(-1, 1)
+
+
+def one_step(gradient: Tensor, rho: float, scale: Tensor) -> Tensor:
     """Return SAM's perturbation, to first order the worst: δ = ρ C² g / ‖C g‖, g = ∇L(θ).
 
     With C = I it is SAM's (Foret et al. 2021, eq. 2), with C = diag |θ| ASAM's (Kwon et al. 2021, eq. 6).
     Where the gradient is zero, so is δ.
     """
-    return scale * _on_sphere(scale * objective.grad(), rho)
+    return scale * Sphere(rho).furthest(scale * gradient)
 
 
-def projected_ascent(
-    objective: Objective, rho: float, scale: Tensor, steps: int, seed: int
-) -> tuple[Tensor, float]:
+def projected_ascent(point: Point, ball: Ball, scale: Tensor) -> tuple[Tensor, float]:
     """Return the best δ met by projected gradient ascent on L(θ + C u), and L there.
 
-    u <- P(u + ρ ĝ), ĝ the unit gradient with respect to u and P the projection on the ball of radius ρ.
-    It starts from SAM's step, or from a random point of the sphere where the gradient is zero, so a
-    saddle or an exact minimum is left as well.
+    u <- P(u + s), s the point of the ball furthest along the gradient with respect to u, and P the projection
+    on the ball: unit gradients times ρ in a sphere, signs in a box. It starts from s, or from a random point
+    of the boundary where the gradient is zero, so a saddle or an exact minimum is left as well.
     """
-    u = _on_sphere(scale * objective.grad(), rho)
+    steps = point.settings.steps
+    u = ball.furthest(scale * point.gradient)
     if not u.any():
-        drawn = np.random.default_rng(seed).standard_normal(objective.params.numel)
-        u = _on_sphere(torch.from_numpy(drawn).to(u), rho)
-    best, highest = torch.zeros_like(u), objective.value()
-    for step in range(steps + 1):
-        value, grad = objective.value_and_grad(objective.theta + scale * u)
-        if value > highest:
-            best, highest = u, value
-        if step < steps:
-            u = u + _on_sphere(scale * grad, rho)
-            length = float(u.double().norm())
-            u = u * (rho / length) if length > rho else u
+        drawn = np.random.default_rng(point.settings.seed).standard_normal(u.numel())
+        u = ball.furthest(torch.from_numpy(drawn).to(u))
+    best, highest = torch.zeros_like(u), point.loss
+    with progress.bar("projected ascent", steps + 1) as advance:
+        for step in range(steps + 1):
+            value, grad = point.objective.value_and_grad(point.theta + scale * u)
+            if value > highest:
+                best, highest = u, value
+            if step < steps:
+                u = ball.project(u + ball.furthest(scale * grad))
+            advance()
     return scale * best, highest
-
-
-def _on_sphere(vector: Tensor, rho: float) -> Tensor:
-    length = float(vector.double().norm())
-    return vector * (rho / length) if length > 0 else torch.zeros_like(vector)

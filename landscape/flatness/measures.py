@@ -1,4 +1,4 @@
-"""Sharpness measures: one core, δ = C u, with C the identity or diag |θ|."""
+"""Sharpness measures: one core, δ = C u, with u the worst or the average of what C makes of it."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from landscape import progress
 from landscape.errors import InputError
-from landscape.flatness.ascent import one_step, projected_ascent
+from landscape.flatness import average_case, first_order, second_order, worst_case
+from landscape.flatness.point import Estimate, Point, Settings
 from landscape.objective import Objective
-from landscape.results import Result, surroundings
+from landscape.results import Array, Result, surroundings
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -21,173 +19,253 @@ class Sharpness(Result):
     """Sharpness measures of one θ.
 
     Attributes:
-        loss: L(θ), a mean over positions; every measure is a rise of this mean.
+        loss: L(θ), a mean over positions; every rise is one of this mean.
         weight_norm: ‖θ‖, because a drop of a measure that does not scale with the weights can be
             nothing but larger weights.
-        measures: for each measure its `value`, standard error `se` (None where nothing is drawn), and
-            the settings it depends on.
+        measures: for each measure its `value`, standard error `se` (None where none is known), and
+            the settings it depends on. `se` holds the error of the draws, if there are any, and that of
+            having these units (users) and no others, with δ held fixed where it was found by ascent.
+        by_draw: for each measure, in this order, a pseudo-value of each draw (an antithetic pair, a
+            probe); their mean is the value. Empty where nothing is drawn.
+        by_unit: the same of each unit, in the order of `Objective.units`. Empty where the measure is no
+            mean over units, or there is one unit alone. `se`² is the sum of the variances of both means.
+            Equal seeds and units pair the pseudo-values of two checkpoints.
     """
 
     loss: float
     weight_norm: float
     measures: Mapping[str, Mapping[str, Any]]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the measures depend on.
-
-    Attributes:
-        rho: radius ρ of the ball, Euclidean.
-        sigma: standard deviation σ of the average-case noise, per coordinate (relative to |θ| in the
-            adaptive measure).
-        steps: of projected ascent.
-        samples: antithetic pairs of the average.
-        seed: of all draws.
-    """
-
-    rho: float = 0.1
-    sigma: float = 0.01
-    steps: int = 20
-    samples: int = 20
-    seed: int = 0
+    by_draw: tuple[Array, ...] = ()
+    by_unit: tuple[Array, ...] = ()
 
 
 @dataclass(frozen=True)
 class Measure:
     """One entry of the table: what it is, where it is from, how it is computed.
 
-    `compute` maps (objective, settings) to (value, standard error or None); `uses` names the settings
-    it depends on.
+    Attributes:
+        formula: with g = ∇L(θ), H = ∇²L(θ), s_u the summed loss and w_u the weight of a unit.
+        source: the paper.
+        uses: what its row shows: the settings it depends on, and what it chose.
+        compute: the estimate at a point.
+        invariant: whether a rescaling of weights that keeps the function keeps the value.
+        needs: raises `InputError` where the measure does not apply.
     """
 
     formula: str
     source: str
     uses: tuple[str, ...]
-    compute: Callable[[Objective, Settings], tuple[float, float | None]]
+    compute: Callable[[Point], Estimate]
+    invariant: bool = False
+    needs: Callable[[Point], Any] | None = None
 
 
 def sharpness(
     objective: Objective,
-    measures: Sequence[str] = ("sam", "worst", "asam", "average", "average-adaptive", "gradient-norm"),
+    measures: Sequence[str] | None = None,
     *,
     rho: float = 0.1,
     sigma: float = 0.01,
+    epsilon: float = 1e-3,
     steps: int = 20,
     samples: int = 20,
+    probes: int = 20,
+    rise: float = 0.1,
     seed: int = 0,
 ) -> Sharpness:
     """Measure the sharpness of L at θ; see `MEASURES` for what each name means, `Settings` for the rest.
 
-    The draws depend on `seed` alone, so two checkpoints of one model are perturbed alike.
+    The draws depend on `seed` alone, so two checkpoints of one model are perturbed alike. What several
+    measures need is computed once.
+
+    Args:
+        measures: names; by default all that apply to this objective.
 
     Raises:
-        InputError: a name that is no measure, a ρ or σ that is not positive and finite, fewer than two
-            samples, or no steps.
+        InputError: a name that is no measure, or one that does not apply; ρ, σ, ε or the rise is not
+            positive and finite; fewer than two samples or probes; or no steps.
     """
-    if unknown := [name for name in measures if name not in MEASURES]:
+    if unknown := [name for name in measures or () if name not in MEASURES]:
         raise InputError(f"no sharpness measure {unknown[0]!r}; there are {', '.join(MEASURES)}")
-    if not (0 < rho < np.inf and 0 < sigma < np.inf and samples >= 2 and steps >= 1):
-        raise InputError("rho and sigma must be positive and finite, samples at least 2, steps at least 1")
+    if not all(0 < size < np.inf for size in (rho, sigma, epsilon, rise)):
+        raise InputError("rho, sigma, epsilon and rise must be positive and finite")
+    if not (samples >= 2 and probes >= 2 and steps >= 1):
+        raise InputError("samples and probes must be at least 2, and steps at least 1")
     started = time.perf_counter()
-    settings = Settings(rho, sigma, steps, samples, seed)
-    rows: dict[str, dict[str, Any]] = {}
-    with progress.bar("sharpness", len(measures)) as advance:
-        for name in measures:
-            value, error = MEASURES[name].compute(objective, settings)
-            rows[name] = {
-                "value": value,
-                "se": error,
-                **{setting: getattr(settings, setting) for setting in MEASURES[name].uses},
-            }
-            advance()
+    settings = Settings(rho, sigma, epsilon, steps, samples, probes, rise, seed)
+    point = Point(objective, settings)
+    estimates = {name: MEASURES[name].compute(point) for name in _applying(point, measures)}
     return Sharpness(
-        loss=objective.value(),
-        weight_norm=float(objective.theta.double().norm()),
-        measures=rows,
+        loss=point.loss,
+        weight_norm=float(point.theta.double().norm()),
+        measures={name: _row(MEASURES[name], estimate, settings) for name, estimate in estimates.items()},
+        by_draw=tuple(estimate.by_draw for estimate in estimates.values()),
+        by_unit=tuple(estimate.by_unit for estimate in estimates.values()),
         settings={**vars(settings), "norm": 2, "reduction": "mean", "m": "all frozen batches"},
         provenance=objective.provenance | surroundings(objective.theta.device),
         seconds=time.perf_counter() - started,
     )
 
 
-def _identity(objective: Objective) -> Tensor:
-    return torch.ones_like(objective.theta)
+def sharpness_by_group(
+    objective: Objective, measures: Sequence[str] | None = None, **settings: Any
+) -> dict[str, Sharpness]:
+    """Measure where the sharpness sits: each group of parameters moved alone (see `ParamSpace.groups`).
+
+    The groups' traces add up to the trace of all. Other measures do not: a group alone has its own worst
+    direction, and what two groups do together is in neither.
+
+    Args: as `sharpness`.
+
+    Raises:
+        InputError: as `sharpness`, of any group.
+    """
+    groups = objective.params.groups
+    return {group: sharpness(objective.of_group(group), measures, **settings) for group in groups}
 
 
-def _weights(objective: Objective) -> Tensor:
-    return objective.theta.abs()
+def _applying(point: Point, names: Sequence[str] | None) -> list[str]:
+    """Return the names that were asked for, checked before anything is measured, or all that apply."""
+    applying = []
+    for name in MEASURES if names is None else dict.fromkeys(names):
+        try:
+            if needs := MEASURES[name].needs:
+                needs(point)
+        except InputError:
+            if names is not None:
+                raise
+        else:
+            applying.append(name)
+    return applying
 
 
-Scale = Callable[[Objective], Tensor]
+def _row(measure: Measure, estimate: Estimate, settings: Settings) -> dict[str, Any]:
+    chosen = {**vars(settings), **estimate.shown}
+    return {
+        "value": estimate.value,
+        "se": estimate.standard_error,
+        **{name: chosen[name] for name in measure.uses},
+        **estimate.shown,
+    }
 
 
-def _one_step_rise(scale: Scale) -> Callable[[Objective, Settings], tuple[float, None]]:
-    def compute(objective: Objective, settings: Settings) -> tuple[float, None]:
-        delta = one_step(objective, settings.rho, scale(objective))
-        return objective.value(objective.theta + delta) - objective.value(), None
-
-    return compute
-
-
-def _worst_rise(objective: Objective, settings: Settings) -> tuple[float, None]:
-    _, highest = projected_ascent(
-        objective, settings.rho, _identity(objective), settings.steps, settings.seed
-    )
-    return highest - objective.value(), None
-
-
-def _average_rise(scale: Scale) -> Callable[[Objective, Settings], tuple[float, float]]:
-    """Antithetic pairs θ ± δ: what is odd in δ, the gradient above all, cancels within each pair."""
-
-    def compute(objective: Objective, settings: Settings) -> tuple[float, float]:
-        rng = np.random.default_rng(settings.seed)
-        factor = settings.sigma * scale(objective)
-        center = objective.value()
-        rises = np.empty(settings.samples)
-        for i in range(settings.samples):
-            delta = factor * torch.from_numpy(rng.standard_normal(objective.params.numel)).to(factor)
-            pair = objective.value(objective.theta + delta), objective.value(objective.theta - delta)
-            rises[i] = (pair[0] + pair[1]) / 2 - center
-        return float(rises.mean()), float(rises.std(ddof=1) / len(rises) ** 0.5)
-
-    return compute
-
-
-def _gradient_norm(objective: Objective, settings: Settings) -> tuple[float, None]:
-    return float(objective.grad().double().norm()), None
-
+_KEPT = "; unchanged by a rescaling of weights that keeps the loss"
+_NOISE = ("sigma", "samples", "seed")
+_RISEN = ("rise", "samples", "seed")
 
 MEASURES: Mapping[str, Measure] = {
     "sam": Measure(
         "L(θ + ρ g/‖g‖) - L(θ)",
         "Foret et al. 2021, arXiv 2010.01412, eq. 2",
         ("rho",),
-        _one_step_rise(_identity),
+        worst_case.sam,
+    ),
+    "m-sharpness": Measure(
+        "the same with a δ for each batch b of m units: mean of L_b(θ + ρ g_b/‖g_b‖) - L_b(θ)",
+        "Foret et al. 2021, section 2",
+        ("rho", "m"),
+        worst_case.m_sharpness,
     ),
     "worst": Measure(
         "max over ‖δ‖ <= ρ of L(θ + δ) - L(θ), by projected ascent",
         "Foret et al. 2021, eq. 1",
         ("rho", "steps", "seed"),
-        _worst_rise,
+        worst_case.worst,
+    ),
+    "keskar": Measure(
+        "100 (max L(θ + δ) - L(θ)) / (1 + L(θ)) over |δ_i| <= ε (|θ_i| + 1), by projected ascent",
+        "Keskar et al. 2017, arXiv 1609.04836, eq. 3 and metric 2.1",
+        ("epsilon", "steps", "seed"),
+        worst_case.keskar,
+        needs=worst_case.loss_above_minus_one,
     ),
     "asam": Measure(
-        "L(θ + ρ θ² g/‖|θ| g‖) - L(θ); unchanged by a rescaling of weights that keeps the loss",
+        "L(θ + ρ θ² g/‖|θ| g‖) - L(θ)" + _KEPT,
         "Kwon et al. 2021, arXiv 2102.11600, eq. 6",
         ("rho",),
-        _one_step_rise(_weights),
+        worst_case.asam,
+        invariant=True,
+    ),
+    "worst-adaptive": Measure(
+        "max over ‖u‖ <= ρ of L(θ + |θ| u) - L(θ), by projected ascent" + _KEPT,
+        "Kwon et al. 2021, eq. 3",
+        ("rho", "steps", "seed"),
+        worst_case.worst_adaptive,
+        invariant=True,
     ),
     "average": Measure(
         "E L(θ + σ z) - L(θ), z standard normal",
         "Andriushchenko et al. 2023, arXiv 2302.07011, eq. 1",
-        ("sigma", "samples", "seed"),
-        _average_rise(_identity),
+        _NOISE,
+        average_case.average,
+    ),
+    "lpf": Measure(
+        "E L(θ + σ z), the loss after a Gaussian low-pass filter",
+        "Bisla et al. 2022, arXiv 2201.08025",
+        _NOISE,
+        average_case.low_pass,
     ),
     "average-adaptive": Measure(
-        "E L(θ + σ |θ| z) - L(θ); unchanged by a rescaling of weights that keeps the loss",
+        "E L(θ + σ |θ| z) - L(θ)" + _KEPT,
         "Andriushchenko et al. 2023, eq. 2",
-        ("sigma", "samples", "seed"),
-        _average_rise(_weights),
+        _NOISE,
+        average_case.average_adaptive,
+        invariant=True,
     ),
-    "gradient-norm": Measure("‖∇L(θ)‖", "Zhao et al. 2022, arXiv 2202.03599", (), _gradient_norm),
+    "pac-bayes-sigma": Measure(
+        "1/σ² at E L(θ + σ z) - L(θ) = rise",
+        "Neyshabur et al. 2017, arXiv 1706.08947; Jiang et al. 2020, arXiv 1912.02178",
+        _RISEN,
+        average_case.pac_bayes_sigma,
+    ),
+    "pac-bayes-sigma-adaptive": Measure(
+        "1/σ² at E L(θ + σ |θ| z) - L(θ) = rise" + _KEPT,
+        "Jiang et al. 2020, magnitude-aware, without its prior and its floor under |θ|",
+        _RISEN,
+        average_case.pac_bayes_sigma_adaptive,
+        invariant=True,
+    ),
+    "gradient-norm": Measure("‖g‖", "Zhao et al. 2022, arXiv 2202.03599", (), first_order.gradient_norm),
+    "fisher-rao": Measure(
+        "θᵀFθ = Σ_u ⟨∇s_u, θ⟩² / Σ_u w_u, F the empirical Fisher matrix" + _KEPT,
+        "Liang et al. 2019, arXiv 1711.01530",
+        (),
+        first_order.fisher_rao,
+        invariant=True,
+        needs=first_order.units_given,
+    ),
+    "lambda-max": Measure(
+        "the largest eigenvalue of H, by Lanczos",
+        "Dinh et al. 2017, arXiv 1703.04933",
+        ("seed",),
+        second_order.lambda_max,
+    ),
+    "trace": Measure(
+        "tr H = E zᵀHz, z random signs (Hutchinson 1989)",
+        "Dinh et al. 2017",
+        ("probes", "seed"),
+        second_order.trace,
+    ),
+    "frobenius": Measure(
+        "‖H‖_F = √(E ‖Hz‖²), z random signs",
+        "Wu et al. 2022, arXiv 2207.02628",
+        ("probes", "seed"),
+        second_order.frobenius,
+    ),
+    "relative-flatness-embedding": Measure(
+        "Σ_{s,s'} ⟨w_s, w_s'⟩ tr H_{s,s'} over the rows w_s of the largest embedding" + _KEPT,
+        "Petzka et al. 2021, arXiv 2001.00939",
+        ("layer", "probes", "seed"),
+        second_order.relative_flatness_embedding,
+        invariant=True,
+        needs=second_order.embedding,
+    ),
+    "relative-flatness-last": Measure(
+        "the same over the filters of the last layer" + _KEPT,
+        "Petzka et al. 2021",
+        ("layer", "probes", "seed"),
+        second_order.relative_flatness_last,
+        invariant=True,
+        needs=second_order.last_layer,
+    ),
 }

@@ -13,7 +13,9 @@ from landscape.curvature.eigenpairs import Eigenpairs
 from landscape.curvature.trace import Trace
 from landscape.errors import InputError
 from landscape.files import existing, replacing
+from landscape.flatness.comparison import compare
 from landscape.flatness.measures import MEASURES, Sharpness
+from landscape.flatness.tables import PLAIN, notes
 from landscape.plots.curves import eigenvalue_figure, training_figure
 from landscape.plots.interactive import interactive_figure
 from landscape.plots.style import paper
@@ -90,6 +92,7 @@ def render(folder: Path) -> Path:
 
     comparison, measured = read_comparison(folder)
     planes = {name: m.plane for name, m in measured.items()}
+    sharpness = compare({name: m.sharpness for name, m in measured.items()})
     logs = {c.name: c.log for c in comparison.checkpoints if c.log}
     environment = Environment(
         loader=PackageLoader("landscape.plots", ""),
@@ -103,7 +106,9 @@ def render(folder: Path) -> Path:
         measured=measured,
         sentences=list(_sentences(measured)),
         ranking=RANKING,
-        measures=MEASURES,
+        sharpness=PLAIN.table(sharpness),
+        formulas=[_formula(row.measure, next(iter(measured.values())).sharpness) for row in sharpness.rows],
+        notes=notes(sharpness),
         pictures={
             "training": _embedded(training_figure(logs)) if logs else None,
             "planes": _embedded(surface_figure(planes)),
@@ -173,6 +178,17 @@ def _embedded(figure: "Figure") -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
+def _formula(measure: str, result: Sharpness) -> str:
+    """Say what a row of the table is: formula, source, and the settings that it depends on."""
+    if measure not in MEASURES or measure not in result.measures:
+        return {"loss": "at the checkpoint, dropout off", "weight_norm": "of all that takes part"}.get(
+            measure, ""
+        )
+    known, row = MEASURES[measure], result.measures[measure]
+    settings = ", ".join(f"{name} {row[name]}" for name in known.uses if name in row and name != "seed")
+    return f"{known.formula} ({known.source}){': ' if settings else ''}{settings}"
+
+
 def _sentences(measured: Mapping[str, Measured]) -> Sequence[str]:
     """Say in words what the numbers say, and what they do not."""
     first, *others = measured
@@ -195,13 +211,8 @@ def _contrast(name_a: str, a: Measured, name_b: str, b: Measured) -> str:
 
 
 def _cautions(name: str, hessian: Eigenpairs) -> Iterator[str]:
-    notes = []
-    if hessian.smallest is not None and hessian.smallest < 0:
-        notes.append(f"its smallest eigenvalue is {hessian.smallest:.3g}")
-    if hessian.gradient_norm > 1e-3:
-        notes.append(f"the gradient's norm is {hessian.gradient_norm:.3g}")
-    if notes:
-        yield f"{name} is not a minimum of the measured loss: {' and '.join(notes)}."
+    if why := hessian.not_a_minimum:
+        yield f"{name} is no minimum of the measured loss: {why}."
     if not all(hessian.converged):
         failed = hessian.converged.count(False)
         yield f"{name}: {failed} of {len(hessian.converged)} eigenvalues have not converged."

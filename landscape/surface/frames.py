@@ -63,13 +63,10 @@ def eigen_frame(objective: Objective, dimension: int, ends: bool = False, seed: 
     Raises:
         InputError: an eigenpair has not converged.
     """
-    found = top_eigenpairs(objective, 1 if ends else dimension, seed=seed)
-    pairs = list(zip(found.eigenvalues.tolist(), found.eigenvectors, found.converged, strict=True))
-    if ends:
-        assert found.smallest is not None
-        assert found.smallest_residual is not None
-        converged = found.smallest_residual <= found.settings["tol"]
-        pairs = [*pairs, (found.smallest, found.smallest_vector, converged)][-dimension:]
+    found = top_eigenpairs(objective, 1 if ends else dimension, bottom=int(ends), seed=seed)
+    top = zip(found.eigenvalues.tolist(), found.eigenvectors, found.converged, strict=True)
+    low = zip(found.bottom.tolist(), found.bottom_vectors, found.bottom_converged, strict=True)
+    pairs = [*top, *low][-dimension:]
     if not all(converged for *_, converged in pairs):
         raise InputError(
             f"an eigenvector has not converged after {found.products} products; its direction means nothing"

@@ -1,9 +1,7 @@
 """Ways to evaluate many points: one after another, one in each thread, or many at once."""
 
-import os
 import warnings
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
@@ -11,8 +9,10 @@ from queue import SimpleQueue
 import torch
 from torch import Tensor
 
+from landscape.devices import free_memory
 from landscape.directions import Direction
 from landscape.objective import Objective
+from landscape.threads import one_each
 
 Step = tuple[float, ...]
 Losses = Generator[float, None, None]
@@ -37,9 +37,9 @@ class Way:
 def ways(objective: Objective, directions: Sequence[Direction]) -> list[Way]:
     """Return the ways that this machine offers, the plain one first.
 
-    On a CPU, small products gain little from two threads, and points gain all of it. On a GPU a small
-    model is bound by launches, which many points at once share; how many, memory says. Rows of a large
-    table that the frozen batches do not read stay where they are, see `Objective.compact`.
+    On a CPU, points each in a thread of its own often beat one after another. On a GPU a small model is bound
+    by launches, which many points at once share; how many, memory says. Rows of a large table that the frozen
+    batches do not read stay where they are, see `Objective.compact`.
     """
     vectors = [d.vector for d in directions]
     if smaller := objective.compact():
@@ -73,13 +73,8 @@ def ways(objective: Objective, directions: Sequence[Direction]) -> list[Way]:
             finally:
                 free.put(twin)
 
-        before = torch.get_num_threads()
-        pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
-        try:
+        with one_each(count) as pool:
             yield from pool.map(with_a_twin, steps)
-        finally:
-            pool.shutdown(cancel_futures=True)
-            torch.set_num_threads(before)  # which also says how many a new thread has
 
     found = [Way(PLAIN, 1, one_by_one)]
     if theta.device.type == "cpu":
@@ -106,11 +101,10 @@ def _room(objective: Objective) -> int:
     """How many evaluations at once the device's free memory holds, half of it left alone."""
     theta = objective.theta
     if theta.device.type != "cuda":
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 2**32
         needed = 4 * theta.nbytes  # the activations of a batch are small beside a CPU's memory
-        return int(free / 2 / needed)
+        return int(free_memory(theta.device) / 2 / needed)
     torch.cuda.reset_peak_memory_stats(theta.device)
     before = torch.cuda.memory_allocated(theta.device)
     objective.value()
     needed = torch.cuda.max_memory_allocated(theta.device) - before + 2 * theta.nbytes
-    return int(torch.cuda.mem_get_info(theta.device)[0] / 2 / needed)
+    return int(free_memory(theta.device) / 2 / needed)

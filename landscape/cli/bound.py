@@ -1,0 +1,122 @@
+"""`landscape bound`: what the training users tell of others, by theory."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from landscape.cli import options
+from landscape.cli.options import Checkpoints, Data, Device, Json, Seed, Task
+from landscape.cli.output import Table, show
+from landscape.errors import InputError
+from landscape.files import read_checkpoint, writable
+from landscape.tasks import TaskOptions
+
+if TYPE_CHECKING:
+    from landscape.flatness.bounds import Bound
+
+
+def command(
+    ckpt: Checkpoints,
+    prior: Annotated[
+        Literal["zero", "initial"],
+        typer.Option(help="The prior's mean: 0, or the weights that training began from."),
+    ] = "zero",
+    delta: Annotated[float, typer.Option(help="Probability with which a bound may fail.")] = 0.05,
+    samples: Annotated[int, typer.Option(min=1, help="Draws from each posterior, at least.")] = 400,
+    users: Annotated[
+        int | None, typer.Option(min=1, help="How many users the bound rests on; all of them if not given.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to save the results in.")] = None,
+    data: Data = None,
+    task: Task = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Bound the ranking loss of noisy weights on other users (PAC-Bayes), and say what the bound is worth.
+
+    The loss is the share of a user's training positions at which a random item scores at least what the next
+    one does. All parameters take part: what is held still would depend on the users too.
+
+    Examples:
+
+      landscape bound --ckpt runs/sasrec/best.pt --ckpt runs/samrec/best.pt
+
+      landscape bound --ckpt runs/sasrec/best.pt --prior initial --samples 1000 --out bounds
+    """
+    from landscape.flatness.bounds import pac_bayes_bound
+    from landscape.tasks import objectives_of
+    from samrec.checkpoint import TASK
+    from samrec.task import initial_weights
+
+    if out is not None:
+        writable(out)
+    names = options.names_of(ckpt)
+    if prior == "initial":
+        for path in ckpt:
+            if task is not None or read_checkpoint(path).get("task") != TASK:
+                raise InputError(f"only a run of samrec knows what {path} began from; use --prior zero")
+    settings = TaskOptions(users, seed, device, data, metric="pairwise")
+    results: dict[str, Bound] = {}
+    for name, path, objective in zip(names, ckpt, objectives_of(ckpt, settings, task), strict=True):
+        mean = objective.params.join(initial_weights(path)) if prior == "initial" else None
+        found = pac_bayes_bound(objective, mean, delta=delta, samples=samples, seed=seed)
+        results[name] = replace(found, settings={**found.settings, "prior": prior})
+        if out is not None:
+            results[name].save(out / f"{name}.bound.npz")
+    show(
+        json,
+        {
+            "checkpoints": [
+                {
+                    "path": str(path),
+                    "loss": found.loss,
+                    "units": found.units,
+                    "guess": found.guess,
+                    "distance": found.distance,
+                    "posteriors": found.posteriors,
+                    "vacuous": found.vacuous,
+                    "statement": found.statement,
+                    "seconds": found.seconds,
+                }
+                for path, found in zip(ckpt, results.values(), strict=True)
+            ]
+        },
+        _lowest(results, prior),
+        *(Table(f"{name}: {found.statement}\n", [], []) for name, found in results.items()),
+    )
+
+
+def _worth(row: Mapping[str, Any]) -> str:
+    return "trivial" if row["trivial"] else "vacuous" if row["vacuous"] else "not vacuous"
+
+
+_LOWEST: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "bound": lambda row: f"{row['bound']:.4f} ({_worth(row)})",
+    "at σ": lambda row: f"{row['sigma']:.4g}",
+    "loss under Q": lambda row: f"{row['loss']:.4f}",
+    "KL / m": lambda row: f"{row['kl_per_unit']:.4g}",
+    "KL too large": lambda row: f"{row['excess']:.3g} × (σ = {row['excess_sigma']:.4g})",
+}
+
+
+def _lowest(results: "Mapping[str, Bound]", prior: str) -> Table:
+    """A column a checkpoint: the lowest bound of each kind of posterior, and by how much KL is too large."""
+    first = next(iter(results.values()))
+    return Table(
+        f"PAC-Bayes bounds (pairwise loss, prior at {prior}, m = {first.units:,} users, "
+        f"δ = {first.settings['delta']:g}; a guess reaches {first.guess:g})",
+        ["", *results],
+        [
+            ["L(θ)", *(f"{found.loss:.4f}" for found in results.values())],
+            ["‖θ - θ0‖", *(f"{found.distance:.1f}" for found in results.values())],
+            *(
+                [f"{kind}: {label}", *(write(found.posteriors[kind]) for found in results.values())]
+                for kind in first.kinds
+                for label, write in _LOWEST.items()
+            ),
+        ],
+    )

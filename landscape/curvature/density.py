@@ -1,0 +1,204 @@
+"""The spectral density of a matrix, by stochastic Lanczos quadrature."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from scipy.linalg import eigh_tridiagonal, hessenberg
+from torch import Tensor
+
+from landscape import progress
+from landscape.curvature.operators import Operator
+from landscape.curvature.probes import Probes, check, mean
+from landscape.curvature.solver import dot, project_out
+from landscape.errors import InputError
+from landscape.objective import Objective
+from landscape.results import Array, Result
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SpectralDensity(Result):
+    """The distribution of the eigenvalues λ of A, as a quadrature from each random probe.
+
+    n Σ_j w_j f(λ_j) estimates tr f(A) = Σ f(λ): without bias where f is a polynomial of a degree below twice
+    the number of nodes, and nearly so where f is smooth. What is finer than the distance of the nodes it
+    cannot tell; so errors are made of the probes' standard error and, for other f than polynomials, of the
+    most that the second half of the steps changed, which shows all but the coarsest want of steps.
+
+    Attributes:
+        nodes: λ_j of each probe, ascending. Shape (steps,), or fewer where the Krylov space closed.
+        weights: w_j of each probe, which sum to 1. Shaped as `nodes`.
+        moments: zᵀAz and ‖Az‖² of each probe z, taken from the product itself. Shape (2, probes).
+        dimension: n, how many eigenvalues there are.
+    """
+
+    nodes: tuple[Array, ...]
+    weights: tuple[Array, ...]
+    moments: Array
+    dimension: int
+
+    @property
+    def moment_error(self) -> tuple[float, float]:
+        """By how much tr A and tr A² miss the means in `moments`, relative to Σ |λ| and Σ λ²."""
+        scales = self._sum(np.abs)[0], self._sum(np.square)[0]
+        missed = [abs(self.moment(k)[0] - float(m.mean())) for k, m in enumerate(self.moments, start=1)]
+        return missed[0] / (scales[0] or 1.0), missed[1] / (scales[1] or 1.0)
+
+    def at(self, x: Array, width: float) -> Array:
+        """Return the probability density of λ at `x`, of any shape, with each node broadened to a Gaussian.
+
+        Args:
+            width: standard deviation of the Gaussian, in units of λ.
+
+        Raises:
+            InputError: the width is not positive.
+        """
+        if not width > 0:
+            raise InputError(f"width is {width:g}; it must be positive")
+        points = np.asarray(x, np.float64)[..., None]
+        density = np.zeros(points.shape[:-1])
+        for nodes, weights in zip(self.nodes, self.weights, strict=True):
+            density += np.exp(-(((points - nodes) / width) ** 2) / 2) @ weights
+        return np.asarray(density / (len(self.nodes) * width * (2 * np.pi) ** 0.5))
+
+    def moment(self, k: int) -> tuple[float, float]:
+        """Return tr A^k and its standard error; without bias for k below twice the number of nodes.
+
+        Raises:
+            InputError: `k` is negative.
+        """
+        if k < 0:
+            raise InputError(f"k is {k}; it must be 0 or more")
+        return self._sum(lambda nodes: nodes**k)
+
+    def effective_dimension(self, ridge: float) -> tuple[float, float]:
+        """Return Σ λ / (λ + ridge) and its error: about how many λ are above the ridge.
+
+        It is tr A (A + ridge I)⁻¹, the number of well-determined parameters (MacKay 1992). A + ridge I is the
+        precision of a Gaussian posterior, so it must be positive definite: with a Gauss-Newton matrix it is
+        for any ridge > 0, with a Hessian for one above -λmin. A negative λ then takes away from the sum.
+
+        Raises:
+            InputError: A + ridge I is not positive definite.
+        """
+        self._check_definite("ridge", ridge)
+        return self._resolved(lambda nodes: nodes / (nodes + ridge))
+
+    def local_entropy(self, gamma: float) -> tuple[float, float]:
+        """Return -½ Σ ln(1 + λ/γ), in nats, and its error.
+
+        Local entropy is ln ∫ exp(-L(θ') - γ ‖θ' - θ‖² / 2) dθ' (Chaudhari et al. 2017, arXiv 1611.01838).
+        Around a minimum, the quadratic model of L gives it this much more than a flat loss of that height.
+
+        Raises:
+            InputError: γ <= 0 or λ <= -γ somewhere, where the integral diverges.
+        """
+        self._check_definite("gamma", gamma)
+        return self._resolved(lambda nodes: -np.log1p(nodes / gamma) / 2)
+
+    def _check_definite(self, name: str, shift: float) -> None:
+        least = max(0.0, *(-float(nodes[0]) for nodes in self.nodes))
+        if not shift > least:
+            raise InputError(
+                f"{name} is {shift:g}; it must be above {least:g}, for A + {name} I to be definite"
+            )
+
+    def _sum(self, function: Callable[[Array], Array]) -> tuple[float, float]:
+        """Return Σ f(λ) over all eigenvalues, and its standard error."""
+        pairs = zip(self.nodes, self.weights, strict=True)
+        samples = np.array([self.dimension * float(w @ function(x)) for x, w in pairs])
+        return mean(samples)
+
+    def _resolved(self, function: Callable[[Array], Array]) -> tuple[float, float]:
+        """Return the same, with the most that the second half of the steps changed as part of the error."""
+        value, error = self._sum(function)
+        fewer = (self._without(steps) for steps in range(1, 1 + self.settings["steps"] // 2))
+        changed = max((abs(value - before._sum(function)[0]) for before in fewer), default=0.0)
+        return value, float(np.hypot(error, changed))
+
+    def _without(self, last: int) -> "SpectralDensity":
+        """Return the quadrature before the `last` steps of each probe whose Krylov space has not closed."""
+        steps = self.settings["steps"]
+        pairs = [
+            _shortened(x, w, max(1, steps - last)) if len(x) == steps < self.dimension else (x, w)
+            for x, w in zip(self.nodes, self.weights, strict=True)
+        ]
+        nodes, weights = zip(*pairs, strict=True)
+        return replace(self, nodes=nodes, weights=weights)
+
+
+def spectral_density(
+    target: Objective | Operator, *, probes: int = 8, steps: int = 80, seed: int = 0
+) -> SpectralDensity:
+    """Estimate the density of the eigenvalues of A by stochastic Lanczos quadrature (Lin, Saad & Yang 2016).
+
+    From each random vector of signs, scaled to norm 1, Lanczos makes a tridiagonal matrix. Its eigenvalues
+    are the nodes, and the squared first components of its eigenvectors the weights (Golub & Welsch 1969;
+    Ghorbani et al. 2019, arXiv 1901.10159). Every vector is projected twice against all before it: otherwise
+    eigenvalues appear that are copies of others.
+
+    Args:
+        target: an objective, for its Hessian, or another of its matrices.
+        probes: random vectors; those of `landscape.trace` with the same seed.
+        steps: products for each of them, and vectors in memory; at most n.
+
+    Raises:
+        InputError: fewer than two probes, which leave no standard error; no steps; a product is not finite.
+    """
+    check(probes, 2)
+    if steps < 1:
+        raise InputError(f"steps is {steps}; it must be 1 or more")
+    with progress.bar("spectral density", probes * steps) as advance:
+        source = Probes(target, seed, advance)
+        n = source.like.numel()
+        basis = source.like.new_empty(min(steps, n), n)
+        found = [_quadrature(source, basis) for _ in range(probes)]
+    nodes, weights, moments = zip(*found, strict=True)
+    return SpectralDensity(
+        nodes=nodes,
+        weights=weights,
+        moments=np.array(moments).T,
+        dimension=n,
+        **source.account(probes=probes, steps=steps),
+    )
+
+
+def _quadrature(probes: Probes, basis: Tensor) -> tuple[Array, Array, tuple[float, float]]:
+    """Return nodes and weights from the next probe z, and zᵀAz and ‖Az‖². `basis` is room for the vectors."""
+    n = basis.shape[1]
+    alphas: list[float] = []
+    betas: list[float] = []
+    basis[0] = probes.draw(1)[0] * n**-0.5
+    image = probes.multiply(basis[:1])[0]
+    moments = n * dot(basis[0], image), n * dot(image, image)
+    norm = dot(image, image) ** 0.5  # the longest product of a unit vector so far
+    while True:
+        alphas.append(dot(basis[len(alphas)], image))
+        ahead = project_out(image, basis[: len(alphas)])
+        beta = dot(ahead, ahead) ** 0.5
+        closed = beta <= 100 * torch.finfo(basis.dtype).eps * norm  # what is left is rounding
+        if closed or len(alphas) == len(basis):
+            break
+        betas.append(beta)
+        basis[len(alphas)] = ahead / beta
+        image = probes.multiply(basis[len(alphas)][None])[0]
+        norm = max(norm, dot(image, image) ** 0.5)
+    return *_gauss(np.array(alphas), np.array(betas)), moments
+
+
+def _gauss(alphas: Array, betas: Array) -> tuple[Array, Array]:
+    """Return nodes and weights from a tridiagonal matrix."""
+    nodes, vectors = (np.asarray(a, np.float64) for a in eigh_tridiagonal(alphas, betas))
+    return nodes, vectors[0] ** 2
+
+
+def _shortened(nodes: Array, weights: Array, steps: int) -> tuple[Array, Array]:
+    """Return the quadrature as it was after fewer steps.
+
+    A reduction to tridiagonal form that keeps the first vector makes the Lanczos matrix from its quadrature.
+    """
+    bordered = np.diag(np.concatenate([np.zeros(1), nodes]))
+    bordered[0, 1:] = bordered[1:, 0] = np.sqrt(weights)
+    matrix = hessenberg(bordered)[1 : steps + 1, 1 : steps + 1]
+    return _gauss(np.diag(matrix).astype(np.float64), np.diag(matrix, 1).astype(np.float64))

@@ -1,0 +1,380 @@
+"""The matrices of second order of one objective, each known by its products with vectors."""
+
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+from torch.func import grad, jvp, vmap
+
+from landscape.devices import free_memory
+from landscape.errors import InputError
+from landscape.objective import Objective, gradient, twice_differentiable
+from landscape.threads import one_each
+
+Way = Literal["reverse", "forward"]
+Parts = Sequence[Tensor]
+
+
+class BatchProduct(Protocol):
+    """A batch's own matrix times a vector, which is given and returned tensor by tensor."""
+
+    def __call__(self, vector: Parts) -> Parts: ...
+
+    def many(self, vectors: Parts) -> Parts:
+        """Take and return tensors with one more axis in front, for several vectors at once."""
+        ...
+
+
+class Operator:
+    """A symmetric matrix A of an objective: `operator(v)` is A v.
+
+    SciPy takes it as it is: it has `shape`, `dtype`, `matvec` and `matmat`, so that
+    `scipy.sparse.linalg.eigsh(operator, 5)` and `aslinearoperator(operator)` work.
+
+    Attributes:
+        objective: whose matrix it is.
+        name: `hessian`, `gauss-newton` or `fisher`.
+        way: how a product is computed.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        name: str,
+        way: str,
+        products: Sequence[Callable[[], BatchProduct]],
+        kept: int = 0,
+    ) -> None:
+        self.objective = objective
+        self.name = name
+        self.way = way
+        self._products = products
+        self._kept = products[:kept]  # these touch no module, so that threads may have one each
+        self._at_once: bool | None = None
+        self._threads = self._threads_that_pay()
+        if self._threads > 1:
+            self.way += f", {self._threads} threads"
+
+    def __call__(self, vector: Tensor) -> Tensor:
+        """Return A v, shape (n,), in the precision of θ. Sums over batches are in float64."""
+        return self._sum(vector, lambda product: product)
+
+    def many(self, vectors: Tensor) -> Tensor:
+        """Return A v of each row of `vectors`, shape (K, n); at once where that was measured as faster."""
+        if len(vectors) < 2 or not self.pays(len(vectors)):
+            return torch.stack([self(v) for v in vectors]) if len(vectors) else vectors
+        with warnings.catch_warnings(action="ignore"):  # vmap warns where it is slow, which was timed
+            return self._sum(vectors, lambda product: product.many)
+
+    def _sum(self, vectors: Tensor, how: Callable[[BatchProduct], Callable[[Parts], Parts]]) -> Tensor:
+        theta = self.like
+        parts = _split(self.objective, vectors.to(theta))
+        total = torch.zeros(vectors.shape, dtype=torch.float64, device=theta.device)
+        sums = _split(self.objective, total)
+        for found in self._by_batch(lambda build: how(build())(parts)):
+            for summed, part in zip(sums, found, strict=True):
+                summed.add_(part)
+        return (total / self.objective.weight).to(theta.dtype)
+
+    def _by_batch(self, compute: Callable[[Callable[[], BatchProduct]], Parts]) -> Iterator[Parts]:
+        """Yield what is computed of each batch, in order: of kept graphs in threads, if those pay."""
+        threaded = self._kept if self._threads > 1 else []
+        if threaded:
+            with one_each(self._threads) as pool:
+                yield from pool.map(compute, threaded)
+        yield from map(compute, self._products[len(threaded) :])
+
+    def _threads_that_pay(self) -> int:
+        """Time a batch for each thread of the CPU, side by side and one after another."""
+        threads, theta = torch.get_num_threads(), self.like
+        if theta.device.type != "cpu" or not 1 < threads <= len(self._kept):
+            return 1
+        parts = _split(self.objective, torch.ones_like(theta))
+        some = self._kept[:threads]
+
+        def side_by_side() -> None:
+            with one_each(threads) as pool:
+                list(pool.map(lambda build: build()(parts), some))
+
+        beside = _seconds(side_by_side, theta.device)
+        after = _seconds(lambda: [build()(parts) for build in some], theta.device)
+        return threads if beside < after else 1
+
+    def pays(self, count: int) -> bool:
+        """Tell whether several vectors at once beat one after another, as measured by the first call."""
+        if self._at_once is None:
+            product, theta = self._products[0](), self.like
+            parts = _split(self.objective, torch.ones_like(theta).expand(count, -1))
+            try:
+                with warnings.catch_warnings(action="ignore"):
+                    at_once = _seconds(lambda: product.many(parts), theta.device)
+            except (RuntimeError, NotImplementedError):  # what `vmap` cannot follow, or no memory
+                self._at_once = False
+            else:
+                one = _seconds(lambda: product([part[0] for part in parts]), theta.device)
+                self._at_once = at_once < count * one
+        return self._at_once
+
+    @property
+    def like(self) -> Tensor:
+        """A vector of the kind that products take: θ."""
+        return self.objective.theta
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """What results should say of the objective."""
+        return self.objective.provenance
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, n)."""
+        return self.like.numel(), self.like.numel()
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The NumPy type of θ."""
+        return np.dtype(str(self.like.dtype).removeprefix("torch."))
+
+    def matvec(self, vector: NDArray[Any]) -> NDArray[Any]:
+        """Return A v in NumPy, for SciPy. Shape (n,) or (n, 1), as it is given."""
+        return self(self._tensor(vector.reshape(-1))).cpu().numpy().reshape(vector.shape)
+
+    def matmat(self, vectors: NDArray[Any]) -> NDArray[Any]:
+        """Return A V in NumPy, shape (n, K), for SciPy."""
+        return self.many(self._tensor(vectors.T)).T.cpu().numpy()
+
+    rmatvec, rmatmat = matvec, matmat  # it is symmetric
+
+    def _tensor(self, array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.like)
+
+
+def hessian(objective: Objective, way: Way | None = None) -> Operator:
+    """Return ∇²L(θ), which need not be definite.
+
+    `reverse` differentiates ∇L · v (Pearlmutter 1994), whose graph is kept from product to product for as
+    many batches as half of the free memory holds, and built anew for the others. `forward` carries v forward
+    through the gradient (forward over reverse); it keeps nothing. By default, what is faster on one batch.
+
+    Raises:
+        InputError: `forward` was asked for, and the loss does what forward mode cannot follow.
+    """
+    batches = objective.batches
+    kept = _Graphs(objective, _HessianReverse)
+    if way is None:
+        way = _faster(objective, kept)
+    if way == "reverse":
+        return kept.operator("hessian", "reverse over reverse")
+    products = [_HessianForward(objective, batch) for batch in batches]
+    try:
+        products[0](_split(objective, torch.zeros_like(objective.theta)))
+    except (RuntimeError, NotImplementedError) as error:
+        raise InputError(f"forward mode cannot follow this loss ({str(error).splitlines()[0]})") from None
+    return Operator(objective, "hessian", "forward over reverse", [_given(product) for product in products])
+
+
+def gauss_newton(objective: Objective) -> Operator:
+    """Return the generalized Gauss-Newton matrix Σ Jᵀ (∇²ℓ) J / Σ weights, never negative for a convex ℓ.
+
+    The loss is ℓ(z(θ)), z the outputs that the objective's `halves` name and J their Jacobian (Schraudolph
+    2002, "Fast Curvature Matrix-Vector Products"). For a softmax or a logistic loss it is the Fisher matrix.
+
+    Raises:
+        InputError: the objective was not given the halves of its loss, or they do not make up its value.
+    """
+    kept = _Graphs(objective, _GaussNewton)
+    first = objective.batches[0]
+    outputs = objective.traced(first, "outputs")[1]
+    whole, both = (
+        float(t.detach()) for t in (objective.traced(first)[1], objective.criterion(outputs, first))
+    )
+    if not np.isclose(whole, both, rtol=1e-4, atol=1e-6):
+        raise InputError(f"the halves of the loss make {both:g} of the first batch, and the loss {whole:g}")
+    return kept.operator("gauss-newton", "Jᵀ(Hℓ)J")
+
+
+def empirical_fisher(objective: Objective) -> Operator:
+    """Return the empirical Fisher matrix Σ_u ∇ℓ_u ∇ℓ_uᵀ / Σ weights, over the units u of the objective.
+
+    It takes the gradients at the true labels, and is a Fisher matrix in no other sense (Kunstner et al. 2019,
+    arXiv 1905.12558).
+
+    Raises:
+        InputError: the objective was not given the units of its loss.
+    """
+    return _Graphs(objective, _EmpiricalFisher).operator("fisher", "JᵀJ")
+
+
+MATRICES: Mapping[str, Callable[[Objective], Operator]] = {
+    "hessian": hessian,
+    "gauss-newton": gauss_newton,
+    "fisher": empirical_fisher,
+}
+
+
+def operator_of(target: Objective | Operator) -> Operator:
+    """Return the operator, or the Hessian of an objective."""
+    return target if isinstance(target, Operator) else hessian(target)
+
+
+class _HessianReverse:
+    """Reverse over reverse: the gradient's graph is built once, and each product differentiates it."""
+
+    def __init__(self, objective: Objective, batch: Any) -> None:
+        self.leaves, total = objective.traced(batch)
+        grads = gradient(total, self.leaves, create_graph=True)
+        self.curved = [i for i, g in enumerate(grads) if g.requires_grad]  # others are linear
+        self.grads = [grads[i] for i in self.curved]
+
+    def __call__(self, vector: Parts, at_once: bool = False) -> Parts:
+        if not self.grads:
+            return [torch.zeros_like(v) for v in vector]
+        along = [vector[i] for i in self.curved]
+        return gradient(self.grads, self.leaves, along, retain_graph=True, is_grads_batched=at_once)
+
+    def many(self, vectors: Parts) -> Parts:
+        return self(vectors, at_once=True)
+
+
+class _HessianForward:
+    """Forward over reverse: v is carried forward through the computation of the gradient."""
+
+    def __init__(self, objective: Objective, batch: Any) -> None:
+        self.objective, self.batch = objective, batch
+        self.theta = objective.params.split(objective.theta)
+
+    def __call__(self, vector: Parts) -> Parts:
+        along = dict(zip(self.theta, vector, strict=True))
+
+        def slope(theta: dict[str, Tensor]) -> dict[str, Tensor]:
+            found: dict[str, Tensor] = grad(self.objective.summed)(theta, self.batch)  # not jacrev, see tests
+            return found
+
+        with twice_differentiable():
+            return list(jvp(slope, (self.theta,), (along,))[1].values())
+
+    def many(self, vectors: Parts) -> Parts:
+        found: Parts = vmap(self.__call__)(list(vectors))
+        return found
+
+
+class _Outer:
+    """Jᵀ M J, with J the Jacobian of what a batch computes: J v is the derivative of Jᵀ w by w, times v."""
+
+    leaves: list[Tensor]
+
+    def __init__(self, outputs: Tensor, leaves: list[Tensor]) -> None:
+        self.outputs, self.leaves = outputs, leaves
+        self.cotangent = torch.zeros_like(outputs, requires_grad=True)
+        pulled = gradient(outputs, leaves, self.cotangent, create_graph=True)
+        self.used = [i for i, p in enumerate(pulled) if p.requires_grad]
+        self.pulled = [pulled[i] for i in self.used]
+
+    def middle(self, tangent: Tensor, at_once: bool) -> Tensor:
+        """Return M u."""
+        return tangent
+
+    def __call__(self, vector: Parts, at_once: bool = False) -> Parts:
+        if not self.pulled:
+            return [torch.zeros_like(v) for v in vector]
+        along = [vector[i] for i in self.used]
+        options = {"retain_graph": True, "is_grads_batched": at_once}
+        (tangent,) = gradient(self.pulled, [self.cotangent], along, **options)
+        return gradient(self.outputs, self.leaves, self.middle(tangent, at_once), **options)
+
+    def many(self, vectors: Parts) -> Parts:
+        return self(vectors, at_once=True)
+
+
+class _GaussNewton(_Outer):
+    def __init__(self, objective: Objective, batch: Any) -> None:
+        leaves, outputs = objective.traced(batch, "outputs")
+        super().__init__(outputs, leaves)
+        self.at = outputs.detach().requires_grad_()
+        (self.slope,) = gradient(objective.criterion(self.at, batch), [self.at], create_graph=True)
+
+    def middle(self, tangent: Tensor, at_once: bool) -> Tensor:
+        if not self.slope.requires_grad:
+            return torch.zeros_like(tangent)
+        (found,) = gradient(self.slope, [self.at], tangent, retain_graph=True, is_grads_batched=at_once)
+        return found
+
+
+class _EmpiricalFisher(_Outer):
+    def __init__(self, objective: Objective, batch: Any) -> None:
+        leaves, sums = objective.traced(batch, "units")
+        super().__init__(sums, leaves)
+
+
+class _Graphs:
+    """One product a batch, kept as a graph while half of the free memory lasts, else built when asked."""
+
+    def __init__(self, objective: Objective, kind: Callable[[Objective, Any], BatchProduct]) -> None:
+        self.objective, self.kind = objective, kind
+        room = free_memory(objective.theta.device) / 2
+        saved: dict[int, int] = {}
+
+        def count(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            saved[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with saved_tensors_hooks(count, lambda tensor: tensor):
+            kind(objective, objective.batches[0])  # as large as any, about; not kept, since counting slows it
+        kept = int(room / max(1, sum(saved.values())))
+        self.kept = [kind(objective, batch) for batch in objective.batches[:kept]]
+
+    def operator(self, name: str, way: str) -> Operator:
+        """Return the matrix of these products."""
+        said = f"{way}, {len(self.kept)} of {len(self.objective.batches)} graphs kept"
+        return Operator(self.objective, name, said, list(self), len(self.kept))
+
+    def __iter__(self) -> Iterator[Callable[[], BatchProduct]]:
+        for product in self.kept:
+            yield _given(product)
+        for batch in self.objective.batches[len(self.kept) :]:
+            yield partial(self.kind, self.objective, batch)
+
+
+def _given(product: BatchProduct) -> Callable[[], BatchProduct]:
+    return lambda: product
+
+
+def _faster(objective: Objective, graphs: _Graphs) -> Way:
+    """Time a product of the first batch both ways; a kept graph is paid for once."""
+    forward = _HessianForward(objective, objective.batches[0])
+    vector = _split(objective, torch.ones_like(objective.theta))
+    device = objective.theta.device
+    reverse_seconds = _seconds(lambda: next(iter(graphs))()(vector), device)
+    try:
+        forward_seconds = _seconds(lambda: forward(vector), device)
+    except (RuntimeError, NotImplementedError):  # forward mode cannot follow
+        return "reverse"
+    return "forward" if forward_seconds < reverse_seconds else "reverse"
+
+
+def _seconds(task: Callable[[], Any], device: torch.device) -> float:
+    """Time a task, after a run that is not counted."""
+    best = float("inf")
+    for _ in range(2):
+        started = time.perf_counter()
+        task()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - started)
+    return best
+
+
+def _split(objective: Objective, vectors: Tensor) -> list[Tensor]:
+    """View vectors, shape (n,) or (K, n), as the tensors of θ, with an axis in front for K."""
+    entries, ahead = objective.params.entries, vectors.shape[:-1]
+    sizes = [entry.shape.numel() for entry in entries]
+    parts = torch.split(vectors, sizes, -1)
+    return [part.view(*ahead, *entry.shape) for part, entry in zip(parts, entries, strict=True)]

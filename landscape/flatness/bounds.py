@@ -1,0 +1,300 @@
+"""PAC-Bayes bounds: how large the loss of noisy weights can be on units that were not drawn."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import rel_entr
+from torch import Tensor
+
+from landscape import progress
+from landscape.errors import InputError
+from landscape.objective import Objective
+from landscape.results import Array, Result, surroundings
+
+SIGMAS = tuple(2.0**k for k in range(-6, 4))
+EPSILON = 1e-3
+"""The least s of a magnitude-aware posterior, where θ has not moved: as Jiang et al. have it."""
+POSTERIORS: Mapping[str, Callable[[Tensor, float], Tensor]] = {
+    "plain": torch.full_like,
+    "magnitude-aware": lambda moved, sigma: ((sigma * moved) ** 2 + EPSILON**2).sqrt(),
+}
+"""The standard deviation s of each coordinate, from θ - θ0 and σ."""
+LARGEST, PRECISION = 100.0, 100
+_J = np.arange(1, 3001)
+VARIANCES = LARGEST * np.exp(-_J / PRECISION)
+"""Of the priors that there are to choose from: α_j² = c exp(-j/b)."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Bound(Result):
+    """Bounds on the expected loss of random weights, for kinds of posterior (rows) and values of σ (columns).
+
+    Attributes:
+        loss: L(θ) on the units of the bound, without noise.
+        units: their number m.
+        guess: the loss that is reached without having learned; a bound that is not below it is vacuous.
+        distance: ‖θ - θ0‖, θ0 the prior's mean.
+        kinds: names of the rows.
+        sigmas: σ, shape (S,).
+        prior_sigmas, kls: the prior's α, and KL(Q‖P) in nats, shape (kinds, S).
+        losses, loss_limits: the expected loss on the units: the mean of the draws, and the most it can be.
+            Shape (kinds, S).
+        bounds: on the expected loss on new units; all of them hold at once. Shape (kinds, S).
+        kl_allowed: below this KL the bound would be below `guess`; 0 if no KL will do. Shape (kinds, S).
+    """
+
+    loss: float
+    units: int
+    guess: float
+    distance: float
+    kinds: Sequence[str]
+    sigmas: Array
+    prior_sigmas: Array
+    kls: Array
+    losses: Array
+    loss_limits: Array
+    bounds: Array
+    kl_allowed: Array
+
+    @property
+    def posteriors(self) -> dict[str, dict[str, Any]]:
+        """For each kind, the σ whose bound is the lowest (of equal ones, that with the least excess).
+
+        `sigma`, `prior_sigma`, `kl`, `loss`, `loss_limit` and `bound` are the entries of the grid. KL has two
+        parts: `kl_distance`, which is ‖θ - θ0‖²/2α², and `kl_variance`; `kl_per_unit` is KL/m. A bound is
+        `vacuous` if it is not below `guess`, and `trivial` if it is 1 (in float64).
+
+        `excess` is the least KL / `kl_allowed` of all σ, at `excess_sigma`: how many times too large KL is
+        for any bound of the row to be below `guess`. Inf where not even 0 would be small enough.
+        """
+        rows = {}
+        for row, kind in enumerate(self.kinds):
+            allowed = self.kl_allowed[row]
+            excess = np.divide(self.kls[row], allowed, out=np.full(allowed.shape, np.inf), where=allowed > 0)
+            nearest = int(np.argmin(excess))
+            best = int(np.lexsort((excess, self.bounds[row]))[0])
+            kl, prior_sigma = float(self.kls[row, best]), float(self.prior_sigmas[row, best])
+            by_distance = self.distance**2 / (2 * prior_sigma**2)
+            rows[kind] = {
+                "sigma": float(self.sigmas[best]),
+                "prior_sigma": prior_sigma,
+                "kl": kl,
+                "kl_per_unit": kl / self.units,
+                "kl_distance": by_distance,
+                "kl_variance": kl - by_distance,
+                "loss": float(self.losses[row, best]),
+                "loss_limit": float(self.loss_limits[row, best]),
+                "bound": float(self.bounds[row, best]),
+                "vacuous": bool(self.bounds[row, best] >= self.guess),
+                "trivial": bool(self.bounds[row, best] >= 1),
+                "excess": float(excess[nearest]),
+                "excess_sigma": float(self.sigmas[nearest]),
+            }
+        return rows
+
+    @property
+    def vacuous(self) -> bool:
+        """Whether no bound is below `guess`."""
+        return bool(self.bounds.min() >= self.guess)
+
+    @property
+    def statement(self) -> str:
+        """What the lowest of the bounds says, and whether that is worth anything: one sentence."""
+        rows = self.posteriors
+        kind, best = min(rows.items(), key=lambda item: item[1]["bound"])
+        sure = 1 - self.settings["delta"]
+        said = (
+            f"With probability {sure:g} over the draw of {self.units:,} units, weights with {kind} noise of "
+            f"σ = {best['sigma']:g} have an expected loss of at most {best['bound']:.4f}, "
+        )
+        if not self.vacuous:
+            return said + f"below the {self.guess:g} of a guess: not vacuous."
+        said += f"which is vacuous, as a guess reaches {self.guess:g}; "
+        kind, nearest = min(rows.items(), key=lambda item: item[1]["excess"])
+        if not np.isfinite(nearest["excess"]):
+            return said + "at no σ would even KL(Q‖P) = 0 be small enough."
+        return said + (
+            f"for a bound below that, KL(Q‖P) is too large by a factor of {nearest['excess']:.3g} at best "
+            f"({kind}, σ = {nearest['excess_sigma']:g})."
+        )
+
+
+def pac_bayes_bound(
+    objective: Objective,
+    prior: Tensor | None = None,
+    *,
+    sigmas: Sequence[float] = SIGMAS,
+    delta: float = 0.05,
+    samples: int = 400,
+    guess: float = 0.5,
+    seed: int = 0,
+) -> Bound:
+    """Bound the expected loss of weights drawn from Q = N(θ, diag s²), for a loss in [0, 1].
+
+    With probability 1 - δ over m independent units and the draws from Q, for all posteriors at once,
+
+        kl(Ê_Q ‖ E_Q) <= (KL(Q‖P) + ln(π²j²/6) + ln(4√m/δ)) / m,   P = N(θ0, α_j² I)
+
+    where Ê_Q and E_Q are the expected loss on these units and on new ones, and kl is that of two coins
+    (Seeger 2002; Maurer 2004, arXiv cs/0411099; for every m by Germain et al. 2015, arXiv 1503.08329).
+    The prior's variance is the best of α_j² = c exp(-j/b), and ln(π²j²/6) pays for the choice (Langford &
+    Caruana 2001; Dziugaite & Roy 2017, arXiv 1703.11008, section 3). That of the posterior is free, since the
+    inequality holds for all at once. Ê_Q is known from draws alone: n of them, of mean X, leave
+    kl(X ‖ Ê_Q) <= ln(2K/δ) / n for all K posteriors (Langford & Caruana 2001; Chernoff's bound of one side).
+    Half of δ is for either. Each batch has its own draws, so that a pass over B batches is B draws and not
+    one, and all posteriors share them.
+
+    Posteriors are `plain`, s = σ, and `magnitude-aware`, s_i² = σ² (θ_i - θ0_i)² + ε² with ε = 0.001
+    (Neyshabur et al. 2017, arXiv 1706.08947; Jiang et al. 2020, arXiv 1912.02178).
+
+    It is the random weights that are bounded, not θ. The units must be independent of one another, and new
+    ones come from where they came from. Neither θ0, nor what else the loss reads that is not in θ (parameters
+    that are held still, running means of BatchNorm), may depend on them.
+
+    Args:
+        objective: its loss has units in [0, 1], each of weight 1.
+        prior: θ0, shape (numel,); zero if not given.
+        sigmas: σ of the posteriors.
+        delta: the probability δ with which the bound may fail.
+        samples: draws from each Q, at least; as many passes over the batches as that takes.
+        guess: the loss that is reached without having learned: 1/2 for two classes, or for a pair.
+        seed: of the draws.
+
+    Raises:
+        InputError: δ or `guess` is not between 0 and 1, a σ is not positive and finite or there is none,
+            there are no samples, θ0 is not finite or not of θ's shape, or a unit's loss is not in [0, 1] or
+            its weight not 1, at θ or at a draw.
+    """
+    if not (0 < delta < 1 and 0 < guess < 1):
+        raise InputError(f"delta and guess must be between 0 and 1, not {delta:g} and {guess:g}")
+    if samples < 1:
+        raise InputError(f"the expected loss takes samples, at least 1, not {samples}")
+    if not len(sigmas) or not all(0 < sigma < np.inf for sigma in sigmas):
+        raise InputError("there must be a sigma, and each must be positive and finite")
+    theta = objective.theta
+    if prior is not None and not (prior.shape == theta.shape and prior.isfinite().all()):
+        raise InputError(f"the prior's mean must be finite and of shape ({len(theta)},), as θ is")
+    started = time.perf_counter()
+    at_theta = [_losses(batch, theta) for batch in objective.alone()]
+    sizes = np.array([len(losses) for losses in at_theta])
+    m, passes = int(sizes.sum()), ceil(samples / len(sizes))
+
+    moved = theta if prior is None else theta - prior.to(theta)
+    losses = _sums(objective, moved, sigmas, passes, seed) / (passes * m)
+    # A smaller batch is a draw of a smaller stake. Chernoff's bound then holds with the number of times that
+    # the largest stake goes into the whole, as ln E exp(tX) grows at least in proportion to |t|.
+    draws = passes * m / int(sizes.max())
+    limits = kl_inverse(losses, np.log(2 * losses.size / delta) / draws)
+
+    fees = np.log(np.pi**2 * _J**2 / 6) + np.log(4 * m**0.5 / delta)
+    kls, chosen = _divergences(moved, sigmas, fees)
+    allowed = np.maximum(m * binary_kl(limits, guess) - fees[chosen], 0)
+    return Bound(
+        loss=float(np.concatenate(at_theta).mean()),
+        units=m,
+        guess=guess,
+        distance=float(moved.double().norm()),
+        kinds=list(POSTERIORS),
+        sigmas=np.array(sigmas, float),
+        prior_sigmas=VARIANCES[chosen] ** 0.5,
+        kls=kls,
+        losses=losses,
+        loss_limits=limits,
+        bounds=kl_inverse(limits, (kls + fees[chosen]) / m),
+        kl_allowed=np.where(limits < guess, allowed, 0),
+        settings={
+            "delta": delta,
+            "samples": samples,
+            "passes": passes,
+            "draws": draws,
+            "prior": "zero" if prior is None else "given",
+            "prior_variances": {"largest": LARGEST, "precision": PRECISION, "count": len(VARIANCES)},
+            "epsilon": EPSILON,
+            "seed": seed,
+        },
+        provenance=objective.provenance | surroundings(theta.device),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def binary_kl(p: Array | float, q: Array | float) -> Array:
+    """Return kl(p‖q) = p ln(p/q) + (1 - p) ln((1 - p)/(1 - q)), of two coins."""
+    return np.asarray(rel_entr(p, q) + rel_entr(np.subtract(1, p), np.subtract(1, q)))
+
+
+def kl_inverse(p: Array | float, c: Array | float) -> Array:
+    """Return the largest q with kl(p‖q) <= c, rounded up: what an expectation is at most, given a mean p."""
+    low, c = np.broadcast_arrays(np.asarray(p, float), np.asarray(c, float))
+    high = np.ones_like(low)
+    for _ in range(100):  # halvings: to the last bit, and far below it for a p near 0
+        middle = (low + high) / 2
+        inside = binary_kl(p, middle) <= c
+        low, high = np.where(inside, middle, low), np.where(inside, high, middle)
+    return high
+
+
+def gaussian_kl(moved: Tensor, scale: Tensor, variances: Array) -> Array:
+    """Return KL(N(θ, diag s²) ‖ N(θ0, α²I)) = ½ Σ [(s_i² + (θ_i - θ0_i)²)/α² - 1 - ln(s_i²/α²)], in nats.
+
+    Args:
+        moved: θ - θ0, shape (numel,).
+        scale: s, shape (numel,).
+        variances: of priors, α²; any shape, which is that of the result.
+    """
+    s = scale.double()
+    squares = float(s.square().sum() + moved.double().square().sum())
+    logs = 2 * float(s.log().sum())
+    found: Array = (squares / variances + len(moved) * (np.log(variances) - 1) - logs) / 2
+    return found
+
+
+def _divergences(moved: Tensor, sigmas: Sequence[float], fees: Array) -> tuple[Array, NDArray[np.int64]]:
+    """Return KL(Q‖P) with the best prior for each posterior, and which that is, shape (kinds, S) both.
+
+    Args:
+        fees: what choosing each of `VARIANCES` costs.
+    """
+    kls = np.array(
+        [
+            [gaussian_kl(moved, scale(moved, sigma), VARIANCES) for sigma in sigmas]
+            for scale in POSTERIORS.values()
+        ]
+    )
+    chosen = np.argmin(kls + fees, axis=2)
+    return np.take_along_axis(kls, chosen[..., None], 2)[..., 0], chosen
+
+
+def _sums(objective: Objective, moved: Tensor, sigmas: Sequence[float], passes: int, seed: int) -> Array:
+    """Sum the losses of all units at draws from each posterior, over all passes. Shape (kinds, S)."""
+    rng = np.random.default_rng(seed)
+    sums = np.zeros((len(POSTERIORS), len(sigmas)))
+    with progress.bar("draws", passes * len(objective.batches)) as advance:
+        for _ in range(passes):
+            for batch in objective.alone():
+                z = torch.from_numpy(rng.standard_normal(len(moved))).to(moved)
+                for row, scale in enumerate(POSTERIORS.values()):
+                    for column, sigma in enumerate(sigmas):
+                        theta = torch.addcmul(objective.theta, scale(moved, sigma), z)
+                        sums[row, column] += _losses(batch, theta).sum()
+                advance()
+    return sums
+
+
+def _losses(objective: Objective, theta: Tensor) -> Array:
+    """Return each unit's loss, shape (units,), if they are what is bounded."""
+    sums, weights = objective.units(theta)
+    if not (weights == 1).all():
+        raise InputError(
+            f"a bound takes units of weight 1, one each; here one weighs {weights[weights != 1][0]:g}"
+        )
+    if not ((sums >= 0) & (sums <= 1)).all():
+        raise InputError(
+            f"a bound takes a loss in [0, 1]; a unit's is {sums[~((sums >= 0) & (sums <= 1))][0]:g}"
+        )
+    return sums

@@ -1,0 +1,230 @@
+"""The sharpness of several checkpoints side by side, with intervals from what they share."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.special import stdtrit
+
+from landscape.errors import InputError
+from landscape.flatness.measures import MEASURES, Sharpness
+from landscape.results import Array
+from landscape.surface.certificate import CONFIDENCE, SAMPLE
+
+FROZEN = (*SAMPLE, "metric", "include", "exclude")
+"""What the objectives of checkpoints share that compare."""
+LOSS, NORM = "loss", "weight_norm"
+Pairs = Sequence[tuple[Array, Array]]
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A value y beside the first checkpoint's x.
+
+    Attributes:
+        difference, difference_se: y - x, and its standard error over the draws and units that both share;
+            None where there are none.
+        ratio: y / x. None unless x is above 0 by more than two standard errors and y is not negative.
+        low, high: its 95% interval; None where nothing is shared, and without a ratio.
+    """
+
+    difference: float
+    difference_se: float | None = None
+    ratio: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def differs(self) -> bool | None:
+        """Whether the interval leaves out 1; None without an interval."""
+        return None if self.low is None or self.high is None else not self.low <= 1 <= self.high
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measure at every checkpoint.
+
+    Attributes:
+        measure: its name; `loss` and `weight_norm` are L(θ) and ‖θ‖.
+        group: of the parameters that move; None for all that take part.
+        invariant: whether a rescaling of the weights that keeps the function keeps the measure.
+        values, errors: with standard errors, an entry a checkpoint; None where it does not apply.
+        contrasts: an entry for each checkpoint but the first.
+    """
+
+    measure: str
+    group: str | None
+    invariant: bool
+    values: tuple[float | None, ...]
+    errors: tuple[float | None, ...]
+    contrasts: tuple[Contrast | None, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Checkpoints beside the first of them.
+
+    Attributes:
+        names: of the checkpoints.
+        rows: L(θ), ‖θ‖ and the measures, each followed by its groups.
+        settings: that the measures depend on, the same for all checkpoints.
+        frozen: what is known of the frozen loss, the same for all checkpoints.
+    """
+
+    names: tuple[str, ...]
+    rows: tuple[Row, ...]
+    settings: Mapping[str, Any]
+    frozen: Mapping[str, Any]
+
+
+def compare(
+    results: Mapping[str, Sharpness],
+    by_group: Mapping[str, Mapping[str, Sharpness]] | None = None,
+    losses: Mapping[str, Array] | None = None,
+) -> Comparison:
+    """Put checkpoints side by side, each against the first.
+
+    Equal seeds and units make the draws those of pairs, so what a user or a perturbation adds to both
+    falls out. The interval of a ratio r = y / x is Fieller's (1954, "Some Problems in Interval Estimation"):
+    all r for which y - r x is within t of its standard errors of 0. It is right for small x as well, where
+    the delta method is not, and the interval of x / y is that of y / x turned over. The variance of y - r x
+    is that over draws by their number, plus that over units by theirs; t is Student's, with Satterthwaite's
+    degrees of freedom (1946).
+
+    Args:
+        results: by name of the checkpoint. Where their provenance does not tell their units, that they are
+            the same in the same order is for the caller to see to.
+        by_group: by name and then by group of parameters, as `sharpness_by_group` returns it.
+        losses: by name, the pseudo-values of L(θ) of each unit, L(θ) + `influences` of its units. Shape
+            (units,). Without them the difference of the losses has no error.
+
+    Raises:
+        InputError: no results, or two that were measured with different settings or on different units.
+    """
+    if not results:
+        raise InputError("nothing to compare; give the sharpness of at least one checkpoint")
+    _check_alike(results)
+    names = tuple(results)
+    of_groups: dict[str | None, Mapping[str, Sharpness]] = {None: results}
+    grouped = by_group or {}
+    for key in _union(grouped.values()):
+        of_groups[key] = {name: found[key] for name, found in grouped.items() if key in found}
+        _check_alike(of_groups[key])
+    rows = []
+    for measure in (LOSS, NORM, *_union(result.measures for result in results.values())):
+        for group, found in of_groups.items():
+            if measure == LOSS and group is not None:
+                continue  # whatever moves, it is of all parameters
+            samples = [_sample(found.get(name), measure, (losses or {}).get(name)) for name in names]
+            if any(samples):
+                rows.append(_row(measure, group, samples))
+    first = results[names[0]]
+    known = {name: row for name, row in first.measures.items() if name in MEASURES}
+    used = {key: row[key] for name, row in known.items() for key in MEASURES[name].uses if key in row}
+    idle = {key for measure in MEASURES.values() for key in measure.uses} - set(used)
+    return Comparison(
+        names,
+        tuple(rows),
+        settings={key: used.get(key, value) for key, value in first.settings.items() if key not in idle},
+        frozen={key: first.provenance[key] for key in FROZEN if first.provenance.get(key)},
+    )
+
+
+class _Sample(NamedTuple):
+    """A value with its standard error, and with its pseudo-values of each draw and each unit."""
+
+    value: float
+    error: float | None
+    draws: Array
+    units: Array
+
+
+def _sample(result: Sharpness | None, measure: str, losses: Array | None) -> _Sample | None:
+    nothing = np.empty(0)
+    if result is None:
+        return None
+    if measure == NORM:
+        return _Sample(result.weight_norm, None, nothing, nothing)
+    if measure == LOSS:
+        units = nothing if losses is None else losses
+        error = float(units.std(ddof=1)) / math.sqrt(len(units)) if len(units) > 1 else None
+        return _Sample(result.loss, error, nothing, units)
+    if measure not in result.measures:
+        return None
+    row, at = result.measures[measure], list(result.measures).index(measure)
+    draws, units = (kept[at] if kept else nothing for kept in (result.by_draw, result.by_unit))
+    return _Sample(row["value"], row["se"], draws, units)
+
+
+def _row(measure: str, group: str | None, samples: Sequence[_Sample | None]) -> Row:
+    first, *others = samples
+    return Row(
+        measure,
+        group,
+        measure in MEASURES and MEASURES[measure].invariant,
+        tuple(sample and sample.value for sample in samples),
+        tuple(sample and sample.error for sample in samples),
+        tuple(_contrast(first, other) if first and other else None for other in others),
+    )
+
+
+def _contrast(first: _Sample, other: _Sample) -> Contrast:
+    x, y = first.value, other.value
+    kinds = ((first.draws, other.draws), (first.units, other.units))
+    pairs = [(a, b) for a, b in kinds if len(a) > 1]
+    if any(len(a) != len(b) or not np.isfinite(b - a).all() for a, b in kinds):
+        pairs = []  # a part of the error is not known
+    error = math.sqrt(sum((b - a).var(ddof=1) / len(a) for a, b in pairs)) if pairs else None
+    if not (math.isfinite(x) and x > 2 * (first.error or 0.0) and 0 <= y < math.inf):
+        return Contrast(y - x, error)
+    if not pairs:
+        return Contrast(y - x, None, y / x)
+    interval = _fieller(x, y, pairs)
+    return Contrast(y - x, error, y / x, *interval) if interval else Contrast(y - x, error)
+
+
+def _fieller(x: float, y: float, pairs: Pairs) -> tuple[float, float] | None:
+    """Solve (y - r x)² = t² Var(y - r x) for r; None where x is not clear of 0, and all r far out fit.
+
+    Written for s = r - y/x and e = y - (y/x) x, so that close values lose no digits:
+    (x² - t² V_xx) s² + 2 t² V_xe s - t² V_ee = 0.
+    """
+    ratio = y / x
+    parts = [np.cov(a, b - ratio * a) / len(a) for a, b in pairs]
+    (v_xx, v_xe), (_, v_ee) = np.sum(parts, axis=0).tolist()
+    if v_ee == 0:
+        return ratio, ratio
+    shares = [(part[1, 1] / v_ee, len(a)) for part, (a, _) in zip(parts, pairs, strict=True)]
+    freedom = 1 / sum(share**2 / (count - 1) for share, count in shares)
+    t = float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
+    lead = x**2 - t**2 * v_xx
+    if lead <= 0:
+        return None
+    middle = ratio - t**2 * v_xe / lead
+    reach = t * math.sqrt(t**2 * v_xe**2 + lead * v_ee) / lead
+    return middle - reach, middle + reach
+
+
+def _check_alike(results: Mapping[str, Sharpness]) -> None:
+    """Refuse what was not measured alike.
+
+    Raises:
+        InputError: the settings or the frozen losses differ.
+    """
+    first, *others = results
+    for other in others:
+        a, b = results[first], results[other]
+        settings = [(key, a.settings.get(key), b.settings.get(key)) for key in {**a.settings, **b.settings}]
+        frozen = [(key, a.provenance.get(key), b.provenance.get(key)) for key in FROZEN]
+        for key, x, y in (*settings, *frozen):
+            if x != y:
+                raise InputError(
+                    f"{first} was measured with {key} {x!r} and {other} with {y!r}; measure both alike"
+                )
+
+
+def _union(names: Iterable[Iterable[str]]) -> list[str]:
+    """Return every name once, in the order of their first appearance."""
+    return list(dict.fromkeys(name for some in names for name in some))

@@ -1,0 +1,157 @@
+"""One θ under measurement: what several measures need of it is computed once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from landscape import progress
+from landscape.curvature.operators import Operator, hessian
+from landscape.curvature.probes import Probes
+from landscape.curvature.solver import dot
+from landscape.flatness.noise import Noise
+from landscape.objective import Objective
+from landscape.params import Entry
+from landscape.results import Array
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the measures depend on.
+
+    Attributes:
+        rho: radius ρ of the ball, Euclidean.
+        sigma: standard deviation σ of the average-case noise, per coordinate (relative to |θ| in the
+            adaptive measure).
+        epsilon: half the width of Keskar's box, where a weight is 0.
+        steps: of projected ascent.
+        samples: antithetic pairs of the average.
+        probes: random vectors of what is a trace.
+        rise: of the mean loss, at which the PAC-Bayes σ is read.
+        seed: of all draws.
+    """
+
+    rho: float = 0.1
+    sigma: float = 0.01
+    epsilon: float = 1e-3
+    steps: int = 20
+    samples: int = 20
+    probes: int = 20
+    rise: float = 0.1
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """A measured value, and what it varies with.
+
+    Attributes:
+        value: of the measure.
+        by_draw: pseudo-values, whose mean is `value`, of each independent draw; empty where nothing is drawn.
+        by_unit: the same of each unit of the objective (of each user); empty where that is not known.
+        shown: what else the row says.
+    """
+
+    value: float
+    by_draw: Array = field(default_factory=lambda: np.empty(0))
+    by_unit: Array = field(default_factory=lambda: np.empty(0))
+    shown: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def standard_error(self) -> float | None:
+        """Over draws and units, as if the two were independent; None where neither is known."""
+        parts = [p.var(ddof=1) / len(p) for p in (self.by_draw, self.by_unit) if len(p)]
+        return float(sum(parts)) ** 0.5 if parts else None
+
+
+class Point:
+    """The weights of an objective, under some settings. Everything is computed where it is first asked."""
+
+    def __init__(self, objective: Objective, settings: Settings) -> None:
+        self.objective = objective
+        self.settings = settings
+
+    @property
+    def theta(self) -> Tensor:
+        """Shape (numel,)."""
+        return self.objective.theta
+
+    @cached_property
+    def ones(self) -> Tensor:
+        """The C of plain measures, as a diagonal."""
+        return torch.ones_like(self.theta)
+
+    @cached_property
+    def magnitudes(self) -> Tensor:
+        """The C of measures that a rescaling of weights leaves alone, |θ|. A weight of 0 stays 0."""
+        return self.theta.abs()
+
+    @cached_property
+    def loss(self) -> float:
+        """L(θ)."""
+        return self.objective.value()
+
+    @cached_property
+    def gradient(self) -> Tensor:
+        """∇L(θ)."""
+        return self.objective.grad()
+
+    @cached_property
+    def read(self) -> list[Entry]:
+        """The tensors of θ that the loss depends on, by its first batch."""
+        leaves, total = self.objective.traced(self.objective.batches[0])
+        if not total.requires_grad:
+            return []
+        grads = torch.autograd.grad(total, leaves, allow_unused=True)
+        entries = self.objective.params.entries
+        return [entry for entry, grad in zip(entries, grads, strict=True) if grad is not None]
+
+    @cached_property
+    def units(self) -> tuple[Array, Array]:
+        """Each unit's sum of the loss and its weight."""
+        return self.objective.units()
+
+    @cached_property
+    def noise(self) -> Noise:
+        """L under noise σ z."""
+        return self._noise(self.ones)
+
+    @cached_property
+    def adaptive_noise(self) -> Noise:
+        """L under noise σ |θ| z."""
+        return self._noise(self.magnitudes)
+
+    def _noise(self, scale: Tensor) -> Noise:
+        return Noise(self.objective, scale, self.units, self.settings.samples, self.settings.seed)
+
+    @cached_property
+    def hessian(self) -> Operator:
+        """∇²L(θ)."""
+        return hessian(self.objective)
+
+    @cached_property
+    def probed(self) -> tuple[Array, Array]:
+        """zᵀHz and ‖Hz‖² of random signs z: the samples of `landscape.trace` and `frobenius_norm`."""
+        probes = self.settings.probes
+        with progress.bar("Hessian probes", probes) as advance:
+            source = Probes(self.hessian, self.settings.seed, advance)
+            found = [(dot(z, image), dot(image, image)) for z, image in source.pairs(probes, probes)]
+        along, squares = np.array(found).T
+        return along, squares
+
+
+def influences(sums: Array, weights: Array) -> Array:
+    """Return how far each unit pulls Σ sums / Σ weights from its value, to first order: (s - r w) U / Σ w.
+
+    Their mean is 0, and its standard error that of the ratio r. Shape (units,); empty for a single unit.
+    """
+    if len(sums) < 2:
+        return np.empty(0)
+    total = weights.sum()
+    with np.errstate(invalid="ignore"):  # a loss that is not finite there
+        pulls: Array = (sums - weights * (sums.sum() / total)) * (len(sums) / total)
+    return pulls

@@ -1,0 +1,69 @@
+"""Spectral densities, on one scale."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from landscape.curvature.density import SpectralDensity
+from landscape.curvature.eigenpairs import Eigenpairs
+from landscape.errors import InputError
+from landscape.plots.style import COLORS, PAGE, paper
+from landscape.results import Array
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+WIDTH = 0.01  # of the Gaussian that broadens a node, as a part of the axis
+POINTS = 1000  # along the axis
+
+
+def spectrum_figure(
+    densities: Mapping[str, SpectralDensity], ticks: Mapping[str, Eigenpairs] | None = None
+) -> "Figure":
+    """Draw how many eigenvalues there are per unit of λ, on a logarithmic scale, one line a checkpoint.
+
+    Below stand the converged eigenvalues of `ticks`, by the same names. The lines end at a hundredth of the
+    height of a single eigenvalue.
+
+    Raises:
+        InputError: no densities, or ticks of a name that has none.
+    """
+    ticks = ticks or {}
+    if not densities or not ticks.keys() <= densities.keys():
+        raise InputError("a spectrum needs densities, and ticks only under their names")
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import NullLocator
+
+    shown = {name: _converged(ticks[name]) for name in densities if name in ticks}
+    known = np.concatenate([x for d in densities.values() for x in d.nodes] + list(shown.values()))
+    low, high = float(known.min()), float(known.max())
+    width = WIDTH * (high - low or abs(high) or 1.0)
+    x = np.linspace(low - 5 * width, high + 5 * width, POINTS)
+    one = 1 / (width * (2 * np.pi) ** 0.5)  # the height of a single eigenvalue
+    with paper():
+        figure = Figure(figsize=(PAGE, 2.4 + 0.1 * len(shown)))
+        ratios = [20, len(shown)] if shown else [1]
+        upper, *strip = figure.subplots(len(ratios), sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
+        heights = [density.dimension * density.at(x, width) for density in densities.values()]
+        for name, height, color in zip(densities, heights, COLORS * len(densities), strict=False):
+            upper.plot(x, height, color=color, label=name)
+            if name in shown:
+                row = list(shown).index(name)
+                strip[0].plot(shown[name], np.full(len(shown[name]), -row), "|", color=color, ms=6, mew=0.8)
+        upper.set(yscale="log", ylabel="eigenvalues per unit of λ", ylim=(one / 100, 5 * np.max(heights)))
+        upper.yaxis.set_minor_locator(NullLocator())
+        upper.legend()
+        for lower in strip:
+            upper.tick_params(bottom=False)
+            upper.spines["bottom"].set_color("0.8")
+            lower.set(yticks=[], ylim=(0.5 - len(shown), 0.5))
+            lower.spines["left"].set_visible(False)
+        figure.axes[-1].set(xlabel=f"eigenvalue λ (Gaussians of width {width:.2g})")
+        return figure
+
+
+def _converged(pairs: Eigenpairs) -> Array:
+    """Return the eigenvalues that have converged, of both ends."""
+    values = np.concatenate([pairs.eigenvalues, pairs.bottom])
+    return np.asarray(values[[*pairs.converged, *pairs.bottom_converged]])

@@ -1,0 +1,413 @@
+"""Two checkpoints side by side: intervals of ratios, what is said of them, and where it is written."""
+
+import csv
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+from scipy.stats import t as student
+
+from landscape import InputError
+from landscape.flatness.comparison import Contrast, compare
+from landscape.flatness.measures import Sharpness
+from landscape.flatness.tables import LATEX, PLAIN, entries, notes, to_csv, to_json, to_latex, verdict
+
+SETTINGS = {"rho": 0.1, "seed": 0}
+PROVENANCE = {"data_sha256": "ab", "users": "40", "objective_seed": "0", "include": "*", "exclude": ""}
+NONE = np.empty(0)
+
+
+def standard_error(*kinds):
+    found = [k.var(ddof=1) / len(k) for k in kinds if len(k) > 1]
+    return math.sqrt(sum(found)) if found else None
+
+
+def measured(rows, loss=0.2, norm=10.0, settings=SETTINGS, provenance=PROVENANCE):
+    """A result by hand, from each measure's pseudo-values of draws and units, or its value alone."""
+    full = {
+        name: row
+        if isinstance(row, tuple)
+        else (row, NONE, NONE)
+        if np.isscalar(row)
+        else (row.mean(), NONE, row)
+        for name, row in rows.items()
+    }
+    return Sharpness(
+        loss=loss,
+        weight_norm=norm,
+        measures={
+            name: {"value": float(v), "se": standard_error(d, u)} | settings
+            for name, (v, d, u) in full.items()
+        },
+        by_draw=tuple(d for _, d, _ in full.values()),
+        by_unit=tuple(u for _, _, u in full.values()),
+        settings=settings,
+        provenance=provenance,
+        seconds=0.0,
+    )
+
+
+def contrast(x, y, name="sam"):
+    """The contrast of one measure's pseudo-values (or value) at two checkpoints."""
+    comparison = compare({"a": measured({name: x}), "b": measured({name: y})})
+    (row,) = (row for row in comparison.rows if row.measure == name)
+    return row.contrasts[0]
+
+
+def correlated(seed, mean_x=2.0, mean_y=1.8, n=40):
+    """Pseudo-values that share most of their noise."""
+    rng = np.random.default_rng(seed)
+    common = rng.standard_normal(n)
+    return mean_x + common + 0.3 * rng.standard_normal(n), mean_y + common + 0.3 * rng.standard_normal(n)
+
+
+@pytest.mark.parametrize("mean_x", [2.0, 0.5])
+def test_the_ends_of_the_interval_are_where_y_less_r_x_is_t_standard_errors_from_zero(mean_x):
+    x, y = correlated(0, mean_x)
+    found = contrast(x, y)
+    quantile = student.ppf(0.975, len(x) - 1)
+    for r in (found.low, found.high):
+        assert abs((y - r * x).mean()) == pytest.approx(quantile * standard_error(y - r * x), rel=1e-9)
+    assert found.low < found.ratio < found.high
+    assert found.ratio == y.mean() / x.mean()
+
+
+def test_draws_and_units_make_up_one_error():
+    """Their variances add, with Satterthwaite's degrees of freedom (Σv)² / Σ v²/(n - 1)."""
+    (draws_x, draws_y), (units_x, units_y) = correlated(0, n=5), correlated(1, n=40)
+    x, y = 2.0, 1.5
+    draws_x, draws_y = draws_x + x - draws_x.mean(), draws_y + y - draws_y.mean()
+    found = contrast((x, draws_x, units_x), (y, draws_y, units_y))
+    parts = [standard_error(b - y / x * a) ** 2 for a, b in ((draws_x, draws_y), (units_x, units_y))]
+    quantile = student.ppf(0.975, sum(parts) ** 2 / (parts[0] ** 2 / 4 + parts[1] ** 2 / 39))
+    for r in (found.low, found.high):
+        error = standard_error(draws_y - r * draws_x, units_y - r * units_x)
+        assert abs(y - r * x) == pytest.approx(quantile * error, rel=1e-9)
+    assert found.difference_se == pytest.approx(standard_error(draws_y - draws_x, units_y - units_x))
+
+
+def test_turning_the_ratio_over_turns_the_interval_over():
+    x, y = correlated(1)
+    one, other = contrast(x, y), contrast(y, x)
+    assert (1 / other.high, 1 / other.ratio, 1 / other.low) == pytest.approx((one.low, one.ratio, one.high))
+
+
+def test_units_of_measurement_fall_out():
+    (x, y), factor = correlated(2), 1e-7
+    one, other = contrast(x, y), contrast(factor * x, factor * y)
+    assert (other.low, other.ratio, other.high) == pytest.approx((one.low, one.ratio, one.high), rel=1e-9)
+    assert other.difference_se == pytest.approx(factor * one.difference_se)
+
+
+def test_the_interval_leaves_out_one_where_the_paired_difference_is_beyond_its_error():
+    """Fieller's set holds r = 1 if and only if |y - x| is within t of its standard errors."""
+    cases = [correlated(seed, 2.0, 2.0 + 0.02 * seed) for seed in range(12)]
+    found = [contrast(x, y) for x, y in cases]
+    quantile = student.ppf(0.975, 39)
+    assert [c.differs for c in found] == [abs(c.difference) > quantile * c.difference_se for c in found]
+    assert {c.differs for c in found} == {True, False}
+
+
+def test_the_interval_holds_the_true_ratio_nineteen_times_in_twenty():
+    """Few draws and many units, which both vary."""
+    rng = np.random.default_rng(0)
+    true, held, trials = 0.8, 0, 600
+    for _ in range(trials):
+        pairs = []
+        for count, noise in ((5, 0.3), (40, 0.8)):
+            common = rng.standard_normal(count)
+            pairs.append([noise * (f * common + 0.5 * rng.standard_normal(count)) for f in (1.0, true)])
+        (draws_x, draws_y), (units_x, units_y) = pairs
+        x, y = 1 + draws_x.mean() + units_x.mean(), true + draws_y.mean() + units_y.mean()
+        found = contrast(
+            (x, draws_x - draws_x.mean() + x, units_x - units_x.mean() + x),
+            (y, draws_y - draws_y.mean() + y, units_y - units_y.mean() + y),
+        )
+        held += found.low is not None and found.low <= true <= found.high
+    assert held / trials == pytest.approx(0.95, abs=0.025)
+
+
+def test_what_both_share_falls_out():
+    """A tenth less for every user is a tenth less, however much users differ."""
+    x = np.random.default_rng(0).exponential(size=50)
+    found = contrast(x, 0.9 * x)
+    assert (found.low, found.ratio, found.high) == pytest.approx((0.9, 0.9, 0.9))
+    assert found.differs
+
+
+def test_a_checkpoint_does_not_differ_from_itself():
+    x = np.random.default_rng(0).exponential(size=50)
+    assert contrast(x, x) == Contrast(0.0, 0.0, 1.0, 1.0, 1.0)
+    assert contrast(x, x).differs is False
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [
+        (0.0, 1.0),
+        (-1.0, -2.0),
+        (1.0, -0.5),
+        (math.nan, 1.0),
+        (1.0, math.inf),
+        (np.linspace(-9, 10, 40), np.linspace(4, 6, 40)),
+        (np.linspace(-9, 10, 40), 5.0),
+    ],
+    ids=["zero", "negative", "other sign", "nan", "inf", "within its error of zero", "and not paired"],
+)
+def test_there_is_no_ratio_to_what_may_be_zero(x, y):
+    found = contrast(x, y)
+    assert (found.ratio, found.low, found.high, found.differs) == (None,) * 4
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [
+        (1.0, 2.0),
+        (np.array([1.0, 1.1]), 2.0),
+        (np.array([1.0, 1.1]), np.array([2.0, 2.1, 2.2])),
+        ((1.0, NONE, np.array([1.0, 1.1])), (2.0, np.array([2.0, 2.1]), np.array([2.0, 2.2]))),
+    ],
+    ids=["exact", "one exact", "other units", "draws of one alone"],
+)
+def test_without_pairs_there_is_a_ratio_and_no_interval(x, y):
+    found = contrast(x, y)
+    assert found.ratio is not None
+    assert (found.difference_se, found.low, found.high, found.differs) == (None,) * 4
+
+
+def test_the_first_is_the_reference_and_what_does_not_apply_is_missing():
+    found = compare(
+        {"a": measured({"sam": 2.0}), "b": measured({"sam": 1.0, "trace": 3.0}), "c": measured({})}
+    )
+    assert [(row.measure, row.values) for row in found.rows] == [
+        ("loss", (0.2, 0.2, 0.2)),
+        ("weight_norm", (10.0, 10.0, 10.0)),
+        ("sam", (2.0, 1.0, None)),
+        ("trace", (None, 3.0, None)),
+    ]
+    assert found.rows[2].contrasts == (Contrast(-1.0, None, 0.5), None)
+    assert found.rows[3].contrasts == (None, None)
+    head, rows = PLAIN.table(found)
+    assert head == ["", "a", "b", "c", "b / a", "c / a"]
+    assert rows[3] == ["trace", "–", "3.00", "–", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("settings", "provenance", "message"),
+    [
+        ({"rho": 0.2}, {}, "a was measured with rho 0.1 and b with 0.2; measure both alike"),
+        ({"seed": 1}, {}, "seed 0 and b with 1"),
+        ({"probes": 3}, {}, "probes None and b with 3"),
+        ({}, {"data_sha256": "cd"}, "data_sha256 'ab' and b with 'cd'"),
+        ({}, {"users": "41"}, "users '40' and b with '41'"),
+        ({}, {"objective_seed": "1"}, "objective_seed"),
+        ({}, {"exclude": "item*"}, "exclude"),
+        ({}, {"metric": "valid-loss"}, "metric"),
+    ],
+)
+def test_what_was_measured_otherwise_does_not_compare(settings, provenance, message):
+    other = measured({"sam": 1.0}, settings=SETTINGS | settings, provenance=PROVENANCE | provenance)
+    with pytest.raises(InputError, match=re.escape(message)):
+        compare({"a": measured({"sam": 1.0}), "b": other})
+
+
+def test_nothing_does_not_compare():
+    with pytest.raises(InputError, match="nothing to compare"):
+        compare({})
+
+
+def close(value, seed=0, n=40):
+    """Pseudo-values of one mean, to a thousandth of it."""
+    noise = np.random.default_rng(seed).standard_normal(n)
+    return value * (1 + 1e-3 * (noise - noise.mean()))
+
+
+@pytest.fixture
+def pair():
+    """Every kind of outcome once, and names that TeX would trip over."""
+    wide = np.linspace(0, 2, 40)
+    first = {
+        "asam": close(1.0),
+        "average-adaptive": close(1.0),
+        "fisher-rao": close(1.0),
+        "sam": close(1.0),
+        "trace": close(1.0),
+        "worst": wide,
+        "lambda-max": 2.0,
+        "lpf": -1.0,
+    }
+    second = {
+        "asam": close(0.9, 1),
+        "average-adaptive": close(0.8, 1),
+        "fisher-rao": close(1.1, 1),
+        "sam": close(1.2, 1),
+        "trace": close(0.5, 1),
+        "worst": wide[::-1].copy(),
+        "lambda-max": 1.9,
+        "lpf": 1.0,
+    }
+    return {"a_1": measured(first), "50% & {b}": measured(second, loss=0.3, norm=9.0)}
+
+
+def test_the_verdict_tells_what_a_rescaling_could_do_from_what_it_could_not(pair):
+    said, scope = verdict(compare({"a": pair["a_1"], "b": pair["50% & {b}"]}))
+    numbers = r" [\d.]+× \[-?[\d.]+, [\d.]+\]"
+    assert re.fullmatch(
+        f"b against a: asam{numbers} and average-adaptive{numbers} are lower and "
+        f"fisher-rao{numbers} is higher, whatever the scale of the weights; "
+        f"trace{numbers} is lower and sam{numbers} is higher, "
+        "which the scale of the weights alone can change; "
+        "worst does not differ beyond its error; lambda-max has no interval; lpf has no ratio\\.",
+        said,
+    )
+    assert "asam 0.9000× [0.899" in said
+    assert scope == (
+        "Each of the 6 intervals is at 95% by itself, over draws and, where the measure allows it, over "
+        "users; another training is not in it."
+    )
+
+
+def test_a_verdict_claims_no_interval_that_there_is_not():
+    alone = compare({"a": measured({"sam": 1.0})})
+    assert verdict(alone) == ()
+    exact = compare({"a": measured({"sam": 1.0}), "b": measured({"sam": 2.0})})
+    assert verdict(exact) == ("b against a: sam has no interval.",)
+    assert notes(exact) == verdict(exact)  # nothing bears the mark
+
+
+def test_groups_stand_below_their_measure(pair):
+    one, other = pair.values()
+    groups = {"a": {"embedding": one, "norm": one}, "b": {"embedding": other}}
+    found = compare({"a": one, "b": other}, groups)
+    rows = [row for row in found.rows if row.measure == "sam"]
+    assert [row.group for row in rows] == [None, "embedding", "norm"]
+    assert rows[1].contrasts == rows[0].contrasts
+    assert rows[2].values == (1.0, None)
+    assert [row.group for row in found.rows if row.measure == "loss"] == [None]
+    assert verdict(found) == verdict(compare({"a": one, "b": other}))
+    assert "  embedding" in [row[0] for row in PLAIN.table(found)[1]]
+
+
+def test_groups_of_other_settings_do_not_compare():
+    one, other = measured({"sam": 1.0}), measured({"sam": 1.0}, settings={"rho": 1.0})
+    with pytest.raises(InputError, match="rho"):
+        compare({"a": one, "b": one}, {"a": {"norm": one}, "b": {"norm": other}})
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "plain", "latex"),
+    [
+        (0.16109, 0.0057, "0.161 ± 0.006", r"0.161\,$\pm$\,0.006"),
+        (179.06, None, "179", "179"),
+        (36.62, 0.31, "36.6 ± 0.3", r"36.6\,$\pm$\,0.3"),
+        (179.06, 0.31, "179.1 ± 0.3", r"179.1\,$\pm$\,0.3"),
+        (0.002, 0.3, "0.00 ± 0.30", r"0.00\,$\pm$\,0.30"),
+        (9.3e-5, 3.1e-6, "(9.30 ± 0.31)e-5", r"(9.30\,$\pm$\,0.31)\,$\times$\,10$^{-5}$"),
+        (1.234e7, None, "1.23e7", r"1.23\,$\times$\,10$^{7}$"),
+        (-0.042, None, "-0.0420", "$-$0.0420"),
+        (9.996, None, "10.0", "10.0"),
+        (-1e-9, 0.5, "0.00 ± 0.50", r"0.00\,$\pm$\,0.50"),
+        (0.0, 0.0, "0.00 ± 0.00", r"0.00\,$\pm$\,0.00"),
+        (math.inf, None, "inf", "inf"),
+        (None, None, "–", "--"),
+    ],
+)
+def test_numbers_have_three_digits_or_what_their_error_asks_for(value, error, plain, latex):
+    assert PLAIN.number(value, error) == plain
+    assert LATEX.number(value, error) == latex
+
+
+def test_values_side_by_side_have_one_power_of_ten():
+    x, y = (close(value) for value in (1e-4, 8e-5))
+    assert PLAIN.table(compare({"a": measured({"sam": x}), "b": measured({"sam": y})}))[1][2] == [
+        "sam",
+        "(1.0000 ± 0.0001)e-4",
+        "(0.8000 ± 0.0001)e-4",
+        "0.800× [0.800, 0.800]",
+    ]
+
+
+def test_settings_that_no_measure_uses_are_not_named():
+    settings = {"rho": 0.1, "sigma": 0.01, "norm": 2}
+    assert compare({"a": measured({"sam": 1.0}, settings=settings)}).settings == {"rho": 0.1, "norm": 2}
+
+
+def test_the_loss_has_a_paired_difference():
+    x, y = correlated(0)
+    one, other = measured({}, loss=x.mean()), measured({}, loss=y.mean())
+    (loss, _) = compare({"a": one, "b": other}, losses={"a": x, "b": y}).rows
+    assert loss.errors == pytest.approx((standard_error(x), standard_error(y)))
+    assert loss.contrasts[0].difference == pytest.approx((y - x).mean())
+    assert loss.contrasts[0].difference_se == pytest.approx(standard_error(y - x))
+    assert compare({"a": one, "b": other}).rows[0].contrasts[0].difference_se is None
+
+
+def test_json_holds_every_digit_and_no_nan(pair, tmp_path):
+    a, b = pair.values()
+    found = compare({"a": a, "b": measured({"sam": math.nan})})
+    content = json.loads(
+        to_json(found, tmp_path / "new" / "t.json").read_text("utf-8"), parse_constant=pytest.fail
+    )
+    assert content == entries(found)
+    assert content["reference"] == "a"
+    sam = next(row for row in content["rows"] if row["measure"] == "sam")
+    assert sam["checkpoints"]["a"] == {"value": a.measures["sam"]["value"], "se": a.measures["sam"]["se"]}
+    assert sam["checkpoints"]["b"]["value"] is None
+    assert entries(compare({"a": a, "b": b}))["verdict"][0].startswith("b against a: asam")
+
+
+def test_csv_has_a_line_for_each_number(pair, tmp_path):
+    found = compare(pair)
+    with to_csv(found, tmp_path / "t.csv").open(encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == len(found.rows) * 2
+    (asam,) = (line for line in lines if line["measure"] == "asam" and line["checkpoint"] == "50% & {b}")
+    (row,) = (row for row in found.rows if row.measure == "asam")
+    assert float(asam["value"]) == row.values[1]
+    assert [float(asam[key]) for key in ("ratio", "low", "high")] == [
+        row.contrasts[0].ratio,
+        row.contrasts[0].low,
+        row.contrasts[0].high,
+    ]
+    assert (asam["group"], asam["invariant"]) == ("", "True")
+
+
+def test_latex_is_a_booktabs_table_whatever_the_names(pair, tmp_path):
+    text = to_latex(
+        compare(pair, {name: {"norm_": r} for name, r in pair.items()}), tmp_path / "t.tex"
+    ).read_text("utf-8")
+    lines = text.splitlines()
+    comments = [line for line in lines if line.startswith("%")]
+    assert comments[0].startswith("% rho 0.1, seed 0, data_sha256 ab, users 40")
+    body = lines[len(comments) :]
+    assert body[:2] == [r"\begin{tabular}{lrrr}", r"\toprule"]
+    assert body[2] == r" & a\_1 & 50\% \& \{b\} & 50\% \& \{b\} / a\_1 \\"
+    assert body[3] == r"\midrule"
+    assert body[-2:] == [r"\bottomrule", r"\end{tabular}"]
+    for line in body[4:-2]:
+        assert line.endswith(r" \\")
+        assert len(re.findall(r"(?<!\\)&", line)) == 3
+        assert line.isascii()
+        assert len(re.findall(r"(?<!\\)\$", line)) % 2 == 0
+        assert not re.search(r"(?<!\\)[%#]", line)
+    assert any(line.startswith(r"\quad norm\_ & ") for line in body)
+    assert any(line.startswith(r"asam$^{*}$ & 1.000") for line in body)
+
+
+@pytest.mark.parametrize("name", ["a\\b", "~^", "50%", "#1", "two\nlines", "x_$&{}"])
+def test_names_are_shown_as_they_are(name):
+    escaped = LATEX.escaped(name)
+    assert "\n" not in escaped
+    bare = re.sub(r"\\text(asciitilde|asciicircum|backslash)\{\}|\\[&%$#_{}]", "", escaped)
+    assert not re.search(r"[&%$#_{}~^\\]", bare)
+
+
+@pytest.mark.parametrize("write", [to_json, to_csv, to_latex])
+def test_a_table_is_whole_or_not_there(write, pair, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write"):
+        write(compare(pair), tmp_path / "file" / "t")
+    assert write(compare(pair), tmp_path / "t") == tmp_path / "t"
+    assert {p.name for p in tmp_path.iterdir()} == {"file", "t"}

@@ -1,0 +1,193 @@
+"""Each matrix against itself written out in float64, on five small models."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.sparse.linalg import aslinearoperator, eigsh
+from torch import nn
+
+import landscape as ll
+from landscape import InputError, Objective
+from landscape.curvature import operators
+from landscape.curvature.operators import MATRICES
+from landscape.tasks import TaskOptions
+from samrec.data.packing import TrainingBatches
+from samrec.losses import halves_of, loss_of
+from samrec.task import objective
+from tests.conftest import small_sasrec
+from tests.worlds import WORLDS, dense, world
+
+
+def vectors(of, count):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(count, of.params.numel, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("matrix", MATRICES)
+@pytest.mark.parametrize("name", WORLDS)
+def test_products_are_those_of_the_matrix_written_out(name, matrix):
+    of = world(name)
+    operator, exact, three = MATRICES[matrix](of), dense(of, matrix), vectors(of, 3)
+    for v in three:
+        torch.testing.assert_close(operator(v), exact @ v, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(operator.many(three), three @ exact, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_hessian_products_are_differences_of_the_gradient(name):
+    of, (v,) = world(name), vectors(world(name), 1)
+    h = 1e-5
+    difference = (of.grad(of.theta + h * v) - of.grad(of.theta - h * v)) / (2 * h)
+    torch.testing.assert_close(ll.hessian(of)(v), difference, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("way", ["reverse", "forward"])
+@pytest.mark.parametrize("name", WORLDS)
+def test_every_way_of_a_hessian_product_is_the_same_product(name, way):
+    of, three = world(name), vectors(world(name), 3)
+    operator = ll.hessian(of, way)
+    expected = torch.stack([of.hvp(v) for v in three])
+    operator._at_once = True
+    torch.testing.assert_close(operator.many(three), expected, rtol=1e-10, atol=1e-10)
+    operator._at_once = False
+    torch.testing.assert_close(operator.many(three), expected, rtol=1e-10, atol=1e-10)
+    assert way in operator.way
+
+
+def test_graphs_that_do_not_fit_are_built_anew(monkeypatch):
+    of, (v,) = world("MLP"), vectors(world("MLP"), 1)
+    expected = of.hvp(v)
+    monkeypatch.setattr(operators, "free_memory", lambda _: 0)
+    operator = ll.hessian(of, "reverse")
+    assert operator.way == "reverse over reverse, 0 of 2 graphs kept"
+    torch.testing.assert_close(operator(v), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_loss_that_forward_mode_cannot_follow_is_differentiated_in_reverse():
+    class Square(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x * x
+
+        @staticmethod
+        def backward(ctx, slope):
+            (x,) = ctx.saved_tensors
+            return 2 * x * slope
+
+    of = Objective(nn.Linear(2, 1).double(), [None], lambda m, _: (Square.apply(m.weight).sum(), 1))
+    assert ll.hessian(of)(torch.ones(3).double()).tolist() == [2, 2, 0]
+    with pytest.raises(InputError, match="forward mode"):
+        ll.hessian(of, "forward")
+
+
+@pytest.mark.parametrize("settings", [{}, {"block": 3}, {"basis": 0}], ids=["plain", "blocks", "restarts"])
+@pytest.mark.parametrize("matrix", MATRICES)
+@pytest.mark.parametrize("name", WORLDS)
+def test_top_eigenvalues_are_those_of_the_matrix_written_out(name, matrix, settings):
+    of = world(name)
+    exact = torch.linalg.eigvalsh(dense(of, matrix)).flip(0).numpy()
+    bottom = 2 if matrix == "hessian" else 0  # the others have 0 many times, and a Krylov space has it once
+    found = ll.top_eigenpairs(MATRICES[matrix](of), 5, bottom=bottom, tol=1e-9, **settings)
+    np.testing.assert_allclose(found.eigenvalues, exact[:5], atol=1e-8)
+    np.testing.assert_allclose(found.bottom, exact[::-1][:bottom], atol=1e-8)
+    assert all(found.converged + found.bottom_converged)
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_power_iteration_finds_both_ends(name):
+    of = world(name)
+    exact = torch.linalg.eigvalsh(dense(of, "hessian")).numpy()
+    found = ll.top_eigenpairs(of, 1, "power", tol=1e-6, max_products=40_000)
+    assert found.eigenvalues[0] == pytest.approx(exact[np.abs(exact).argmax()], abs=1e-8)
+    assert found.smallest == pytest.approx(exact[0], abs=1e-8)
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_the_trace_is_within_three_standard_errors_in_99_of_100_seeds(name, quadratic):
+    exact = dense(world(name), "hessian")
+    operator = ll.hessian(quadratic(exact, torch.zeros(len(exact)).double()), "reverse")
+    found = [ll.trace(operator, probes=60, seed=seed) for seed in range(300)]
+    within = [abs(t.value - float(exact.trace())) <= 3 * t.standard_error for t in found]
+    assert np.mean(within) >= 0.99
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_the_moments_of_the_density_are_those_of_the_matrix(name):
+    """On the probes that it draws: the mean of zᵀHᵏz, z random signs."""
+    of, exact = world(name), dense(world(name), "hessian").numpy()
+    n = of.params.numel
+    found = ll.spectral_density(of, probes=3, steps=30)
+    rng = np.random.default_rng(0)
+    signs = [rng.integers(0, 2, n, dtype=np.int8) * 2.0 - 1 for _ in range(3)]
+    for k in range(1, 7):
+        expected = np.mean([z @ np.linalg.matrix_power(exact, k) @ z for z in signs])
+        assert found.moment(k)[0] == pytest.approx(expected, rel=1e-6)
+
+
+def test_scipy_takes_an_operator_as_it_is():
+    of = world("MLP")
+    operator, exact = ll.hessian(of), dense(of, "hessian")
+    expected = torch.linalg.eigvalsh(exact).numpy()
+    np.testing.assert_allclose(eigsh(operator, 3, which="LA", return_eigenvectors=False), expected[-3:])
+    two = np.random.default_rng(0).standard_normal((of.params.numel, 2))
+    linear = aslinearoperator(operator)
+    np.testing.assert_allclose(linear @ two, exact.numpy() @ two, atol=1e-12)
+    np.testing.assert_allclose(linear.T @ two[:, 0], exact.numpy() @ two[:, 0], atol=1e-12)
+
+
+def test_blocks_of_a_matrix_are_those_of_its_groups():
+    of = world("causal transformer")
+    exact = dense(of, "hessian")
+    for group in of.params.groups:
+        part = of.of_group(group)
+        inside = of.params.join(
+            {e.name: torch.full(e.shape, e.group == group) for e in of.params.entries}
+        ).bool()
+        torch.testing.assert_close(dense(part, "hessian"), exact[inside][:, inside], rtol=1e-12, atol=1e-12)
+        (v,) = vectors(part, 1)
+        torch.testing.assert_close(ll.hessian(part)(v), exact[inside][:, inside] @ v, rtol=1e-10, atol=1e-10)
+    with pytest.raises(InputError, match="no parameter of the group 'conv'; there are embedding"):
+        of.of_group("conv")
+
+
+def test_gauss_newton_and_hessian_agree_where_the_model_is_linear():
+    of = world("logistic regression")
+    (v,) = vectors(of, 1)
+    torch.testing.assert_close(ll.gauss_newton(of)(v), ll.hessian(of)(v), rtol=1e-12, atol=1e-14)
+
+
+def test_matrices_that_an_objective_was_not_built_for_are_refused(quadratic):
+    plain = quadratic(torch.eye(2).double(), torch.ones(2).double())
+    with pytest.raises(InputError, match="halves"):
+        ll.gauss_newton(plain)
+    with pytest.raises(InputError, match="units"):
+        ll.empirical_fisher(plain)
+
+
+def test_halves_that_do_not_make_up_the_loss_are_refused():
+    halves = (lambda model, x: model(x), lambda z, x: (z.square().sum(), len(x)))
+    model, batch = nn.Linear(2, 1).double(), torch.ones(3, 2).double()
+    of = Objective(model, [batch], lambda m, x: (m(x).exp().sum(), len(x)), halves=halves)
+    with pytest.raises(InputError, match="halves of the loss make"):
+        ll.gauss_newton(of)
+
+
+@pytest.mark.parametrize("name", ["bce", "gbce", "sampled", "ce"])
+def test_every_training_loss_has_its_halves(split, name):
+    model = small_sasrec(split).eval()
+    negatives = {"bce": 1, "gbce": 3, "sampled": 3, "ce": 0}[name]
+    (batch,) = TrainingBatches(split, 6, torch.device("cpu"), negatives).of_users(split.trained[:5], 5, (0,))
+    outputs, criterion = halves_of(name, 0.75, split.num_items)
+    with torch.no_grad():
+        whole, both = loss_of(name, 0.75)(model, batch), criterion(outputs(model, batch), batch)
+    torch.testing.assert_close(both, whole, rtol=1e-12, atol=0)
+
+
+def test_the_matrices_of_a_checkpoint_are_positive_but_for_the_hessian(runs):
+    of = objective(runs / "sasrec" / "best.pt", TaskOptions(users=20, device="cpu"))
+    for matrix, make in MATRICES.items():
+        found = ll.top_eigenpairs(make(of), 1, tol=1e-2)
+        assert found.eigenvalues[0] > 0
+        assert (found.smallest < 0) == (matrix == "hessian")
+        assert found.settings["matrix"] == matrix
