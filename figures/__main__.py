@@ -3,11 +3,11 @@
 import sys
 from pathlib import Path
 
-from figures import beauty, valley
+from figures import beauty, curvature, valley
 from landscape.plots.style import save_figures
 
 FOLDER = Path(__file__).parent
-FIGURES = {"beauty": beauty.figures, "valley": valley.figures}
+FIGURES = {"beauty": beauty.figures, "curvature": curvature.figures, "valley": valley.figures}
 
 
 def render(names: list[str], results: Path, gallery: Path) -> list[Path]:

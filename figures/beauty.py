@@ -38,7 +38,7 @@ def store(compared: Path, results: Path) -> None:
     comparison, measured = read_comparison(compared)
     for name, m in measured.items():
         values = without_vectors(m.hessian)
-        sharpness = replace(m.sharpness, by_draw=(), by_unit=())
+        sharpness = replace(m.sharpness, by_draw=(), by_unit=(), loss_by_unit=m.sharpness.loss_by_unit[:0])
         plane = replace(m.plane, deviations=m.plane.deviations[:1])
         line = replace(m.line, deviations=m.line.deviations[:0])
         kept = replace(m, hessian=values, plane=plane, line=line, sharpness=sharpness)

@@ -5,8 +5,10 @@ The results are those of
     landscape hessian --ckpt runs/sasrec/best.pt --ckpt runs/samrec/best.pt --density --trace --by-group \\
         --out spectra --json > hessian.json
     landscape sharpness --ckpt runs/sasrec/best.pt --ckpt runs/samrec/best.pt --out sharpness.json
+    landscape sharpness --ckpt runs/sasrec/best.pt --ckpt runs/samrec/best.pt --by-group --out groups.json \\
+        --measure sam --measure asam --measure average --measure average-adaptive --measure trace
 
-without the eigenvectors: see `store`. README and docs quote both JSON files.
+without the eigenvectors: see `store`. README and docs quote the JSON files.
 """
 
 from dataclasses import replace

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from landscape.errors import InputError as InputError
     from landscape.flatness.bounds import Bound as Bound
     from landscape.flatness.bounds import pac_bayes_bound as pac_bayes_bound
+    from landscape.flatness.comparison import compare as compare
     from landscape.flatness.measures import Sharpness as Sharpness
     from landscape.flatness.measures import sharpness as sharpness
     from landscape.flatness.measures import sharpness_by_group as sharpness_by_group
@@ -66,6 +67,7 @@ _PUBLIC = {
     "barrier": "landscape.paths",
     "basins": "landscape.surface.topology",
     "bezier": "landscape.paths",
+    "compare": "landscape.flatness.comparison",
     "diagonal": "landscape.curvature.trace",
     "empirical_fisher": "landscape.curvature.operators",
     "export": "landscape.surface.export",

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -337,7 +338,7 @@ def test_settings_that_no_measure_uses_are_not_named():
 def test_the_loss_has_a_paired_difference():
     x, y = correlated(0)
     one, other = measured({}, loss=x.mean()), measured({}, loss=y.mean())
-    (loss, _) = compare({"a": one, "b": other}, losses={"a": x, "b": y}).rows
+    (loss, _) = compare({"a": replace(one, loss_by_unit=x), "b": replace(other, loss_by_unit=y)}).rows
     assert loss.errors == pytest.approx((standard_error(x), standard_error(y)))
     assert loss.contrasts[0].difference == pytest.approx((y - x).mean())
     assert loss.contrasts[0].difference_se == pytest.approx(standard_error(y - x))

@@ -70,6 +70,30 @@ def test_measurements_are_the_same(objectives):
     assert rises[0] == pytest.approx(rises[1], rel=1e-2)
 
 
+def test_eigenvalues_are_the_same_by_every_method_and_way(objectives):
+    on_cpu, on_gpu = objectives
+    expected = ll.top_eigenpairs(on_cpu, 3, tol=1e-4)
+    for way in ("reverse", "forward"):
+        operator = ll.hessian(on_gpu, way)
+        for settings in ({"block": 1}, {"block": 4}, {"basis": 0}):
+            found = ll.top_eigenpairs(operator, 3, tol=1e-4, **settings)
+            np.testing.assert_allclose(found.eigenvalues, expected.eigenvalues, rtol=1e-3)
+            assert found.smallest == pytest.approx(expected.smallest, abs=1e-3 * expected.eigenvalues[0])
+    power = ll.top_eigenpairs(on_gpu, 1, "power", tol=1e-3, max_products=5000)
+    assert abs(power.eigenvalues[0]) == pytest.approx(
+        max(expected.eigenvalues[0], -expected.smallest), rel=1e-3
+    )
+
+
+def test_matrices_and_densities_are_the_same(objectives):
+    for make in (ll.hessian, ll.gauss_newton, ll.empirical_fisher):
+        vectors = torch.randn(3, objectives[0].params.numel, generator=torch.Generator().manual_seed(0))
+        on_cpu, on_gpu = (make(o).many(vectors.to(o.theta)).cpu() for o in objectives)
+        torch.testing.assert_close(on_cpu, on_gpu, rtol=1e-3, atol=1e-4)
+    moments = [ll.spectral_density(o, probes=2, steps=10).moment(2)[0] for o in objectives]
+    assert moments[0] == pytest.approx(moments[1], rel=1e-3)
+
+
 def test_surfaces_are_the_same_in_every_way_of_evaluating(objectives):
     on_cpu, on_gpu = objectives
     directions = [[ll.random_direction(o.params, 0, index=i) for i in (0, 1)] for o in objectives]

@@ -534,6 +534,14 @@ def test_the_traces_of_groups_add_up():
     assert abs(sum(row["value"] for row in parts) - whole.value) < 3 * error**0.5
 
 
+def test_a_measure_that_a_group_cannot_have_is_left_out_of_it():
+    groups = sharpness_by_group(network(), ["relative-flatness-embedding", "sam"], probes=2)
+    assert set(groups["embedding"].measures) == {"relative-flatness-embedding", "sam"}
+    assert set(groups["other"].measures) == {"sam"}
+    with pytest.raises(InputError, match="no sharpness measure 'blunt'"):
+        sharpness_by_group(network(), ["blunt"])
+
+
 class WithSpare(nn.Module):
     """A layer beside parameters that the loss does not know."""
 

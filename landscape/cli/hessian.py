@@ -102,6 +102,8 @@ def command(
         spread = spectral_density(operator, steps=steps, seed=seed) if density and whole else None
         return Spectrum(objective.params.numel, pairs, estimate, spread)
 
+    if not all(scale is None or scale > 0 for scale in (ridge, gamma)):
+        raise InputError("ridge and gamma must be positive")
     if out is not None:
         writable(out)
     settings = options.task_options(users, seed, device, data, include, exclude)

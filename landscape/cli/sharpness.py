@@ -15,7 +15,6 @@ from landscape.files import writable
 if TYPE_CHECKING:
     from landscape.flatness.comparison import Comparison
     from landscape.flatness.measures import Sharpness
-    from landscape.results import Array
 
 
 def command(
@@ -71,7 +70,6 @@ def command(
     """
     from landscape.flatness.comparison import compare
     from landscape.flatness.measures import sharpness, sharpness_by_group
-    from landscape.flatness.point import influences
     from landscape.flatness.tables import WRITERS, entries
     from landscape.tasks import objectives_of
 
@@ -90,17 +88,15 @@ def command(
     frozen = objectives_of(ckpt, options.task_options(users, seed, device, data, include, exclude), task)
     results: dict[str, Sharpness] = {}
     groups: dict[str, dict[str, Sharpness]] = {}
-    losses: dict[str, Array] = {}
     for name, objective in zip(names, frozen, strict=True):
         results[name] = sharpness(objective, measure, **settings)
-        losses[name] = results[name].loss + influences(*objective.units())
         if by_group:
             groups[name] = sharpness_by_group(objective, measure, **settings)
         for folder in folders:
             results[name].save(folder / f"{name}.sharpness.npz")
             for group, result in groups.get(name, {}).items():
                 result.save(folder / f"{name}.{group}.sharpness.npz")
-    comparison = compare(results, groups, losses)
+    comparison = compare(results, groups)
     for path in tables:
         WRITERS[path.suffix.lower()](comparison, path)
     paths = dict(zip(names, map(str, ckpt), strict=True))

@@ -82,7 +82,6 @@ class Comparison:
 def compare(
     results: Mapping[str, Sharpness],
     by_group: Mapping[str, Mapping[str, Sharpness]] | None = None,
-    losses: Mapping[str, Array] | None = None,
 ) -> Comparison:
     """Put checkpoints side by side, each against the first.
 
@@ -97,8 +96,6 @@ def compare(
         results: by name of the checkpoint. Where their provenance does not tell their units, that they are
             the same in the same order is for the caller to see to.
         by_group: by name and then by group of parameters, as `sharpness_by_group` returns it.
-        losses: by name, the pseudo-values of L(θ) of each unit, L(θ) + `influences` of its units. Shape
-            (units,). Without them the difference of the losses has no error.
 
     Raises:
         InputError: no results, or two that were measured with different settings or on different units.
@@ -117,7 +114,7 @@ def compare(
         for group, found in of_groups.items():
             if measure == LOSS and group is not None:
                 continue  # whatever moves, it is of all parameters
-            samples = [_sample(found.get(name), measure, (losses or {}).get(name)) for name in names]
+            samples = [_sample(found.get(name), measure) for name in names]
             if any(samples):
                 rows.append(_row(measure, group, samples))
     first = results[names[0]]
@@ -141,14 +138,14 @@ class _Sample(NamedTuple):
     units: Array
 
 
-def _sample(result: Sharpness | None, measure: str, losses: Array | None) -> _Sample | None:
+def _sample(result: Sharpness | None, measure: str) -> _Sample | None:
     nothing = np.empty(0)
     if result is None:
         return None
     if measure == NORM:
         return _Sample(result.weight_norm, None, nothing, nothing)
     if measure == LOSS:
-        units = nothing if losses is None else losses
+        units = result.loss_by_unit
         error = float(units.std(ddof=1)) / math.sqrt(len(units)) if len(units) > 1 else None
         return _Sample(result.loss, error, nothing, units)
     if measure not in result.measures:

@@ -2,14 +2,14 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from landscape.errors import InputError
 from landscape.flatness import average_case, first_order, second_order, worst_case
-from landscape.flatness.point import Estimate, Point, Settings
+from landscape.flatness.point import Estimate, Point, Settings, influences
 from landscape.objective import Objective
 from landscape.results import Array, Result, surroundings
 
@@ -30,6 +30,7 @@ class Sharpness(Result):
         by_unit: the same of each unit, in the order of `Objective.units`. Empty where the measure is no
             mean over units, or there is one unit alone. `se`² is the sum of the variances of both means.
             Equal seeds and units pair the pseudo-values of two checkpoints.
+        loss_by_unit: the same of L(θ). Shape (units,), or empty.
     """
 
     loss: float
@@ -37,6 +38,7 @@ class Sharpness(Result):
     measures: Mapping[str, Mapping[str, Any]]
     by_draw: tuple[Array, ...] = ()
     by_unit: tuple[Array, ...] = ()
+    loss_by_unit: Array = field(default_factory=lambda: np.empty(0))
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ def sharpness(
         measures={name: _row(MEASURES[name], estimate, settings) for name, estimate in estimates.items()},
         by_draw=tuple(estimate.by_draw for estimate in estimates.values()),
         by_unit=tuple(estimate.by_unit for estimate in estimates.values()),
+        loss_by_unit=point.loss + influences(*point.units),
         settings={**vars(settings), "norm": 2, "reduction": "mean", "m": "all frozen batches"},
         provenance=objective.provenance | surroundings(objective.theta.device),
         seconds=time.perf_counter() - started,
@@ -113,30 +116,41 @@ def sharpness_by_group(
     """Measure where the sharpness sits: each group of parameters moved alone (see `ParamSpace.groups`).
 
     The groups' traces add up to the trace of all. Other measures do not: a group alone has its own worst
-    direction, and what two groups do together is in neither.
+    direction, and what two groups do together is in neither. A measure that does not apply to a group (the
+    relative flatness of norms) is left out of it.
 
     Args: as `sharpness`.
 
     Raises:
-        InputError: as `sharpness`, of any group.
+        InputError: as `sharpness`.
     """
-    groups = objective.params.groups
-    return {group: sharpness(objective.of_group(group), measures, **settings) for group in groups}
+    found = {}
+    for group in objective.params.groups:
+        part = objective.of_group(group)
+        names = None
+        if measures is not None:
+            names = [m for m in measures if m not in MEASURES or _applies(Point(part, Settings()), m)]
+        found[group] = sharpness(part, names, **settings)
+    return found
 
 
 def _applying(point: Point, names: Sequence[str] | None) -> list[str]:
     """Return the names that were asked for, checked before anything is measured, or all that apply."""
-    applying = []
-    for name in MEASURES if names is None else dict.fromkeys(names):
-        try:
-            if needs := MEASURES[name].needs:
-                needs(point)
-        except InputError:
-            if names is not None:
-                raise
-        else:
-            applying.append(name)
-    return applying
+    if names is None:
+        return [name for name in MEASURES if _applies(point, name)]
+    for name in names:
+        if needs := MEASURES[name].needs:
+            needs(point)
+    return list(dict.fromkeys(names))
+
+
+def _applies(point: Point, name: str) -> bool:
+    try:
+        if needs := MEASURES[name].needs:
+            needs(point)
+    except InputError:
+        return False
+    return True
 
 
 def _row(measure: Measure, estimate: Estimate, settings: Settings) -> dict[str, Any]:
@@ -149,7 +163,6 @@ def _row(measure: Measure, estimate: Estimate, settings: Settings) -> dict[str, 
     }
 
 
-_KEPT = "; unchanged by a rescaling of weights that keeps the loss"
 _NOISE = ("sigma", "samples", "seed")
 _RISEN = ("rise", "samples", "seed")
 
@@ -180,14 +193,14 @@ MEASURES: Mapping[str, Measure] = {
         needs=worst_case.loss_above_minus_one,
     ),
     "asam": Measure(
-        "L(θ + ρ θ² g/‖|θ| g‖) - L(θ)" + _KEPT,
+        "L(θ + ρ θ² g/‖|θ| g‖) - L(θ)",
         "Kwon et al. 2021, arXiv 2102.11600, eq. 6",
         ("rho",),
         worst_case.asam,
         invariant=True,
     ),
     "worst-adaptive": Measure(
-        "max over ‖u‖ <= ρ of L(θ + |θ| u) - L(θ), by projected ascent" + _KEPT,
+        "max over ‖u‖ <= ρ of L(θ + |θ| u) - L(θ), by projected ascent",
         "Kwon et al. 2021, eq. 3",
         ("rho", "steps", "seed"),
         worst_case.worst_adaptive,
@@ -206,7 +219,7 @@ MEASURES: Mapping[str, Measure] = {
         average_case.low_pass,
     ),
     "average-adaptive": Measure(
-        "E L(θ + σ |θ| z) - L(θ)" + _KEPT,
+        "E L(θ + σ |θ| z) - L(θ)",
         "Andriushchenko et al. 2023, eq. 2",
         _NOISE,
         average_case.average_adaptive,
@@ -219,7 +232,7 @@ MEASURES: Mapping[str, Measure] = {
         average_case.pac_bayes_sigma,
     ),
     "pac-bayes-sigma-adaptive": Measure(
-        "1/σ² at E L(θ + σ |θ| z) - L(θ) = rise" + _KEPT,
+        "1/σ² at E L(θ + σ |θ| z) - L(θ) = rise",
         "Jiang et al. 2020, magnitude-aware, without its prior and its floor under |θ|",
         _RISEN,
         average_case.pac_bayes_sigma_adaptive,
@@ -227,7 +240,7 @@ MEASURES: Mapping[str, Measure] = {
     ),
     "gradient-norm": Measure("‖g‖", "Zhao et al. 2022, arXiv 2202.03599", (), first_order.gradient_norm),
     "fisher-rao": Measure(
-        "θᵀFθ = Σ_u ⟨∇s_u, θ⟩² / Σ_u w_u, F the empirical Fisher matrix" + _KEPT,
+        "θᵀFθ = Σ_u ⟨∇s_u, θ⟩² / Σ_u w_u, F the empirical Fisher matrix",
         "Liang et al. 2019, arXiv 1711.01530",
         (),
         first_order.fisher_rao,
@@ -253,7 +266,7 @@ MEASURES: Mapping[str, Measure] = {
         second_order.frobenius,
     ),
     "relative-flatness-embedding": Measure(
-        "Σ_{s,s'} ⟨w_s, w_s'⟩ tr H_{s,s'} over the rows w_s of the largest embedding" + _KEPT,
+        "Σ_{s,s'} ⟨w_s, w_s'⟩ tr H_{s,s'} over the rows w_s of the largest embedding",
         "Petzka et al. 2021, arXiv 2001.00939",
         ("layer", "probes", "seed"),
         second_order.relative_flatness_embedding,
@@ -261,7 +274,7 @@ MEASURES: Mapping[str, Measure] = {
         needs=second_order.embedding,
     ),
     "relative-flatness-last": Measure(
-        "the same over the filters of the last layer" + _KEPT,
+        "the same over the filters of the last layer",
         "Petzka et al. 2021",
         ("layer", "probes", "seed"),
         second_order.relative_flatness_last,
