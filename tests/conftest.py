@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from landscape import Objective
 from landscape.cli import app
+from landscape.curvature.operators import Operator, hessian
 from samrec.data.interactions import Interactions
 from samrec.data.packing import TrainingBatches
 from samrec.data.split import Split, leave_one_out
@@ -63,6 +64,12 @@ def quadratic() -> QuadraticObjective:
         return Objective(Quadratic(matrix, at, slope), [None], lambda model, _: (model(), 1))
 
     return build
+
+
+@pytest.fixture
+def operator(quadratic: QuadraticObjective) -> Callable[[Tensor], Operator]:
+    """Return the Hessian of a quadratic, from its matrix."""
+    return lambda matrix: hessian(quadratic(matrix, torch.ones(len(matrix)).to(matrix)))
 
 
 @pytest.fixture

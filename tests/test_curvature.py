@@ -6,14 +6,9 @@ import landscape as ll
 from landscape import InputError
 from landscape.curvature.lanczos import _Space, lanczos
 from landscape.curvature.power import power_iteration
+from tests.worlds import with_spectrum
 
 SPECTRUM = [9.0, 5.0, 4.0, 1.0, 0.5, 0.1, 0.0, 0.0, -2.0, -3.0]
-
-
-def with_spectrum(values, dtype=torch.float64):
-    n = len(values)
-    q, _ = np.linalg.qr(np.random.default_rng(1).standard_normal((n, n)))
-    return torch.from_numpy(q @ np.diag(values) @ q.T).to(dtype)
 
 
 class Matrix:

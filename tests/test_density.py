@@ -8,25 +8,7 @@ import landscape as ll
 from landscape import InputError
 from landscape.curvature.eigenpairs import Eigenpairs
 from landscape.plots.spectra import spectrum_figure
-
-
-def rotated(values, dtype=torch.float64):
-    """A matrix with these eigenvalues, and the eigenvectors, one a column."""
-    q, _ = np.linalg.qr(np.random.default_rng(1).standard_normal((len(values), len(values))))
-    matrix = torch.from_numpy(q @ np.diag(values) @ q.T)
-    return ((matrix + matrix.T) / 2).to(dtype), q
-
-
-def signs(count, n, seed=0):
-    """The probes of a seed, one a row, drawn by other means."""
-    rng = np.random.default_rng(seed)
-    return np.array([rng.integers(0, 2, n, dtype=np.int8) * 2.0 - 1 for _ in range(count)])
-
-
-@pytest.fixture
-def operator(quadratic):
-    """Return the Hessian of a quadratic, from its matrix."""
-    return lambda matrix: ll.hessian(quadratic(matrix, torch.ones(len(matrix)).to(matrix)))
+from tests.worlds import rotated, signs
 
 
 @pytest.fixture

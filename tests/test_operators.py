@@ -15,7 +15,7 @@ from samrec.data.packing import TrainingBatches
 from samrec.losses import halves_of, loss_of
 from samrec.task import objective
 from tests.conftest import small_sasrec
-from tests.worlds import WORLDS, dense, world
+from tests.worlds import WORLDS, dense, signs, world
 
 
 def vectors(of, count):
@@ -116,12 +116,9 @@ def test_the_trace_is_within_three_standard_errors_in_99_of_100_seeds(name, quad
 def test_the_moments_of_the_density_are_those_of_the_matrix(name):
     """On the probes that it draws: the mean of zᵀHᵏz, z random signs."""
     of, exact = world(name), dense(world(name), "hessian").numpy()
-    n = of.params.numel
     found = ll.spectral_density(of, probes=3, steps=30)
-    rng = np.random.default_rng(0)
-    signs = [rng.integers(0, 2, n, dtype=np.int8) * 2.0 - 1 for _ in range(3)]
     for k in range(1, 7):
-        expected = np.mean([z @ np.linalg.matrix_power(exact, k) @ z for z in signs])
+        expected = np.mean([z @ np.linalg.matrix_power(exact, k) @ z for z in signs(3, of.params.numel)])
         assert found.moment(k)[0] == pytest.approx(expected, rel=1e-6)
 
 

@@ -4,28 +4,10 @@ import torch
 
 import landscape as ll
 from landscape import InputError
+from tests.worlds import signs, with_spectrum
 
 PROJECTING = ["hutch++", "xtrace"]
 METHODS = ["hutchinson", *PROJECTING]
-
-
-def with_spectrum(values, dtype=torch.float64):
-    n = len(values)
-    q, _ = np.linalg.qr(np.random.default_rng(1).standard_normal((n, n)))
-    matrix = torch.from_numpy(q @ np.diag(values) @ q.T)
-    return ((matrix + matrix.T) / 2).to(dtype)
-
-
-def signs(count, n, seed=0):
-    """The probes of a seed, one a row, drawn by other means."""
-    rng = np.random.default_rng(seed)
-    return np.array([rng.integers(0, 2, n, dtype=np.int8) * 2.0 - 1 for _ in range(count)])
-
-
-@pytest.fixture
-def operator(quadratic):
-    """Return the Hessian of a quadratic, from its matrix."""
-    return lambda matrix: ll.hessian(quadratic(matrix, torch.ones(len(matrix)).to(matrix)))
 
 
 @pytest.fixture

@@ -1,15 +1,35 @@
-"""Five small models in float64, each with its loss in halves and by unit, and its matrices written out."""
+"""Matrices with a known spectrum, and five small models in float64 whose matrices are written out."""
 
 from collections.abc import Callable
 from functools import cache
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev
 from torch.nn import functional as F
 
 from landscape import Objective
 from landscape.objective import twice_differentiable
+
+
+def rotated(values, dtype: torch.dtype = torch.float64) -> tuple[Tensor, NDArray[np.float64]]:
+    """Return a symmetric matrix with these eigenvalues, and the eigenvectors, one a column."""
+    q, _ = np.linalg.qr(np.random.default_rng(1).standard_normal((len(values), len(values))))
+    matrix = torch.from_numpy(q @ np.diag(values) @ q.T)
+    return ((matrix + matrix.T) / 2).to(dtype), q
+
+
+def with_spectrum(values, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Return a symmetric matrix with these eigenvalues."""
+    return rotated(values, dtype)[0]
+
+
+def signs(count: int, n: int, seed: int = 0) -> NDArray[np.float64]:
+    """Return the probes of a seed, one a row, drawn by other means."""
+    rng = np.random.default_rng(seed)
+    return np.array([rng.integers(0, 2, n, dtype=np.int8) * 2.0 - 1 for _ in range(count)])
 
 
 class Causal(nn.Module):
