@@ -62,7 +62,7 @@ def compare(
     ideal_hr10: float | None = None,
 ) -> dict[str, Any]:
     """Measure each checkpoint, save the results and the page in `out`; return what `--json` prints."""
-    from landscape import line, plane, sharpness, top_eigenpairs, trace
+    from landscape import hessian, line, plane, sharpness, top_eigenpairs, trace
     from landscape.files import read_checkpoint
     from landscape.plots.report import Compared, Comparison, render, result_path, write_index
     from landscape.tasks import objectives_of
@@ -75,9 +75,10 @@ def compare(
         twice = grid and 2 * grid - 1
         plane(objective, radius=radius, tol=tol, grid=grid, seed=seed).save(result_path(out, name, "plane"))
         line(objective, radius=radius, tol=tol, grid=twice, seed=seed).save(result_path(out, name, "line"))
-        hessian = top_eigenpairs(objective, top, seed=seed)
-        hessian.save(result_path(out, name, "hessian"))
-        estimate = trace(objective, seed=seed)
+        operator = hessian(objective)
+        pairs = top_eigenpairs(operator, top, seed=seed)
+        pairs.save(result_path(out, name, "hessian"))
+        estimate = trace(operator, seed=seed)
         estimate.save(result_path(out, name, "trace"))
         rises = sharpness(objective, rho=rho, seed=seed)
         rises.save(result_path(out, name, "sharpness"))
@@ -89,9 +90,9 @@ def compare(
                 "path": str(path),
                 "loss": rises.loss,
                 "weight_norm": rises.weight_norm,
-                "eigenvalues": hessian.eigenvalues.tolist(),
-                "smallest": hessian.smallest,
-                "converged": hessian.converged,
+                "eigenvalues": pairs.eigenvalues.tolist(),
+                "smallest": pairs.smallest,
+                "converged": pairs.converged,
                 "trace": estimate.value,
                 "trace_se": estimate.standard_error,
                 "measures": rises.measures,

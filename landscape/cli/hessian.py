@@ -248,7 +248,9 @@ def _with_error(trace: "Trace | None") -> str:
 
 
 def _pair(value: float | None, error: float | None) -> str:
-    return "–" if value is None or error is None else f"{value:.4g} ± {error:.1g}"
+    from landscape.flatness.tables import PLAIN
+
+    return PLAIN.number(value, error)
 
 
 def _draw(found: Mapping[str, Spectrum], folder: Path) -> None:
