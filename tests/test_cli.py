@@ -209,6 +209,8 @@ def test_matrices_akin_to_the_hessian_with_blocks_and_spectrum(answer, both, mat
         assert entry["density"]["moment_error"] < 1e-4
         assert entry["density"]["effective_dimension"] > 0
     assert {p.name for p in tmp_path.iterdir()} >= {"density.png", "density.pdf", "sasrec.density.npz"}
+    block = ll.load(tmp_path / "samrec.norm.hessian.npz")
+    assert block.eigenvalues.tolist() == found[1]["groups"]["norm"]["eigenvalues"]
 
 
 def test_the_top_alone(answer, both):

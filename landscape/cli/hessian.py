@@ -64,7 +64,8 @@ def command(
         bool, typer.Option("--by-group", help="Also the blocks of embedding, attention, ffn and norms.")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option(help="Folder to save the results in, eigenvectors among them.")
+        Path | None,
+        typer.Option(help="Folder to save the results in, eigenvectors among them; NAME.GROUP of blocks."),
     ] = None,
     users: Users = 2048,
     data: Data = None,
@@ -118,8 +119,11 @@ def command(
         for name, objective in objectives.items()
         for group in (objective.params.groups if by_group else ())
     }
-    if out is not None and density:
-        _draw(found, out)
+    if out is not None:
+        for (name, group), block in blocks.items():
+            block.save(out, f"{name}.{group}")
+        if density:
+            _draw(found, out)
 
     largest = max(float(spectrum.pairs.eigenvalues.max()) for spectrum in found.values())
     scales = {"ridge": ridge or largest, "gamma": gamma or largest}
