@@ -174,6 +174,7 @@ class Objective:
             raise InputError(f"{wrong}; there are {', '.join(known)}")
         other = copy.copy(self)
         other.params = ParamSpace(self._bound.model, names)
+        other._numbers = {}  # whole tables again
         other.provenance = self.provenance | {"parameters": str(other.params.numel)}
         return other
 

@@ -31,7 +31,7 @@ def command(
         typer.Option(help="The Hessian, the generalized Gauss-Newton matrix, or the empirical Fisher."),
     ] = "hessian",
     top: Annotated[int, typer.Option(min=1, help="How many of the largest eigenvalues.")] = 5,
-    bottom: Annotated[int, typer.Option(min=0, help="How many of the smallest; 0 saves a third.")] = 1,
+    bottom: Annotated[int, typer.Option(min=0, help="How many of the smallest; 0 saves some products.")] = 1,
     method: Annotated[
         Literal["lanczos", "power"],
         typer.Option(help="Power iteration finds those largest in magnitude, slowly, and keeps no basis."),
