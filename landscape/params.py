@@ -83,9 +83,13 @@ class ParamSpace:
         return self.theta.numel()
 
     def split(self, vector: Tensor) -> dict[str, Tensor]:
-        """View a vector of shape (numel,) as the named tensors that it lays end to end."""
-        parts = torch.split(vector, self._sizes)
-        return {e.name: part.view(e.shape) for e, part in zip(self.entries, parts, strict=True)}
+        """View a vector of shape (numel,) as the named tensors that it lays end to end.
+
+        Of rows of vectors, shape (K, numel), each tensor has K in front of its own shape.
+        """
+        parts = torch.split(vector, self._sizes, -1)
+        ahead = vector.shape[:-1]
+        return {e.name: part.view(*ahead, *e.shape) for e, part in zip(self.entries, parts, strict=True)}
 
     def of_rows(self, rows: Mapping[str, Tensor]) -> "tuple[ParamSpace, Tensor]":
         """Return the space with some rows of some tensors left out, and the places in θ of what is left.

@@ -554,13 +554,21 @@ class WithSpare(nn.Module):
         return self.layer(x)
 
 
+def nothing(model, batch):
+    return 0 * squared(model, batch)
+
+
+def output(model, batch):
+    return model(batch[0]).squeeze(-1)
+
+
 def degenerate(case):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Embedding(3, 2), nn.Linear(2, 1))
     x, y = torch.tensor([0, 1, 1]), torch.ones(3)
     each = squared
     if case == "constant loss":
-        each = lambda m, b: 0 * squared(m, b)  # noqa: E731
+        each = nothing
     elif case == "zero weights":
         model = model.apply(lambda m: [nn.init.zeros_(p) for p in m.parameters(recurse=False)])
     elif case == "zero gradient":
@@ -571,7 +579,7 @@ def degenerate(case):
         model = nn.Embedding(1, 1)
         x = torch.zeros_like(x)
     elif case == "linear loss":
-        each = lambda m, b: m(b[0]).squeeze(-1)  # noqa: E731
+        each = output
     return by_unit(model, [(x, y)], each)
 
 

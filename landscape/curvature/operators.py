@@ -23,13 +23,12 @@ Parts = Sequence[Tensor]
 
 
 class BatchProduct(Protocol):
-    """A batch's own matrix times a vector, which is given and returned tensor by tensor."""
+    """A batch's own matrix times a vector, which is given and returned tensor by tensor.
 
-    def __call__(self, vector: Parts) -> Parts: ...
+    Several vectors `at_once` are tensors with one more axis in front.
+    """
 
-    def many(self, vectors: Parts) -> Parts:
-        """Take and return tensors with one more axis in front, for several vectors at once."""
-        ...
+    def __call__(self, vector: Parts, at_once: bool = False) -> Parts: ...
 
 
 class Operator:
@@ -64,24 +63,27 @@ class Operator:
 
     def __call__(self, vector: Tensor) -> Tensor:
         """Return A v, shape (n,), in the precision of θ. Sums over batches are in float64."""
-        return self._sum(vector, lambda product: product)
+        return self._sum(vector)
 
     def many(self, vectors: Tensor) -> Tensor:
         """Return A v of each row of `vectors`, shape (K, n); at once where that was measured as faster."""
         if len(vectors) < 2 or not self.pays(len(vectors)):
             return torch.stack([self(v) for v in vectors]) if len(vectors) else vectors
         with warnings.catch_warnings(action="ignore"):  # vmap warns where it is slow, which was timed
-            return self._sum(vectors, lambda product: product.many)
+            return self._sum(vectors, at_once=True)
 
-    def _sum(self, vectors: Tensor, how: Callable[[BatchProduct], Callable[[Parts], Parts]]) -> Tensor:
+    def _sum(self, vectors: Tensor, at_once: bool = False) -> Tensor:
         theta = self.like
-        parts = _split(self.objective, vectors.to(theta))
+        parts = self._split(vectors.to(theta))
         total = torch.zeros(vectors.shape, dtype=torch.float64, device=theta.device)
-        sums = _split(self.objective, total)
-        for found in self._by_batch(lambda build: how(build())(parts)):
+        sums = self._split(total)
+        for found in self._by_batch(lambda build: build()(parts, at_once)):
             for summed, part in zip(sums, found, strict=True):
                 summed.add_(part)
         return (total / self.objective.weight).to(theta.dtype)
+
+    def _split(self, vectors: Tensor) -> Parts:
+        return list(self.objective.params.split(vectors).values())
 
     def _by_batch(self, compute: Callable[[Callable[[], BatchProduct]], Parts]) -> Iterator[Parts]:
         """Yield what is computed of each batch, in order: of kept graphs in threads, if those pay."""
@@ -96,7 +98,7 @@ class Operator:
         threads, theta = torch.get_num_threads(), self.like
         if theta.device.type != "cpu" or not 1 < threads <= len(self._kept):
             return 1
-        parts = _split(self.objective, torch.ones_like(theta))
+        parts = self._split(torch.ones_like(theta))
         some = self._kept[:threads]
 
         def side_by_side() -> None:
@@ -111,10 +113,10 @@ class Operator:
         """Tell whether several vectors at once beat one after another, as measured by the first call."""
         if self._at_once is None:
             product, theta = self._products[0](), self.like
-            parts = _split(self.objective, torch.ones_like(theta).expand(count, -1))
+            parts = self._split(torch.ones_like(theta).expand(count, -1))
             try:
                 with warnings.catch_warnings(action="ignore"):
-                    at_once = _seconds(lambda: product.many(parts), theta.device)
+                    at_once = _seconds(lambda: product(parts, True), theta.device)
             except Exception:  # what `vmap` cannot follow, or no memory
                 self._at_once = False
             else:
@@ -174,8 +176,8 @@ def hessian(objective: Objective, way: Way | None = None) -> Operator:
         return kept.operator("hessian", "reverse over reverse")
     products = [_HessianForward(objective, batch) for batch in batches]
     try:
-        products[0](_split(objective, torch.zeros_like(objective.theta)))
-    except Exception as error:
+        products[0](products[0].theta)
+    except Exception as error:  # whatever forward mode cannot follow
         raise InputError(f"forward mode cannot follow this loss ({type(error).__name__})") from None
     return Operator(objective, "hessian", "forward over reverse", [_given(product) for product in products])
 
@@ -189,7 +191,6 @@ def gauss_newton(objective: Objective) -> Operator:
     Raises:
         InputError: the objective was not given the halves of its loss, or they do not make up its value.
     """
-    kept = _Graphs(objective, _GaussNewton)
     first = objective.batches[0]
     outputs = objective.traced(first, "outputs")[1]
     whole, both = (
@@ -197,7 +198,7 @@ def gauss_newton(objective: Objective) -> Operator:
     )
     if not np.isclose(whole, both, rtol=1e-4, atol=1e-6):
         raise InputError(f"the halves of the loss make {both:g} of the first batch, and the loss {whole:g}")
-    return kept.operator("gauss-newton", "Jᵀ(Hℓ)J")
+    return _Graphs(objective, _GaussNewton).operator("gauss-newton", "Jᵀ(Hℓ)J")
 
 
 def empirical_fisher(objective: Objective) -> Operator:
@@ -210,6 +211,17 @@ def empirical_fisher(objective: Objective) -> Operator:
         InputError: the objective was not given the units of its loss.
     """
     return _Graphs(objective, _EmpiricalFisher).operator("fisher", "JᵀJ")
+
+
+def unit_slopes(objective: Objective, vector: Tensor) -> NDArray[np.float64]:
+    """Return ⟨∇s_u, v⟩, the derivative of each unit's sum of the loss along v, shape (units,).
+
+    Raises:
+        InputError: the objective was not given the units of its loss.
+    """
+    parts = list(objective.params.split(vector.to(objective.theta)).values())
+    slopes = [_EmpiricalFisher(objective, batch).tangent(parts) for batch in objective.batches]
+    return torch.cat(slopes).detach().double().cpu().numpy()
 
 
 MATRICES: Mapping[str, Callable[[Objective], Operator]] = {
@@ -239,30 +251,26 @@ class _HessianReverse:
         along = [vector[i] for i in self.curved]
         return gradient(self.grads, self.leaves, along, retain_graph=True, is_grads_batched=at_once)
 
-    def many(self, vectors: Parts) -> Parts:
-        return self(vectors, at_once=True)
-
 
 class _HessianForward:
     """Forward over reverse: v is carried forward through the computation of the gradient."""
 
     def __init__(self, objective: Objective, batch: Any) -> None:
         self.objective, self.batch = objective, batch
-        self.theta = objective.params.split(objective.theta)
+        self.names = [entry.name for entry in objective.params.entries]
+        self.theta = list(objective.params.split(objective.theta).values())
 
-    def __call__(self, vector: Parts) -> Parts:
-        along = dict(zip(self.theta, vector, strict=True))
-
-        def slope(theta: dict[str, Tensor]) -> dict[str, Tensor]:
-            found: dict[str, Tensor] = grad(self.objective.summed)(theta, self.batch)  # not jacrev, see tests
+    def __call__(self, vector: Parts, at_once: bool = False) -> Parts:
+        if at_once:
+            found: Parts = vmap(self.__call__)(list(vector))
             return found
 
-        with twice_differentiable():
-            return list(jvp(slope, (self.theta,), (along,))[1].values())
+        def summed(theta: Parts) -> Tensor:
+            return self.objective.summed(dict(zip(self.names, theta, strict=True)), self.batch)
 
-    def many(self, vectors: Parts) -> Parts:
-        found: Parts = vmap(self.__call__)(list(vectors))
-        return found
+        with twice_differentiable():  # grad, not jacrev, which torch 2.13 has wrong in LayerNorm
+            along: Parts = jvp(grad(summed), (self.theta,), (list(vector),))[1]
+        return along
 
 
 class _Outer:
@@ -277,6 +285,15 @@ class _Outer:
         self.used = [i for i, p in enumerate(pulled) if p.requires_grad]
         self.pulled = [pulled[i] for i in self.used]
 
+    def tangent(self, vector: Parts, at_once: bool = False) -> Tensor:
+        """Return J v, of the shape of the outputs."""
+        if not self.pulled:
+            ahead = vector[0].shape[:1] if at_once else ()
+            return torch.zeros_like(self.outputs).expand(*ahead, *self.outputs.shape)
+        along = [vector[i] for i in self.used]
+        (found,) = gradient(self.pulled, [self.cotangent], along, retain_graph=True, is_grads_batched=at_once)
+        return found
+
     def middle(self, tangent: Tensor, at_once: bool) -> Tensor:
         """Return M u."""
         return tangent
@@ -284,13 +301,8 @@ class _Outer:
     def __call__(self, vector: Parts, at_once: bool = False) -> Parts:
         if not self.pulled:
             return [torch.zeros_like(v) for v in vector]
-        along = [vector[i] for i in self.used]
-        options = {"retain_graph": True, "is_grads_batched": at_once}
-        (tangent,) = gradient(self.pulled, [self.cotangent], along, **options)
-        return gradient(self.outputs, self.leaves, self.middle(tangent, at_once), **options)
-
-    def many(self, vectors: Parts) -> Parts:
-        return self(vectors, at_once=True)
+        moved = self.middle(self.tangent(vector, at_once), at_once)
+        return gradient(self.outputs, self.leaves, moved, retain_graph=True, is_grads_batched=at_once)
 
 
 class _GaussNewton(_Outer):
@@ -350,7 +362,7 @@ def _given(product: BatchProduct) -> Callable[[], BatchProduct]:
 def _faster(objective: Objective, graphs: _Graphs) -> Way:
     """Time a product of the first batch both ways; a kept graph is paid for once."""
     forward = _HessianForward(objective, objective.batches[0])
-    vector = _split(objective, torch.ones_like(objective.theta))
+    vector = forward.theta
     device = objective.theta.device
     reverse_seconds = _seconds(lambda: next(iter(graphs))()(vector), device)
     try:
@@ -370,11 +382,3 @@ def _seconds(task: Callable[[], Any], device: torch.device) -> float:
             torch.cuda.synchronize(device)
         best = min(best, time.perf_counter() - started)
     return best
-
-
-def _split(objective: Objective, vectors: Tensor) -> list[Tensor]:
-    """View vectors, shape (n,) or (K, n), as the tensors of θ, with an axis in front for K."""
-    entries, ahead = objective.params.entries, vectors.shape[:-1]
-    sizes = [entry.shape.numel() for entry in entries]
-    parts = torch.split(vectors, sizes, -1)
-    return [part.view(*ahead, *entry.shape) for part, entry in zip(parts, entries, strict=True)]

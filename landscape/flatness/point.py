@@ -17,6 +17,7 @@ from landscape.flatness.noise import Noise
 from landscape.objective import Objective
 from landscape.params import Entry
 from landscape.results import Array
+from landscape.surface.certificate import ratio_parts
 
 
 @dataclass(frozen=True)
@@ -149,9 +150,4 @@ def influences(sums: Array, weights: Array) -> Array:
 
     Their mean is 0, and its standard error that of the ratio r. Shape (units,); empty for a single unit.
     """
-    if len(sums) < 2:
-        return np.empty(0)
-    total = weights.sum()
-    with np.errstate(invalid="ignore"):  # a loss that is not finite there
-        pulls: Array = (sums - weights * (sums.sum() / total)) * (len(sums) / total)
-    return pulls
+    return len(sums) * ratio_parts(sums, weights) if len(sums) > 1 else np.empty(0)

@@ -13,7 +13,7 @@ from landscape.curvature.eigenpairs import Eigenpairs
 from landscape.curvature.trace import Trace
 from landscape.errors import InputError
 from landscape.files import existing, replacing
-from landscape.flatness.comparison import compare
+from landscape.flatness.comparison import LOSS, NORM, compare
 from landscape.flatness.measures import MEASURES, Sharpness
 from landscape.flatness.tables import PLAIN, notes
 from landscape.plots.curves import eigenvalue_figure, training_figure
@@ -181,9 +181,7 @@ def _embedded(figure: "Figure") -> str:
 def _formula(measure: str, result: Sharpness) -> str:
     """Say what a row of the table is: formula, source, and the settings that it depends on."""
     if measure not in MEASURES or measure not in result.measures:
-        return {"loss": "at the checkpoint, dropout off", "weight_norm": "of all that takes part"}.get(
-            measure, ""
-        )
+        return {LOSS: "at the checkpoint, dropout off", NORM: "of all that takes part"}.get(measure, "")
     known, row = MEASURES[measure], result.measures[measure]
     settings = ", ".join(f"{name} {row[name]}" for name in known.uses if name in row and name != "seed")
     return f"{known.formula} ({known.source}){': ' if settings else ''}{settings}"

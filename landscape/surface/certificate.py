@@ -117,6 +117,12 @@ def paired_error(a: Slice, b: Slice) -> float | None:
 def unit_parts(objective: Objective, theta: Tensor) -> tuple[float, Array]:
     """Return L, and each unit's part in how it may be off, shape (units,): see `standard_error`."""
     sums, weights = objective.units(theta)
+    return float(sums.sum() / weights.sum()), ratio_parts(sums, weights)
+
+
+def ratio_parts(sums: Array, weights: Array) -> Array:
+    """Return by how much each unit pulls r = Σ sums / Σ weights off, to first order: (s - r w) / Σ w."""
     total = weights.sum()
-    mean = sums.sum() / total
-    return float(mean), (sums - mean * weights) / total
+    with np.errstate(invalid="ignore"):  # a loss that is not finite there
+        parts: Array = (sums - weights * (sums.sum() / total)) / total
+    return parts
