@@ -1,7 +1,5 @@
 """The same model as most ports train it: a user a row of 50, and torch's own dropout and optimizer."""
 
-from dataclasses import replace
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,8 +8,8 @@ from torch.nn import functional as F
 from samrec.config import Config
 from samrec.data.packing import Batch, Packed, TrainingBatches
 from samrec.data.split import Split
-from samrec.engines.solo import initial_model
 from samrec.losses import bce
+from samrec.methods import initial_model
 from samrec.model import Draws, Dropout
 
 
@@ -38,14 +36,14 @@ class Padded:
         generator = torch.Generator().manual_seed(seed)
         firsts = range(0, len(order), batch_size)[:steps]
         for first in firsts:
-            batch = self._batch(order[first : first + batch_size], generator)
+            batch = self.batch(order[first : first + batch_size], generator)
             self.optimizer.zero_grad()
             total, weight = bce(self.model, batch)
             (total / weight).backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
         return len(firsts)
 
-    def _batch(self, users: np.ndarray, generator: torch.Generator) -> Batch:
+    def batch(self, users: np.ndarray, generator: torch.Generator) -> Batch:
         split = self.batches.split
         end = split.interactions.offsets[users] + split.train_lengths[users]
         lengths = np.minimum(split.train_lengths[users] - 1, self.width)
@@ -54,10 +52,10 @@ class Padded:
         source = torch.from_numpy(np.maximum(end[:, None] - 1 - self.width + column, 0))
         items, owner = self.batches.items, torch.from_numpy(users)[:, None].expand(used.shape)
         positions = torch.from_numpy(np.maximum(column - (self.width - lengths[:, None]), 0))
-        inputs = Packed(items[source] * used, positions, used.long(), torch.empty(0))
-        negatives = self.batches.negatives.draw(owner[None], generator)
         bits = torch.empty(len(users), 0, dtype=torch.int16)  # says that dropout is on; torch draws its own
-        return replace(Batch(inputs, items[source + 1] * used, negatives, used.float()), bits=bits)
+        inputs = Packed(items[source] * used, positions, used.long(), torch.empty(0), bits)
+        negatives = self.batches.negatives.draw(owner[None], generator)
+        return Batch(inputs, items[source + 1] * used, negatives, used.float())
 
 
 def padded(batch: Batch) -> Batch:

@@ -25,8 +25,9 @@ from samrec.config import Config
 from samrec.data.packing import TrainingBatches
 from samrec.data.readers import read
 from samrec.data.split import Split, leave_one_out
-from samrec.engines.solo import Solo, initial_model
+from samrec.engines.solo import Solo
 from samrec.evaluation import evaluate
+from samrec.methods import batches_of, initial_learner, initial_model
 from samrec.sweep import plan, sweep
 from samrec.training import train
 
@@ -45,9 +46,9 @@ class Ours:
 
     def __init__(self, config: Config, split: Split, device: torch.device) -> None:
         self.config = config
-        self.batches = TrainingBatches(split, config.max_length, device, config.drawn)
+        self.batches = batches_of(config, split, device)
         rows = self.batches.rows(config.batch_size)
-        self.engine = Solo(config, split.num_items, device, rows)
+        self.engine = Solo(config, initial_learner(config, split, fused=True), device, rows)
 
     def epoch(self, seed: int) -> None:
         sums = torch.zeros(1, 3)

@@ -59,18 +59,26 @@ def objective_of(checkpoint: Path, options: TaskOptions, task: str | None = None
     return found
 
 
+DIFFERENT = {
+    "data_sha256": "data",
+    "loss": "losses",
+    "batches_sha256": "batches (other users, noise, negatives or lengths of history)",
+}
+"""What makes losses incomparable, by its key in the provenance."""
+
+
 def objectives_of(
     checkpoints: Iterable[Path], options: TaskOptions, task: str | None = None
 ) -> list["Objective"]:
     """Build the objectives of checkpoints that are to be compared, before any is measured.
 
     Raises:
-        InputError: as `objective_of`, or two are of different data or of different losses.
+        InputError: as `objective_of`, or two are of different data, losses or frozen batches.
     """
     objectives = {checkpoint: objective_of(checkpoint, options, task) for checkpoint in checkpoints}
     first, *others = objectives
     for other in others:
-        for key, what in (("data_sha256", "data"), ("loss", "losses")):
+        for key, what in DIFFERENT.items():
             a, b = (objectives[checkpoint].provenance.get(key) for checkpoint in (first, other))
             if a != b:
                 raise InputError(f"{first} and {other} are of different {what}; their losses do not compare")

@@ -1,4 +1,4 @@
-"""A compact trainer for SASRec and SAMRec."""
+"""A compact trainer for SASRec, SAMRec, CL4SRec and S3Rec."""
 
 from typing import TYPE_CHECKING
 

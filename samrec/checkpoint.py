@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -10,10 +10,19 @@ from landscape.errors import InputError
 from landscape.files import read_checkpoint, replacing
 from samrec.config import Config, configure
 from samrec.data.interactions import Interactions
-from samrec.model import PRESETS, SASRec
+from samrec.methods import new_model
+from samrec.model import Recommender
 
 FORMAT = "samrec checkpoint 2"
 TASK = "samrec"
+
+
+class State(NamedTuple):
+    """Where a training stands: the recommender's weights, what its method learns beside, the optimizer."""
+
+    weights: dict[str, torch.Tensor]
+    extra: dict[str, torch.Tensor]
+    optimizer: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -25,11 +34,12 @@ class Checkpoint:
         digest, num_items: what identifies its data (`Interactions.digest`), and the item table's rows.
         epoch: whole epochs trained.
         valid: metrics of the latest validation.
-        weights: the model's state dict.
+        weights: the recommender's state dict.
+        extra: what the method learned beside it (`samrec.learner`), by name.
         optimizer: the optimizer's state dict; empty but in `last.pt`, as nothing continues from the others.
         best: epoch and NDCG@10 of the best validation so far.
         sums: what each step since the end of `epoch` returned (`samrec.engines.Engine.step`), by which
-            the number of these steps is known too. Shape (steps, 3).
+            the number of these steps is known too. Shape (steps, parts of the loss + 2).
     """
 
     config: Config
@@ -38,11 +48,12 @@ class Checkpoint:
     epoch: int
     valid: dict[str, float]
     weights: dict[str, torch.Tensor]
+    extra: dict[str, torch.Tensor]
     optimizer: dict[str, Any]
     best: tuple[int, float]
     sums: torch.Tensor
 
-    def model(self) -> SASRec:
+    def model(self) -> Recommender:
         """Build the model, on the CPU.
 
         Raises:
@@ -73,19 +84,6 @@ class Checkpoint:
             )
 
 
-def new_model(config: Config, num_items: int) -> SASRec:
-    """Build an untrained model as the settings say."""
-    return SASRec(
-        num_items,
-        config.dim,
-        config.max_length,
-        config.layers,
-        config.heads,
-        config.dropout,
-        PRESETS[config.preset],
-    )
-
-
 def save(checkpoint: Checkpoint, path: Path) -> None:
     """Write a checkpoint; `path` holds the old one or the new one at any moment."""
     content = {
@@ -97,6 +95,7 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
         "epoch": checkpoint.epoch,
         "valid": checkpoint.valid,
         "weights": {name: tensor.detach().cpu() for name, tensor in checkpoint.weights.items()},
+        "extra": {name: tensor.detach().cpu() for name, tensor in checkpoint.extra.items()},
         "optimizer": checkpoint.optimizer,
         "best": list(checkpoint.best),
         "sums": checkpoint.sums,
@@ -147,9 +146,10 @@ def load(path: Path) -> Checkpoint:
             epoch=int(content["epoch"]),
             valid=dict(content["valid"]),
             weights=dict(content["weights"]),
+            extra=dict(content.get("extra", {})),  # of methods that files from before them did not know
             optimizer=dict(content["optimizer"]),
             best=(int(content["best"][0]), float(content["best"][1])),
-            sums=content["sums"].reshape(-1, 3),
+            sums=content["sums"].flatten(1),
         )
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
         raise InputError(f"{path} is a damaged checkpoint: {error}") from error

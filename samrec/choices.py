@@ -6,7 +6,7 @@ Imports nothing heavy, so that the command line can show them at once.
 from typing import Literal
 
 Format = Literal["auto", "sequences", "pairs", "table"]
-Method = Literal["sasrec", "samrec"]
+Method = Literal["sasrec", "samrec", "cl4srec", "s3rec", "s3rec-pretraining", "gru4rec"]
 Loss = Literal["bce", "gbce", "sampled", "ce"]
 Preset = Literal["sasrec", "sasrec-original", "sasrec-bert"]
 Schedule = Literal["constant", "linear", "cosine"]

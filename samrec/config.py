@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ class Config(BaseModel):
     deduplicate: bool = Field(False, description="keep a user's first interaction with each item only")
     core: int = Field(0, ge=0, description="leave out users and items with fewer interactions")
     train_fraction: float = Field(1.0, gt=0, le=1, description="train on this share of users, test on all")
+    noise: float = Field(0.0, ge=0, le=1, description="train with this share of interactions replaced")
 
     method: Method = "sasrec"
     rho: float | None = Field(
-        None, ge=0, allow_inf_nan=False, description="SAMRec's radius; 0.1 if not given"
+        None, ge=0, allow_inf_nan=False, description="SAM's radius; 0.1 for samrec, else 0, if not given"
     )
     rho_schedule: Schedule = "constant"
     rho_warmup: int = Field(0, ge=0, description="epochs in which rho rises from 0")
@@ -34,6 +36,24 @@ class Config(BaseModel):
     every: int = Field(1, ge=1, description="compute SAM's direction in one step of so many")
     perturb: Perturb = Field("all", description="which parameters SAM moves")
     ascent: Ascent = Field("batch", description="whose gradient SAM climbs")
+
+    contrast: float = Field(0.02, ge=0, allow_inf_nan=False, description="CL4SRec's λ, of its own loss")
+    temperature: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="of similarities of views; √dim if not given"
+    )
+    crop: float = Field(0.6, ge=0, le=1, description="share of a history that a cropped view keeps")
+    reorder: float = Field(0.6, ge=0, le=1, description="share of a history that a reordered view shuffles")
+    mask: float | None = Field(
+        None, ge=0, le=1, description="share of items hidden: 0.3 in views, 0.2 in pre-training"
+    )
+
+    pretrained: str | None = Field(None, description="S3Rec's; pre-train first if not given")
+    pretrain_epochs: int = Field(100, ge=1, description="of S3Rec's pre-training")
+    attributes: str | None = Field(None, description="JSON file of the items' attributes")
+    associated_attribute: float = Field(0.2, ge=0, allow_inf_nan=False, description="weight of this loss")
+    masked_item: float = Field(1.0, ge=0, allow_inf_nan=False)
+    masked_attribute: float = Field(1.0, ge=0, allow_inf_nan=False)
+    segment: float = Field(0.5, ge=0, allow_inf_nan=False)
 
     loss: Loss = "bce"
     negatives: int | None = Field(None, ge=1, description="a position; 1 for bce, 256 for gbce and sampled")
@@ -72,8 +92,15 @@ class Config(BaseModel):
             raise ValueError(
                 f"batch_size {self.batch_size} is not a multiple of micro_batches {self.micro_batches}"
             )
-        if self.method == "sasrec" and (changed := [k for k in OF_SAM if self._is_set(k)]):
-            raise ValueError(f"{changed[0]} is SAMRec's; use method samrec")
+        for name, methods in METHODS_OF.items():
+            if not applies(name, self.method) and self._is_set(name):
+                raise ValueError(f"{name} is not of method {self.method}; it is of {', '.join(methods)}")
+        if not self.radius and self.rho is None and (changed := [k for k in OF_SAM if self._is_set(k)]):
+            raise ValueError(f"{changed[0]} is SAM's, which {self.method} has with a radius; give rho too")
+        if self.method == "gru4rec" and self._is_set("preset"):
+            raise ValueError("preset is an architecture of the Transformer, and gru4rec has none")
+        if self.method == "gru4rec" and self.perturb == "norm-only":
+            raise ValueError("perturb is norm-only, and gru4rec has no normalization to perturb")
         if self.ascent == "micro-batch" and self.every > 1:
             raise ValueError("every keeps one direction, and with ascent micro-batch each part has its own")
         if self.loss == "ce" and self.negatives is not None:
@@ -92,10 +119,10 @@ class Config(BaseModel):
 
     @property
     def radius(self) -> float:
-        """The radius of SAM's ball: 0 for SASRec, whose step is the plain optimizer's."""
-        if self.method == "sasrec":
-            return 0.0
-        return 0.1 if self.rho is None else self.rho
+        """The radius of SAM's ball; 0 where a step is the plain optimizer's."""
+        if self.rho is None:
+            return 0.1 if self.method == "samrec" else 0.0
+        return self.rho
 
     @property
     def drawn(self) -> int:
@@ -104,8 +131,37 @@ class Config(BaseModel):
             return 0
         return self.negatives or (1 if self.loss == "bce" else 256)
 
+    @property
+    def hidden(self) -> float:
+        """The share of items that a mask token hides."""
+        if self.mask is None:
+            return 0.3 if self.method == "cl4srec" else 0.2
+        return self.mask
+
+    @property
+    def pretraining(self) -> "Config":
+        """The settings of the run that S3Rec's fine-tuning begins from: those of its own that apply."""
+        own = self.model_dump(exclude={*OF_SAM, *OF_FINE_TUNING, "epochs"})
+        return Config(**own | {"method": "s3rec-pretraining", "epochs": self.pretrain_epochs})
+
 
 OF_SAM = ("rho", "rho_schedule", "rho_warmup", "adaptive", "every", "perturb", "ascent")
+OF_VIEWS = ("contrast", "temperature", "crop", "reorder")
+OF_FINE_TUNING = ("pretrained", "pretrain_epochs")
+OF_PRETRAINING = ("attributes", "associated_attribute", "masked_item", "masked_attribute", "segment")
+METHODS_OF: Mapping[str, Sequence[Method]] = {
+    **dict.fromkeys(OF_SAM, ("samrec", "cl4srec", "s3rec", "gru4rec")),
+    **dict.fromkeys(OF_VIEWS, ("cl4srec",)),
+    **dict.fromkeys(OF_FINE_TUNING, ("s3rec",)),
+    **dict.fromkeys(OF_PRETRAINING, ("s3rec", "s3rec-pretraining")),
+    "mask": ("cl4srec", "s3rec", "s3rec-pretraining"),
+}
+"""The settings that not every method has, and the methods that have them."""
+
+
+def applies(name: str, method: str) -> bool:
+    """Tell whether a method has this setting."""
+    return method in METHODS_OF.get(name, (method,))
 
 
 def configure(values: dict[str, Any]) -> Config:

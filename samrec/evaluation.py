@@ -12,14 +12,30 @@ from landscape.errors import InputError
 from samrec.chunks import chunk_rows
 from samrec.data.interactions import Ints
 from samrec.data.packing import Packed, evaluation_histories, pack
+from samrec.data.ragged import slices
 from samrec.data.split import Part, Split
-from samrec.model import SASRec
+from samrec.data.tensors import Tensors
+from samrec.model import Recommender
 
 CUTOFFS = (5, 10, 20)
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """How a checkpoint ranks, and the data it ranks on.
+
+    Attributes:
+        ranks: of the held-out items, by `ranks`. Shape (evaluated users,).
+        split: the data as they are, without noise, and the users that were trained on.
+    """
+
+    ranks: Ints
+    split: Split
 
 
 @torch.no_grad()
-def ranks(model: SASRec, split: Split, part: Part, batch_size: int = 1024) -> Ints:
+def ranks(model: Recommender, split: Split, part: Part, batch_size: int = 1024) -> Ints:
     """Return the rank (0 is best) of each evaluated user's held-out item among all items.
 
     Items of the user's history are no candidates, the held-out item always is. An item that scores the
@@ -32,7 +48,7 @@ def ranks(model: SASRec, split: Split, part: Part, batch_size: int = 1024) -> In
     was_training = model.training
     model.eval()
     try:
-        batches = candidates(split, part, model.position.num_embeddings, model.item.weight.device, batch_size)
+        batches = candidates(split, part, model.max_length, model.item.weight.device, batch_size)
         counts = torch.cat([count_above(model, batch) for batch in batches])
     finally:
         model.train(was_training)
@@ -42,7 +58,7 @@ def ranks(model: SASRec, split: Split, part: Part, batch_size: int = 1024) -> In
 
 
 @dataclass(frozen=True, eq=False)
-class Candidates:
+class Candidates(Tensors):
     """Histories with the item that is held out of each, and the items that are no candidates beside it.
 
     Attributes:
@@ -72,14 +88,12 @@ def candidates(
     for first in range(0, len(places), batch_size):
         chosen = places[first : first + batch_size]
         histories, _, _ = pack(items, seen_start[chosen], seen_length[chosen], width)
-        row = np.repeat(np.arange(len(chosen)), length[chosen])
-        begin = np.repeat(np.cumsum(length[chosen]) - length[chosen], length[chosen])
-        history = np.repeat(start[chosen], length[chosen]) + np.arange(len(row)) - begin
-        seen = torch.stack([torch.from_numpy(row).to(device), items[torch.from_numpy(history).to(device)]])
+        whole = slices(split.interactions.items, start[chosen], length[chosen])
+        seen = torch.from_numpy(np.stack([whole.owner, whole.values])).to(device)
         yield Candidates(histories, torch.from_numpy(target[chosen]).to(device), seen)
 
 
-def count_above(model: SASRec, batch: Candidates) -> Tensor:
+def count_above(model: Recommender, batch: Candidates) -> Tensor:
     """Count for each history the candidates that score at least what the held-out item does: its rank.
 
     NaN, for all of the batch, where scores are not finite; a NaN would else compare as the best rank.
@@ -133,8 +147,42 @@ def _count_above(expected: Tensor, table: Tensor, targets: Tensor, seen: Tensor)
 
 
 def metrics(ranks: Ints) -> dict[str, float]:
-    """Average HR, NDCG and MRR at 5, 10, 20 and MRR over all ranks; one relevant item, so IDCG is 1."""
-    return {name: float(np.mean(gain)) for name, gain in _gains(ranks).items()}
+    """Average HR, NDCG and MRR at 5, 10, 20 and MRR over all ranks; one relevant item, so IDCG is 1.
+
+    Without any ranks, all of them are NaN.
+    """
+    return {name: float(gain.mean()) if len(gain) else np.nan for name, gain in _gains(ranks).items()}
+
+
+def groups(split: Split, part: Part, cold: int = 5, head: float = 0.2) -> dict[str, Mask]:
+    """Tell the evaluated users apart: by history, by held-out item, and by whether they were trained on.
+
+    `cold` users have at most `cold` items in the history before `part`'s item, `warm` ones more. What is
+    held out is of the `head` where it is among the first `round(head * num_items)` items by number of
+    interactions in the training parts (of equals, the lower row comes first), and else of the `tail`. Whoever
+    was trained on, popularity is of all users' clean items: runs that differ in that share their groups.
+    `trained` and `untrained` users are there only where a share of the users was drawn.
+
+    Returns:
+        Who is in each group, by its name. Groups come in pairs, of which everyone is in one. Shape
+        (evaluated users,) each.
+
+    Raises:
+        InputError: `head` is not in [0, 1].
+    """
+    if not 0 <= head <= 1:
+        raise InputError(f"the share of head items must be from 0 to 1; it is {head:g}")
+    _, length, target = split.history(part)
+    items = split.interactions.items[split.in_training]
+    popularity = np.bincount(items, minlength=split.num_items)
+    in_head = np.zeros(split.num_items, bool)
+    in_head[np.argsort(-popularity, kind="stable")[: round(head * split.num_items)]] = True
+    few, popular = length <= cold, in_head[target]
+    found = {"cold": few, "warm": ~few, "head": popular, "tail": ~popular}
+    if len(split.trained) < np.count_nonzero(split.train_lengths >= 2):
+        trained = np.isin(split.evaluated, split.trained)
+        found |= {"trained": trained, "untrained": ~trained}
+    return found
 
 
 def intervals(
@@ -161,6 +209,6 @@ def _gains(ranks: Ints) -> dict[str, NDArray[np.float64]]:
     return {name: gain(of, name).numpy() for name in (*names, "mrr")}
 
 
-def evaluate(model: SASRec, split: Split, part: Part) -> dict[str, float]:
+def evaluate(model: Recommender, split: Split, part: Part) -> dict[str, float]:
     """Rank `part`'s held-out items and average: `metrics(ranks(model, split, part))`."""
     return metrics(ranks(model, split, part))

@@ -13,13 +13,13 @@ from torch.utils.checkpoint import checkpoint
 from samrec import choices
 from samrec.chunks import chunk_rows
 from samrec.data.packing import Batch
-from samrec.model import SASRec
+from samrec.model import Recommender
 
-Loss = Callable[[SASRec, Batch], tuple[Tensor, Tensor]]
-Halves = tuple[Callable[[SASRec, Batch], Tensor], Callable[[Tensor, Batch], tuple[Tensor, Tensor]]]
+Loss = Callable[[Recommender, Batch], tuple[Tensor, Tensor]]
+Halves = tuple[Callable[[Recommender, Batch], Tensor], Callable[[Tensor, Batch], tuple[Tensor, Tensor]]]
 
 
-def bce(model: SASRec, batch: Batch) -> tuple[Tensor, Tensor]:
+def bce(model: Recommender, batch: Batch) -> tuple[Tensor, Tensor]:
     """Binary cross-entropy of the target against the negatives (SASRec, eq. 7, which has one).
 
     Returns the sum over positions of -log σ(r_target) - Σ log(1 - σ(r_negative)), and their number.
@@ -27,7 +27,7 @@ def bce(model: SASRec, batch: Batch) -> tuple[Tensor, Tensor]:
     return gbce(model, batch, calibration=0.0)
 
 
-def gbce(model: SASRec, batch: Batch, calibration: float = 0.75) -> tuple[Tensor, Tensor]:
+def gbce(model: Recommender, batch: Batch, calibration: float = 0.75) -> tuple[Tensor, Tensor]:
     """Generalized BCE of gSASRec (Petrov & Macdonald, RecSys 2023, arXiv 2308.07192).
 
     With k of n - 1 possible negatives drawn, α = k / (n - 1), BCE overestimates probabilities; here the
@@ -44,7 +44,7 @@ def _gbce(scores: Tensor, items: int, calibration: float) -> Tensor:
     return beta * F.softplus(-target) + F.softplus(negatives).sum(0)
 
 
-def sampled_softmax(model: SASRec, batch: Batch) -> tuple[Tensor, Tensor]:
+def sampled_softmax(model: Recommender, batch: Batch) -> tuple[Tensor, Tensor]:
     """Cross-entropy over the target and k uniform negatives, which stand for all n - 1 other items.
 
     Each negative's score is raised by log((n - 1) / k), minus the log of how often it is expected in the
@@ -59,7 +59,7 @@ def _sampled_softmax(scores: Tensor, items: int) -> Tensor:
     return torch.logsumexp(torch.cat([target[None], raised]), 0) - target
 
 
-def cross_entropy(model: SASRec, batch: Batch) -> tuple[Tensor, Tensor]:
+def cross_entropy(model: Recommender, batch: Batch) -> tuple[Tensor, Tensor]:
     """Cross-entropy over all items at every position: Σ log Σ_i exp(r_i) - r_target.
 
     Positions are taken in chunks. Where a batch has more than `KEPT` scores in all, they are not kept
@@ -80,7 +80,7 @@ def cross_entropy(model: SASRec, batch: Batch) -> tuple[Tensor, Tensor]:
     return total, used.sum()
 
 
-def fused_cross_entropy(model: SASRec, batch: Batch) -> tuple[Tensor, Tensor]:
+def fused_cross_entropy(model: Recommender, batch: Batch) -> tuple[Tensor, Tensor]:
     """`cross_entropy` with its gradient computed on the way forward: each score exists once, in one chunk.
 
     For one differentiation by autograd, and no more (a second raises).
@@ -124,7 +124,7 @@ KEPT = 2**26  # 256 MB in float32
 ROWS = 64  # positions a chunk has at least, since each chunk passes once over the whole table's gradient
 
 
-def drawn_scores(model: SASRec, batch: Batch) -> Tensor:
+def drawn_scores(model: Recommender, batch: Batch) -> Tensor:
     """Score the target and then the negatives, shape (1 + negatives, rows, width).
 
     Inputs and candidates are looked up at once: the table's gradient, which is dense, is then zeroed and
@@ -132,12 +132,14 @@ def drawn_scores(model: SASRec, batch: Batch) -> Tensor:
     """
     items = torch.cat([batch.inputs.items[None], batch.targets[None], batch.negatives])
     embedded = F.embedding(items, model.item.weight)
-    expected = model(batch.inputs, batch.bits, embedded[0])
+    expected = model(batch.inputs, embedded[0])
     scores: Tensor = (embedded[1:] * expected).sum(-1)
     return scores
 
 
-def _of_drawn(model: SASRec, batch: Batch, costs: Callable[[Tensor, int], Tensor]) -> tuple[Tensor, Tensor]:
+def _of_drawn(
+    model: Recommender, batch: Batch, costs: Callable[[Tensor, int], Tensor]
+) -> tuple[Tensor, Tensor]:
     return _weighted(costs(drawn_scores(model, batch), model.item.num_embeddings), batch)
 
 
@@ -145,7 +147,7 @@ def _weighted(costs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     return (costs * batch.used).sum(), batch.used.sum()
 
 
-def _all_scores(model: SASRec, batch: Batch) -> Tensor:
+def _all_scores(model: Recommender, batch: Batch) -> Tensor:
     return _positions(model, batch)[0] @ model.item.weight.T
 
 
@@ -154,10 +156,10 @@ def _cost_of_all(scores: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     return (costs * batch.used.flatten()).sum(), batch.used.sum()
 
 
-def _positions(model: SASRec, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+def _positions(model: Recommender, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """Return the model's output, the targets and which slots are used, one row a slot."""
     return (
-        model(batch.inputs, batch.bits).flatten(0, 1),
+        model(batch.inputs).flatten(0, 1),
         batch.targets.flatten(),
         batch.used.flatten(),
     )

@@ -93,16 +93,17 @@ class Dropout(nn.Module):
         return x * (kept * self.scale)
 
 
-def block_causal(segments: Tensor) -> Tensor:
+def block_mask(segments: Tensor, causal: bool = True) -> Tensor:
     """Return what to add to attention scores, shape (rows, 1, width, width): 0 to see, -inf not to.
 
-    A slot sees itself and what stands before it in its own history, nothing of a neighbour in the row.
-    Empty slots see one another, which keeps their softmax finite; nothing reads them.
+    A slot sees itself and what stands before it in its own history (and, unless `causal`, what comes after),
+    nothing of a neighbour in the row. Empty slots see one another, which keeps their softmax finite; nothing
+    reads them.
     """
-    width = segments.shape[1]
-    same = segments[:, :, None] == segments[:, None, :]
-    causal = torch.ones(width, width, dtype=torch.bool, device=segments.device).tril()
-    return torch.where(same & causal, 0.0, -torch.inf).unsqueeze(1)
+    seen = segments[:, :, None] == segments[:, None, :]
+    if causal:
+        seen = seen & torch.ones(seen.shape[1:], dtype=torch.bool, device=segments.device).tril()
+    return torch.where(seen, 0.0, -torch.inf).unsqueeze(1)
 
 
 class Attention(nn.Module):
@@ -176,7 +177,32 @@ class Block(nn.Module):
         return x + self.ffn(self.ffn_norm(x), draws)  # type: ignore[no-any-return]
 
 
-class SASRec(nn.Module):
+class Recommender(nn.Module):
+    """What every model that ranks has: an item scores its embedding times what is expected next.
+
+    Attributes:
+        item: a row an item, and none for padding; both input embedding and output layer.
+        max_length: the longest history seen, L.
+    """
+
+    item: nn.Embedding
+    max_length: int
+
+    def draws(self, width: int) -> int:
+        """How many random numbers the dropout of one row takes."""
+        raise NotImplementedError
+
+    def dealt(self, histories: Packed) -> Draws | None:
+        """Return what dropout deals from: the histories' own numbers or fresh ones; None in evaluation."""
+        if not self.training:
+            return None
+        if histories.bits is not None:
+            return Draws(histories.bits)
+        rows, width = histories.items.shape
+        return Draws(Draws.fresh(rows, self.draws(width), histories.items.device))
+
+
+class SASRec(Recommender):
     """Predicts the next item from a history; the item table is both input embedding and output layer.
 
     Args:
@@ -199,6 +225,7 @@ class SASRec(nn.Module):
         architecture: Architecture = PRESETS["sasrec"],
     ) -> None:
         super().__init__()
+        self.max_length = max_length
         self.scale = dim**0.5 if architecture.scaled else 1.0
         self.post = architecture.norm == "post"
         self.item = nn.Embedding(num_items, dim)
@@ -216,32 +243,25 @@ class SASRec(nn.Module):
             elif isinstance(module, nn.Embedding):
                 nn.init.normal_(module.weight, std=0.02)
 
-    def forward(
-        self, histories: Packed, bits: Tensor | None = None, embedded: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, histories: Packed, embedded: Tensor | None = None, causal: bool = True) -> Tensor:
         """Return what the model expects next at each slot, shape (rows, width, d).
 
         Args:
-            histories: packed into rows.
-            bits: for dropout, see `Draws`; where the model trains and none are given, it draws them itself.
+            histories: packed into rows, with the random numbers of dropout or without.
             embedded: the item table's rows of `histories.items`, if they have been looked up already.
+            causal: a slot sees nothing that comes after it; pre-training lets it.
         """
-        rows, width = histories.items.shape
-        if self.training and bits is None:
-            bits = Draws.fresh(rows, self.draws(width), histories.items.device)
-        draws = Draws(bits) if self.training and bits is not None else None
-
+        draws = self.dealt(histories)
         items = self.item(histories.items) if embedded is None else embedded
         x = items * self.scale + self.position(histories.positions)
         x = self.dropout(self.norm(x) if self.post else x, draws)
-        mask = block_causal(histories.segments).to(x.dtype)
+        mask = block_mask(histories.segments, causal).to(x.dtype)
         for block in self.blocks:
             x = block(x, mask, draws)
         output: Tensor = x if self.post else self.norm(x)
         return output
 
     def draws(self, width: int) -> int:
-        """How many random numbers the dropout of one row takes."""
         dim, count = self.item.embedding_dim, 0
         sizes = {self.dropout: width * dim}
         for block in self.blocks:

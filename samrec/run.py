@@ -13,17 +13,15 @@ import torch
 from torch import Tensor
 
 from landscape.errors import InputError
-from samrec.checkpoint import Checkpoint, kept, load, of_epoch, save
+from samrec.checkpoint import Checkpoint, State, kept, load, of_epoch, save
 from samrec.config import Config, write_config
 from samrec.data.packing import Batch, TrainingBatches
 from samrec.data.split import Split
 from samrec.evaluation import evaluate
-from samrec.log import append, truncate
-from samrec.model import SASRec
+from samrec.log import append, read_log, truncate
+from samrec.methods import batches_of
+from samrec.model import Recommender
 from samrec.schedule import share
-
-State = tuple[dict[str, Tensor], dict[str, Any]]
-"""A run's weights, and its optimizer's state."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,9 @@ class Outcome:
         out: the folder with best.pt, last.pt, metrics.jsonl and config.toml, and epochs if it keeps them.
         epochs: epochs trained in all; `best_epoch` is the one with the best validation NDCG@10.
         seconds: wall time of this call; `seconds_per_epoch` is the median of training alone.
-        valid, test: metrics of best.pt, by `samrec.evaluation.metrics`.
+        losses: the parts of the training loss in the last epoch, by name.
+        valid, test: metrics of best.pt, by `samrec.evaluation.metrics`; none of a pre-training, whose last
+            epoch is the one to go on from.
     """
 
     out: Path
@@ -42,6 +42,7 @@ class Outcome:
     best_epoch: int
     seconds: float
     seconds_per_epoch: float
+    losses: dict[str, float]
     valid: dict[str, float]
     test: dict[str, float]
 
@@ -54,6 +55,7 @@ class Run:
         epoch: whole epochs trained; `sums` are of the steps since.
         best: epoch and NDCG@10 of the best validation; `valid` are the metrics of the latest.
         last: the checkpoint to continue from.
+        parts: names of the parts of the training loss; `train` knows them.
     """
 
     config: Config
@@ -65,11 +67,12 @@ class Run:
     best: tuple[int, float] = (0, -1.0)
     valid: dict[str, float] = field(default_factory=dict)
     last: Checkpoint | None = None
+    parts: tuple[str, ...] = ()
 
     @classmethod
     def prepared(cls, config: Config, out: Path, split: Split, device: torch.device, resume: bool) -> "Run":
-        split = split.fraction(config.train_fraction, config.seed)
-        batches = TrainingBatches(split, config.max_length, device, config.drawn)
+        split = split.fraction(config.train_fraction, config.seed).noisy(config.noise, config.seed)
+        batches = batches_of(config, split, device)
         last = _continued(config, out, split, resume)
         if last is None:
             return cls(config, out, split, batches)
@@ -77,8 +80,22 @@ class Run:
         return cls(config, out, split, batches, last.epoch, sums, last.best, last.valid, last)
 
     @property
+    def validates(self) -> bool:
+        """Whether it is trained to rank: a pre-training is not, and ends with its last epoch."""
+        return self.config.method != "s3rec-pretraining"
+
+    @property
+    def begins_from(self) -> Path | None:
+        """The pre-trained checkpoint that S3Rec's fine-tuning begins from; None for other methods."""
+        if self.config.method != "s3rec":
+            return None
+        given = self.config.pretrained
+        return Path(given) if given else pretraining_of(self.out) / "last.pt"
+
+    @property
     def goes_on(self) -> bool:
-        return self.epoch < self.config.epochs and self.epoch - self.best[0] < self.config.patience
+        patient = not self.validates or self.epoch - self.best[0] < self.config.patience
+        return self.epoch < self.config.epochs and patient
 
     def steps(self) -> Iterator[tuple[list[Batch], int]]:
         """Yield what is left of the epoch under way: micro-batches, and the seed of their dropout."""
@@ -98,15 +115,20 @@ class Run:
         config = self.config
         return config.radius * share(config.rho_schedule, config.rho_warmup, config.epochs, self.at())
 
-    def end_epoch(self, loss: float, seconds: float, model: SASRec, state: State, among_others: bool) -> None:
+    def end_epoch(
+        self, losses: dict[str, float], seconds: float, model: Recommender, state: State, among_others: bool
+    ) -> None:
         """Close the epoch: validate if it is time, log, and save.
 
         A run among others saves only when it validates: sixteen checkpoints would take longer than an epoch.
         """
         self.epoch, self.sums = self.epoch + 1, []
-        line: dict[str, Any] = {"epoch": self.epoch, "loss": loss, "seconds": round(seconds, 4)}
+        line: dict[str, Any] = {"epoch": self.epoch, "loss": sum(losses.values())}
+        line |= {"losses": losses} if len(losses) > 1 else {}
+        line["seconds"] = round(seconds, 4)
         improved = False
-        if self.epoch % self.config.eval_every == 0 or self.epoch == self.config.epochs:
+        due = self.epoch % self.config.eval_every == 0 or self.epoch == self.config.epochs
+        if due and self.validates:
             line["valid"] = self.valid = evaluate(model, self.split, "valid")
             if improved := self.valid["ndcg@10"] > self.best[1]:
                 self.best = (self.epoch, self.valid["ndcg@10"])
@@ -135,21 +157,19 @@ class Run:
         save(replace(self._checkpoint(state), optimizer={}), path)
 
     def _checkpoint(self, state: State) -> Checkpoint:
-        weights, optimizer = state
         return Checkpoint(
             config=self.config,
             digest=self.split.interactions.digest,
             num_items=self.split.num_items,
             epoch=self.epoch,
             valid=self.valid,
-            weights=weights,
-            optimizer=optimizer,
+            **state._asdict(),
             best=self.best,
-            sums=torch.stack(self.sums).cpu() if self.sums else torch.empty(0, 3),
+            sums=torch.stack(self.sums).cpu() if self.sums else torch.empty(0, len(self.parts) + 2),
         )
 
-    def mean_loss(self) -> float:
-        """Average the loss over the positions of the epoch's steps; look at the device once, at its end.
+    def mean_losses(self) -> dict[str, float]:
+        """Average each part of the loss over the weights of the epoch's steps; look at the device once.
 
         Steps of SAM that saw the loss above w alone do not count.
 
@@ -157,7 +177,8 @@ class Run:
             InputError: the loss of a step was not finite.
         """
         table = torch.stack(self.sums).double().cpu()
-        total, weight, at_w = table.unbind(1)
+        totals, weight, at_w = table[:, :-2], table[:, -2], table[:, -1]
+        total = totals.sum(1)
         if not total.isfinite().all():
             step = int((~total.isfinite()).nonzero()[0])
             raise InputError(
@@ -165,30 +186,40 @@ class Run:
                 f"try a smaller lr (now {self.config.lr:g})"
                 + (f" or rho (now {self.config.radius:g})" if self.config.radius else "")
             )
-        return float((total * at_w).sum() / (weight * at_w).sum()) if at_w.any() else float("nan")
+        means = at_w @ totals / (weight @ at_w)  # NaN where no step saw the loss at w
+        return dict(zip(self.parts, means.tolist(), strict=True))
 
     def status(self) -> str:
         """What stands beside the bar. Reading the loss waits for the device, so only now and then."""
         if len(self.sums) % 20 != 1:
             return ""
-        total, weight, _ = self.sums[-1].tolist()
-        text = f"epoch {self.epoch + 1} · loss {total / weight:.4f}"
+        *totals, weight, _ = self.sums[-1].tolist()
+        text = f"epoch {self.epoch + 1} · loss {sum(totals) / weight:.4f}"
         return f"{text} · valid NDCG@10 {self.valid['ndcg@10']:.4f}" if self.valid else text
 
     def outcome(self, device: torch.device, started: float, durations: list[float]) -> Outcome:
         """Evaluate the best epoch on the test part, and log that."""
-        best = load(self.out / "best.pt")
-        test = evaluate(best.model().to(device), self.split, "test")
-        append(self.out / "metrics.jsonl", {"epoch": best.epoch, "test": test})
+        log = self.out / "metrics.jsonl"
+        last = next(line for line in reversed(read_log(log)) if "loss" in line)
+        best = load(self.out / ("best.pt" if self.validates else "last.pt"))
+        test = evaluate(best.model().to(device), self.split, "test") if self.validates else {}
+        if test:
+            append(log, {"epoch": best.epoch, "test": test})
         return Outcome(
             out=self.out,
-            epochs=load(self.out / "last.pt").epoch,
+            epochs=last["epoch"],
             best_epoch=best.epoch,
             seconds=time.perf_counter() - started,
             seconds_per_epoch=float(np.median(durations)) if durations else 0.0,
+            losses=last.get("losses", dict.fromkeys(self.parts, last["loss"])),
             valid=best.valid,
             test=test,
         )
+
+
+def pretraining_of(out: Path) -> Path:
+    """Return the folder in which a run of S3Rec pre-trains, if it begins from nothing."""
+    return out / "pretraining"
 
 
 def _seed(seed: int, epoch: int, step: int) -> int:
@@ -221,7 +252,7 @@ def _continued(config: Config, out: Path, split: Split, resume: bool) -> Checkpo
     last.check_data(split.interactions)
     # What may differ when a run goes on: where its data lie, when it stops, and what is kept of it.
     # Schedules know their end.
-    free = {"data", "patience", "save_every"}
+    free = {"data", "patience", "save_every", "attributes", "pretrained"}
     if (config.lr_schedule, config.rho_schedule) == ("constant", "constant"):
         free.add("epochs")
     before, now = (c.model_dump(exclude=free) for c in (last.config, config))

@@ -143,7 +143,7 @@ class SAM(Optimizer):
                 for p, gradient in zip(self._parameters(), gradients, strict=True):
                     p.grad = gradient
         self.second_step()
-        return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+        return losses[0] if len(losses) == 1 else torch.stack(losses).sum(0)
 
     def _parameters(self) -> list[Tensor]:
         return [p for group in self.param_groups for p in group["params"]]

@@ -16,7 +16,7 @@ from landscape import progress
 from landscape.devices import device_named
 from landscape.errors import InputError
 from landscape.files import replacing, writable
-from samrec.config import OF_SAM, Config, configure, read_settings, write_config
+from samrec.config import Config, applies, configure, read_settings, write_config
 from samrec.log import read_log
 from samrec.stopping import Stopped, stopping
 
@@ -58,16 +58,19 @@ class Job:
 def plan(settings: Mapping[str, Any], varied: Mapping[str, Sequence[str]], out: Path) -> list[Job]:
     """Make a job of every combination of the varied settings.
 
-    Settings of SAM do not apply where the method is sasrec: such combinations are one job.
+    A varied setting that a method does not have (SAM's, where it is sasrec) does not multiply its jobs.
 
     Raises:
-        InputError: a setting or a value is none, or `out` holds runs with other settings.
+        InputError: a setting or a value is none, `out` holds runs with other settings, or the method is a
+            pre-training, which ranks nothing.
     """
     jobs: dict[str, Job] = {}
     for values in product(*varied.values()):
         combination = dict(zip(varied, values, strict=True))
-        if {**settings, **combination}.get("method", "sasrec") == "sasrec":
-            combination = {key: value for key, value in combination.items() if key not in OF_SAM}
+        method = str({**settings, **combination}.get("method", "sasrec"))
+        if method == "s3rec-pretraining":
+            raise InputError("a sweep compares rankings, and s3rec-pretraining ranks nothing; sweep s3rec")
+        combination = {key: value for key, value in combination.items() if applies(key, method)}
         name = ",".join(f"{key}={value}" for key, value in combination.items()).replace(os.sep, "_")
         jobs[name] = Job(combination, configure({**settings, **combination}), out / (name or "run"))
     for job in jobs.values():
@@ -85,7 +88,7 @@ def sweep(jobs: Sequence[Job], device: str = "auto", processes: int | None = Non
     """Train what is not yet trained, and write `results.json` beside the runs.
 
     On a CPU each run is a process of its own, `processes` at once (one a core by default), with its share
-    of the cores. On a GPU runs that differ in nothing but seed, method or rho train as one
+    of the cores. On a GPU runs that differ in nothing but seed, rho, or sasrec and samrec train as one
     batched model, unless a number of processes is given. A sweep that was stopped goes on where it was.
 
     Raises:
@@ -183,8 +186,10 @@ def _together(jobs: Sequence[Job], device: str) -> Iterator[tuple[Job, str]]:
         path = job.out / "last.pt"
         last = load(path) if path.exists() else None
         at = (last.epoch, len(last.sums)) if last else (0, 0)
-        alone = "" if job.config.micro_batches == 1 else job.name
-        return repr((at, job.config.model_dump(exclude=MAY_DIFFER), alone))
+        config = job.config
+        learns = "sasrec" if config.method == "samrec" else config.method
+        alone = job.name if config.micro_batches > 1 else ""
+        return repr((at, learns, config.model_dump(exclude=MAY_DIFFER), alone))
 
     groups: dict[str, list[Job]] = {}
     for job in jobs:

@@ -1,6 +1,7 @@
 """From a checkpoint to what it is for: a landscape `Objective` (the one bridge to there), or a ranking."""
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -21,10 +22,11 @@ from samrec.data.interactions import Ints
 from samrec.data.packing import Batch, TrainingBatches
 from samrec.data.readers import read
 from samrec.data.split import Part, Split, leave_one_out
-from samrec.engines.solo import initial_model
-from samrec.evaluation import Candidates, candidates, count_above, gain, ranks
+from samrec.data.tensors import Tensors
+from samrec.evaluation import Candidates, Ranking, candidates, count_above, gain, ranks
 from samrec.losses import drawn_scores, halves_of, loss_of
-from samrec.model import SASRec
+from samrec.methods import initial_model
+from samrec.model import Recommender
 
 Frozen = tuple[Ints, list[Any], Loss, Loss, Halves | None]
 """The users of an objective, its batches, its loss, the same by user, and in two halves if it has them."""
@@ -47,7 +49,7 @@ def objective(checkpoint: Path, options: TaskOptions) -> Objective:
     loaded = load(checkpoint)
     device = device_named(options.device)
     config = loaded.config
-    split = _split(loaded, options.data).fraction(config.train_fraction, config.seed)
+    split = _split(loaded, options.data)
     frozen = _FROZEN.get(options.metric, _frozen_ranking)
     users, batches, loss, units, halves = frozen(config, split, options, device)
     return Objective(
@@ -67,10 +69,20 @@ def objective(checkpoint: Path, options: TaskOptions) -> Objective:
             "data_sha256": split.interactions.digest,
             "users": str(len(users)),
             "objective_seed": str(options.seed),
+            "batches_sha256": _sha256(batches),
             "loss": config.loss if config.drawn < 2 else f"{config.loss} of {config.drawn} negatives",
             "metric": options.metric,
         },
     )
+
+
+def _sha256(batches: Sequence[Tensors]) -> str:
+    """Identify what is frozen: other users, noise, negatives or lengths of history give another one."""
+    digest = hashlib.sha256()
+    for batch in batches:
+        for tensor in batch.tensors():
+            digest.update(tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _frozen_loss(config: Config, split: Split, options: TaskOptions, device: torch.device) -> Frozen:
@@ -87,7 +99,7 @@ def _frozen_loss(config: Config, split: Split, options: TaskOptions, device: tor
         batches = [replace(batch, used=_last_alone(batch)) for batch in batches]
     loss = loss_of(config.loss, config.calibration)
 
-    def by_user(model: SASRec, batch: Batch) -> tuple[Tensor, Tensor]:
+    def by_user(model: Recommender, batch: Batch) -> tuple[Tensor, Tensor]:
         # Every loss is Σ used · (loss of the slot), so its derivative by `used` is the loss of the slot.
         used = batch.used.clone().requires_grad_()
         differentiable = torch.is_grad_enabled()
@@ -109,7 +121,7 @@ def _frozen_pairwise(config: Config, split: Split, options: TaskOptions, device:
     users = _drawn(split.trained, options)
     drawn = TrainingBatches(split, config.max_length, device, negatives=1)
 
-    def by_user(model: SASRec, batch: Batch) -> tuple[Tensor, Tensor]:
+    def by_user(model: Recommender, batch: Batch) -> tuple[Tensor, Tensor]:
         target, negative = drawn_scores(model, batch)
         errors, positions = _summed_by_history((~(target > negative)).to(target), batch)
         return errors / positions, torch.ones_like(errors)
@@ -123,7 +135,7 @@ def _frozen_ranking(config: Config, split: Split, options: TaskOptions, device: 
     gain(torch.zeros(1), options.metric)  # no such metric: to be said before anything is ranked
     users = _drawn(np.arange(len(split.evaluated)), options)
 
-    def by_user(model: SASRec, batch: Candidates) -> tuple[Tensor, Tensor]:
+    def by_user(model: Recommender, batch: Candidates) -> tuple[Tensor, Tensor]:
         gains = gain(count_above(model, batch), options.metric)
         return gains, torch.ones_like(gains)
 
@@ -134,10 +146,10 @@ def _frozen_ranking(config: Config, split: Split, options: TaskOptions, device: 
 _FROZEN = {"loss": _frozen_loss, "valid-loss": _frozen_loss, "pairwise": _frozen_pairwise}
 
 
-def _over_users(by_user: Callable[[SASRec, Any], tuple[Tensor, Tensor]]) -> Loss:
+def _over_users(by_user: Callable[[Recommender, Any], tuple[Tensor, Tensor]]) -> Loss:
     """Return what is known of each user as the sum and the weight of all of them."""
 
-    def total(model: SASRec, batch: Any) -> tuple[Tensor, Tensor]:
+    def total(model: Recommender, batch: Any) -> tuple[Tensor, Tensor]:
         sums, weights = by_user(model, batch)
         return sums.sum(), weights.sum()
 
@@ -163,19 +175,32 @@ def _last_alone(batch: Batch) -> Tensor:
     return used.view_as(batch.used)
 
 
-def ranking(checkpoint: Path, part: Part, data: Path | None = None, device: str = "auto") -> Ints:
+def ranking(
+    checkpoint: Path,
+    part: Part,
+    data: Path | None = None,
+    device: str = "auto",
+    noise: float = 0.0,
+    seed: int = 0,
+) -> Ranking:
     """Rank each evaluated user's held-out item with a checkpoint: `samrec.evaluation.ranks`.
 
+    Args:
+        noise: the share of random items inserted into the histories, drawn by `seed`: `Split.disturbed`.
+
     Raises:
-        InputError: as `objective`.
+        InputError: as `objective`, and as `Split.disturbed`.
     """
     loaded = load(checkpoint)
-    model = loaded.model().to(device_named(device))
-    return ranks(model, _split(loaded, data), part)
+    split = _split(loaded, data)
+    shown = split.disturbed(part, noise, seed)
+    return Ranking(ranks(loaded.model().to(device_named(device)), shown, part), split)
 
 
 def initial_weights(checkpoint: Path) -> dict[str, Tensor]:
     """Return the weights that a checkpoint's run began from, by name: its seed fixes them, whatever the data.
+
+    Those before any pre-training, which depends on the data.
 
     Raises:
         InputError: the checkpoint cannot be used.
@@ -185,14 +210,15 @@ def initial_weights(checkpoint: Path) -> dict[str, Tensor]:
 
 
 def _split(checkpoint: Checkpoint, data: Path | None) -> Split:
-    """Read the data that a checkpoint was trained on, from where it was or from `data`."""
+    """Read what a checkpoint was trained on, its users and its noise, from where it was or from `data`."""
     path = data or Path(checkpoint.config.data)
     if data is None and not path.exists():
         raise InputError(f"the checkpoint's data are no longer at {path}; say where with --data FILE")
     changed = path.stat().st_mtime_ns if path.exists() else 0
-    split = _read_split(path, changed, **checkpoint.config.reading)
+    config = checkpoint.config
+    split = _read_split(path, changed, **config.reading)
     checkpoint.check_data(split.interactions)
-    return split
+    return split.fraction(config.train_fraction, config.seed).noisy(config.noise, config.seed)
 
 
 @lru_cache(maxsize=1)

@@ -2,6 +2,7 @@
 
 import signal
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -13,15 +14,17 @@ from landscape import progress
 from landscape.devices import device_named
 from landscape.errors import InputError
 from landscape.files import writable
-from samrec.checkpoint import Checkpoint
-from samrec.config import Config
+from samrec.checkpoint import Checkpoint, State, load
+from samrec.config import Config, write_config
+from samrec.data.attributes import beside
 from samrec.data.packing import Batch
 from samrec.data.readers import read
 from samrec.data.split import leave_one_out
 from samrec.engines.solo import Solo
 from samrec.engines.stacked import Stacked
-from samrec.model import SASRec
-from samrec.run import Outcome, Run, State, clear
+from samrec.methods import initial_learner
+from samrec.model import Recommender
+from samrec.run import Outcome, Run, clear, pretraining_of
 from samrec.schedule import share
 from samrec.stopping import Request, Stopped, stopping
 
@@ -31,7 +34,7 @@ class Engine(Protocol):
 
     def load(self, checkpoints: Sequence[Checkpoint]) -> None: ...
     def states(self) -> list[State]: ...
-    def models(self) -> list[SASRec]: ...
+    def models(self) -> list[Recommender]: ...
     def step(
         self, batches: Sequence[Sequence[Batch]], seeds: Sequence[int], lr: float, rhos: Sequence[float]
     ) -> Tensor: ...
@@ -68,6 +71,10 @@ def train_together(
     """
     started = time.perf_counter()
     where = device_named(device)
+    for config, out in zip(configs, outs, strict=True):
+        if config.method == "s3rec" and not config.pretrained and not (out / "last.pt").exists():
+            _pretrain(config, out, device, resume)
+    configs = [_with_attributes(config) for config in configs]
     first = configs[0]
     split = leave_one_out(read(Path(first.data), **first.reading))
     if not len(split.trained):
@@ -115,7 +122,7 @@ def _train(runs: list[Run], device: torch.device, request: Request) -> list[floa
                 advance(first.status())
                 if request.signal and len(first.sums) < steps:
                     _stop(runs, going, engine, request)
-            losses = {run: run.mean_loss() for run in going}  # waits for the device
+            losses = {run: run.mean_losses() for run in going}  # waits for the device
             seconds = time.perf_counter() - began
             durations += [seconds] if whole else []
             for run, model, state in zip(runs, engine.models(), engine.states(), strict=True):
@@ -124,38 +131,91 @@ def _train(runs: list[Run], device: torch.device, request: Request) -> list[floa
                 else:
                     run.epoch, run.sums = run.epoch + 1, []
             going = [run for run in going if run.goes_on]
-            if request.signal and going:
+            if request.signal and (going or not first.validates):  # after a pre-training there may be more
                 _stop(runs, going, engine, request)
     return durations
 
 
 def _engine(runs: list[Run], device: torch.device) -> Engine:
     """Build what takes the steps, and load what the runs continue from."""
-    first, config = runs[0], runs[0].config
+    config = runs[0].config
+    learners = [initial_learner(run.config, run.split, fused=len(runs) == 1) for run in runs]
+    for run, learner in zip(runs, learners, strict=True):
+        run.parts = learner.parts
+        if run.begins_from and not run.last:
+            learner.model.load_state_dict(_pretrained(run).weights)
     rows = max(run.batches.rows(config.batch_size // config.micro_batches) for run in runs)
     engine: Engine
     if len(runs) == 1:
-        engine = Solo(config, first.split.num_items, device, rows)
+        engine = Solo(config, learners[0], device, rows)
     else:
-        engine = Stacked([run.config for run in runs], first.split.num_items, device, rows)
+        engine = Stacked([run.config for run in runs], learners, device, rows)
     if all(run.last for run in runs):
         engine.load([run.last for run in runs if run.last])
     return engine
+
+
+def _with_attributes(config: Config) -> Config:
+    """Let a pre-training use the attributes beside its data, if it names none; say so if there are none."""
+    if config.method != "s3rec-pretraining" or config.attributes:
+        return config
+    if found := beside(Path(config.data)):
+        return config.model_copy(update={"attributes": str(found)})
+    warnings.warn(
+        f"no attributes are beside {config.data}: pre-training by masked items and segments alone "
+        "(--attributes FILE names them)",
+        stacklevel=2,
+    )
+    return config
+
+
+def _pretrain(config: Config, out: Path, device: str, resume: bool) -> None:
+    """Pre-train in a folder of its own, or go on there; OUT holds from the start what to resume by."""
+    settings = writable(out) / "config.toml"
+    fresh = not settings.exists()
+    if fresh:
+        write_config(config, settings)
+    try:
+        train(config.pretraining, pretraining_of(out), device, resume)
+    except BaseException:
+        if fresh and not pretraining_of(out).exists():
+            settings.unlink()
+            clear(out)
+        raise
+
+
+def _pretrained(run: Run) -> Checkpoint:
+    """Read the checkpoint that a fine-tuning begins from.
+
+    Raises:
+        InputError: there is none, or it is of other data or another model.
+    """
+    assert run.begins_from
+    found = load(run.begins_from)
+    found.check_data(run.split.interactions)
+    if found.config.method == "gru4rec":
+        raise InputError(f"{run.begins_from} is a gru4rec, and s3rec goes on from a Transformer")
+    shape = ("preset", "dim", "max_length", "layers", "heads")
+    now, then = run.config.model_dump(include=set(shape)), found.config.model_dump(include=set(shape))
+    if changed := [name for name in shape if now[name] != then[name]]:
+        name = changed[0]
+        raise InputError(f"{run.begins_from} is pre-trained with {name} {then[name]!r}, not {now[name]!r}")
+    return found
 
 
 def _stop(runs: list[Run], going: list[Run], engine: Engine, request: Request) -> None:
     """Save where the runs stand, and leave."""
     for run, state in zip(runs, engine.states(), strict=True):
         if run in going and run.sums:
-            run.mean_loss()  # a run that has diverged keeps the last good state
+            run.mean_losses()  # a run that has diverged keeps the last good state
             run.save(state)
-    run = going[0]
     name = signal.Signals(request.signal).name
-    raise Stopped(
-        f"stopped by {name} in epoch {run.epoch + 1}, after step {len(run.sums)} of "
-        f"{run.batches.steps(run.config.batch_size)}; continue with --resume",
-        request.signal,
-    )
+    where = "at the end of the pre-training"
+    if going:
+        run = going[0]
+        steps = run.batches.steps(run.config.batch_size)
+        where = f"in epoch {run.epoch + 1}, after step {len(run.sums)} of {steps}"
+    raise Stopped(f"stopped by {name} {where}; continue with --resume", request.signal)
 
 
 def _label(runs: list[Run]) -> str:

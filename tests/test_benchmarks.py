@@ -14,9 +14,9 @@ def test_the_padded_model_has_the_loss_of_the_packed_one(split):
     ours = Ours(config, split, torch.device("cpu"))
     users = split.trained[:20]
     (packed,) = ours.batches.of_users(users, 20, (0,))
-    wide = padded._batch(users, torch.Generator().manual_seed(0))
+    wide = padded.batch(users, torch.Generator().manual_seed(0))
     assert wide.targets.shape == (20, 6)
-    expected, weight = cross_entropy(ours.engine.model, packed)
+    expected, weight = cross_entropy(ours.engine.learner.model, packed)
     found, same = cross_entropy(padded.model, wide)
     assert weight == same
     torch.testing.assert_close(found, expected)
@@ -28,8 +28,8 @@ def test_the_padded_model_trains_with_torchs_own_dropout(split):
     assert padded.epoch(16, 0) == 4
     assert padded.epoch(16, 0, steps=2) == 2
     assert not torch.equal(padded.model.item.weight, before)
-    batch = padded._batch(split.trained[:9], torch.Generator())
-    assert not torch.equal(*(padded.model(batch.inputs, batch.bits) for _ in range(2)))
+    batch = padded.batch(split.trained[:9], torch.Generator())
+    assert not torch.equal(*(padded.model(batch.inputs) for _ in range(2)))
 
 
 def test_turns_alternate_and_the_first_is_not_counted():

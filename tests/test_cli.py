@@ -24,6 +24,7 @@ COMMANDS = [
     "train",
     "sweep",
     "evaluate",
+    "baselines",
     "surface",
     "path",
     "export",

@@ -34,7 +34,7 @@ def objectives(checkpoint):
 
 
 def test_a_trained_model_ranks_alike(checkpoint):
-    on_cpu, on_gpu = (metrics(ranking(checkpoint, "test", device=device)) for device in ("cpu", "cuda"))
+    on_cpu, on_gpu = (metrics(ranking(checkpoint, "test", device=device).ranks) for device in ("cpu", "cuda"))
     for name, value in on_cpu.items():
         assert value == pytest.approx(on_gpu[name], abs=0.02)
 

@@ -13,6 +13,7 @@ from samrec.data.packing import TrainingBatches
 from samrec.engines.graph import Captured
 from samrec.engines.solo import Solo
 from samrec.log import read_log
+from samrec.methods import batches_of, initial_learner
 from samrec.training import train, train_together
 
 CPU = torch.device("cpu")
@@ -163,39 +164,41 @@ def recording(monkeypatch):
     return graphs
 
 
-def remembering(step, graphs):
+def remembering(step, graphs, parts=1):
     """Recording does not compute: let it remember what to do, and leave the weights alone."""
 
     def wrapped(batches):
         if graphs and not hasattr(graphs[-1], "run"):
             graphs[-1].run = lambda: step(batches)
-            graphs[-1].output = torch.zeros(3)
+            graphs[-1].output = torch.zeros(parts + 2)
             return graphs[-1].output
         return step(batches)
 
     return wrapped
 
 
-@pytest.mark.parametrize("method", ["sasrec", "samrec"])
+@pytest.mark.parametrize("method", ["sasrec", "samrec", "cl4srec", "s3rec-pretraining"])
 def test_replayed_steps_are_the_steps(split, recording, method):
     """On one shape, whatever number of rows a batch needs, with weights that go on from one to the next."""
     config = Config(data="", method=method, **SMALL)
-    batches = TrainingBatches(split, 8, CPU)
+    batches = batches_of(config, split, CPU)
     rows = batches.rows(16)
-    plain, graphed = (Solo(config, split.num_items, CPU, rows) for _ in range(2))
-    graphed.captured = Captured(remembering(graphed._step, recording))
+    plain, graphed = (Solo(config, initial_learner(config, split), CPU, rows) for _ in range(2))
+    graphed.captured = Captured(remembering(graphed._step, recording, len(graphed.learner.parts)))
     for number, batch in enumerate([b for epoch in range(3) for b in batches.epoch(16, (0, epoch))]):
         expected, found = (e.step([[batch]], [number], 1e-2, [config.radius]) for e in (plain, graphed))
         torch.testing.assert_close(found, expected)
     assert len(recording) == 1
     assert recording[0].replays == number + 1 - Captured.WARM_UP
-    for a, b in zip(plain.model.parameters(), graphed.model.parameters(), strict=True):
+    for a, b in zip(plain.learner.parameters(), graphed.learner.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
 
 
 def test_a_batch_of_another_shape_is_computed_without_the_graph(split, recording):
     config = Config(data="", **SMALL)
-    engine = Solo(config, split.num_items, CPU, rows=0)  # every batch then has the rows that it needs
+    engine = Solo(
+        config, initial_learner(config, split), CPU, rows=0
+    )  # every batch then has the rows that it needs
     engine.captured = Captured(remembering(engine._step, recording))
     for number, batch in enumerate(
         [b for epoch in range(6) for b in TrainingBatches(split, 8, CPU).epoch(16, (0, epoch))]

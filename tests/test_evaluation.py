@@ -7,14 +7,16 @@ from samrec import chunks
 from samrec.data.interactions import Interactions
 from samrec.data.packing import pack
 from samrec.data.split import leave_one_out
-from samrec.evaluation import evaluate, intervals, metrics, ranks
+from samrec.evaluation import evaluate, groups, intervals, metrics, ranks
 from samrec.model import SASRec
 from tests.conftest import small_sasrec
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.7])
 @pytest.mark.parametrize("part", ["valid", "test"])
-def test_ranks_are_those_of_a_loop_over_users(split, part):
+def test_ranks_are_those_of_a_loop_over_users(split, part, noise):
     model = small_sasrec(split).eval()
+    split = split.disturbed(part, noise, 0)
     data = split.interactions
     expected = []
     for sequence in np.split(data.items, data.offsets[1:-1]):
@@ -67,6 +69,59 @@ def test_metrics_by_hand():
     assert found["ndcg@10"] == pytest.approx((1 + 1 / np.log2(6) + 1 / np.log2(11)) / 5)
     assert found["mrr@5"] == pytest.approx((1 + 1 / 5) / 5)
     assert found["mrr"] == pytest.approx((1 + 1 / 5 + 1 / 10 + 1 / 11 + 1 / 101) / 5)
+
+
+def test_metrics_of_nobody_are_missing():
+    assert all(np.isnan(value) for value in metrics(np.empty(0, np.int64)).values())
+
+
+def test_groups_by_hand():
+    # Training parts: 1 2 3 | 3 | 2 | 4 5. Items 2 and 3 occur twice, 1, 4 and 5 once, 6 never.
+    histories = [[1, 2, 3, 4, 5], [3, 1, 2], [2, 6, 3], [4, 5, 6, 1]]
+    split = leave_one_out(Interactions.from_histories(histories, "here"))
+
+    def members(part, **settings):
+        return {name: np.flatnonzero(who).tolist() for name, who in groups(split, part, **settings).items()}
+
+    found = members("test", cold=2, head=0.5)  # the head: 2, 3 and, of the equals, 1
+    assert found == {"cold": [1, 2], "warm": [0, 3], "tail": [0], "head": [1, 2, 3]}
+    assert members("test", cold=4, head=1 / 6) == {
+        "cold": [0, 1, 2, 3],
+        "warm": [],
+        "tail": [0, 2, 3],
+        "head": [1],  # of 2 and 3, the lower row
+    }
+    assert members("valid", cold=2, head=0.5) == {
+        "cold": [1, 2, 3],
+        "warm": [0],
+        "tail": [0, 2, 3],
+        "head": [1],
+    }
+
+
+@pytest.mark.parametrize("part", ["valid", "test"])
+def test_everyone_is_in_one_group_of_each_pair(split, part):
+    half = split.fraction(0.5, 0)
+    for cold, head in ((0, 0.0), (5, 0.2), (100, 1.0)):
+        found = groups(half, part, cold, head)
+        for one, other in (("cold", "warm"), ("head", "tail"), ("trained", "untrained")):
+            assert np.array_equal(found.pop(one), ~found.pop(other))
+        assert not found
+    assert np.array_equal(split.evaluated[groups(half, part)["trained"]], half.trained)
+
+
+def test_groups_do_not_depend_on_what_is_trained_on(split):
+    """Models trained on less, or on noise, are compared on the same groups."""
+    all_of = groups(split, "test")
+    assert all_of.keys() == {"cold", "warm", "tail", "head"}
+    found = groups(split.fraction(0.3, 0).noisy(0.9, 0), "test")
+    assert all(np.array_equal(found[name], who) for name, who in all_of.items())
+
+
+@pytest.mark.parametrize("head", [-0.1, 1.5, float("nan")])
+def test_the_head_is_a_share_of_the_items(split, head):
+    with pytest.raises(InputError, match="the share of head items must be from 0 to 1"):
+        groups(split, "test", head=head)
 
 
 def test_intervals_are_those_of_a_binomial_and_hold_the_metric():

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from samrec import chunks, losses
-from samrec.data.packing import TrainingBatches, pack, padded
+from samrec.data.packing import TrainingBatches, pack
 from samrec.losses import bce, cross_entropy, fused_cross_entropy, gbce, sampled_softmax
-from samrec.model import PRESETS, Attention, Draws, Dropout, SASRec, block_causal
+from samrec.model import PRESETS, Attention, Draws, Dropout, SASRec, block_mask
 from tests.conftest import small_sasrec
 
 
@@ -108,10 +108,11 @@ def test_dropout_follows_the_seed_or_the_given_bits_and_is_off_in_eval_mode(pres
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
     bits = Draws.fresh(1, model.draws(6), torch.device("cpu"), torch.Generator().manual_seed(3))
-    given = model(histories, bits)
-    assert torch.equal(given, model(histories, bits))
+    with_bits = replace(histories, bits=bits)
+    given = model(with_bits)
+    assert torch.equal(given, model(with_bits))
     model.eval()
-    assert torch.equal(model(histories, bits), model(histories))
+    assert torch.equal(model(with_bits), model(histories))
     assert not torch.equal(model(histories), given)
 
 
@@ -133,7 +134,7 @@ def test_rows_that_are_added_change_nothing_in_the_others(split, preset):
     """What lets a batch have the shape of a graph, or of other runs' batches."""
     model = SASRec(split.num_items, dim=4, max_length=6, heads=2, architecture=PRESETS[preset]).double()
     (batch,) = TrainingBatches(split, 6, torch.device("cpu"), 2).of_users(split.trained[:9], 9, (0,))
-    larger = padded(batch, len(batch.targets) + 3, 12)
+    larger = batch.padded(len(batch.targets) + 3, 12)
     assert len(larger.targets) == len(batch.targets) + 3
     assert len(larger.inputs.last) == 12
     results = []
@@ -141,7 +142,7 @@ def test_rows_that_are_added_change_nothing_in_the_others(split, preset):
         bits = Draws.fresh(
             len(each.targets), model.draws(6), torch.device("cpu"), torch.Generator().manual_seed(0)
         )
-        total, weight = bce(model, replace(each, bits=bits))
+        total, weight = bce(model, replace(each, inputs=replace(each.inputs, bits=bits)))
         results.append((total, weight, *torch.autograd.grad(total, list(model.parameters()))))
     for alone, among in zip(*results, strict=True):
         torch.testing.assert_close(alone, among)
@@ -184,7 +185,7 @@ def test_the_original_attends_to_what_is_not_normalized():
     torch.manual_seed(0)
     attention = Attention(4, 2, 0.0).double()
     queries, context = torch.randn(2, 1, 3, 4).double()
-    mask = block_causal(torch.ones(1, 3, dtype=torch.int64))
+    mask = block_mask(torch.ones(1, 3, dtype=torch.int64))
     w, b = attention.qkv.weight, attention.qkv.bias
     q = queries @ w[:4].T + b[:4]
     k, v = (context @ w[4 * i : 4 * i + 4].T + b[4 * i : 4 * i + 4] for i in (1, 2))

@@ -4,6 +4,7 @@ import torch
 from samrec.config import Config
 from samrec.data.packing import TrainingBatches
 from samrec.engines.solo import Solo, parameter_groups
+from samrec.methods import initial_learner
 from samrec.schedule import share
 
 
@@ -27,7 +28,7 @@ def test_a_run_that_is_warm_up_alone_rises_to_its_end():
 
 def test_a_step_uses_what_the_schedules_say(split):
     config = Config(data="", method="samrec", dim=8, max_length=8, lr_schedule="cosine")
-    engine = Solo(config, split.num_items, torch.device("cpu"), 0)
+    engine = Solo(config, initial_learner(config, split), torch.device("cpu"), 0)
     (batch,) = TrainingBatches(split, 8, torch.device("cpu")).epoch(60, (0,))
     engine.step([[batch]], [0], 0.25, [0.5])
     assert [group["lr"] for group in engine.optimizer.param_groups] == [0.25]
@@ -38,13 +39,13 @@ def test_a_step_uses_what_the_schedules_say(split):
     ("perturb", "moved"),
     [
         ("all", lambda name: True),
-        ("no-embedding", lambda name: name not in ("item.weight", "position.weight")),
+        ("no-embedding", lambda name: name not in ("model.item.weight", "model.position.weight")),
         ("norm-only", lambda name: "norm" in name),
     ],
 )
 def test_groups_hold_every_parameter_once(split, perturb, moved):
     config = Config(data="", method="samrec", perturb=perturb)
-    named = dict(Solo(config, 9, torch.device("cpu"), 0).model.named_parameters())
+    named = dict(initial_learner(config, split).named_parameters())
     groups = parameter_groups(config, named)
     names = {id(p): name for name, p in named.items()}
     held = [[names[id(p)] for p in group["params"]] for group in groups]

@@ -6,17 +6,17 @@ import torch
 
 from landscape import InputError
 from landscape.tasks import TaskOptions
-from samrec import training
+from samrec import methods, training
 from samrec.checkpoint import load, trajectory
 from samrec.config import Config, configure, read_settings, write_config
 from samrec.data.readers import read
 from samrec.data.split import leave_one_out
 from samrec.data.synthetic import markov, write_sequences
-from samrec.engines import solo
-from samrec.engines.solo import Solo, initial_model
+from samrec.engines.solo import Solo
 from samrec.evaluation import evaluate, metrics
 from samrec.log import read_log
 from samrec.losses import bce
+from samrec.methods import initial_model
 from samrec.task import objective, ranking
 
 SMALL = {"dim": 8, "max_length": 8, "batch_size": 16, "eval_every": 2, "patience": 50, "dropout": 0.3}
@@ -57,7 +57,7 @@ def test_a_run_leaves_what_it_says(data_file, tmp_path):
     best = load(outcome.out / "best.pt")
     assert best.epoch == outcome.best_epoch
     assert best.valid["ndcg@10"] == max(line["valid"]["ndcg@10"] for line in lines if "valid" in line)
-    assert metrics(ranking(outcome.out / "best.pt", "test")) == outcome.test
+    assert metrics(ranking(outcome.out / "best.pt", "test").ranks) == outcome.test
     assert load(outcome.out / "last.pt").epoch == 6
 
 
@@ -263,7 +263,7 @@ def test_divergence_later_leaves_the_last_good_epoch(data_file, tmp_path, monkey
         total, weight = bce(model, batch)
         return total * (float("nan") if len(steps) == 14 else 1), weight
 
-    monkeypatch.setattr(solo, "loss_of", lambda *_, **__: failing)
+    monkeypatch.setattr(methods, "loss_of", lambda *_, **__: failing)
     with pytest.raises(InputError, match="loss is nan in epoch 4, step 2"):
         training.train(small(data_file), tmp_path / "run", "cpu")
     last = load(tmp_path / "run" / "last.pt")
@@ -281,8 +281,21 @@ def test_histories_too_short_to_train_on_are_refused(tmp_path):
     ("settings", "message"),
     [
         ({"dim": 7}, "dim 7 is not a multiple of heads 2"),
-        ({"rho": 0.1}, "rho is SAMRec's"),
-        ({"every": 2}, "every is SAMRec's"),
+        ({"rho": 0.1}, "rho is not of method sasrec; it is of samrec, cl4srec"),
+        ({"every": 2}, "every is not of method sasrec"),
+        (
+            {"method": "cl4srec", "adaptive": True},
+            "adaptive is SAM's, which cl4srec has with a radius; give rho",
+        ),
+        ({"crop": 0.5}, "crop is not of method sasrec; it is of cl4srec"),
+        (
+            {"method": "cl4srec", "attributes": "a.json"},
+            "attributes is not of method cl4srec; it is of s3rec, s",
+        ),
+        ({"method": "s3rec-pretraining", "pretrain_epochs": 3}, "pretrain_epochs is not of method s3rec-pre"),
+        ({"method": "gru4rec", "rho": 0.1, "perturb": "norm-only"}, "gru4rec has no normalization"),
+        ({"method": "gru4rec", "preset": "sasrec-bert"}, "preset is an architecture of the Transformer"),
+        ({"method": "cl4srec", "temperature": 0}, "setting temperature: .*greater than 0"),
         ({"method": "samrec", "every": 2, "ascent": "micro-batch"}, "every keeps one direction"),
         ({"loss": "ce", "negatives": 5}, "ce scores all items"),
         ({"calibration": 0.5}, "calibration is gbce's"),
@@ -291,7 +304,7 @@ def test_histories_too_short_to_train_on_are_refused(tmp_path):
         ({"dropout": 1.0}, "setting dropout: .*less than 1"),
         ({"lr": float("nan")}, "setting lr: .*"),
         ({"epochs": "many"}, "setting epochs: .*integer"),
-        ({"method": "bert"}, "setting method: .*'sasrec' or 'samrec'"),
+        ({"method": "bert"}, "setting method: .*'sasrec', 'samrec', 'cl4srec'"),
         ({"colour": 1}, "setting colour: .*"),
         ({"patience": 2, "eval_every": 5}, "patience 2 is shorter"),
     ],

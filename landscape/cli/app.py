@@ -1,5 +1,6 @@
 """The command and its subcommands, one file each."""
 
+import inspect
 import os
 import sys
 import warnings
@@ -8,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from landscape.cli import (
+    baselines,
     bound,
     compare,
     data,
@@ -50,11 +52,18 @@ def landscape(
     """Train sequential recommenders, and measure the loss landscape of their minima (or of any model's)."""
 
 
+def _flowing(paragraphs: str) -> str:
+    """Join the lines of each paragraph but examples, which are indented: a terminal breaks them anew."""
+    parts = inspect.cleandoc(paragraphs).split("\n\n")
+    return "\n\n".join(part if part.startswith(" ") else part.replace("\n", " ") for part in parts)
+
+
 for module in (
     demo,
     train,
     sweep,
     evaluate,
+    baselines,
     surface,
     path,
     hessian,
@@ -68,6 +77,8 @@ for module in (
 
 
 app.add_typer(data.app, name="data")
+for registered in (*app.registered_commands, *data.app.registered_commands):
+    registered.help = _flowing((registered.callback and registered.callback.__doc__) or "")
 
 
 def main() -> None:

@@ -135,6 +135,6 @@ def _trained(path: Path, settings: TaskOptions) -> dict[str, Any]:
     from samrec.log import read_log
     from samrec.task import ranking
 
-    valid, test = (ranking(path, part, settings.data, settings.device) for part in get_args(Part))
+    valid, test = (ranking(path, part, settings.data, settings.device).ranks for part in get_args(Part))
     log = path.parent / "metrics.jsonl"
     return {"users": len(test), "valid": metrics(valid), "test": metrics(test), "log": read_log(log)}

@@ -1,5 +1,7 @@
 """`landscape evaluate`: full ranking with a checkpoint."""
 
+import math
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import typer
@@ -12,6 +14,14 @@ from landscape.cli.train import METRICS
 def command(
     ckpt: Checkpoint,
     split: Annotated[Literal["valid", "test"], typer.Option(help="Which held-out items to rank.")] = "test",
+    noise: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Random items to insert into histories, as a share of their length."),
+    ] = 0.0,
+    cold: Annotated[int, typer.Option(min=0, help="Most items in the history of a cold user.")] = 5,
+    head: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the items, the most popular, that are the head.")
+    ] = 0.2,
     data: Data = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -19,27 +29,67 @@ def command(
 ) -> None:
     """Rank every user's held-out item among all items: HR, NDCG and MRR at 5, 10 and 20.
 
-    Below each is the 95% interval of a bootstrap over users, drawn by --seed.
+    Below is the 95% interval of a bootstrap over users, drawn by --seed, and the same metrics by group: cold
+    users, with a short history, and warm ones; users held out with one of the most popular items by training
+    interactions, the head, and with one of the tail; where a share of the users was trained on, these and
+    the others.
 
-    Example:
+    What --noise inserts, drawn by --seed, is foreign to the user and counts as history. Groups are of the
+    data without it.
+
+    Examples:
 
       landscape evaluate --ckpt runs/sasrec/best.pt
+
+      landscape evaluate --ckpt runs/sasrec/best.pt --noise 0.2 --cold 10 --head 0.1
     """
-    from samrec.evaluation import intervals, metrics
+    from samrec.evaluation import groups, intervals, metrics
     from samrec.task import ranking
 
-    ranks = ranking(ckpt, split, data, device)
+    found = ranking(ckpt, split, data, device, noise, seed)
+    ranks = found.ranks
     values, between = metrics(ranks), intervals(ranks, seed)
-    bounds = [[f"{between[m][end]:.4f}" for m in METRICS] for end in (0, 1)]
+    members = groups(found.split, split, cold, head)
+    apart = {name: {"users": int(who.sum()), **metrics(ranks[who])} for name, who in members.items()}
+    inserted = f", {100 * noise:g}% random items inserted" if noise else ""
+    pairs = {
+        ("cold", "warm"): f"with {cold} items or fewer in the history",
+        ("head", "tail"): f"whose item is among the {100 * head:g}% most popular",
+        ("trained", "untrained"): "trained on",
+    }
+    notes = [
+        f"{one}: {apart[one]['users']} users {who}; {other}: {apart[other]['users']}"
+        for (one, other), who in pairs.items()
+        if one in apart
+    ]
     show(
         json,
-        {"path": str(ckpt), "split": split, "users": len(ranks), **values, "intervals": between},
+        {
+            "path": str(ckpt),
+            "split": split,
+            "noise": noise,
+            "cold": cold,
+            "head": head,
+            "users": len(ranks),
+            **values,
+            "intervals": between,
+            "groups": apart,
+        },
         Table(
-            f"{ckpt}: {split}, {len(ranks)} users",
+            f"{ckpt}: {split}, {len(ranks)} users{inserted}",
             ["", *METRICS],
             [
-                ["", *(f"{values[m]:.4f}" for m in METRICS)],
-                *([name, *row] for name, row in zip(("from", "to"), bounds, strict=True)),
+                ["all", *_written(values)],
+                *(
+                    [f"  {name}", *_written({m: ends[end] for m, ends in between.items()})]
+                    for end, name in enumerate(("from", "to"))
+                ),
+                *([name, *_written(of)] for name, of in apart.items()),
             ],
         ),
+        *(Table(note, [], []) for note in notes),
     )
+
+
+def _written(values: Mapping[str, float]) -> list[str]:
+    return ["–" if math.isnan(values[m]) else f"{values[m]:.4f}" for m in METRICS]

@@ -16,7 +16,7 @@ from landscape.surface.points import Points
 from landscape.surface.slice import Slice
 
 CONFIDENCE = 0.95
-SAMPLE = ("data_sha256", "users", "objective_seed", "loss")
+SAMPLE = ("data_sha256", "users", "objective_seed", "batches_sha256", "loss")
 """What two objectives share that are of the same users and negatives."""
 
 

@@ -1,14 +1,15 @@
 """Several histories to a row: batches without padding.
 
 On Beauty 86% of the positions of a batch padded to 50 hold nothing. Here the histories of a batch share
-rows of the model's width, kept apart by their segment number (see `samrec.model.block_causal`), and
+rows of the model's width, kept apart by their segment number (see `samrec.model.block_mask`), and
 positions restart with each of them. A batch is still a random draw of users: only where a history lies
 in the batch changes, never which histories share one.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -16,28 +17,47 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from samrec.data.interactions import Ints
+from samrec.data.noise import outside
 from samrec.data.split import Part, Split
+from samrec.data.tensors import Tensors
 
 
 @dataclass(frozen=True, eq=False)
-class Packed:
-    """Histories laid into rows. All tensors are int64, of shape (rows, width) but `last`.
+class Packed(Tensors):
+    """Histories laid into rows. All tensors are int64, of shape (rows, width), but for `last` and `bits`.
 
     Attributes:
         items: item rows; 0 where a slot is empty (its segment says so).
         positions: place in the history, from 0.
         segments: which history a slot belongs to, from 1; 0 for an empty slot.
         last: the slot of each history's last item, in the flattened rows. Shape (histories,).
+        bits: the random numbers of dropout (`samrec.model.Draws`); None lets the model draw its own.
     """
 
     items: Tensor
     positions: Tensor
     segments: Tensor
     last: Tensor
+    bits: Tensor | None = None
+
+    def padded(self, rows: int, histories: int) -> "Packed":
+        """Add empty rows, and histories that end in slot 0, until there are so many, if there are fewer."""
+        return replace(
+            self,
+            items=padded_rows(self.items, rows),
+            positions=padded_rows(self.positions, rows),
+            segments=padded_rows(self.segments, rows),
+            last=F.pad(self.last, (0, max(0, histories - len(self.last)))),
+        )
+
+
+def padded_rows(tensor: Tensor, rows: int) -> Tensor:
+    """Add rows of zeros, along the last but one axis, until there are so many, if there are fewer."""
+    return F.pad(tensor, (0, 0, 0, max(0, rows - tensor.shape[-2])))
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
+class Batch(Tensors):
     """A training batch: inputs, and at each slot the next item and items that were not chosen.
 
     Losses are computed at all slots, since few are empty (2% on Beauty), and weighted by `used`.
@@ -47,26 +67,20 @@ class Batch:
         targets: the next item; 0 at an empty slot. Shape (rows, width).
         negatives: items outside the user's training history. Shape (negatives, rows, width).
         used: 1 at a slot in use, 0 at an empty one. float32, shape (rows, width).
-        bits: the random numbers of dropout (`samrec.model.Draws`); None lets the model draw its own.
     """
 
     inputs: Packed
     targets: Tensor
     negatives: Tensor
     used: Tensor
-    bits: Tensor | None = None
 
-    def tensors(self) -> list[Tensor]:
-        """Return all of them, in the order that `of` takes."""
-        packed = self.inputs
-        found = [packed.items, packed.positions, packed.segments, packed.last]
-        found += [self.targets, self.negatives, self.used]
-        return found if self.bits is None else [*found, self.bits]
+    def padded(self, rows: int, histories: int) -> Self:
+        """Pad the inputs, and all that lies beside them: a shape that does not depend on who is drawn.
 
-    @staticmethod
-    def of(tensors: Sequence[Tensor]) -> "Batch":
-        """Put a batch together again: `Batch.of(batch.tensors())`."""
-        return Batch(Packed(*tensors[:4]), *tensors[4:])
+        What more a method's batch has of each history is padded in proportion.
+        """
+        beside = {name: padded_rows(getattr(self, name), rows) for name in ("targets", "negatives", "used")}
+        return replace(self, inputs=self.inputs.padded(rows, histories), **beside)
 
 
 def first_fit_decreasing(lengths: Ints, width: int) -> tuple[Ints, Ints, int]:
@@ -118,29 +132,19 @@ def pack(items: Tensor, starts: Ints, lengths: Ints, width: int) -> tuple[Packed
 
 
 class Negatives:
-    """Draws items uniformly from those outside a user's training history, in one draw, without rejection.
+    """Draws items uniformly from those outside a user's training history, as training sees it.
 
-    With a user's distinct items in order, h_0 < h_1 < …, the number of candidates before h_i is
-    h_i - i. The r-th candidate is therefore r + #{i: h_i - i <= r}: a binary search, of fixed shape.
-    A user who has chosen everything has no negative; any item then serves.
+    One draw each, without rejection (`samrec.data.noise.outside`). A user who has chosen everything has no
+    negative; any item then serves.
     """
 
     def __init__(self, split: Split, device: torch.device) -> None:
-        lengths = split.train_lengths
-        users = np.repeat(np.arange(len(lengths)), lengths)
-        within = np.arange(len(users)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        items = split.interactions.items[np.repeat(split.interactions.offsets[:-1], lengths) + within]
-        n = split.num_items
-        users, items = np.divmod(np.unique(users * n + items), n)
-        counts = np.bincount(users, minlength=len(lengths))
-        users, items = (a[counts[users] < n] for a in (users, items))
-        counts = np.where(counts < n, counts, 0)
-        begin = np.cumsum(counts) - counts
-        keys = users * (n + 1) + items - (np.arange(len(items)) - begin[users])
-        self.num_items = n
-        self.keys, self.begin, self.candidates = (
-            torch.from_numpy(a).to(device) for a in (keys, begin, n - counts)
+        interactions, seen = split.interactions, split.in_training
+        tables = outside(
+            interactions.users[seen], split.train_items[seen], interactions.num_users, split.num_items
         )
+        self.num_items = split.num_items
+        self.keys, self.begin, self.candidates = (torch.from_numpy(a).to(device) for a in tables)
 
     def draw(self, users: Tensor, generator: torch.Generator) -> Tensor:
         """Draw one item for each entry of `users` (int64, any shape).
@@ -169,15 +173,20 @@ class TrainingBatches:
     def __init__(self, split: Split, max_length: int, device: torch.device, negatives: int = 1) -> None:
         self.split = split
         self.max_length = max_length
-        self.items = torch.from_numpy(split.interactions.items).to(device)
+        self.items = torch.from_numpy(split.train_items).to(device)
         self.negatives = Negatives(split, device)
         self.count = negatives
 
-    def _batch(self, users: Ints, generator: torch.Generator) -> Batch:
+    def inputs(self, users: Ints) -> tuple[Ints, Ints]:
+        """Return where the inputs of these users start in `split.train_items`, and how many there are."""
+        trained = self.split.train_lengths[users] - 1
+        lengths = np.minimum(trained, self.max_length)
+        return self.split.interactions.offsets[users] + trained - lengths, lengths
+
+    def batch(self, users: Ints, generator: torch.Generator) -> Batch:
         """Pack these users' training sequences and draw negatives for every position."""
-        end = self.split.interactions.offsets[users] + self.split.train_lengths[users]
-        lengths = np.minimum(self.split.train_lengths[users] - 1, self.max_length)
-        inputs, slots, source = pack(self.items, end - 1 - lengths, lengths, self.max_length)
+        starts, lengths = self.inputs(users)
+        inputs, slots, source = pack(self.items, starts, lengths, self.max_length)
         owner = torch.from_numpy(np.repeat(users, lengths)).to(self.items.device)
         drawn = self.negatives.draw(owner.expand(self.count, -1), generator)
         chosen = torch.zeros(
@@ -198,7 +207,7 @@ class TrainingBatches:
             int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1)
         )
         for first in range(0, len(users), batch_size):
-            yield self._batch(users[first : first + batch_size], generator)
+            yield self.batch(users[first : first + batch_size], generator)
 
     def steps(self, batch_size: int) -> int:
         """How many batches an epoch has."""
@@ -213,19 +222,6 @@ class TrainingBatches:
         slots = batch_size * float(lengths.mean()) + 6 * batch_size**0.5 * float(lengths.std())
         needed: int = math.ceil(1.1 * slots / self.max_length) + 1
         return min(batch_size, needed)
-
-
-def padded(batch: Batch, rows: int, histories: int) -> Batch:
-    """Add empty rows (and histories that end in slot 0) until there are so many, if there are fewer."""
-
-    more = max(0, rows - len(batch.targets))
-
-    def pad(tensor: Tensor) -> Tensor:
-        if tensor is batch.inputs.last:
-            return F.pad(tensor, (0, max(0, histories - len(tensor))))
-        return F.pad(tensor, (0, 0, 0, more))
-
-    return Batch.of([pad(tensor) for tensor in batch.tensors()])
 
 
 def evaluation_histories(split: Split, part: Part, max_length: int) -> tuple[Ints, Ints]:

@@ -5,9 +5,11 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from landscape.errors import InputError
 from samrec.data.interactions import Interactions, Ints
+from samrec.data.noise import insertions, replaced
 
 Part = Literal["valid", "test"]
 
@@ -23,16 +25,25 @@ class Split:
         evaluated: the users with at least three interactions. Shape (evaluated users,).
         trained: the users that are trained on: with something to predict in their training part, so two
             interactions or more, and drawn where only a share of them is. Shape (trained users,).
+        train_items: `interactions.items` as training sees them, with its noise. Shape (interactions,).
     """
 
     interactions: Interactions
     train_lengths: Ints
     evaluated: Ints
     trained: Ints
+    train_items: Ints
 
     @property
     def num_items(self) -> int:
         return self.interactions.num_items
+
+    @property
+    def in_training(self) -> NDArray[np.bool_]:
+        """Whether an interaction is in its user's training part, trained on or not. Shape (interactions,)."""
+        interactions = self.interactions
+        ends = interactions.offsets[:-1] + self.train_lengths
+        return np.arange(len(interactions.items)) < np.repeat(ends, interactions.lengths)
 
     def fraction(self, share: float, seed: int) -> "Split":
         """Train on this share of the users alone, drawn by `seed`, and evaluate everyone.
@@ -42,11 +53,51 @@ class Split:
         drawn = np.random.default_rng((seed, 2)).permutation(self.trained)
         return replace(self, trained=np.sort(drawn[: max(1, round(share * len(drawn)))]))
 
+    def noisy(self, share: float, seed: int) -> "Split":
+        """Train on random items in `round(share * T)` of the T training interactions of `trained`.
+
+        Evaluation stays as it is: histories shown, candidates left out and targets are clean. Shares are
+        nested (`samrec.data.noise.replaced`). For a share of the users: `split.fraction(…).noisy(…)`.
+
+        Raises:
+            InputError: the share is not in [0, 1], or there is one item alone.
+        """
+        trained = np.zeros(self.interactions.num_users, bool)
+        trained[self.trained] = True
+        places = np.flatnonzero(self.in_training & np.repeat(trained, self.interactions.lengths))
+        items = replaced(self.interactions.items, places, self.num_items, share, seed)
+        return replace(self, train_items=items)
+
+    def disturbed(self, part: Part, share: float, seed: int) -> "Split":
+        """Insert random items into the histories that `part` shows: `round(share * length)` of them in all.
+
+        What `part` holds out, and of whom, stays. What is inserted is foreign to the user's whole sequence
+        and counts as history (`samrec.data.noise.insertions`). Training on this split would see it too.
+
+        Raises:
+            InputError: the share is not in [0, 1], or everyone evaluated has had every item.
+        """
+        interactions = self.interactions
+        _, length, _ = self.history(part)
+        user, place, item = insertions(interactions, self.evaluated, length, share, seed)
+        added = np.bincount(user, minlength=interactions.num_users)
+        trains = place <= interactions.offsets[user] + self.train_lengths[user]
+        return replace(
+            self,
+            interactions=replace(
+                interactions,
+                items=np.insert(interactions.items, place, item),
+                offsets=interactions.offsets + np.concatenate([[0], np.cumsum(added)]),
+            ),
+            train_lengths=self.train_lengths + np.bincount(user[trains], minlength=len(added)),
+            train_items=np.insert(self.train_items, place, item),
+        )
+
     def with_validation(self) -> "Split":
-        """Count the validation item as the last of the training part."""
+        """Count the validation item as the last of the training part, which is clean again."""
         longer = self.train_lengths.copy()
         longer[self.evaluated] += 1
-        return replace(self, train_lengths=longer)
+        return replace(self, train_lengths=longer, train_items=self.interactions.items)
 
     def history(self, part: Part) -> tuple[Ints, Ints, Ints]:
         """Return (start, length, target row) of every evaluated user's history before `part`'s item.
@@ -80,5 +131,9 @@ def leave_one_out(interactions: Interactions) -> Split:
         )
     train_lengths = np.where(long_enough, lengths - 2, lengths)
     return Split(
-        interactions, train_lengths, np.flatnonzero(long_enough), trained=np.flatnonzero(train_lengths >= 2)
+        interactions,
+        train_lengths,
+        evaluated=np.flatnonzero(long_enough),
+        trained=np.flatnonzero(train_lengths >= 2),
+        train_items=interactions.items,
     )

@@ -52,7 +52,7 @@ class Captured:
         return result
 
     def _record(self, batches: Sequence[Batch]) -> Tensor:
-        own = [Batch.of([tensor.clone() for tensor in batch.tensors()]) for batch in batches]
+        own = [batch.filled([tensor.clone() for tensor in batch.tensors()]) for batch in batches]
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph):

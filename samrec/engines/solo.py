@@ -1,42 +1,44 @@
 """One model, one optimizer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import Any
+from itertools import count
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from samrec.checkpoint import Checkpoint, new_model
+from samrec.checkpoint import Checkpoint, State
 from samrec.config import Config
-from samrec.data.packing import Batch, padded
+from samrec.data.packing import Batch, Packed
+from samrec.data.tensors import Tensors
 from samrec.engines.graph import Captured
-from samrec.losses import loss_of
-from samrec.model import Draws, SASRec
+from samrec.learner import Learner, apart, joined
+from samrec.model import Draws, Recommender
 from samrec.sam import SAM, Closure
 
 
 class Solo:
-    """Trains one model.
+    """Trains one learner.
 
     On CUDA batches have one shape, and the whole step (both of SAM's passes, and the optimizer's) is one
     graph that is replayed; not where a direction of SAM's is kept, since steps then are of two kinds.
 
     Args:
         config: the settings.
-        num_items: rows of the item table.
+        learner: what is trained; it moves to `device`.
         device: where to train.
         rows: of a batch, on CUDA; a batch that needs more is computed without the graph.
     """
 
-    def __init__(self, config: Config, num_items: int, device: torch.device, rows: int) -> None:
+    def __init__(self, config: Config, learner: Learner, device: torch.device, rows: int) -> None:
         self.config = config
         self.rows = rows
-        self.model = initial_model(config, num_items).to(device)
-        self.criterion = loss_of(config.loss, config.calibration, fused=True)
+        self.learner = learner.to(device)
+        self.device = device
         self.optimizer = SAM(
-            parameter_groups(config, dict(self.model.named_parameters())),
+            parameter_groups(config, dict(learner.named_parameters())),
             torch.optim.Adam,
             **sam_settings(config, config.radius, device),
         )
@@ -48,20 +50,22 @@ class Solo:
     def load(self, checkpoints: Sequence[Checkpoint]) -> None:
         """Continue from a checkpoint."""
         (last,) = checkpoints
-        self.model.load_state_dict(last.weights)
+        self.learner.load_state_dict(joined(last.weights, last.extra))
         load_optimizer(self.optimizer, last.optimizer)
 
-    def states(self) -> list[tuple[dict[str, Tensor], dict[str, Any]]]:
+    def states(self) -> list[State]:
         """Return the weights and the optimizer's state, as a checkpoint holds them."""
-        return [(self.model.state_dict(), self.optimizer.state_dict())]
+        return [State(*apart(self.learner.state_dict()), self.optimizer.state_dict())]
 
-    def models(self) -> list[SASRec]:
-        return [self.model]
+    def models(self) -> list[Recommender]:
+        return [self.learner.model]
 
     def step(
         self, batches: Sequence[Sequence[Batch]], seeds: Sequence[int], lr: float, rhos: Sequence[float]
     ) -> Tensor:
-        """Take one step; return the sum of the loss, its weight, and 1 if it is the loss at w. Shape (1, 3).
+        """Take one step; return the sums of the loss's parts, their weight, and 1 if it is the loss at w.
+
+        Shape (1, parts + 2).
 
         Args:
             batches: of the one run, the micro-batches.
@@ -69,12 +73,12 @@ class Solo:
             lr, rhos: what the schedules say.
         """
         schedule(self.optimizer, lr, rhos[0])
-        parts, device = batches[0], self.model.item.weight.device
+        parts = batches[0]
         if self.captured:
             histories = self.config.batch_size // self.config.micro_batches
-            parts = [padded(part, self.rows, histories) for part in parts]
-        self.generator.manual_seed(seeds[0])
-        parts = [replace(part, bits=draw_bits(self.model, part, device, self.generator)) for part in parts]
+            parts = [part.padded(self.rows, histories) for part in parts]
+        seed = count(seeds[0])
+        parts = [with_bits(part, self.learner.model, self.generator, seed) for part in parts]
         sums = self.captured(parts) if self.captured else self._step(parts)
         return sums[None]
 
@@ -87,34 +91,42 @@ class Solo:
                 self.optimizer.zero_grad()
                 totals = []
                 for part in parts:
-                    with precision(self.config, part.used.device):
-                        total, _ = self.criterion(self.model, part)
-                    (total / weight).backward()  # type: ignore[no-untyped-call]
+                    with precision(self.config, self.device):
+                        total = self.learner(part)
+                    (total.sum() / weight).backward()
                     totals.append(total.detach())
-                return torch.stack(totals).sum()
+                return torch.stack(totals).sum(0)
 
             return evaluate
 
         separate = self.config.ascent == "micro-batch" and len(parts) > 1
         total = self.optimizer.step([closure(part) for part in parts] if separate else closure(*parts))
-        return torch.stack([total, weight, torch.full_like(weight, at_w)])
+        return torch.cat([total, torch.stack([weight, torch.full_like(weight, at_w)])])
 
     def _clip(self, *_: Any) -> None:
         assert self.config.clip is not None
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        nn.utils.clip_grad_norm_(self.learner.parameters(), self.config.clip)
 
 
-def initial_model(config: Config, num_items: int) -> SASRec:
-    """Build a model whose weights depend on the seed alone; the caller's random numbers stay as they are."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        return new_model(config, num_items)
+B = TypeVar("B", bound=Tensors)
 
 
-def draw_bits(model: SASRec, batch: Batch, device: torch.device, generator: torch.Generator) -> Tensor:
-    """Draw a batch's random numbers for dropout."""
-    rows, width = batch.inputs.items.shape
-    return Draws.fresh(rows, model.draws(width), device, generator)
+def with_bits(batch: B, model: Recommender, generator: torch.Generator, seeds: Iterator[int]) -> B:
+    """Give all rows of a batch that the model is to see random numbers for dropout.
+
+    Each set of rows takes a seed of its own, so rows that pad one change nothing in the next.
+    """
+
+    def drawn(packed: Packed) -> Packed:
+        rows, width = packed.items.shape
+        generator.manual_seed(next(seeds))
+        return replace(packed, bits=Draws.fresh(rows, model.draws(width), generator.device, generator))
+
+    return batch.changed(Packed, drawn)
+
+
+EMBEDDINGS = ("model.item.", "model.position.", "token.")
+"""What names of embeddings begin with in a learner."""
 
 
 def parameter_groups(config: Config, named: Mapping[str, Tensor]) -> list[dict[str, Any]]:
@@ -123,7 +135,7 @@ def parameter_groups(config: Config, named: Mapping[str, Tensor]) -> list[dict[s
     def moves(name: str) -> bool:
         if config.perturb == "norm-only":
             return "norm." in name
-        return config.perturb == "all" or not name.startswith(("item.", "position."))
+        return config.perturb == "all" or not name.startswith(EMBEDDINGS)
 
     moved, still = ([p for name, p in named.items() if moves(name) is kind] for kind in (True, False))
     groups: list[dict[str, Any]] = [{"params": moved}]

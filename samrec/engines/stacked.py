@@ -1,32 +1,33 @@
 """Several models of one shape as one: their parameters stacked, each step one vmapped step for all."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from copy import deepcopy
+from itertools import count
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
-from samrec.checkpoint import Checkpoint, new_model
+from samrec.checkpoint import Checkpoint, State
 from samrec.config import Config
-from samrec.data.packing import Batch, padded
+from samrec.data.packing import Batch
 from samrec.engines.graph import Captured
 from samrec.engines.solo import (
-    draw_bits,
-    initial_model,
     load_optimizer,
     parameter_groups,
     precision,
     sam_settings,
     schedule,
+    with_bits,
 )
-from samrec.losses import loss_of
-from samrec.model import SASRec
+from samrec.learner import Learner, apart, joined
+from samrec.model import Recommender
 from samrec.sam import SAM
 
 MAY_DIFFER = {"seed", "rho", "method"}
-"""Settings in which runs that train together may differ: they have the same number of steps an epoch."""
+"""Settings in which runs that train together may differ, `method` between sasrec and samrec alone: they have
+the same number of steps an epoch, and learners of one form."""
 
 
 class Stacked:
@@ -37,21 +38,22 @@ class Stacked:
 
     Args:
         configs: equal but for `MAY_DIFFER`, and without micro-batches.
-        num_items, device, rows: as for `Solo`.
+        learners: one a run, of one form, whose loss `vmap` can go through.
+        device, rows: as for `Solo`.
     """
 
-    def __init__(self, configs: Sequence[Config], num_items: int, device: torch.device, rows: int) -> None:
+    def __init__(
+        self, configs: Sequence[Config], learners: Sequence[Learner], device: torch.device, rows: int
+    ) -> None:
         self.configs = configs
         self.config = first = configs[0]
         self.rows = rows
-        with torch.device("meta"):  # its weights travel beside it
-            self.template = new_model(first, num_items).train()
-        models = [dict(initial_model(config, num_items).named_parameters()) for config in configs]
+        self.template = deepcopy(learners[0]).to("meta").train()  # its weights travel beside it
+        own = [dict(learner.named_parameters()) for learner in learners]
         self.weights = {
-            name: nn.Parameter(torch.stack([model[name].detach() for model in models]).to(device))
-            for name in models[0]
+            name: nn.Parameter(torch.stack([weights[name].detach() for weights in own]).to(device))
+            for name in own[0]
         }
-        self.criterion = loss_of(first.loss, first.calibration)
         radii = torch.tensor([config.radius for config in configs], device=device)
         self.still = (radii == 0).float()
         settings = sam_settings(first, 0.0, device)
@@ -67,40 +69,42 @@ class Stacked:
         """Continue from checkpoints of one epoch and step, one a run."""
         with torch.no_grad():
             for name, weight in self.weights.items():
-                weight.copy_(torch.stack([c.weights[name] for c in checkpoints]))
+                weight.copy_(torch.stack([joined(c.weights, c.extra)[name] for c in checkpoints]))
         load_optimizer(self.optimizer, _stacked(_with_directions([c.optimizer for c in checkpoints])))
 
-    def states(self) -> list[tuple[dict[str, Tensor], dict[str, Any]]]:
+    def states(self) -> list[State]:
         """Return each run's weights and optimizer state, as `Solo` would: copies, not views."""
         state = self.optimizer.state_dict()
         return [
-            ({name: w.detach()[run].clone() for name, w in self.weights.items()}, _of_run(state, run))
+            State(
+                *apart({name: w.detach()[run].clone() for name, w in self.weights.items()}),
+                _of_run(state, run),
+            )
             for run in range(len(self.configs))
         ]
 
-    def models(self) -> list[SASRec]:
+    def models(self) -> list[Recommender]:
         """Return each run's model; it holds the weights themselves, not copies."""
         models = []
-        for run, config in enumerate(self.configs):
-            with torch.device("meta"):
-                model = new_model(config, self.template.item.num_embeddings)
-            model.load_state_dict({name: w.detach()[run] for name, w in self.weights.items()}, assign=True)
+        for run in range(len(self.configs)):
+            model = deepcopy(self.template.model)
+            weights, _ = apart({name: w.detach()[run] for name, w in self.weights.items()})
+            model.load_state_dict(weights, assign=True)
             models.append(model)
         return models
 
     def step(
         self, batches: Sequence[Sequence[Batch]], seeds: Sequence[int], lr: float, rhos: Sequence[float]
     ) -> Tensor:
-        """Take one step of every run; as `Solo.step`, shape (runs, 3)."""
+        """Take one step of every run; as `Solo.step`, shape (runs, parts + 2)."""
         schedule(self.optimizer, lr, torch.tensor(rhos) if isinstance(self.optimizer.rho, Tensor) else 0.0)
         rows = max(self.rows, *(len(batch.targets) for (batch,) in batches))
         parts = []
         for (batch,), seed in zip(batches, seeds, strict=True):
-            part = padded(batch, rows, self.config.batch_size)
-            self.generator.manual_seed(seed)
-            bits = draw_bits(self.template, part, part.used.device, self.generator)
-            parts.append(replace(part, bits=bits).tensors())
-        together = Batch.of([torch.stack(same) for same in zip(*parts, strict=True)])
+            part = batch.padded(rows, self.config.batch_size)
+            parts.append(with_bits(part, self.template.model, self.generator, count(seed)))
+        tensors = zip(*(part.tensors() for part in parts), strict=True)
+        together = parts[0].filled([torch.stack(same) for same in tensors])
         return self.captured([together]) if self.captured else self._step([together])
 
     def _step(self, parts: Sequence[Batch]) -> Tensor:
@@ -109,20 +113,20 @@ class Stacked:
         at_w = self.still if self.optimizer.reuses else torch.ones_like(weights)
 
         def mean(parameters: dict[str, Tensor], *tensors: Tensor) -> tuple[Tensor, Tensor]:
-            bound = _Bound(self.template, self.criterion)
+            own = batch.filled(tensors)
             with precision(self.config, batch.used.device):
-                total, weight = functional_call(bound, parameters, (Batch.of(tensors),))
-            return total / weight, total.detach()
+                totals: Tensor = functional_call(self.template, parameters, (own,))
+            return totals.sum() / own.used.sum(), totals.detach()
 
         def closure() -> Tensor:
-            named = {f"model.{name}": weight.detach() for name, weight in self.weights.items()}
-            gradients, (_, totals) = vmap(grad_and_value(mean, has_aux=True))(named, *batch.tensors())
+            weights = {name: weight.detach() for name, weight in self.weights.items()}
+            gradients, (_, totals) = vmap(grad_and_value(mean, has_aux=True))(weights, *batch.tensors())
             for name, weight in self.weights.items():
-                weight.grad = gradients[f"model.{name}"]
+                weight.grad = gradients[name]
             return totals  # type: ignore[no-any-return]
 
         totals = self.optimizer.step(closure)
-        return torch.stack([totals, weights, at_w], 1)
+        return torch.cat([totals, torch.stack([weights, at_w], 1)], 1)
 
     def _clip(self, *_: Any) -> None:
         gradients = [w.grad for w in self.weights.values() if w.grad is not None]
@@ -130,19 +134,6 @@ class Stacked:
         factor = (self.config.clip / (_norms(gradients) + 1e-6)).clamp(max=1.0)  # as clip_grad_norm_ does
         for gradient in gradients:
             gradient.mul_(_beside(factor, gradient))
-
-
-class _Bound(nn.Module):
-    """The loss as a module around the model, so that given weights reach all that the loss calls."""
-
-    def __init__(self, model: SASRec, criterion: Any) -> None:
-        super().__init__()
-        self.model = model
-        self.criterion = criterion
-
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        result: tuple[Tensor, Tensor] = self.criterion(self.model, batch)
-        return result
 
 
 class _StackedSAM(SAM):

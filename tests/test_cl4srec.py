@@ -1,0 +1,538 @@
+"""CL4SRec: what its operators may do to a history, whose views are whose, and its loss from the formula."""
+
+from collections import Counter
+from itertools import count, permutations, product
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from scipy.stats import chi2_contingency, chisquare
+
+from samrec.checkpoint import load
+from samrec.config import Config
+from samrec.data.interactions import Interactions
+from samrec.data.packing import TrainingBatches, pack
+from samrec.data.ragged import Ragged
+from samrec.data.split import leave_one_out
+from samrec.engines.solo import with_bits
+from samrec.learner import NextItem
+from samrec.log import read_log
+from samrec.losses import bce
+from samrec.methods.cl4srec import Augmentation, CL4SRec, ContrastiveBatches, crop, info_nce, mask, reorder
+from samrec.training import train, train_together
+from tests.conftest import small_sasrec
+from tests.test_training import SMALL, small
+
+CPU = torch.device("cpu")
+TOKEN = 10**6  # after all items of any test
+LENGTHS = st.lists(st.integers(1, 23), min_size=1, max_size=8)
+TWENTIETHS = st.integers(0, 20)  # of a history: ⌊k n / 20⌋ is then exact in whole numbers
+SEEDS = st.integers(0, 2**32)
+some = settings(max_examples=60, deadline=None)
+
+
+def of_lengths(lengths):
+    """Histories in which each item occurs once, so that where one came from can be seen."""
+    return Ragged(np.arange(sum(lengths)), np.array(lengths))
+
+
+def sequences(ragged):
+    return [own.tolist() for own in np.split(ragged.values, ragged.starts[1:])]
+
+
+def drawn(seed=0):
+    return np.random.default_rng(seed)
+
+
+def likely(counts, expected=None):
+    """Whether counts may be of the probabilities claimed; seeds are fixed, so this never flickers."""
+    shares = None if expected is None else np.array(expected) / np.sum(expected) * np.sum(counts)
+    return chisquare(counts, shares).pvalue > 1e-3
+
+
+def unrelated(a, b):
+    """Whether two things may be drawn independently, from pairs of their values."""
+    table = np.zeros((max(a) + 1, max(b) + 1))
+    np.add.at(table, (np.array(a), np.array(b)), 1)
+    return chi2_contingency(table[table.any(1)][:, table.any(0)]).pvalue > 1e-3
+
+
+# The operators
+
+
+@some
+@given(LENGTHS, TWENTIETHS, SEEDS)
+@example([1, 20], 0, 0)
+@example([1, 20], 20, 0)
+def test_crop_keeps_a_run_of_its_share_and_at_least_one_item(lengths, k, seed):
+    histories = of_lengths(lengths)
+    for own, kept in zip(sequences(histories), sequences(crop(histories, k / 20, drawn(seed))), strict=True):
+        assert len(kept) == max(1, k * len(own) // 20)
+        assert kept == list(range(kept[0], kept[0] + len(kept)))
+        assert set(kept) <= set(own)
+
+
+@some
+@given(LENGTHS, TWENTIETHS, SEEDS)
+@example([1, 20], 0, 0)
+@example([1, 20], 20, 0)
+def test_mask_hides_exactly_its_share_and_leaves_the_rest(lengths, k, seed):
+    histories = of_lengths(lengths)
+    for own, shown in zip(
+        sequences(histories), sequences(mask(histories, k / 20, TOKEN, drawn(seed))), strict=True
+    ):
+        assert len(shown) == len(own)
+        assert shown.count(TOKEN) == k * len(own) // 20
+        assert all(new in (old, TOKEN) for old, new in zip(own, shown, strict=True))
+
+
+@some
+@given(LENGTHS, TWENTIETHS, SEEDS)
+@example([1, 20], 0, 0)
+@example([1, 20], 20, 0)
+def test_reorder_keeps_all_items_and_moves_them_within_one_window(lengths, k, seed):
+    histories = of_lengths(lengths)
+    for own, shuffled in zip(
+        sequences(histories), sequences(reorder(histories, k / 20, drawn(seed))), strict=True
+    ):
+        assert sorted(shuffled) == own
+        moved = [place for place, (old, new) in enumerate(zip(own, shuffled, strict=True)) if old != new]
+        assert not moved or moved[-1] - moved[0] < k * len(own) // 20
+
+
+@pytest.mark.parametrize("n", [25, 50, 100])
+def test_a_share_is_rounded_down_as_decimals_are(n):
+    """0.58 · 50 is 28.999… in binary."""
+    for hundredths in range(101):
+        hidden = mask(of_lengths([n]), hundredths / 100, TOKEN, drawn()).values == TOKEN
+        assert hidden.sum() == hundredths * n // 100
+
+
+@some
+@given(LENGTHS, SEEDS)
+def test_operators_leave_what_they_are_given_alone(lengths, seed):
+    histories = of_lengths(lengths)
+    Augmentation(0.5, 0.5, 0.5).views(histories, TOKEN, drawn(seed))
+    assert np.array_equal(histories.values, np.arange(sum(lengths)))
+    assert np.array_equal(histories.lengths, lengths)
+
+
+def test_where_a_crop_begins_is_uniform():
+    begins = crop(of_lengths([10] * 5000), 0.6, drawn()).values[::6] % 10
+    assert likely(np.bincount(begins, minlength=5))
+
+
+def test_which_items_are_hidden_is_uniform_over_all_sets_of_them():
+    hidden = mask(of_lengths([6] * 10_000), 0.5, TOKEN, drawn()).values.reshape(-1, 6) == TOKEN
+    found = Counter(map(tuple, hidden.tolist()))
+    assert len(found) == 20  # 6 over 3
+    assert likely(list(found.values()))
+
+
+def test_what_is_shuffled_is_uniform_over_windows_and_orders():
+    """Of 5 items a window of 3: three places and six orders, some of which come to the same."""
+    possible = Counter()
+    for first, order in product(range(3), permutations(range(3))):
+        moved = list(range(5))
+        moved[first : first + 3] = [first + place for place in order]
+        possible[tuple(moved)] += 1
+    shuffled = reorder(of_lengths([5] * 10_000), 0.6, drawn()).values.reshape(-1, 5) % 5
+    found = Counter(map(tuple, shuffled.tolist()))
+    assert found.keys() == possible.keys()
+    assert likely([found[key] for key in possible], list(possible.values()))
+
+
+# Two views of a history
+
+
+def operators_of(history, view, shares):
+    """Which operators may have made a view of a history."""
+    n = len(history)
+    kept, hidden, shuffled = (k * n // 20 for k in shares)
+    found = set()
+    runs = [history[first : first + max(1, kept)] for first in range(n)]
+    if view in runs and len(view) == max(1, kept):
+        found.add("crop")
+    pairs = list(zip(history, view, strict=False))
+    if len(view) == n and sum(new != old for old, new in pairs) == hidden:
+        found |= {"mask"} if all(new in (old, TOKEN) for old, new in pairs) else set()
+    moved = [place for place, (old, new) in enumerate(pairs) if old != new]
+    if sorted(view) == sorted(history) and (not moved or moved[-1] - moved[0] < shuffled):
+        found.add("reorder")
+    return found
+
+
+@some
+@given(
+    st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=12), min_size=1, max_size=7),
+    st.tuples(TWENTIETHS, TWENTIETHS, TWENTIETHS),
+    SEEDS,
+)
+@example([[3]], (0, 0, 0), 0)
+@example([[3], [3, 4]], (20, 20, 20), 0)
+def test_views_are_two_a_history_by_two_operators(given, shares, seed):
+    """So of its own items and the token alone, and in its own place."""
+    histories = Ragged(np.concatenate(given), np.array([len(own) for own in given]))
+    augmentation = Augmentation(*(k / 20 for k in shares))
+    views = sequences(augmentation.views(histories, TOKEN, drawn(seed)))
+    assert len(views) == 2 * len(given)
+    for history, first, second in zip(given, views[::2], views[1::2], strict=True):
+        made = product(*(operators_of(history, view, shares) for view in (first, second)))
+        assert any(a != b for a, b in made)
+    assert views == sequences(augmentation.views(histories, TOKEN, drawn(seed)))
+
+
+@pytest.fixture(scope="module")
+def many():
+    """Of 12 000 histories of 20 items: the operator of each view, 0, 1, 2, and how it came out.
+
+    That is where a crop begins, how many of the first ten items are hidden, and where the first moved one is.
+    """
+    histories = of_lengths([20] * 12_000)
+    views = Augmentation(0.5, 0.3, 0.6).views(histories, TOKEN, drawn())
+    operators, outcomes = [], []
+    for k, view in enumerate(sequences(views)):
+        begin = 20 * (k // 2)
+        if len(view) == 10:
+            operators.append(0)
+            outcomes.append(view[0] - begin)
+        elif TOKEN in view:
+            operators.append(1)
+            outcomes.append(view[:10].count(TOKEN))
+        else:
+            operators.append(2)
+            outcomes.append(next(place for place, item in enumerate(view) if item != begin + place))
+    return np.array(operators).reshape(-1, 2), np.array(outcomes).reshape(-1, 2)
+
+
+def test_all_six_ordered_pairs_of_operators_are_equally_likely(many):
+    operators, _ = many
+    pairs = np.bincount(operators @ [3, 1], minlength=9).reshape(3, 3)
+    assert not pairs.diagonal().any()
+    assert likely(pairs[~np.eye(3, dtype=bool)])
+    assert unrelated(operators[::2] @ [3, 1], operators[1::2] @ [3, 1])
+
+
+def test_views_of_one_history_are_drawn_independently(many):
+    operators, outcomes = many
+    for pair in permutations(range(3), 2):
+        own = (operators == pair).all(1)
+        assert own.sum() > 1500
+        assert unrelated(*outcomes[own].T), pair
+
+
+@pytest.mark.parametrize("operator", range(3))
+def test_views_of_neighbours_are_drawn_independently(many, operator):
+    operators, outcomes = many
+    first, second = (
+        np.where(half == operator, outcome, -1).max(1)
+        for half, outcome in ((operators[::2], outcomes[::2]), (operators[1::2], outcomes[1::2]))
+    )
+    both = (first >= 0) & (second >= 0)
+    assert unrelated(first[both], second[both])
+
+
+# Batches
+
+
+def batches_of(split, width=8, shares=(0.6, 0.3, 0.6), negatives=2):
+    return ContrastiveBatches(split, width, CPU, negatives, Augmentation(*shares))
+
+
+def slots_of(packed):
+    """The slots that each sequence was laid into, side by side in one row."""
+    rows, width = packed.items.shape
+    found = []
+    for number, last in enumerate(packed.last.tolist(), start=1):
+        slots = (packed.segments == number).flatten().nonzero().flatten().tolist()
+        assert slots == list(range(last - len(slots) + 1, last + 1))
+        assert slots[0] // width == last // width < rows
+        found.append(slots)
+    assert sum(map(len, found)) == int((packed.segments > 0).sum())
+    return found
+
+
+def unpacked(packed):
+    """The sequences laid into rows, in their order; each one's positions count from 0."""
+    items, positions = packed.items.flatten(), packed.positions.flatten()
+    found = []
+    for slots in slots_of(packed):
+        assert positions[slots].tolist() == list(range(len(slots)))
+        found.append(items[slots].tolist())
+    return found
+
+
+def same_tensors(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a.tensors(), b.tensors(), strict=True))
+
+
+def test_the_recommendation_is_trained_on_what_sasrec_is(split):
+    plain = list(TrainingBatches(split, 8, CPU, 2).epoch(16, (0, 3)))
+    found = list(batches_of(split).epoch(16, (0, 3)))
+    assert len(found) == batches_of(split).steps(16) == len(plain)
+    for ours, theirs in zip(found, plain, strict=True):
+        assert same_tensors(ours.inputs, theirs.inputs)
+        assert torch.equal(ours.targets, theirs.targets)
+        assert torch.equal(ours.used, theirs.used)
+        assert ours.negatives.shape == theirs.negatives.shape
+    assert torch.equal(found[0].negatives, plain[0].negatives)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.5])
+def test_views_are_of_the_inputs_of_the_same_users(split, noise):
+    split = split.noisy(noise, 0)
+    k = (12, 6, 12)
+    users = np.random.default_rng(0).permutation(split.trained)
+    for place, batch in enumerate(batches_of(split).of_users(users, 16, (0, 1))):
+        inputs, views = unpacked(batch.inputs), unpacked(batch.views)
+        assert len(views) == 2 * len(inputs)
+        for user, history, *pair in zip(users[16 * place :], inputs, views[::2], views[1::2], strict=False):
+            begin = split.interactions.offsets[user]
+            assert history == split.train_items[begin:][: split.train_lengths[user] - 1][-8:].tolist()
+            own = [[TOKEN if item == split.num_items else item for item in view] for view in pair]
+            made = product(*(operators_of(history, view, k) for view in own))
+            assert any(a != b for a, b in made)
+
+
+def test_an_epoch_is_drawn_from_its_seed_alone_and_views_anew_in_each(split):
+    first, again, other = (list(batches_of(split).epoch(16, (0, epoch))) for epoch in (1, 1, 2))
+    assert all(map(same_tensors, first, again))
+    users = split.trained[:16]
+    (a,), (b,) = (list(batches_of(split).of_users(users, 16, (0, epoch))) for epoch in (1, 2))
+    assert same_tensors(a.inputs, b.inputs)
+    assert unpacked(a.views) != unpacked(b.views)
+    assert not same_tensors(first[0].inputs, other[0].inputs)
+
+
+def held_out_apart():
+    """Histories whose validation and test items, 21 and more, occur nowhere else; one too short for them."""
+    rng = np.random.default_rng(0)
+    trained = [rng.integers(1, 21, rng.integers(1, 12)).tolist() for _ in range(30)]
+    sequences = [[*own, 21 + 2 * user, 22 + 2 * user] for user, own in enumerate(trained)]
+    with pytest.warns(UserWarning, match="1 of 31 users"):
+        return leave_one_out(Interactions.from_histories([*sequences, [3, 4]], "here"))
+
+
+def test_no_batch_holds_the_token_but_in_views_nor_an_item_that_is_held_out():
+    split = held_out_apart()
+    held_out = {int(item) for part in ("valid", "test") for item in split.history(part)[2]}
+    assert len(held_out) == 60
+    trains_on = split.num_items - len(held_out)
+    hidden = 0
+    for epoch in range(5):
+        for batch in batches_of(split).epoch(8, (0, epoch)):
+            for items in (batch.inputs.items, batch.targets):
+                assert 0 <= items.min() <= items.max() < trains_on
+            assert 0 <= batch.negatives.min() <= batch.negatives.max() < split.num_items
+            shown = set(batch.views.items.unique().tolist())
+            assert not shown & held_out
+            assert max(shown) <= split.num_items
+            hidden += split.num_items in shown
+    assert hidden
+
+
+def test_no_negative_is_of_its_users_training_history(split):
+    users = split.trained
+    for batch in batches_of(split).of_users(users, len(users), (0, 1)):
+        for number, user in enumerate(users, start=1):
+            begin = split.interactions.offsets[user]
+            own = split.train_items[begin : begin + split.train_lengths[user]]
+            drawn = batch.negatives[:, batch.inputs.segments == number]
+            assert not set(own.tolist()) & set(drawn.unique().tolist())
+
+
+# The loss
+
+
+def info_nce_of(queries, keys):
+    """By the formula: of each view its other view is the positive, and 2 (N - 1) others are negatives."""
+    total = 0.0
+    for view in range(len(queries)):
+        positive = view + 1 if view % 2 == 0 else view - 1
+        negatives = [other for other in range(len(keys)) if other not in (view, positive)]
+        assert len(negatives) == 2 * (len(keys) // 2 - 1)
+        above = np.exp(queries[view] @ keys[positive])
+        total -= np.log(above / (above + sum(np.exp(queries[view] @ keys[other]) for other in negatives)))
+    return total / len(queries)
+
+
+@pytest.mark.parametrize("histories", [1, 2, 3, 7])
+@pytest.mark.parametrize("padding", [0, 2, 6])
+def test_info_nce_is_its_formula_whatever_is_padded(histories, padding):
+    torch.manual_seed(histories)
+    ends = torch.randn(2 * histories, 4).double()
+    expected = info_nce_of((ends / 0.7).numpy(), ends.numpy())
+    padded = torch.cat([ends, 1e3 * torch.randn(padding, 4).double()])
+    slopes = []
+    for views in (ends.requires_grad_(), padded.requires_grad_()):
+        found = info_nce(views / 0.7, views, torch.tensor(2 * histories))
+        assert found.item() == pytest.approx(expected, rel=1e-12, abs=1e-14)
+        slopes.append(torch.autograd.grad(found, views)[0])
+    torch.testing.assert_close(slopes[1][: 2 * histories], slopes[0], rtol=1e-12, atol=1e-14)
+    assert not slopes[1][2 * histories :].any()
+    if histories == 1:
+        assert expected == 0
+        assert not slopes[0].any()
+
+
+def test_the_gradient_of_info_nce_is_that_of_its_value():
+    torch.manual_seed(0)
+    ends = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda e: info_nce(e / 0.7, e, torch.tensor(6)), ends)
+
+
+def learner_of(split, weight=0.3, temperature=0.7, seed=0):
+    """A small one in float64, with a token that is no longer nearly 0."""
+    learner = CL4SRec(small_sasrec(split, seed), bce, weight, temperature).double()
+    with torch.no_grad():
+        learner.token.embedding.normal_(generator=torch.Generator().manual_seed(1))
+    return learner
+
+
+def one_batch(split, users=9, **settings):
+    (batch,) = batches_of(split, 6, **settings).of_users(split.trained[:users], users, (0, 1))
+    return batch
+
+
+def bits_for(batch, model):
+    """Random numbers for dropout, as a step of the trainer deals them."""
+    return with_bits(batch, model, torch.Generator(), count(5))
+
+
+def test_the_loss_is_sasrecs_and_the_views_likeness_in_the_same_unit(split):
+    """λ times the mean over views stands beside the mean over slots, so λ Σ used times beside their sum."""
+    learner = learner_of(split).eval()
+    model, token = learner.model, learner.token.embedding
+    batch = one_batch(split)
+    ends = []
+    for view in unpacked(batch.views):  # each alone, its items looked up one by one
+        rows = [token if item == split.num_items else model.item.weight[item] for item in view]
+        alone, _, _ = pack(torch.zeros(len(view), dtype=torch.int64), np.array([0]), np.array([len(view)]), 6)
+        embedded = torch.zeros(1, 6, 4).double()
+        embedded[0, : len(view)] = torch.stack(rows)
+        ends.append(model(alone, embedded)[0, len(view) - 1].detach().numpy())
+    ends = np.array(ends)
+    assert split.num_items in batch.views.items
+    recommendation, contrast = learner(batch).tolist()
+    assert recommendation == bce(model, batch)[0].item()
+    expected = 0.3 * float(batch.used.sum()) * info_nce_of(ends / 0.7, ends)
+    assert contrast == pytest.approx(expected, rel=1e-6)  # Σ used is of float32
+    assert learner.parts == ("recommendation", "contrast")
+
+
+def test_without_weight_it_is_sasrec_in_every_bit(split):
+    learner = learner_of(split, weight=0.0)
+    batch = bits_for(one_batch(split), learner.model)
+    plain = NextItem(learner.model, bce)
+    ours, theirs = learner(batch), plain(batch)
+    assert torch.equal(ours[:1], theirs)
+    assert ours[1] == 0
+    parameters = list(learner.model.parameters())
+    for a, b in zip(
+        torch.autograd.grad(ours.sum(), [*parameters, learner.token.embedding]),
+        torch.autograd.grad(theirs.sum(), parameters),
+        strict=False,
+    ):
+        assert torch.equal(a, b)
+
+
+def test_dropout_of_the_recommendation_is_that_of_sasrec(split):
+    """The views' random numbers are others, so the first part is SASRec's whatever the weight."""
+    learner = learner_of(split)
+    batch = bits_for(one_batch(split), learner.model)
+    assert torch.equal(learner(batch)[:1], NextItem(learner.model, bce)(batch))
+    assert not torch.equal(batch.views.bits[0], batch.inputs.bits[0])
+    learner.eval()
+    assert not torch.equal(learner(batch)[:1], NextItem(learner.model.train(), bce)(batch))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_padding_changes_neither_loss_nor_gradient(split, training):
+    learner = learner_of(split).train(training)
+    batch = one_batch(split)
+    larger = batch.padded(len(batch.targets) + 3, 12)
+    assert len(larger.views.last) == 24
+    assert len(larger.views.items) == 2 * len(larger.targets)
+    results = []
+    for each in (batch, larger):
+        parts = learner(bits_for(each, learner.model))
+        results.append((parts, *torch.autograd.grad(parts.sum(), list(learner.parameters()))))
+    for alone, among in zip(*results, strict=True):
+        assert among.isfinite().all()
+        torch.testing.assert_close(among, alone, rtol=1e-10, atol=1e-12)
+
+
+def test_the_contrast_moves_every_weight_and_the_token(split):
+    learner = learner_of(split)
+    contrast = learner(bits_for(one_batch(split, shares=(0.6, 0.6, 0.6)), learner.model))[1]
+    for name, parameter in learner.named_parameters():
+        (gradient,) = torch.autograd.grad(contrast, parameter, retain_graph=True)
+        assert gradient.any(), name
+
+
+# Training
+
+
+def test_the_first_step_without_weight_is_sasrecs(data_file, tmp_path):
+    """Of one batch an epoch, whose negatives are then SASRec's too: equal weights, bit for bit."""
+    settings = {"epochs": 1, "batch_size": 64}
+    ours = train(small(data_file, method="cl4srec", contrast=0.0, **settings), tmp_path / "a", "cpu")
+    theirs = train(small(data_file, **settings), tmp_path / "b", "cpu")
+    a, b = (load(outcome.out / "last.pt") for outcome in (ours, theirs))
+    assert a.weights.keys() == b.weights.keys()
+    assert all(torch.equal(t, b.weights[name]) for name, t in a.weights.items())
+    assert (a.extra.keys(), b.extra.keys()) == ({"token.embedding"}, set())
+    assert ours.losses["recommendation"] == pytest.approx(theirs.losses["recommendation"], rel=1e-6)
+
+
+def test_both_parts_are_logged_and_fall(data_file, tmp_path):
+    settings = {"contrast": 0.5, "mask": 0.5, "lr": 5e-3, "dropout": 0.1, "epochs": 8}
+    out = train(small(data_file, method="cl4srec", **settings), tmp_path / "run", "cpu").out
+    lines = [line for line in read_log(out / "metrics.jsonl") if "loss" in line]
+    for line in lines:
+        assert line["losses"].keys() == {"recommendation", "contrast"}
+        assert sum(line["losses"].values()) == pytest.approx(line["loss"])
+    for part in ("recommendation", "contrast"):
+        assert lines[-1]["losses"][part] < lines[0]["losses"][part]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"rho": 0.1, "every": 2, "perturb": "no-embedding", "loss": "ce"},
+        {"rho": 0.1, "micro_batches": 2, "ascent": "micro-batch", "precision": "bf16"},
+        {"rho": 0.1, "micro_batches": 2, "preset": "sasrec-bert"},
+        {"crop": 0.0, "mask": 0.0, "reorder": 0.0},
+        {"crop": 1.0, "mask": 1.0, "reorder": 1.0},
+    ],
+)
+def test_settings_combine_and_the_loss_falls(data_file, tmp_path, settings):
+    config = small(data_file, method="cl4srec", lr=5e-3, **{"epochs": 4, **settings})
+    out = train(config, tmp_path / "run", "cpu").out
+    losses = [line["loss"] for line in read_log(out / "metrics.jsonl") if "loss" in line]
+    assert losses[-1] < losses[0]
+
+
+@pytest.fixture
+def double():
+    """In float32 Adam turns rounding into whole steps where a gradient is zero but for rounding."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("settings", [{}, {"rho": 0.2, "loss": "gbce", "negatives": 3}])
+def test_runs_that_train_together_equal_their_solo_twins(data_file, tmp_path, double, settings):
+    settings = {"data": str(data_file), "method": "cl4srec", **SMALL, "epochs": 2, **settings}
+    configs = [Config(seed=seed, **settings) for seed in (0, 1)]
+    together = train_together(configs, [tmp_path / "0", tmp_path / "1"], "cpu")
+    for seed, config in enumerate(configs):
+        alone = train(config, tmp_path / f"alone-{seed}", "cpu")
+        a, b = (load(outcome.out / "last.pt") for outcome in (alone, together[seed]))
+        assert a.extra.keys() == b.extra.keys() == {"token.embedding"}
+        for name, tensor in (a.weights | a.extra).items():
+            torch.testing.assert_close(tensor, (b.weights | b.extra)[name], rtol=1e-5, atol=1e-6, msg=name)
+        for part, value in alone.losses.items():
+            assert together[seed].losses[part] == pytest.approx(value, rel=1e-4)
