@@ -145,7 +145,10 @@ def test_other_bad_input(landscape, both, runs, data_file, tmp_path):
     out = ["--out", tmp_path / "out"]
     for arguments, message in (
         (["train", *out], "nothing to train on"),
-        (["train", "--data", data_file, "--rho", "0.1", *out], "rho is not of method sasrec; it is of samrec"),
+        (
+            ["train", "--data", data_file, "--rho", "0.1", *out],
+            "rho is not of method sasrec; it is of samrec",
+        ),
         (["train", "--config", data_file, *out], "is not TOML"),
         (["surface", *both, "--radius", "-1", *out], "must be positive"),
         (["surface", *both, "--exclude", "nothing", *out], "no parameter is named"),
