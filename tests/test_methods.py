@@ -74,7 +74,7 @@ every = pytest.mark.parametrize("name", METHODS)
 
 
 def test_settings_reach_what_they_are_of_and_begin_as_documented(split):
-    """CL4SRec: λ 0.02, T √d, views of 0.6, 0.3, 0.6. S3Rec: a fifth hidden, weights as in the authors' code."""
+    """CL4SRec: λ 0.02, T √d, views of 0.6, 0.3, 0.6. S3Rec: a fifth hidden, weights of the authors."""
     given = {"crop": 0.1, "mask": 0.2, "reorder": 0.4, "contrast": 0.5, "temperature": 0.7}
     for settings, operators, weight, temperature in (
         ({}, (0.6, 0.3, 0.6), 0.02, 8.0),
