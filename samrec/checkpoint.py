@@ -89,7 +89,7 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
     content = {
         "format": FORMAT,
         "task": TASK,
-        "config": checkpoint.config.model_dump(),
+        "config": checkpoint.config.settings,
         "digest": checkpoint.digest,
         "num_items": checkpoint.num_items,
         "epoch": checkpoint.epoch,

@@ -113,6 +113,11 @@ class Config(BaseModel):
         return bool(getattr(self, name) != type(self).model_fields[name].default)
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """All settings that the method has: what is kept. A default of another's may change without harm."""
+        return {name: value for name, value in self.model_dump().items() if applies(name, self.method)}
+
+    @property
     def reading(self) -> dict[str, Any]:
         """The settings that `samrec.data.readers.read` takes beside the path."""
         return self.model_dump(include={"format", "columns", "deduplicate", "core"})
@@ -193,6 +198,6 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 def write_config(config: Config, path: Path) -> None:
     """Write settings as TOML that `read_settings` reads back. Flat scalars: JSON's are TOML's."""
-    settings = config.model_dump(exclude_none=True)
+    settings = ((name, value) for name, value in config.settings.items() if value is not None)
     with replacing(path) as temporary:
-        temporary.write_text("".join(f"{k} = {json.dumps(v)}\n" for k, v in settings.items()), "utf-8")
+        temporary.write_text("".join(f"{k} = {json.dumps(v)}\n" for k, v in settings), "utf-8")

@@ -15,7 +15,7 @@ import landscape as ll
 from landscape import InputError
 from landscape.tasks import TaskOptions, objectives_of
 from samrec.checkpoint import load, save
-from samrec.config import Config
+from samrec.config import METHODS_OF, Config
 from samrec.data.packing import TrainingBatches, pack
 from samrec.data.readers import read
 from samrec.data.split import leave_one_out
@@ -287,3 +287,14 @@ def test_a_line_between_other_kinds_of_model_is_refused(landscape, ckpts, tmp_pa
     line = ("--dim", 1, "--directions", "between", "--out", tmp_path / "out", *FEW)
     code, out, err = landscape("surface", *ckpts("sasrec", "gru4rec"), *line)
     assert (code, out, err.count("\n")) == (2, "", 1), err
+
+
+def test_a_run_keeps_the_settings_of_its_method_alone(trained):
+    """What another method's default is may change; old files then still load."""
+    for name, out in trained.items():
+        content = torch.load(out / "last.pt", weights_only=True)
+        written = (out / "config.toml").read_text("utf-8")
+        for setting, methods in METHODS_OF.items():
+            has = content["config"]["method"] in methods
+            assert (setting in content["config"]) == has, (name, setting)
+            assert has or f"\n{setting} =" not in written
