@@ -3,7 +3,8 @@
 Prints a row a run: HR@10 and NDCG@10 over all items, HR@10's 95% bootstrap interval over users, and both
 again with every target that already stood in the user's history counted as a miss. The evaluation of
 S3Rec's authors does the latter, since it scores the whole history 0; ours masks the history but for the
-target. Only Yelp has such targets (7% of the users). The result goes to results/quality.json.
+target. Only Yelp has such targets (7% of the users). Beside them, the baselines that only count, on the same
+data. The result goes to results/quality.json.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from samrec.data.readers import read
 from samrec.data.split import leave_one_out
 from samrec.evaluation import intervals, metrics, ranks
 from samrec.log import read_log
+from samrec.methods.baselines import BASELINES, rank_baseline
 
 
 def row(run: Path, folder: Path) -> dict[str, Any]:
@@ -48,6 +50,16 @@ def row(run: Path, folder: Path) -> dict[str, Any]:
     }
 
 
+def counted(data: Path) -> dict[str, dict[str, float]]:
+    """Rank by the baselines that only count."""
+    split = leave_one_out(read(data))
+    found = {}
+    for name, count in BASELINES.items():
+        reached = metrics(rank_baseline(count(split), split, "test"))
+        found[name] = {metric: round(reached[metric], 5) for metric in ("hr@10", "ndcg@10")}
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path, nargs="+", help="folders that landscape train wrote")
@@ -55,7 +67,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "results" / "quality.json")
     asked = parser.parse_args()
     rows = [row(run, asked.data) for run in asked.runs]
-    asked.out.write_text(json.dumps({"where": where(), "runs": rows}, indent=1) + "\n")
+    files = sorted({asked.data / Path(load(run / "best.pt").config.data).name for run in asked.runs})
+    baselines = {path.stem: counted(path) for path in files}
+    asked.out.write_text(
+        json.dumps({"where": where(), "runs": rows, "baselines": baselines}, indent=1) + "\n"
+    )
+    for data, reached in baselines.items():
+        for name, of in reached.items():
+            print(f"{data:18} {name:10} {of['hr@10']:.4f} / {of['ndcg@10']:.4f}")
     for found in rows:
         low, high = found["hr@10 interval"]
         print(
