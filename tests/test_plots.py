@@ -278,3 +278,9 @@ def test_an_interactive_surface_opens_in_a_browser(tmp_path, page):
 def test_the_index_reloads(folder):
     text = (folder / "compare.json").read_text()
     assert json.loads(Comparison.model_validate_json(text).model_dump_json()) == json.loads(text)
+
+
+def test_training_curves_compare_the_recommendation_loss():
+    parts = {"recommendation": 0.5, "contrast": 0.25}
+    figure = training_figure({"a": [{"epoch": 1, "loss": 0.75, "losses": parts}, {"epoch": 2, "loss": 0.7}]})
+    assert figure.axes[0].lines[0].get_ydata().tolist() == [0.5, 0.7]

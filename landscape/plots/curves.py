@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 
 def training_figure(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> "Figure":
-    """Draw training loss and validation NDCG@10 by epoch, from the lines of each run's metrics.jsonl."""
+    """Draw training loss and validation NDCG@10 by epoch, from the lines of each run's metrics.jsonl.
+
+    Of a loss in parts the recommendation's is drawn, which compares between methods.
+    """
     from matplotlib.figure import Figure
 
     with paper():
@@ -22,7 +25,7 @@ def training_figure(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> "Figure"
             validated = [line for line in lines if "valid" in line]
             left.plot(
                 [line["epoch"] for line in trained],
-                [line["loss"] for line in trained],
+                [line.get("losses", {}).get("recommendation", line["loss"]) for line in trained],
                 color=color,
                 label=name,
             )
