@@ -15,17 +15,16 @@ from typing import Any
 import numpy as np
 
 from benchmarks.train import HERE, where
-from samrec.checkpoint import load
+from samrec.checkpoint import Checkpoint, load
 from samrec.data.readers import read
 from samrec.data.split import leave_one_out
 from samrec.evaluation import intervals, metrics, ranks
 from samrec.log import read_log
-from samrec.methods.baselines import BASELINES, rank_baseline
+from samrec.methods.baselines import evaluated
 
 
-def row(run: Path, folder: Path) -> dict[str, Any]:
+def row(run: Path, best: Checkpoint, folder: Path) -> dict[str, Any]:
     """Evaluate the best epoch of a run whose data lie in `folder`."""
-    best = load(run / "best.pt")
     config = best.config
     split = leave_one_out(read(folder / Path(config.data).name, **config.reading))
     found = ranks(best.model(), split, "test")
@@ -52,12 +51,10 @@ def row(run: Path, folder: Path) -> dict[str, Any]:
 
 def counted(data: Path) -> dict[str, dict[str, float]]:
     """Rank by the baselines that only count."""
-    split = leave_one_out(read(data))
-    found = {}
-    for name, count in BASELINES.items():
-        reached = metrics(rank_baseline(count(split), split, "test"))
-        found[name] = {metric: round(reached[metric], 5) for metric in ("hr@10", "ndcg@10")}
-    return found
+    return {
+        name: {metric: round(reached[metric], 5) for metric in ("hr@10", "ndcg@10")}
+        for name, reached in evaluated(leave_one_out(read(data)), "test")
+    }
 
 
 def main() -> None:
@@ -66,8 +63,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the data files")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "quality.json")
     asked = parser.parse_args()
-    rows = [row(run, asked.data) for run in asked.runs]
-    files = sorted({asked.data / Path(load(run / "best.pt").config.data).name for run in asked.runs})
+    best = {run: load(run / "best.pt") for run in asked.runs}
+    rows = [row(run, checkpoint, asked.data) for run, checkpoint in best.items()]
+    files = sorted({asked.data / Path(checkpoint.config.data).name for checkpoint in best.values()})
     baselines = {path.stem: counted(path) for path in files}
     asked.out.write_text(
         json.dumps({"where": where(), "runs": rows, "baselines": baselines}, indent=1) + "\n"

@@ -146,8 +146,9 @@ class Config(BaseModel):
     @property
     def pretraining(self) -> "Config":
         """The settings of the run that S3Rec's fine-tuning begins from: those of its own that apply."""
-        own = self.model_dump(exclude={*OF_SAM, *OF_FINE_TUNING, "epochs"})
-        return Config(**own | {"method": "s3rec-pretraining", "epochs": self.pretrain_epochs})
+        method = "s3rec-pretraining"
+        own = {name: value for name, value in self.settings.items() if applies(name, method)}
+        return Config(**own | {"method": method, "epochs": self.pretrain_epochs})
 
 
 OF_SAM = ("rho", "rho_schedule", "rho_warmup", "adaptive", "every", "perturb", "ascent")

@@ -1,5 +1,6 @@
 """What is trained: a recommender, and what its method learns beside it."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ from samrec.losses import Loss
 from samrec.model import Recommender
 
 
-class Learner(nn.Module):
+class Learner(nn.Module, ABC):
     """A recommender with the loss that trains it.
 
     What a method learns beside it (a mask token, heads) are parameters of the learner's own: no ranking needs
@@ -27,12 +28,12 @@ class Learner(nn.Module):
         super().__init__()
         self.model = model
 
+    @abstractmethod
     def forward(self, batch: Any) -> Tensor:
         """Return what each of `parts` adds up to over a batch, shape (parts,).
 
         A step minimizes their sum, divided by the weight of the batch, `batch.used.sum()`.
         """
-        raise NotImplementedError
 
 
 class NextItem(Learner):

@@ -1,5 +1,6 @@
 """SASRec: a causal Transformer over item histories (Kang & McAuley, ICDM 2018, arXiv 1808.09781)."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
@@ -177,7 +178,7 @@ class Block(nn.Module):
         return x + self.ffn(self.ffn_norm(x), draws)  # type: ignore[no-any-return]
 
 
-class Recommender(nn.Module):
+class Recommender(nn.Module, ABC):
     """What every model that ranks has: an item scores its embedding times what is expected next.
 
     Attributes:
@@ -188,9 +189,9 @@ class Recommender(nn.Module):
     item: nn.Embedding
     max_length: int
 
+    @abstractmethod
     def draws(self, width: int) -> int:
         """How many random numbers the dropout of one row takes."""
-        raise NotImplementedError
 
     def dealt(self, histories: Packed) -> Draws | None:
         """Return what dropout deals from: the histories' own numbers or fresh ones; None in evaluation."""

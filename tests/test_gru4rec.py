@@ -79,38 +79,6 @@ def test_empty_slots_are_zero_and_take_no_part():
     assert torch.equal(model(elsewhere), found)
 
 
-def test_rows_that_are_added_change_nothing_in_the_others(split):
-    """What lets a batch have the shape of a graph, or of other runs' batches."""
-    model = small(split.num_items, layers=2)
-    (batch,) = TrainingBatches(split, 6, CPU, 2).of_users(split.trained[:9], 9, (0,))
-    larger = batch.padded(len(batch.targets) + 3, 12)
-    results = []
-    for each in (batch, larger):
-        bits = Draws.fresh(len(each.targets), model.draws(6), CPU, torch.Generator().manual_seed(0))
-        total, weight = bce(model, replace(each, inputs=replace(each.inputs, bits=bits)))
-        results.append((total, weight, *torch.autograd.grad(total, list(model.parameters()))))
-    for alone, among in zip(*results, strict=True):
-        torch.testing.assert_close(alone, among)
-
-
-def test_dropout_follows_the_seed_or_the_given_bits_and_is_off_in_eval_mode():
-    model = small()
-    histories = packed(*SEQUENCES)
-    drawn = []
-    for seed in (0, 0, 1):
-        torch.manual_seed(seed)
-        drawn.append(model(histories))
-    assert torch.equal(drawn[0], drawn[1])
-    assert not torch.equal(drawn[0], drawn[2])
-    bits = Draws.fresh(len(histories.items), model.draws(6), CPU, torch.Generator().manual_seed(3))
-    with_bits = replace(histories, bits=bits)
-    given = model(with_bits)
-    assert torch.equal(given, model(with_bits))
-    model.eval()
-    assert torch.equal(model(with_bits), model(histories))
-    assert not torch.equal(model(histories), given)
-
-
 @pytest.mark.parametrize(("dropout", "expected"), [(0.5, 6 * 4), (0.0, 0)])
 def test_a_pass_takes_exactly_the_draws_that_are_foretold(dropout, expected, monkeypatch):
     model, taken, take = small(dropout=dropout), [], Draws.take

@@ -8,6 +8,7 @@ import torch
 from samrec import chunks, losses
 from samrec.data.packing import TrainingBatches, pack
 from samrec.losses import bce, cross_entropy, fused_cross_entropy, gbce, sampled_softmax
+from samrec.methods.gru4rec import GRU4Rec
 from samrec.model import PRESETS, Attention, Draws, Dropout, SASRec, block_mask
 from tests.conftest import small_sasrec
 
@@ -97,9 +98,16 @@ def test_dropout_does_nothing_without_draws_or_at_zero():
     assert Dropout(0.0)(x, Draws(torch.zeros(5, 0, dtype=torch.int16))) is x
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_dropout_follows_the_seed_or_the_given_bits_and_is_off_in_eval_mode(preset):
-    model = SASRec(12, dim=4, max_length=6, heads=2, architecture=PRESETS[preset])
+def model_of(kind, num_items):
+    """A model of each kind that ranks: the Transformer's presets, and the recurrent one."""
+    if kind == "gru4rec":
+        return GRU4Rec(num_items, dim=4, max_length=6, layers=2)
+    return SASRec(num_items, dim=4, max_length=6, heads=2, architecture=PRESETS[kind])
+
+
+@pytest.mark.parametrize("kind", [*PRESETS, "gru4rec"])
+def test_dropout_follows_the_seed_or_the_given_bits_and_is_off_in_eval_mode(kind):
+    model = model_of(kind, 12)
     histories = packed([1, 2, 3], [4, 5])
     drawn = []
     for seed in (0, 0, 1):
@@ -129,10 +137,10 @@ def test_a_pass_takes_exactly_the_draws_that_are_foretold(preset, dropout, monke
     assert sum(taken) == model.draws(6)
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_rows_that_are_added_change_nothing_in_the_others(split, preset):
+@pytest.mark.parametrize("kind", [*PRESETS, "gru4rec"])
+def test_rows_that_are_added_change_nothing_in_the_others(split, kind):
     """What lets a batch have the shape of a graph, or of other runs' batches."""
-    model = SASRec(split.num_items, dim=4, max_length=6, heads=2, architecture=PRESETS[preset]).double()
+    model = model_of(kind, split.num_items).double()
     (batch,) = TrainingBatches(split, 6, torch.device("cpu"), 2).of_users(split.trained[:9], 9, (0,))
     larger = batch.padded(len(batch.targets) + 3, 12)
     assert len(larger.targets) == len(batch.targets) + 3

@@ -50,8 +50,7 @@ def command(
     from samrec.config import configure
     from samrec.data.readers import read
     from samrec.data.split import leave_one_out
-    from samrec.evaluation import metrics
-    from samrec.methods.baselines import BASELINES, rank_baseline
+    from samrec.methods.baselines import BASELINES, evaluated
 
     config = configure(
         {
@@ -69,8 +68,8 @@ def command(
     known = known.noisy(config.noise, config.seed)
     found = {}
     with bar("baselines", len(BASELINES)) as advance:
-        for name, count in BASELINES.items():
-            found[name] = metrics(rank_baseline(count(known), known, split))
+        for name, reached in evaluated(known, split):
+            found[name] = reached
             advance(name)
     users = len(known.evaluated)
     show(

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from samrec.data.interactions import Ints
 from samrec.data.noise import outside
+from samrec.data.ragged import Ragged, ranges
 from samrec.data.split import Part, Split
 from samrec.data.tensors import Tensors
 
@@ -117,18 +118,20 @@ def pack(items: Tensor, starts: Ints, lengths: Ints, width: int) -> tuple[Packed
     (tokens,)), and for each of these slots the index into `items` that it was filled from.
     """
     row, column, rows = first_fit_decreasing(lengths, width)
-    begin = np.repeat(np.cumsum(lengths) - lengths, lengths)
-    within = np.arange(int(lengths.sum())) - begin
-    flat = np.repeat(row * width + column, lengths) + within
-    source = np.repeat(starts, lengths) + within
-    segment = np.repeat(np.arange(1, len(lengths) + 1), lengths)
-
-    table = torch.from_numpy(np.stack([flat, source, within, segment])).to(items.device)
+    source = ranges(starts, lengths)
+    flat = ranges(row * width + column, lengths)
+    columns = [flat.values, source.values, source.within, source.owner + 1]
+    table = torch.from_numpy(np.stack(columns)).to(items.device)
     slots = torch.zeros(3, rows * width, dtype=torch.int64, device=items.device)
     slots[:, table[0]] = torch.stack([items[table[1]], table[2], table[3]])
     last = torch.from_numpy(row * width + column + lengths - 1).to(items.device)
     inputs, positions, segments = slots.view(3, rows, width)
     return Packed(inputs, positions, segments, last), table[0], table[1]
+
+
+def in_numpy(generator: torch.Generator) -> np.random.Generator:
+    """Return a generator of NumPy's whose seed is the next number of this one."""
+    return np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
 
 
 class Negatives:
@@ -170,6 +173,8 @@ class TrainingBatches:
         negatives: how many to draw for each position.
     """
 
+    ahead = 1  # items at the end that are targets alone
+
     def __init__(self, split: Split, max_length: int, device: torch.device, negatives: int = 1) -> None:
         self.split = split
         self.max_length = max_length
@@ -177,9 +182,14 @@ class TrainingBatches:
         self.negatives = Negatives(split, device)
         self.count = negatives
 
+    def packed(self, sequences: Ragged) -> tuple[Packed, Tensor, Tensor]:
+        """Lay sequences of items into rows, on the device: `pack`."""
+        items = torch.from_numpy(sequences.values).to(self.items.device)
+        return pack(items, sequences.starts, sequences.lengths, self.max_length)
+
     def inputs(self, users: Ints) -> tuple[Ints, Ints]:
         """Return where the inputs of these users start in `split.train_items`, and how many there are."""
-        trained = self.split.train_lengths[users] - 1
+        trained = self.split.train_lengths[users] - self.ahead
         lengths = np.minimum(trained, self.max_length)
         return self.split.interactions.offsets[users] + trained - lengths, lengths
 
@@ -218,7 +228,7 @@ class TrainingBatches:
 
         The mean need, six standard deviations, and a tenth for what packing leaves empty.
         """
-        lengths = np.minimum(self.split.train_lengths[self.split.trained] - 1, self.max_length)
+        _, lengths = self.inputs(self.split.trained)
         slots = batch_size * float(lengths.mean()) + 6 * batch_size**0.5 * float(lengths.std())
         needed: int = math.ceil(1.1 * slots / self.max_length) + 1
         return min(batch_size, needed)

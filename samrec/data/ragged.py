@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from samrec.data.interactions import Ints
 
@@ -40,6 +41,11 @@ class Ragged:
         within: Ints = np.arange(len(self.values)) - self.starts[self.owner]
         return within
 
+    def inside(self, first: Ints, lengths: Ints) -> NDArray[np.bool_]:
+        """Tell of each value whether it stands in its sequence's span from place `first` on, so long."""
+        place = self.within - first[self.owner]
+        return (place >= 0) & (place < lengths[self.owner])
+
     def spans(self, first: Ints, lengths: Ints) -> "Ragged":
         """Return of each sequence the values from place `first` on, so many."""
         return slices(self.values, self.starts + first, lengths)
@@ -54,7 +60,12 @@ class Ragged:
         return Ragged(np.concatenate([p.values for p in parts]), np.concatenate([p.lengths for p in parts]))
 
 
+def ranges(starts: Ints, lengths: Ints) -> Ragged:
+    """Return the numbers from `starts[k]` on, `lengths[k]` of them, for each k."""
+    begin = np.cumsum(lengths) - lengths
+    return Ragged(np.repeat(starts - begin, lengths) + np.arange(int(lengths.sum())), lengths)
+
+
 def slices(values: Ints, starts: Ints, lengths: Ints) -> Ragged:
     """Return `values[starts[k]:starts[k] + lengths[k]]` for each k."""
-    begin = np.repeat(np.cumsum(lengths) - lengths, lengths)
-    return Ragged(values[np.repeat(starts, lengths) + np.arange(len(begin)) - begin], lengths)
+    return Ragged(values[ranges(starts, lengths).values], lengths)

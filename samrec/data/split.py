@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from landscape.errors import InputError
 from samrec.data.interactions import Interactions, Ints
 from samrec.data.noise import insertions, replaced
+from samrec.data.ragged import Ragged, ranges, slices
 
 Part = Literal["valid", "test"]
 
@@ -45,6 +46,16 @@ class Split:
         ends = interactions.offsets[:-1] + self.train_lengths
         return np.arange(len(interactions.items)) < np.repeat(ends, interactions.lengths)
 
+    @property
+    def training(self) -> Ragged:
+        """The training parts of the users that are trained on, as training sees them."""
+        return slices(self.train_items, *self._trained_on)
+
+    @property
+    def _trained_on(self) -> tuple[Ints, Ints]:
+        """Where these training parts start, and their lengths."""
+        return self.interactions.offsets[self.trained], self.train_lengths[self.trained]
+
     def fraction(self, share: float, seed: int) -> "Split":
         """Train on this share of the users alone, drawn by `seed`, and evaluate everyone.
 
@@ -62,9 +73,7 @@ class Split:
         Raises:
             InputError: the share is not in [0, 1], or there is one item alone.
         """
-        trained = np.zeros(self.interactions.num_users, bool)
-        trained[self.trained] = True
-        places = np.flatnonzero(self.in_training & np.repeat(trained, self.interactions.lengths))
+        places = ranges(*self._trained_on).values
         items = replaced(self.interactions.items, places, self.num_items, share, seed)
         return replace(self, train_items=items)
 

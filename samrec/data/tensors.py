@@ -1,7 +1,7 @@
 """Dataclasses of tensors, which are copied, padded and stacked as a whole."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Self, TypeVar
 
 from torch import Tensor
@@ -9,13 +9,14 @@ from torch import Tensor
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, eq=False)
 class Tensors:
     """Base of frozen dataclasses whose fields are tensors, others of this kind, or None."""
 
     def tensors(self) -> list[Tensor]:
         """Return all tensors, in the order that `filled` takes."""
         found: list[Tensor] = []
-        for value in _values(self):
+        for value in vars(self).values():
             if isinstance(value, Tensors):
                 found += value.tensors()
             elif value is not None:
@@ -28,19 +29,15 @@ class Tensors:
 
     def changed(self, kind: type[T], change: Callable[[T], T]) -> Self:
         """Return this with each field of a kind changed."""
-        found = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
-        new = {name: change(value) for name, value in found.items() if isinstance(value, kind)}
-        return replace(self, **new)  # type: ignore[type-var]
+        return replace(
+            self, **{k: change(value) for k, value in vars(self).items() if isinstance(value, kind)}
+        )
 
     def _filled(self, tensors: Iterator[Tensor]) -> Self:
         new: dict[str, Any] = {}
-        for field, value in zip(fields(self), _values(self), strict=True):  # type: ignore[arg-type]
+        for name, value in vars(self).items():
             if isinstance(value, Tensors):
-                new[field.name] = value._filled(tensors)
+                new[name] = value._filled(tensors)
             elif value is not None:
-                new[field.name] = next(tensors)
-        return replace(self, **new)  # type: ignore[type-var]
-
-
-def _values(of: Any) -> list[Any]:
-    return [getattr(of, field.name) for field in fields(of)]
+                new[name] = next(tensors)
+        return replace(self, **new)

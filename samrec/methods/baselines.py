@@ -4,7 +4,7 @@ All are counted on the training parts of the users that are trained on (`Split.t
 training sees, and ranked as models are: over all items, without the history, and with the target.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 import numpy as np
@@ -16,6 +16,7 @@ from samrec.chunks import chunk_rows
 from samrec.data.interactions import Ints
 from samrec.data.ragged import Ragged, slices
 from samrec.data.split import Part, Split
+from samrec.evaluation import metrics
 
 Array = NDArray[np.float64]
 Scores = Callable[[Ragged], Array]
@@ -30,7 +31,7 @@ def popularity(split: Split) -> Scores:
 
 def markov(split: Split) -> Scores:
     """Score an item by how often it came right after the history's last item: a first-order Markov chain."""
-    training, n = _training(split), split.num_items
+    training, n = split.training, split.num_items
     goes_on = np.flatnonzero(np.diff(training.owner) == 0)
     pairs = training.values[goes_on], training.values[goes_on + 1]
     transitions = sparse.csr_array((np.ones(len(goes_on)), pairs), shape=(n, n))
@@ -77,6 +78,12 @@ BASELINES: Mapping[str, Callable[[Split], Scores]] = {
 }
 
 
+def evaluated(split: Split, part: Part) -> Iterator[tuple[str, dict[str, float]]]:
+    """Yield each baseline's name and what it reaches: `samrec.evaluation.metrics`."""
+    for name, count in BASELINES.items():
+        yield name, metrics(rank_baseline(count(split), split, part))
+
+
 def rank_baseline(scores: Scores, split: Split, part: Part) -> Ints:
     """Return the rank (0 is best) of each evaluated user's held-out item: `samrec.evaluation.ranks`.
 
@@ -105,20 +112,14 @@ def _at_least(scores: Array, counts: Ints, targets: Ints, histories: Ragged) -> 
     return at_least
 
 
-def _training(split: Split) -> Ragged:
-    """Return the training parts that are trained on, as training sees them."""
-    trained = split.trained
-    return slices(split.train_items, split.interactions.offsets[trained], split.train_lengths[trained])
-
-
 def _interactions_of(split: Split) -> Ints:
     """Return how many training interactions each item has. Shape (items,)."""
-    return np.bincount(_training(split).values, minlength=split.num_items)
+    return np.bincount(split.training.values, minlength=split.num_items)
 
 
 def _similarities(split: Split, neighbours: int) -> sparse.csr_array[np.float64]:
     """Return each item's similarity to its nearest neighbours, in its row; 0 to itself and to all others."""
-    training, n = _training(split), split.num_items
+    training, n = split.training, split.num_items
     who, what = np.divmod(np.unique(training.owner * n + training.values), n)
     of_users = sparse.csr_array((np.ones(len(who)), (who, what)), shape=(len(training), n))
     of_items = of_users.T.tocsr()

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from samrec.data.interactions import Ints
-from samrec.data.packing import Batch, Packed, TrainingBatches, pack
+from samrec.data.packing import Batch, Packed, TrainingBatches, in_numpy
 from samrec.data.ragged import Ragged, slices
 from samrec.data.split import Split
 from samrec.learner import NextItem
@@ -40,8 +40,7 @@ def reorder(histories: Ragged, ratio: float, rng: np.random.Generator) -> Ragged
     """Shuffle ⌊ratio · n⌋ items of n that stand side by side: item reorder."""
     count = portion(histories.lengths, ratio)
     first = rng.integers(histories.lengths - count + 1)
-    place = histories.within - first[histories.owner]
-    moves = np.flatnonzero((place >= 0) & (place < count[histories.owner]))
+    moves = np.flatnonzero(histories.inside(first, count))
     order = np.lexsort([rng.random(len(moves)), histories.owner[moves]])
     values = histories.values.copy()
     values[moves] = values[moves[order]]
@@ -105,11 +104,10 @@ class ContrastiveBatches(TrainingBatches):
 
     def batch(self, users: Ints, generator: torch.Generator) -> ContrastiveBatch:
         plain = super().batch(users, generator)
-        rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+        rng = in_numpy(generator)
         histories = slices(self.split.train_items, *self.inputs(users))
         views = self.augmentation.views(histories, self.split.num_items, rng)
-        items = torch.from_numpy(views.values).to(self.items.device)
-        packed, _, _ = pack(items, views.starts, views.lengths, self.max_length)
+        packed, _, _ = self.packed(views)
         return ContrastiveBatch(plain.inputs, plain.targets, plain.negatives, plain.used, packed)
 
 
@@ -128,7 +126,7 @@ class CL4SRec(NextItem):
         self.weight = weight
         self.temperature = temperature
 
-    def forward(self, batch: ContrastiveBatch) -> Tensor:  # type: ignore[override]  # of the batches it is given
+    def forward(self, batch: ContrastiveBatch) -> Tensor:  # type: ignore[override]  # a learner sees batches of its own kind
         views = batch.views
         embedded = self.token(self.model.item.weight, views.items)
         ends = self.model(views, embedded).flatten(0, 1)[views.last]

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from samrec.data.attributes import Attributes
 from samrec.data.interactions import Ints
-from samrec.data.packing import Batch, Packed, TrainingBatches, pack
+from samrec.data.packing import Batch, Packed, TrainingBatches, in_numpy
 from samrec.data.ragged import Ragged, slices
 from samrec.data.split import Split
 from samrec.learner import Learner
@@ -61,27 +61,21 @@ class PretrainingBatches(TrainingBatches):
             recommending asks for.
     """
 
+    ahead = 0
+
     def __init__(self, split: Split, max_length: int, device: torch.device, mask: float) -> None:
         super().__init__(split, max_length, device, negatives=1)
         self.mask = mask
-        trained = np.zeros(split.interactions.num_users, bool)
-        trained[split.trained] = True
-        seen = split.in_training & trained[split.interactions.users]
-        self.elsewhere = split.train_items[seen]
-
-    def inputs(self, users: Ints) -> tuple[Ints, Ints]:
-        trained = self.split.train_lengths[users]
-        lengths = np.minimum(trained, self.max_length)
-        return self.split.interactions.offsets[users] + trained - lengths, lengths
+        self.elsewhere = split.training.values
 
     def batch(self, users: Ints, generator: torch.Generator) -> PretrainingBatch:
-        rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+        rng = in_numpy(generator)
         token, device = self.split.num_items, self.items.device
         histories = slices(self.split.train_items, *self.inputs(users))
         last = histories.within == histories.lengths[histories.owner] - 1
         hidden = (rng.random(len(last)) < self.mask) | last
-        given = torch.from_numpy(np.where(hidden, token, histories.values)).to(device)
-        inputs, slots, source = pack(given, histories.starts, histories.lengths, self.max_length)
+        given = Ragged(np.where(hidden, token, histories.values), histories.lengths)
+        inputs, slots, source = self.packed(given)
 
         asked = torch.zeros(2, inputs.items.numel(), dtype=torch.int64, device=device)
         values = torch.from_numpy(histories.values).to(device)
@@ -90,8 +84,7 @@ class PretrainingBatches(TrainingBatches):
         targets, negatives = asked.view(2, 1, *inputs.items.shape)
 
         pieces, first = in_pieces(histories, self.elsewhere, token, rng)
-        items = torch.from_numpy(pieces.values).to(device)
-        packed, slots, source = pack(items, pieces.starts, pieces.lengths, self.max_length)
+        packed, slots, source = self.packed(pieces)
         packed.positions.view(-1)[slots] += torch.from_numpy(first[pieces.owner]).to(device)[source]
         return PretrainingBatch(inputs, targets[0], negatives, (inputs.segments > 0).float(), packed)
 
@@ -109,8 +102,7 @@ def in_pieces(
     """
     lengths = 1 + rng.integers(np.maximum(1, histories.lengths // 2))
     first = rng.integers(histories.lengths - lengths + 1)
-    place = histories.within - first[histories.owner]
-    cut = (place >= 0) & (place < lengths[histories.owner])
+    cut = histories.inside(first, lengths)
     rest = Ragged(np.where(cut, token, histories.values), histories.lengths)
     other = slices(elsewhere, rng.integers(len(elsewhere) - lengths + 1), lengths)
     order = np.arange(PIECES * len(histories)).reshape(PIECES, -1).T.flatten()
@@ -140,10 +132,7 @@ class Pretraining(Learner):
         self.parts = ("masked item", "segment")
         if attributes:
             self.parts += ("associated attribute", "masked attribute")
-        for module in self.children():
-            if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=0.02)
-                nn.init.zeros_(module.bias)
+        _begin(self.of_item, self.of_segment)
 
     def forward(self, batch: PretrainingBatch) -> Tensor:
         table, token = self.model.item.weight, self.model.item.num_embeddings
@@ -192,9 +181,7 @@ class AttributeHead(nn.Module):
         self.embedding = nn.Parameter(0.02 * torch.randn(attributes.count, dim))
         self.bias = nn.Parameter(torch.from_numpy(attributes.log_odds).to(self.embedding.dtype))
         self.seen, self.hidden = nn.Linear(dim, dim), nn.Linear(dim, dim)
-        for form in (self.seen, self.hidden):
-            nn.init.normal_(form.weight, std=0.02)
-            nn.init.zeros_(form.bias)
+        _begin(self.seen, self.hidden)
         self.register_buffer("of_item", torch.from_numpy(attributes.of_item), persistent=False)
 
     def forward(self, output: Tensor, hidden: Tensor, items: Tensor) -> Tensor:
@@ -211,3 +198,10 @@ class AttributeHead(nn.Module):
         # Σ softplus(s) over all, less s of those that it has: -log σ(s) = softplus(s) - s
         has = scores.gather(-1, own.clamp(min=0)) * (own >= 0)
         return F.softplus(scores).sum(-1) - has.sum(-1)
+
+
+def _begin(*forms: nn.Linear) -> None:
+    """Start bilinear forms as the encoder's own weights start."""
+    for form in forms:
+        nn.init.normal_(form.weight, std=0.02)
+        nn.init.zeros_(form.bias)
