@@ -1,17 +1,10 @@
-import json
-import re
-import shutil
-
 import numpy as np
 import pytest
 
 from landscape import InputError, Slice
 from landscape.curvature.eigenpairs import Eigenpairs
-from landscape.curvature.trace import Trace
-from landscape.flatness.measures import MEASURES, Sharpness
 from landscape.plots.curves import eigenvalue_figure, training_figure
-from landscape.plots.interactive import interactive_figure, save_html
-from landscape.plots.report import Compared, Comparison, render, result_path
+from landscape.plots.interactive import interactive_figure
 from landscape.plots.style import save_figure
 from landscape.plots.surfaces import surface_figure
 
@@ -65,81 +58,6 @@ def hessian(smallest=-0.5):
         gradient_norm=0.3,
         **COMMON,
     )
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """A comparison whose names are hostile."""
-    checkpoints = []
-    for name, height in (("plain", 1.0), ("b & <i>c", 2.0)):
-        rows = {key: {"value": height, "se": 0.1, **dict.fromkeys(m.uses, 1)} for key, m in MEASURES.items()}
-        for part, result in {
-            "plane": plane(height),
-            "line": line(height),
-            "hessian": hessian(None if name == "plain" else -0.5),
-            "trace": Trace(value=7.0, standard_error=0.5, samples=np.ones(3), **COMMON),
-            "sharpness": Sharpness(loss=0.3, weight_norm=2.0, measures=rows, **COMMON),
-        }.items():
-            result.save(result_path(tmp_path, name, part))
-        test = dict.fromkeys(("hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20", "mrr"), 0.25)
-        log = [
-            {"epoch": 1, "loss": 1.0},
-            {"epoch": 2, "loss": 0.5, "valid": {"ndcg@10": 0.1}},
-            {"epoch": 2, "test": test},
-        ]
-        checkpoints.append(Compared(name=name, path=HOSTILE, users=3, valid=test, test=test, log=log))
-    index = Comparison(title=HOSTILE, checkpoints=checkpoints, ideal_hr10=0.9)
-    (tmp_path / "compare.json").write_text(index.model_dump_json())
-    return tmp_path
-
-
-def test_the_report_is_one_file_and_escapes_what_it_is_given(folder):
-    text = render(folder).read_text("utf-8")
-    assert "<script>alert" not in text
-    assert "{{ 7 * 7 }}" in text  # shown, not computed
-    assert "b &amp; &lt;i&gt;c" in text
-    assert "<i>c" not in text
-    markup = re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
-    for outside in ('src="http', 'href="http', '<link rel="stylesheet', "@import"):
-        assert outside not in markup
-    assert markup.count('src="data:image/png;base64,') == 4
-
-
-def test_the_report_says_what_does_not_hold(folder):
-    text = render(folder).read_text("utf-8")
-    assert "is no minimum of the measured loss: ‖∇L‖ is 0.3 and λmin is -0.5" in text
-    assert "1 of 2 eigenvalues have not converged" in text
-    assert "against plain" in text
-
-
-def test_a_folder_without_a_comparison(tmp_path):
-    with pytest.raises(InputError, match="holds no comparison"):
-        render(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("index", "message"),
-    [
-        ("{", "not readable"),
-        ('{"title": "x"}', "checkpoints Field required"),
-        ('{"title": "x", "checkpoints": []}', "at least one checkpoint"),
-        (
-            '{"title": "x", "checkpoints": [{"name": "../a", "path": "b"}]}',
-            "a name of its own that is no path",
-        ),
-    ],
-)
-def test_an_index_that_is_damaged(tmp_path, index, message):
-    (tmp_path / "compare.json").write_text(index)
-    with pytest.raises(InputError, match=message):
-        render(tmp_path)
-
-
-def test_a_missing_result(folder):
-    result_path(folder, "plain", "trace").unlink()
-    with pytest.raises(InputError, match="cannot read result file"):
-        render(folder)
-    assert not (folder / "report.html").exists()
 
 
 def panels(figure):
@@ -218,66 +136,6 @@ def test_training_curves_leave_out_what_was_not_evaluated():
     left, right = training_figure({"a": log}).axes
     assert left.lines[0].get_xdata().tolist() == [1, 2]
     assert right.lines[0].get_xdata().tolist() == [2]
-
-
-def chromium():
-    return next(
-        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))),
-        None,
-    )
-
-
-@pytest.fixture
-def page():
-    """A tab of a headless browser; `page.said` gathers console errors and exceptions."""
-    executable = chromium()
-    if executable is None:
-        pytest.skip("no Chromium is installed")
-    from playwright.sync_api import sync_playwright
-
-    arguments = [
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-background-networking",
-        "--enable-unsafe-swiftshader",
-    ]
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=executable, args=arguments)
-        tab = browser.new_page(viewport={"width": 1200, "height": 900})
-        tab.said = []
-        tab.on("console", lambda m: tab.said.append(m.text) if m.type == "error" else None)
-        tab.on("pageerror", lambda error: tab.said.append(str(error)))
-        tab.on(
-            "request",
-            lambda r: None if r.url.startswith(("file:", "data:", "blob:")) else tab.said.append(r.url),
-        )
-        yield tab
-        browser.close()
-
-
-@pytest.mark.browser
-def test_the_report_opens_in_a_browser(folder, page):
-    page.goto(render(folder).as_uri())
-    page.wait_for_selector("#interactive-surface .gl-container canvas", state="attached")
-    assert page.title() == HOSTILE
-    assert page.locator("img").evaluate_all("all => all.every(i => i.complete && i.naturalWidth > 100)")
-    assert page.locator("table").count() == 4
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    assert page.said == []
-
-
-@pytest.mark.browser
-def test_an_interactive_surface_opens_in_a_browser(tmp_path, page):
-    slices = {"<b>a</b>": plane(), "b": plane(2.0)}
-    page.goto(save_html(interactive_figure(slices), tmp_path / "surface.html").as_uri())
-    page.wait_for_selector(".gl-container canvas", state="attached")
-    assert page.get_by_text("<b>a</b>").count() == 1
-    assert page.said == []
-
-
-def test_the_index_reloads(folder):
-    text = (folder / "compare.json").read_text()
-    assert json.loads(Comparison.model_validate_json(text).model_dump_json()) == json.loads(text)
 
 
 def test_training_curves_compare_the_recommendation_loss():

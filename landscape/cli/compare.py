@@ -1,15 +1,31 @@
 """`landscape compare`: every measurement of several checkpoints, and one page."""
 
+import hashlib
+import shlex
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from json import dumps
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 
 import typer
 
 from landscape.cli import options
 from landscape.cli.options import Checkpoints, Data, Device, Exclude, Include, Json, Seed, Task, Users
 from landscape.cli.output import Table, show
+from landscape.errors import InputError
 from landscape.files import writable
 from landscape.tasks import TaskOptions
+
+if TYPE_CHECKING:
+    from landscape.objective import Objective
+    from landscape.results import Result
+
+R = TypeVar("R", bound="Result")
+PROBES, STEPS = 4, 40  # of the spectral density: about half as long again as all else
 
 
 def command(
@@ -23,6 +39,7 @@ def command(
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many top eigenvalues.")] = 5,
     rho: Annotated[float, typer.Option(help="Radius ρ of the sharpness measures.")] = 0.1,
+    density: Annotated[bool, typer.Option(help="Measure the density of all eigenvalues too.")] = True,
     users: Users = 2048,
     data: Data = None,
     include: Include = None,
@@ -32,18 +49,25 @@ def command(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Compare checkpoints: training curves, ranking, surfaces, eigenvalues, sharpness, in one report.html.
+    """Compare up to six checkpoints: training, ranking, surfaces, spectra, sharpness, in one report.html.
+
+    What an earlier run left in the folder is taken over where weights, data and settings are the same.
 
     Example:
 
       landscape compare --ckpt runs/sasrec/best.pt --ckpt runs/samrec/best.pt --out compare
     """
+    from landscape.plots.report import MOST
+
+    if len(ckpt) > MOST:
+        raise InputError(f"{len(ckpt)} checkpoints are given; one report compares {MOST} at most")
     writable(out)
     settings = options.task_options(users, seed, device, data, include, exclude)
     names = options.names_of(ckpt)
-    title = "Loss landscapes of " + (" and ".join(names) if len(names) < 3 else f"{len(names)} checkpoints")
+    of = " and ".join(names) if len(names) < 3 else f"{len(names)} checkpoints"
+    title = f"Loss landscape{'s' if len(names) > 1 else ''} of {of}"
     summary = compare(
-        dict(zip(names, ckpt, strict=True)), out, settings, title, radius, tol, grid, top, rho, task
+        dict(zip(names, ckpt, strict=True)), out, settings, title, radius, tol, grid, top, rho, task, density
     )
     show_comparison(summary, json)
 
@@ -59,29 +83,45 @@ def compare(
     top: int,
     rho: float,
     task: str | None = None,
+    density: bool = True,
     ideal_hr10: float | None = None,
 ) -> dict[str, Any]:
     """Measure each checkpoint, save the results and the page in `out`; return what `--json` prints."""
-    from landscape import hessian, line, plane, sharpness, top_eigenpairs, trace
+    from landscape import (
+        Eigenpairs,
+        Sharpness,
+        Slice,
+        SpectralDensity,
+        Trace,
+        hessian,
+        line,
+        plane,
+        sharpness,
+        spectral_density,
+        top_eigenpairs,
+        trace,
+    )
     from landscape.files import read_checkpoint
     from landscape.plots.report import Compared, Comparison, render, result_path, write_index
     from landscape.tasks import objectives_of
     from samrec.checkpoint import TASK
 
+    shape = {"radius": radius, "tol": tol}
     seed = settings.seed
     compared, entries = [], []
     objectives = objectives_of(checkpoints.values(), settings, task)
     for (name, path), objective in zip(checkpoints.items(), objectives, strict=True):
-        twice = grid and 2 * grid - 1
-        plane(objective, radius=radius, tol=tol, grid=grid, seed=seed).save(result_path(out, name, "plane"))
-        line(objective, radius=radius, tol=tol, grid=twice, seed=seed).save(result_path(out, name, "line"))
+        at = _Measuring(out, name, seed, _identity(objective))
         operator = hessian(objective)
-        pairs = top_eigenpairs(operator, top, seed=seed)
-        pairs.save(result_path(out, name, "hessian"))
-        estimate = trace(operator, seed=seed)
-        estimate.save(result_path(out, name, "trace"))
-        rises = sharpness(objective, rho=rho, seed=seed)
-        rises.save(result_path(out, name, "sharpness"))
+        at.result("plane", Slice, plane, objective, **shape, grid=grid)
+        at.result("line", Slice, line, objective, **shape, grid=grid and 2 * grid - 1)
+        pairs = at.result("hessian", Eigenpairs, top_eigenpairs, operator, k=top)
+        estimate = at.result("trace", Trace, trace, operator)
+        if density:
+            at.result("density", SpectralDensity, spectral_density, operator, probes=PROBES, steps=STEPS)
+        else:  # what lies there may be of other weights or data
+            result_path(out, name, "density").unlink(missing_ok=True)
+        rises = at.result("sharpness", Sharpness, sharpness, objective, rho=rho)
         ranks = task is None and read_checkpoint(path).get("task") == TASK
         compared.append(Compared(name=name, path=str(path), **(_trained(path, settings) if ranks else {})))
         entries.append(
@@ -99,9 +139,58 @@ def compare(
                 "test": compared[-1].test,
             }
         )
-    index = Comparison(title=title, checkpoints=compared, ideal_hr10=ideal_hr10)
+    index = Comparison(
+        title=title,
+        checkpoints=compared,
+        ideal_hr10=ideal_hr10,
+        command=shlex.join(["landscape", *sys.argv[1:]]),
+        version=version("samrec-landscape"),
+    )
     write_index(index, out)
     return {"report": str(render(out)), "checkpoints": entries}
+
+
+@dataclass(frozen=True)
+class _Measuring:
+    """The measurements of one checkpoint, in the files of a folder.
+
+    Attributes:
+        folder, name: where, and the stem of the files.
+        seed: of every measurement.
+        identity: of what is measured, see `_identity`.
+    """
+
+    folder: Path
+    name: str
+    seed: int
+    identity: str
+
+    def result(self, part: str, kind: type[R], measure: Callable[..., R], of: Any, **asked: Any) -> R:
+        """Return what an earlier run found, if it asked the same of the same; else measure, and save it."""
+        from landscape.plots.report import result_path
+        from landscape.results import load_as
+
+        asked["seed"] = self.seed
+        path = result_path(self.folder, self.name, part)
+        request = hashlib.sha256(dumps([part, asked, self.identity]).encode()).hexdigest()
+        if path.exists():
+            with suppress(InputError):  # it is damaged, or something else
+                found = load_as(kind, path)
+                if found.provenance.get("request") == request:
+                    return found
+        result = measure(of, **asked)
+        result = replace(result, provenance={**result.provenance, "request": request})
+        result.save(path)
+        return result
+
+
+def _identity(objective: "Objective") -> str:
+    """Identify what is measured and with what: weights, data, the loss to its last bit, versions, device."""
+    from landscape.results import surroundings
+    from landscape.surface.record import fingerprint
+
+    told = surroundings(objective.theta.device) | {"landscape": version("samrec-landscape")}
+    return dumps([fingerprint(objective, (), objective.value()), told])
 
 
 def show_comparison(summary: dict[str, Any], as_json: bool) -> None:
@@ -131,10 +220,17 @@ def show_comparison(summary: dict[str, Any], as_json: bool) -> None:
 def _trained(path: Path, settings: TaskOptions) -> dict[str, Any]:
     """What the trainer knows of its checkpoint: ranking, and the run's log where it lies beside it."""
     from samrec.data.split import Part
-    from samrec.evaluation import metrics
+    from samrec.evaluation import intervals, metrics
     from samrec.log import read_log
     from samrec.task import ranking
 
     valid, test = (ranking(path, part, settings.data, settings.device).ranks for part in get_args(Part))
     log = path.parent / "metrics.jsonl"
-    return {"users": len(test), "valid": metrics(valid), "test": metrics(test), "log": read_log(log)}
+    return {
+        "users": len(test),
+        "valid": metrics(valid),
+        "test": metrics(test),
+        "valid_intervals": intervals(valid, settings.seed),
+        "test_intervals": intervals(test, settings.seed),
+        "log": read_log(log),
+    }

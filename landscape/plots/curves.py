@@ -3,11 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from landscape.curvature.eigenpairs import Eigenpairs
 from landscape.plots.style import COLORS, COLUMN, PAGE, paper, subscript
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+SPREAD = 0.5  # of the checkpoints around a rank, as a part of the distance between ranks
 
 
 def training_figure(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> "Figure":
@@ -42,22 +46,26 @@ def training_figure(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> "Figure"
 
 
 def eigenvalue_figure(spectra: Mapping[str, Eigenpairs]) -> "Figure":
-    """Draw the top eigenvalues by rank, and the smallest; open marks have not converged."""
+    """Draw the top eigenvalues by rank, and the smallest; open marks have not converged.
+
+    Checkpoints stand side by side at each rank: equal values would hide one another.
+    """
     from matplotlib.figure import Figure
 
     with paper():
         figure = Figure(figsize=(COLUMN, 2.3))
         axes = figure.add_subplot()
         axes.axhline(0, color="0.7", lw=0.6)
-        for (name, found), color in zip(spectra.items(), COLORS * len(spectra), strict=False):
-            count = len(found.eigenvalues)
-            axes.plot(range(1, count + 1), found.eigenvalues, "-", color=color, lw=0.8, label=name)
-            for rank, (value, converged) in enumerate(
-                zip(found.eigenvalues, found.converged, strict=True), start=1
-            ):
+        count = max(len(found.eigenvalues) for found in spectra.values())
+        shifts = (np.arange(len(spectra)) - (len(spectra) - 1) / 2) * SPREAD / len(spectra)
+        for (name, found), color, shift in zip(spectra.items(), COLORS * len(spectra), shifts, strict=False):
+            ranks = 1 + shift + np.arange(len(found.eigenvalues))
+            axes.plot(ranks, found.eigenvalues, "-", color=color, lw=0.8, label=name)
+            for rank, value, converged in zip(ranks, found.eigenvalues, found.converged, strict=True):
                 axes.plot(rank, value, "o", ms=4, color=color, mfc=color if converged else "white")
             if found.smallest is not None:
-                axes.plot(count + 1, found.smallest, "v", ms=4, color=color)
+                face = color if found.bottom_converged[0] else "white"
+                axes.plot(count + 1 + shift, found.smallest, "v", ms=4, color=color, mfc=face)
         positions = list(range(1, count + 2))
         axes.set_xticks(positions, [f"λ{subscript(i)}" for i in positions[:-1]] + ["λmin"])
         axes.set(ylabel="Hessian eigenvalue")

@@ -7,22 +7,70 @@ from typing import Any
 import numpy as np
 
 from landscape.files import replacing
+from landscape.flatness.tables import PLAIN
+from landscape.plots.report_page import page
 from landscape.plots.style import COLORS
 from landscape.plots.surfaces import axis_label, common_dimension, loss_range, step_lengths
 from landscape.results import Array
 from landscape.surface.slice import Slice
 
+ALONE = '{% extends "report.html.j2" %}{% block report %}{{ self.slices() }}{% endblock %}'
+NUMBERS = "<br>loss %{customdata[0]:.4f}<br>rise over L(θ) %{customdata[1]:+.4f}<extra></extra>"
+ON_PLANE = f"α %{{x:.3f}}<br>β %{{y:.3f}}{NUMBERS}"
+ON_LINE = f"α %{{x:.3f}}{NUMBERS}"
+
 
 def interactive_figure(slices: Mapping[str, Slice]) -> Any:
-    """Return a plotly figure: lines in one frame, or planes as 3D surfaces side by side, on one scale."""
-    return _lines(slices) if common_dimension(slices) == 1 else _planes(slices)
+    """Return a plotly figure: lines in one frame, or planes as 3D surfaces side by side, on one scale.
+
+    What the page around it says stands in `layout.meta`: the captions of each panel, and the linear and the
+    logarithmic scale that its switch chooses between. The figure itself is linear; `report_slices.js` draws
+    each panel as a plot of its own.
+
+    Raises:
+        InputError: no slices, of different dimensions, or without a finite loss.
+    """
+    flat = common_dimension(slices) == 1
+    scales = _scales(*loss_range(slices))
+    captions = [_caption(name, result) for name, result in slices.items()]
+    panels = [captions] if flat else [[caption] for caption in captions]
+    figure = _lines(slices) if flat else _planes(slices, scales["linear"]["range"])
+    return figure.update_layout(
+        template="plotly_white", margin=dict.fromkeys("lrtb", 0), meta={"panels": panels, **scales}
+    )
 
 
 def save_html(figure: Any, path: Path) -> Path:
-    """Write a page that needs nothing else, plotly's code included."""
+    """Write a page that needs nothing else, plotly's code included, of what `interactive_figure` returned."""
     with replacing(path) as temporary:
-        temporary.write_text(figure.to_html(include_plotlyjs=True, full_html=True), "utf-8")
+        temporary.write_text(page(ALONE, "Loss surfaces", figure), "utf-8")
     return path
+
+
+def _scales(low: float, high: float) -> dict[str, Any]:
+    """Return both scales of the loss, from the least and the largest over all slices.
+
+    ε is a thousandth of the range, the default tolerance: what is finer has not been measured.
+    """
+    high = high if high > low else low + 1
+    epsilon = float(f"{1e-3 * (high - low):.0e}")
+    logarithm = "log₁₀(L − Lmin + ε)"
+    return {
+        "least": low,
+        "epsilon": epsilon,
+        "linear": {"title": "loss", "label": "loss L", "range": [low, high]},
+        "log": {
+            "title": logarithm,
+            "label": f"{logarithm}, ε = {epsilon:g}, Lmin = {low:.4g} the least loss shown",
+            "range": np.log10([epsilon, high - low + epsilon]).tolist(),
+        },
+    }
+
+
+def _caption(name: str, result: Slice) -> dict[str, str]:
+    error = result.certificate["standard_error"] if result.certificate else None
+    facts = [f"L(θ) = {PLAIN.number(result.center, error)}", f"‖d‖/‖θ‖ = {step_lengths(result)}"]
+    return {"name": name, "facts": ", ".join(facts), "statement": result.statement}
 
 
 def _lines(slices: Mapping[str, Slice]) -> Any:
@@ -30,39 +78,40 @@ def _lines(slices: Mapping[str, Slice]) -> Any:
 
     figure = go.Figure()
     for (name, result), color in zip(slices.items(), COLORS * len(slices), strict=False):
-        figure.add_scatter(x=result.coordinates[0], y=result.losses, name=escape(name), line_color=color)
-    figure.update_layout(
-        template="plotly_white",
-        xaxis_title=axis_label(next(iter(slices.values())), 0),
+        losses = _finite(result.losses)
+        figure.add_scatter(
+            x=result.coordinates[0],
+            y=losses.tolist(),
+            customdata=_numbers(losses, result),
+            hovertemplate=f"<b>{escape(name)}</b><br>{ON_LINE}",
+            name=escape(name),
+            line_color=color,
+        )
+    return figure.update_layout(
+        xaxis_title=f"α, {escape(axis_label(next(iter(slices.values())), 0))}",
         yaxis_title="loss",
-        height=420,
-        margin_t=30,
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
     )
-    return figure
 
 
-def _planes(slices: Mapping[str, Slice]) -> Any:
+def _planes(slices: Mapping[str, Slice], limits: list[float]) -> Any:
     from plotly.subplots import make_subplots
 
-    low, high = loss_range(slices)
-    titles = [
-        f"{escape(n)}: L(θ) = {s.center:.3f}, ‖d‖/‖θ‖ = {step_lengths(s)}<br><sub>{s.statement}</sub>"
-        for n, s in slices.items()
-    ]
     figure = make_subplots(
         cols=len(slices),
         specs=[[{"type": "surface"}] * len(slices)],
-        subplot_titles=titles,
-        horizontal_spacing=0.02,
+        subplot_titles=[escape(name) for name in slices],
     )
     for column, result in enumerate(slices.values(), start=1):
         x, y = result.coordinates
+        losses = _finite(result.losses).T  # plotly: a row of y
         figure.add_surface(
             x=x,
             y=y,
-            z=result.losses.T,
+            z=losses.tolist(),
+            customdata=_numbers(losses, result),
             coloraxis="coloraxis",
-            hovertemplate="d₁ %{x:.3f}<br>d₂ %{y:.3f}<br>loss %{z:.4f}<extra></extra>",
+            hovertemplate=ON_PLANE,
             row=1,
             col=column,
         )
@@ -71,32 +120,46 @@ def _planes(slices: Mapping[str, Slice]) -> Any:
             figure.add_scatter3d(
                 x=places[:, 0],
                 y=places[:, 1],
-                z=heights,
+                z=heights.tolist(),
+                customdata=_numbers(heights, result),
                 mode=mode,
                 text=names,
-                marker={"size": 3, "color": "white"},
+                marker={"size": 3, "color": "white", "line": {"color": "black", "width": 1}},
                 line={"color": "white", "width": 4},
-                textfont={"color": "black"},
                 showlegend=False,
-                hovertemplate="%{text}<br>loss %{z:.4f}<extra></extra>",
+                hovertemplate=f"%{{text}}<br>{ON_PLANE}",
                 row=1,
                 col=column,
             )
-    figure.update_scenes(
-        xaxis_title={"text": axis_label(next(iter(slices.values())), 0), "font_size": 11},
-        yaxis_title={"text": axis_label(next(iter(slices.values())), 1), "font_size": 11},
-        zaxis_title="loss",
-        zaxis_range=[low, high],
-        aspectmode="cube",  # else plotly stretches each box to its own data, and equal heights look unequal
-        camera_eye={"x": 1.75, "y": 1.75, "z": 1.0},
+    for name, result in zip(_scenes(len(slices)), slices.values(), strict=True):
+        titles = [f"{symbol}, {escape(axis_label(result, axis))}" for axis, symbol in enumerate("αβ")]
+        figure.layout[name].update(
+            xaxis_title={"text": titles[0], "font_size": 11},
+            yaxis_title={"text": titles[1], "font_size": 11},
+            zaxis_title={"text": "loss", "font_size": 11},
+            zaxis_range=limits,
+            **{f"{axis}axis_showbackground": False for axis in "xyz"},  # the page's own shows through
+            aspectmode="cube",  # else each box is stretched to its own data, and equal heights look unequal
+            camera={"eye": {"x": 1.75, "y": 1.75, "z": 0.9}, "center": {"z": -0.15}},
+        )
+    return figure.update_layout(
+        coloraxis={"colorscale": "Cividis", "cmin": limits[0], "cmax": limits[1], "colorbar_title": "loss"}
     )
-    figure.update_layout(
-        template="plotly_white",
-        coloraxis={"colorscale": "Cividis", "cmin": low, "cmax": high, "colorbar_title": "loss"},
-        height=480,
-        margin={"l": 0, "r": 0, "t": 60, "b": 0},
-    )
-    return figure
+
+
+def _scenes(count: int) -> Iterator[str]:
+    """Yield plotly's names of so many scenes."""
+    yield from ("scene" if i == 1 else f"scene{i}" for i in range(1, count + 1))
+
+
+def _finite(losses: Array) -> Array:
+    """Return losses with what is not finite as NaN, which plotly leaves out."""
+    return np.where(np.isfinite(losses), losses, np.nan)
+
+
+def _numbers(losses: Array, result: Slice) -> Array:
+    """Return what hovering shows on either scale: the loss, and its rise over the slice's own L(θ)."""
+    return np.stack([losses, losses - result.center], axis=-1)
 
 
 def _on_the_plane(result: Slice) -> Iterator[tuple[Array, str, list[str]]]:
@@ -111,7 +174,7 @@ def _on_the_plane(result: Slice) -> Iterator[tuple[Array, str, list[str]]]:
 def _heights(result: Slice, places: Array) -> Array:
     from scipy.interpolate import RegularGridInterpolator
 
-    surface = RegularGridInterpolator(result.coordinates, result.losses, bounds_error=False)
+    surface = RegularGridInterpolator(result.coordinates, _finite(result.losses), bounds_error=False)
     return np.asarray(surface(places))
 
 

@@ -2,25 +2,30 @@
 
 import base64
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from landscape.curvature.density import SpectralDensity
 from landscape.curvature.eigenpairs import Eigenpairs
 from landscape.curvature.trace import Trace
 from landscape.errors import InputError
 from landscape.files import existing, replacing
 from landscape.flatness.comparison import LOSS, NORM, compare
+from landscape.flatness.comparison import Comparison as Contrasts
 from landscape.flatness.measures import MEASURES, Sharpness
 from landscape.flatness.tables import PLAIN, notes
 from landscape.plots.curves import eigenvalue_figure, training_figure
 from landscape.plots.interactive import interactive_figure
+from landscape.plots.report_page import page
+from landscape.plots.report_words import sentences
+from landscape.plots.spectra import spectrum_figure
 from landscape.plots.style import paper
 from landscape.plots.surfaces import surface_figure
-from landscape.results import load_as
+from landscape.results import Result, load_as
 from landscape.surface.slice import Slice
 
 if TYPE_CHECKING:
@@ -28,6 +33,11 @@ if TYPE_CHECKING:
 
 INDEX = "compare.json"
 RANKING = ("hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20", "mrr")
+MOST = 6
+"""How many checkpoints a page can show: a browser draws some sixteen scenes, a figure has seven colours."""
+LEGEND = 24
+"""Characters of a name that the legend of a column's width has room for."""
+Intervals = dict[str, tuple[float, float]]
 
 
 class Compared(BaseModel):
@@ -37,6 +47,7 @@ class Compared(BaseModel):
         name: as shown, and the stem of its result files in the folder.
         path: of the checkpoint.
         test, valid: ranking metrics, where its task ranks; `users` says over how many.
+        test_intervals, valid_intervals: their 95% intervals, from and to.
         log: the lines of its metrics.jsonl, where there is one.
     """
 
@@ -47,6 +58,8 @@ class Compared(BaseModel):
     users: int = 0
     valid: dict[str, float] = {}
     test: dict[str, float] = {}
+    valid_intervals: Intervals = {}
+    test_intervals: Intervals = {}
     log: list[dict[str, Any]] = []
 
 
@@ -57,6 +70,8 @@ class Comparison(BaseModel):
         title: of the report.
         checkpoints: what was compared, in order.
         ideal_hr10: on synthetic data, what an ideal ranker expects to reach.
+        command: the command line that made it.
+        version: of this package, when it was made.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -64,6 +79,8 @@ class Comparison(BaseModel):
     title: str
     checkpoints: list[Compared]
     ideal_hr10: float | None = None
+    command: str = ""
+    version: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,41 +105,30 @@ def render(folder: Path) -> Path:
     Raises:
         InputError: the folder holds no comparison, or a result is missing or damaged.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     comparison, measured = read_comparison(folder)
-    planes = {name: m.plane for name, m in measured.items()}
+    densities = read_densities(folder, comparison)
+    spectra = {name: m.hessian for name, m in measured.items()}
     sharpness = compare({name: m.sharpness for name, m in measured.items()})
-    logs = {c.name: c.log for c in comparison.checkpoints if c.log}
-    environment = Environment(
-        loader=PackageLoader("landscape.plots", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("report.html.j2").render(
+    text = page(
+        '{% extends "report.html.j2" %}',
+        comparison.title,
+        interactive_figure({name: m.plane for name, m in measured.items()}),
         comparison=comparison,
         measured=measured,
-        sentences=list(_sentences(measured)),
+        densities=densities,
+        sentences=list(sentences(spectra, {name: m.trace for name, m in measured.items()}, sharpness)),
         ranking=RANKING,
-        sharpness=PLAIN.table(sharpness),
-        formulas=[_formula(row.measure, next(iter(measured.values())).sharpness) for row in sharpness.rows],
+        number=PLAIN.number,
+        sharpness=_rows(sharpness, next(iter(measured.values())).sharpness),
         notes=notes(sharpness),
         pictures={
-            "training": _embedded(training_figure(logs)) if logs else None,
-            "planes": _embedded(surface_figure(planes)),
-            "lines": _embedded(surface_figure({name: m.line for name, m in measured.items()})),
-            "eigenvalues": _embedded(eigenvalue_figure({name: m.hessian for name, m in measured.items()})),
+            part: _embedded(figure) for part, figure in _pictures(comparison, measured, densities).items()
         },
-        # Plotly writes its own JSON with <, > and & escaped inside the script.
-        interactive=interactive_figure(planes).to_html(
-            include_plotlyjs=True, full_html=False, div_id="interactive-surface", config={"responsive": True}
-        ),
+        origins=_origins(comparison, measured, densities),
     )
     path = folder / "report.html"
     with replacing(path) as temporary:
-        temporary.write_text(page, "utf-8")
+        temporary.write_text(text, "utf-8")
     return path
 
 
@@ -144,6 +150,16 @@ def read_comparison(folder: Path) -> tuple[Comparison, dict[str, Measured]]:
         for c in comparison.checkpoints
     }
     return comparison, measured
+
+
+def read_densities(folder: Path, comparison: Comparison) -> dict[str, SpectralDensity]:
+    """Read the spectral density of each checkpoint that has one: it is optional, and older folders lack it.
+
+    Raises:
+        InputError: a density is damaged.
+    """
+    paths = {c.name: result_path(folder, c.name, "density") for c in comparison.checkpoints}
+    return {name: load_as(SpectralDensity, path) for name, path in paths.items() if path.exists()}
 
 
 def write_index(comparison: Comparison, folder: Path) -> None:
@@ -171,11 +187,65 @@ def _read_index(folder: Path) -> Comparison:
     return comparison
 
 
+def _pictures(
+    comparison: Comparison, measured: Mapping[str, Measured], densities: Mapping[str, SpectralDensity]
+) -> dict[str, "Figure"]:
+    """Draw what has been measured, and leave out what has not."""
+    short = {name: _short(name, number) for number, name in enumerate(measured, start=1)}
+    logs = {short[c.name]: c.log for c in comparison.checkpoints if c.log}
+    spectra = {short[name]: m.hessian for name, m in measured.items()}
+    spread = {short[name]: density for name, density in densities.items()}
+    found = {
+        "planes": surface_figure({short[name]: m.plane for name, m in measured.items()}),
+        "lines": surface_figure({short[name]: m.line for name, m in measured.items()}),
+        "eigenvalues": eigenvalue_figure(spectra),
+    }
+    if len(measured) > 3:  # inside the frame a legend of so many would lie on the lines
+        _legend_below(found["lines"])
+    if logs:
+        found["training"] = training_figure(logs)
+    if spread:
+        found["spectrum"] = spectrum_figure(spread, {name: spectra[name] for name in spread})
+    return found
+
+
+def _legend_below(figure: "Figure") -> None:
+    (axes,) = figure.axes
+    if legend := axes.get_legend():
+        legend.remove()
+    lines = len(axes.get_legend_handles_labels()[1])
+    figure.set_figheight(figure.get_figheight() + 0.15 * lines)  # inches, about what one takes
+    figure.legend(loc="outside lower center")
+
+
+def _short(name: str, number: int) -> str:
+    """Return a name that a legend has room for; one that is cut is told apart by its number on the page."""
+    return name if len(name) <= LEGEND else f"{number}: {name[: LEGEND // 2]}…{name[-LEGEND // 3 :]}"
+
+
 def _embedded(figure: "Figure") -> str:
     buffer = io.BytesIO()
     with paper():
         figure.savefig(buffer, format="png", dpi=200)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _rows(comparison: Contrasts, of: Sharpness) -> list[dict[str, Any]]:
+    """Return the table of sharpness as a page shows it: below a value, how it contrasts with the first."""
+    count = len(comparison.names)
+    return [
+        {
+            "label": label.strip(),
+            "formula": _formula(row.measure, of),
+            "cells": [
+                {"value": value, "contrast": contrast, "differs": found is not None and found.differs}
+                for value, contrast, found in zip(
+                    written[:count], ("", *written[count:]), (None, *row.contrasts), strict=True
+                )
+            ],
+        }
+        for row, (label, *written) in zip(comparison.rows, PLAIN.table(comparison)[1], strict=True)
+    ]
 
 
 def _formula(measure: str, result: Sharpness) -> str:
@@ -187,34 +257,37 @@ def _formula(measure: str, result: Sharpness) -> str:
     return f"{known.formula} ({known.source}){': ' if settings else ''}{settings}"
 
 
-def _sentences(measured: Mapping[str, Measured]) -> Sequence[str]:
-    """Say in words what the numbers say, and what they do not."""
-    first, *others = measured
-    return [
-        *(_contrast(first, measured[first], name, measured[name]) for name in others),
-        *(sentence for name, m in measured.items() for sentence in _cautions(name, m.hessian)),
+def _origins(
+    comparison: Comparison, measured: Mapping[str, Measured], densities: Mapping[str, SpectralDensity]
+) -> dict[str, Any]:
+    """Gather where the numbers are from: what all checkpoints share, what each has alone, all settings."""
+    told = {
+        name: {k: v for k, v in m.hessian.provenance.items() if v and k not in ("checkpoint", "request")}
+        for name, m in measured.items()
+    }
+    shared = _common(told.values())
+    own = {name: {k: v for k, v in of.items() if k not in shared} for name, of in told.items()}
+    parts: dict[str, list[Result]] = {
+        part: [getattr(m, part) for m in measured.values()] for part in Measured.__dataclass_fields__
+    }
+    parts["density"] = list(densities.values())
+    settings = [
+        (part, _common([r.settings for r in results]), [r.seconds for r in results])
+        for part, results in parts.items()
+        if results
     ]
+    return {
+        "shared": shared | ({"landscape": comparison.version} if comparison.version else {}),
+        "own": own,
+        "differing": list(dict.fromkeys(key for of in own.values() for key in of)),
+        "parts": [
+            (part, {k: v for k, v in of.items() if v is not None and k != "fingerprint"}, seconds)
+            for part, of, seconds in settings
+        ],
+    }
 
 
-def _contrast(name_a: str, a: Measured, name_b: str, b: Measured) -> str:
-    pairs = [("λmax", a.hessian.eigenvalues[0], b.hessian.eigenvalues[0])]
-    for key, label in (("sam", "one-step sharpness"), ("asam", "its scale-invariant form (ASAM)")):
-        pairs.append((label, *(m.sharpness.measures[key]["value"] for m in (a, b))))
-    pairs.append(("‖θ‖", a.sharpness.weight_norm, b.sharpness.weight_norm))
-    return (
-        f"{name_b} against {name_a}: "
-        + "; ".join(f"{label} {y:.4g} against {x:.4g} ({_ratio(y, x)})" for label, x, y in pairs)
-        + ". A measure that depends on the scale of the weights can change by their scale alone."
-    )
-
-
-def _cautions(name: str, hessian: Eigenpairs) -> Iterator[str]:
-    if why := hessian.not_a_minimum:
-        yield f"{name} is no minimum of the measured loss: {why}."
-    if not all(hessian.converged):
-        failed = hessian.converged.count(False)
-        yield f"{name}: {failed} of {len(hessian.converged)} eigenvalues have not converged."
-
-
-def _ratio(a: float, b: float) -> str:
-    return f"{a / b:.2f}×" if b else "no ratio"
+def _common(several: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what all of several mappings say alike."""
+    first, *others = several
+    return {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}

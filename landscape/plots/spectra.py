@@ -36,22 +36,22 @@ def spectrum_figure(
     from matplotlib.ticker import NullLocator
 
     shown = {name: _converged(ticks[name]) for name in densities if name in ticks}
-    known = np.concatenate([x for d in densities.values() for x in d.nodes] + list(shown.values()))
-    low, high = float(known.min()), float(known.max())
-    width = WIDTH * (high - low or abs(high) or 1.0)
-    x = np.linspace(low - 5 * width, high + 5 * width, POINTS)
+    x, width, curves = broadened(densities, ticks)
     one = 1 / (width * (2 * np.pi) ** 0.5)  # the height of a single eigenvalue
     with paper():
         figure = Figure(figsize=(PAGE, 2.4 + 0.1 * len(shown)))
         ratios = [20, len(shown)] if shown else [1]
         upper, *strip = figure.subplots(len(ratios), sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
-        heights = [density.dimension * density.at(x, width) for density in densities.values()]
-        for name, height, color in zip(densities, heights, COLORS * len(densities), strict=False):
+        for (name, height), color in zip(curves.items(), COLORS * len(densities), strict=False):
             upper.plot(x, height, color=color, label=name)
             if name in shown:
                 row = list(shown).index(name)
                 strip[0].plot(shown[name], np.full(len(shown[name]), -row), "|", color=color, ms=6, mew=0.8)
-        upper.set(yscale="log", ylabel="eigenvalues per unit of λ", ylim=(one / 100, 5 * np.max(heights)))
+        upper.set(
+            yscale="log",
+            ylabel="eigenvalues per unit of λ",
+            ylim=(one / 100, 5 * np.max(list(curves.values()))),
+        )
         upper.yaxis.set_minor_locator(NullLocator())
         upper.legend()
         for lower in strip:
@@ -61,6 +61,23 @@ def spectrum_figure(
             lower.spines["left"].set_visible(False)
         figure.axes[-1].set(xlabel=f"eigenvalue λ (Gaussians of width {width:.2g})")
         return figure
+
+
+def broadened(
+    densities: Mapping[str, SpectralDensity], ticks: Mapping[str, Eigenpairs]
+) -> tuple[Array, float, dict[str, Array]]:
+    """Return an axis that holds all densities and converged eigenvalues, and the densities on it.
+
+    Returns:
+        The axis λ, shape (points,); the width of the Gaussians that broaden the nodes; and by name the
+        number of eigenvalues per unit of λ, shape (points,).
+    """
+    shown = [_converged(pairs) for pairs in ticks.values()]
+    known = np.concatenate([nodes for density in densities.values() for nodes in density.nodes] + shown)
+    low, high = float(known.min()), float(known.max())
+    width = WIDTH * (high - low or abs(high) or 1.0)
+    x = np.linspace(low - 5 * width, high + 5 * width, POINTS)
+    return x, width, {name: density.dimension * density.at(x, width) for name, density in densities.items()}
 
 
 def _converged(pairs: Eigenpairs) -> Array:

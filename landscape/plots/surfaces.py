@@ -167,7 +167,7 @@ def quadratic_figure(result: Slice, model: Quadratic) -> "Figure":
             (panels[1], "quadratic model", expected, (low, high), LOSS_MAP),
             (panels[2], "difference", apart, (-most, most), DIFFERENCE_MAP),
         ):
-            filled = _contours(axes, result, values, bottom, top, colors)
+            filled = contours(axes, result.coordinates, values, bottom, top, colors)
             axes.set(title=title)
             if axes is not panels[0]:
                 figure.colorbar(filled, ax=axes, shrink=0.85)
@@ -213,7 +213,7 @@ def _planes(slices: Mapping[str, Slice]) -> "Figure":
     for axes in panels.ravel()[count:]:
         axes.set_axis_off()
     for axes, (name, result) in zip(panels.ravel(), slices.items(), strict=False):
-        _contours(axes, result, result.losses, low, high, LOSS_MAP)
+        contours(axes, result.coordinates, result.losses, low, high)
         _on_the_plane(axes, result)
         axes.set(xlabel=axis_label(result, 0))
         facts = f"{name}: L(θ) = {result.center:.3f}, ‖d‖/‖θ‖ = {step_lengths(result)}"
@@ -228,21 +228,26 @@ def _planes(slices: Mapping[str, Slice]) -> "Figure":
     return figure
 
 
-def _contours(axes: "Axes", result: Slice, values: Array, low: float, high: float, colors: str) -> Any:
-    """Draw a plane's values between two limits; a value that is not finite is missing (grey)."""
+def contours(
+    axes: "Axes", coordinates: Sequence[Array], values: Array, low: float, high: float, colors: str = LOSS_MAP
+) -> Any:
+    """Draw a plane's values, `values[i, j]` at (x_i, y_j), between two limits; what is not finite is grey.
+
+    Return what a colour bar takes.
+    """
     from matplotlib.colors import Normalize
     from matplotlib.ticker import MaxNLocator
 
     levels = _levels(low, high)
-    x, y = result.coordinates
-    shown = np.ma.masked_invalid(values.T)  # losses[i, j] is at (x_i, y_j); contour wants rows of y
+    x, y = coordinates
+    shown = np.ma.masked_invalid(values.T)  # values[i, j] is at (x_i, y_j); contour wants rows of y
     axes.set_facecolor(MISSING)
     filled = axes.contourf(x, y, shown, levels=levels, cmap=colors, norm=Normalize(levels[0], levels[-1]))
     lines = axes.contour(x, y, shown, levels=levels[1:-2:2], colors="white", linewidths=0.5)
     axes.clabel(lines, fmt="%g", fontsize=5)
     axes.set_aspect("equal")
-    axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     return filled
 
 
