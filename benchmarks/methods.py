@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.train import HERE, Ours, in_turns, ratio, where, write
+from benchmarks.train import HERE, Ours, in_turns, ratio, write
+from benchmarks.where import where
 from samrec.config import Config
 from samrec.data.attributes import beside
 from samrec.data.readers import read

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.train import HERE, where
+from benchmarks.train import HERE
+from benchmarks.where import where
 from samrec.checkpoint import Checkpoint, load
 from samrec.data.readers import read
 from samrec.data.split import leave_one_out

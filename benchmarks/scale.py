@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.train import HERE, Ours, where
+from benchmarks.train import HERE, Ours
+from benchmarks.where import where
 from samrec.config import Config
 from samrec.data.interactions import Interactions
 from samrec.data.split import Split, leave_one_out

@@ -19,7 +19,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import landscape as ll
-from benchmarks.train import HERE, limits, memory, where, write
+from benchmarks.train import HERE, limits, memory, write
+from benchmarks.where import where
 from landscape.directions import random_direction
 from landscape.objective import Objective
 from landscape.surface.points import Points

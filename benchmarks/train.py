@@ -6,7 +6,6 @@ counts is the ratios. The result, with machine, versions and commit, goes to ben
 
 import argparse
 import json
-import platform
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ import numpy as np
 import torch
 
 from benchmarks.padded import Padded
+from benchmarks.where import where
 from samrec.config import Config
 from samrec.data.packing import TrainingBatches
 from samrec.data.readers import read
@@ -216,30 +216,6 @@ def on_a_gpu(data: Path) -> dict[str, Any]:
             sweep(jobs, "cuda")
             found[f"sweep of {runs}"] = time.perf_counter() - started
     return found | {"sweep of 16 / sweep of 1": found["sweep of 16"] / found["sweep of 1"]}
-
-
-def where() -> dict[str, Any]:
-    """Say on what this ran."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True, cwd=HERE
-    )
-    model = next(
-        (line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
-        platform.processor(),
-    )
-    return {
-        "commit": commit.stdout.strip(),
-        "cpu": model,
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "day": time.strftime("%Y-%m-%d"),
-    }
-
-
-def _lines(path: str) -> list[str]:
-    return Path(path).read_text().splitlines() if Path(path).exists() else []
 
 
 def write(found: dict[str, Any], path: Path) -> None:

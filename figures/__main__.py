@@ -1,27 +1,90 @@
-"""`python -m figures [NAME …]`: render figures into figures/gallery/, all of them if none is named."""
+"""`python -m figures [NAME …]`: render figures into figures/gallery/, all of them if none is named.
 
-import sys
+Behind every picture stands NAME.json, all that it shows, made of the results in figures/results/ alone.
+"""
+
+import argparse
+import importlib
+import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
-from figures import beauty, curvature, valley
+from figures.style import rounded
+from landscape.files import replacing
+from landscape.plots.interactive import save_html
 from landscape.plots.style import save_figures
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 FOLDER = Path(__file__).parent
-FIGURES = {"beauty": beauty.figures, "curvature": curvature.figures, "valley": valley.figures}
+FIGURES = (
+    "surfaces",
+    "slices",
+    "spectra",
+    "sharpness",
+    "ranking",
+    "radius",
+    "fractions",
+    "noise",
+    "dropout",
+    "training",
+    "generalization",
+    "barriers",
+    "cost",
+)
 
 
-def render(names: list[str], results: Path, gallery: Path) -> list[Path]:
-    """Draw the named figures from `results` into `gallery`, as PNG and PDF; return the files."""
+class Drawn(Protocol):
+    """What a file of a figure holds."""
+
+    def data(self, results: Path) -> dict[str, Any]:
+        """Return what the figure shows, as JSON holds it, of the stored results."""
+
+    def draw(self, found: dict[str, Any]) -> "dict[str, Figure]":
+        """Draw that: pictures by their part's name, empty where there is one alone."""
+
+    def texts(self, found: dict[str, Any]) -> dict[str, str]:
+        """Return what is no picture, by its ending: a table (md). Not every figure has one."""
+
+    def interactive(self, results: Path) -> Any:
+        """Return a plotly figure to be turned in a browser, if there are results for one. Few figures do."""
+
+
+def render(names: Sequence[str], results: Path, gallery: Path) -> list[Path]:
+    """Draw the named figures from `results` into `gallery`, with the numbers behind; return the files."""
     written = []
     for name in names:
-        drawn = FIGURES[name](results / name)
-        written += save_figures({f"{name}-{part}": figure for part, figure in drawn.items()}, gallery)
+        drawn: Drawn = importlib.import_module(f"figures.{name}")
+        found = rounded(drawn.data(results))
+        texts = {"json": json.dumps(found, indent=1, ensure_ascii=False) + "\n"}
+        texts |= drawn.texts(found) if hasattr(drawn, "texts") else {}
+        for ending, text in texts.items():
+            path = gallery / f"{name}.{ending}"
+            with replacing(path) as temporary:
+                temporary.write_text(text, "utf-8")
+            written.append(path)
+        if hasattr(drawn, "interactive") and (turned := drawn.interactive(results)):
+            written.append(save_html(turned, gallery / f"{name}.html"))
+        pictures = {f"{name}-{part}" if part else name: figure for part, figure in drawn.draw(found).items()}
+        written += save_figures(pictures, gallery)
     return written
 
 
-if __name__ == "__main__":
-    asked = sys.argv[1:] or list(FIGURES)
-    if unknown := [name for name in asked if name not in FIGURES]:
-        sys.exit(f"no figure {unknown[0]!r}; there are {', '.join(FIGURES)}")
-    for path in render(asked, FOLDER / "results", FOLDER / "gallery"):
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").strip(), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(FIGURES))
+    parser.add_argument("--results", type=Path, default=FOLDER / "results")
+    parser.add_argument("--gallery", type=Path, default=FOLDER / "gallery")
+    asked = parser.parse_args(arguments)
+    if unknown := [name for name in asked.names if name not in FIGURES]:
+        parser.error(f"no figure {unknown[0]!r}; there are {', '.join(FIGURES)}")
+    for path in render(asked.names or FIGURES, asked.results, asked.gallery):
         print(path)
+
+
+if __name__ == "__main__":
+    main()

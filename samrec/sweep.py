@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -84,8 +84,13 @@ def plan(settings: Mapping[str, Any], varied: Mapping[str, Sequence[str]], out: 
     return list(jobs.values())
 
 
-def sweep(jobs: Sequence[Job], device: str = "auto", processes: int | None = None) -> None:
-    """Train what is not yet trained, and write `results.json` beside the runs.
+def sweep(
+    jobs: Sequence[Job],
+    device: str = "auto",
+    processes: int | None = None,
+    ended: Callable[[Job], None] = lambda job: None,
+) -> None:
+    """Train what is not yet trained, and write `results.json` beside the runs; tell `ended` of each.
 
     On a CPU each run is a process of its own, `processes` at once (one a core by default), with its share
     of the cores. On a GPU runs that differ in nothing but seed, rho, or sasrec and samrec train as one
@@ -105,6 +110,8 @@ def sweep(jobs: Sequence[Job], device: str = "auto", processes: int | None = Non
         for job, failure in done:
             if failure:
                 failed[job.name] = failure
+            else:
+                ended(job)
             write_results(jobs, folder / "results.json")
             advance(job.name)
     write_results(jobs, folder / "results.json")

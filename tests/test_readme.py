@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL))
@@ -15,7 +16,12 @@ def test_the_python_of_the_readme_runs(code, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.split()[0] == "True"
 
 
-def test_the_pictures_of_the_readme_exist():
-    root = Path(__file__).parents[1]
-    for path in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README):
-        assert (root / path).exists(), path
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda p: p.name
+)
+def test_pictures_exist_and_tables_are_those_of_the_gallery(page):
+    text = page.read_text("utf-8")
+    for path in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text):
+        assert (page.parent / path).exists(), path
+    for path, table in re.findall(r"<!-- (\S+\.md) -->\n(.*?)<!-- end -->", text, flags=re.DOTALL):
+        assert table == (ROOT / path).read_text("utf-8"), path

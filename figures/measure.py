@@ -1,0 +1,214 @@
+"""What the study measures of its trained runs, each into one small file."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import landscape as ll
+from benchmarks.where import where
+from figures.plan import Scale, full_runs
+from figures.records import Record
+from landscape.files import replacing
+from landscape.flatness.tables import entries
+from landscape.objective import Objective
+from landscape.surface.frames import eigen_frame
+from landscape.tasks import TaskOptions, objective_of
+from samrec.checkpoint import kept
+from samrec.evaluation import metrics
+from samrec.task import ranking
+
+USERS = 2048  # of the figures; a minimum among many is measured on a quarter of them
+MANY = 512
+SEEDS = 10  # of random lines
+EIGEN_RADIUS = 4.0
+TABLES = ("item.weight", "position.weight")  # what the planes without embeddings hold still
+SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)  # of the history that is noise
+OF_GROUPS = ("trace", "sam", "asam", "average-adaptive")
+FLATNESS = ("sam", "asam", "average", "average-adaptive", "fisher-rao", "relative-flatness-embedding")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where checkpoints and data lie, and where results go."""
+
+    work: Path
+    data: Path
+    results: Path
+    device: str = "auto"
+
+    def best(self, record: Record) -> Path:
+        return self.work / record.name / "best.pt"
+
+    def objective(self, checkpoint: Path, record: Record, **options: Any) -> Objective:
+        """Freeze a checkpoint's loss."""
+        options = {"users": USERS} | options
+        data = self.data / f"{record.data}.txt"
+        return objective_of(checkpoint, TaskOptions(device=self.device, data=data, **options))
+
+    def write(self, found: Mapping[str, Any], name: str) -> None:
+        """Write what was found as JSON, with where and how it was found."""
+        made = {"command": f"python -m figures.run {name}", "where": where()}
+        with replacing(self.results / f"{name}.json") as temporary:
+            temporary.write_text(json.dumps({**made, **found}, indent=1) + "\n", "utf-8")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One file of results.
+
+    Attributes:
+        name: of the file in the results' folder, without its ending.
+        ending: npz of a `landscape` result, json of the study's own.
+        runs: whose checkpoints it takes.
+        cpu_seconds: about how long it takes on two cores.
+    """
+
+    name: str
+    ending: str
+    runs: tuple[Record, ...]
+    cpu_seconds: float
+    make: Callable[[Bench, str], None]
+
+    def path(self, results: Path) -> Path:
+        return results / f"{self.name}.{self.ending}"
+
+
+def measurements(scale: Scale, records: Mapping[str, Record]) -> Iterator[Measurement]:
+    """Yield every measurement of the runs there are."""
+    for record in records.values():
+        yield Measurement(f"minima/{record.name}", "json", (record,), 15, partial(_minimum, record))
+    for data, loss in product(scale.studied, ("bce", "ce")):
+        runs = full_runs(records, data, loss)
+        if {"sasrec", "samrec"} <= runs.keys():
+            yield from _of_both(f"{data}-{loss}", runs["sasrec"], runs["samrec"])
+
+
+def _of_both(label: str, sasrec: list[Record], samrec: list[Record]) -> Iterator[Measurement]:
+    firsts = (sasrec[0], samrec[0])
+    for record in firsts:
+        one = f"{label}.{record.method}"
+        for view in ("random", "eigen", "still"):
+            yield Measurement(f"planes/{one}.{view}", "npz", (record,), 60, partial(_plane, record, view))
+        for seed in range(SEEDS):
+            yield Measurement(f"lines/{one}.{seed}", "npz", (record,), 5, partial(_line, record, seed))
+        yield Measurement(f"spectra/{one}.density", "npz", (record,), 180, partial(_density, record))
+        yield Measurement(f"spectra/{one}.eigenvalues", "npz", (record,), 30, partial(_eigenvalues, record))
+        if record.settings["save_every"]:
+            yield Measurement(f"trajectories/{one}", "json", (record,), 150, partial(_trajectory, record))
+    yield Measurement(f"sharpness/{label}", "json", firsts, 200, partial(_sharpness, firsts))
+    ways = {"one-start": firsts}
+    if len(sasrec) > 1 and len(samrec) > 1:
+        ways |= {
+            "two-starts": (sasrec[0], samrec[1]),
+            "two-sasrec": (sasrec[0], sasrec[1]),
+            "two-samrec": (samrec[0], samrec[1]),
+        }
+    for way, (a, b) in ways.items():
+        yield Measurement(f"barriers/{label}.{way}", "npz", (a, b), 20, partial(_barrier, a, b))
+    for record in (*sasrec, *samrec):
+        yield Measurement(f"disturbed/{record.name}", "json", (record,), 20, partial(_disturbed, record))
+
+
+def _minimum(record: Record, bench: Bench, name: str) -> None:
+    bench.write({"run": record.name, **_look(bench, bench.best(record), record)}, name)
+
+
+def _trajectory(record: Record, bench: Bench, name: str) -> None:
+    at = kept(bench.work / record.name)
+    found = [{"epoch": epoch, **_look(bench, path, record)} for epoch, path in at.items() if epoch]
+    bench.write({"run": record.name, "epochs": found}, name)
+
+
+def _look(bench: Bench, checkpoint: Path, record: Record) -> dict[str, Any]:
+    """Measure one checkpoint shortly: loss, gap, curvature and sharpness."""
+    objective = bench.objective(checkpoint, record, users=MANY)
+    valid = bench.objective(checkpoint, record, users=MANY, metric="valid-loss")
+    operator = ll.hessian(objective)
+    pairs = ll.top_eigenpairs(operator, 1)
+    estimate = ll.trace(operator, probes=20)
+    flat = ll.sharpness(objective, FLATNESS)
+    return {
+        "users": MANY,
+        "loss": flat.loss,
+        "valid_loss": valid.value(valid.theta),
+        "weight_norm": flat.weight_norm,
+        "gradient_norm": pairs.gradient_norm,
+        "lambda_max": float(pairs.eigenvalues[0]),
+        "residual": float(pairs.residuals[0]),
+        "lambda_min": pairs.smallest,
+        "trace": estimate.value,
+        "trace_se": estimate.standard_error,
+        "measures": {key: {"value": row["value"], "se": row["se"]} for key, row in flat.measures.items()},
+        "provenance": _named(flat, record, checkpoint.name),
+    }
+
+
+def _named(found: Any, record: Record, checkpoint: str = "best.pt") -> dict[str, str]:
+    """Return a result's provenance with names of the study in place of where files lay."""
+    return dict(found.provenance) | {
+        "checkpoint": f"runs/{record.name}/{checkpoint}",
+        "data": f"{record.data}.txt",
+    }
+
+
+def _save(found: Any, record: Record, bench: Bench, name: str, **more: str) -> None:
+    """Save a result with the names of the study, and on what it ran."""
+    on = {key: str(value) for key, value in where().items()}
+    path = bench.results / f"{name}.npz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace(found, provenance=_named(found, record) | on | more).save(path)
+
+
+def _plane(record: Record, view: str, bench: Bench, name: str) -> None:
+    objective = bench.objective(bench.best(record), record, exclude=TABLES if view == "still" else ())
+    if view == "eigen":
+        found = ll.look(objective, eigen_frame(objective, 2), radius=EIGEN_RADIUS, tol=1e-3)
+    else:
+        found = ll.plane(objective, tol=1e-3)
+    _save(replace(found, deviations=found.deviations[:0]), record, bench, name)
+
+
+def _line(record: Record, seed: int, bench: Bench, name: str) -> None:
+    found = ll.line(bench.objective(bench.best(record), record), seed=seed)
+    _save(replace(found, deviations=found.deviations[:0]), record, bench, name)
+
+
+def _density(record: Record, bench: Bench, name: str) -> None:
+    operator = ll.hessian(bench.objective(bench.best(record), record))
+    _save(ll.spectral_density(operator), record, bench, name)
+
+
+def _eigenvalues(record: Record, bench: Bench, name: str) -> None:
+    found = ll.top_eigenpairs(ll.hessian(bench.objective(bench.best(record), record)), 5)
+    none = np.empty((0, found.eigenvectors.shape[1]))
+    small = replace(found, eigenvectors=none, bottom_vectors=none)  # 16 MB
+    _save(small, record, bench, name)
+
+
+def _sharpness(records: tuple[Record, ...], bench: Bench, name: str) -> None:
+    frozen = {record.method: bench.objective(bench.best(record), record) for record in records}
+    found = {method: ll.sharpness(objective) for method, objective in frozen.items()}
+    groups = {method: ll.sharpness_by_group(objective, OF_GROUPS) for method, objective in frozen.items()}
+    bench.write({"runs": [r.name for r in records], **entries(ll.compare(found, groups))}, name)
+
+
+def _barrier(a: Record, b: Record, bench: Bench, name: str) -> None:
+    start, end = (bench.objective(bench.best(record), record) for record in (a, b))
+    ranks = bench.objective(bench.best(a), a, metric="ndcg@10")
+    found = ll.barrier(start, end, metrics={"ndcg@10": ranks})
+    _save(found, a, bench, name, to=f"runs/{b.name}/best.pt")
+
+
+def _disturbed(record: Record, bench: Bench, name: str) -> None:
+    data = bench.data / f"{record.data}.txt"
+    found = {}
+    for share in SHARES:
+        ranks = ranking(bench.best(record), "test", data, bench.device, noise=share).ranks
+        found[str(share)] = {key: metrics(ranks)[key] for key in ("hr@10", "ndcg@10")}
+    bench.write({"run": record.name, "noise_seed": 0, "shares": found}, name)

@@ -1,0 +1,141 @@
+"""The sharpness of SASRec's and SAMRec's minima by all measures, and their ratios."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from figures.measure import OF_GROUPS
+from figures.style import COLOR, LOSSES, METHODS, SETS, missing
+from landscape.flatness.comparison import LOSS, NORM, Contrast
+from landscape.flatness.tables import PLAIN
+from landscape.plots.style import PAGE, paper
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TICKS = (0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.4, 2, 3, 5, 10)
+NAMES = {LOSS: "L(θ), dropout off", NORM: "‖θ‖", "lambda-max": "λmax"}
+
+
+def data(results: Path) -> dict[str, Any]:
+    """Collect the comparisons by data set and loss, as they were measured."""
+    return {
+        path.stem: json.loads(path.read_text("utf-8"))
+        for path in sorted((results / "sharpness").glob("*.json"))
+    }
+
+
+def draw(found: dict[str, Any]) -> "dict[str, Figure]":
+    """Draw the ratios of all measures, and where in the model the sharpness sits."""
+    with paper():
+        return {"": _ratios(found), "groups": _groups(found)}
+
+
+def _ratios(found: dict[str, Any]) -> "Figure":
+    """Draw the ratio of each measure, SAMRec to SASRec, with its interval; filled where that leaves out 1."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(PAGE, 3.3))
+    panels = figure.subplots(1, max(1, len(found)), squeeze=False, sharey=True)[0]
+    if not found:
+        missing(panels[0])
+    for axes, (label, known) in zip(panels, found.items(), strict=False):
+        rows = [row for row in known["rows"] if row["group"] is None]
+        for place, row in enumerate(rows):
+            cell = row["checkpoints"]["samrec"]
+            ratio = cell.get("ratio")
+            if ratio is None:
+                continue
+            low, high = cell["low"], cell["high"]
+            if low is None:
+                axes.plot(ratio, place, "x", ms=4, color=COLOR["samrec"])
+                continue
+            look = "white" if low <= 1 <= high else COLOR["samrec"]
+            axes.plot([low, high], [place] * 2, color=COLOR["samrec"], lw=1)
+            axes.plot(ratio, place, "s", ms=4, color=COLOR["samrec"], mfc=look)
+        axes.axvline(1, color=COLOR["sasrec"], lw=0.8, zorder=0)
+        axes.set_yticks(range(len(rows)), [_name(row) for row in rows])
+        axes.set(
+            xlabel="SAMRec / SASRec (95%; × has no interval)",
+            title=_title(label),
+            xscale="log",
+            ylim=(len(rows) - 0.5, -0.5),
+        )
+        left, right = axes.get_xlim()
+        ticks = [tick for tick in TICKS if left <= tick <= right]
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
+    return figure
+
+
+def _groups(found: dict[str, Any]) -> "Figure":
+    """Draw measures of each group of parameters, moved alone, for both methods."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(PAGE, 0.4 + 1.5 * max(1, len(found))))
+    grid = figure.subplots(max(1, len(found)), len(OF_GROUPS), squeeze=False)
+    for axes in grid.flat if not found else ():
+        missing(axes)
+    for panels, (label, known) in zip(grid, found.items(), strict=False):
+        for axes, measure in zip(panels, OF_GROUPS, strict=True):
+            rows = [row for row in known["rows"] if row["measure"] == measure and row["group"]]
+            for shift, method in ((-0.18, "sasrec"), (0.18, "samrec")):
+                cells = [row["checkpoints"][method] for row in rows]
+                axes.barh(
+                    [place + shift for place in range(len(rows))],
+                    [cell["value"] for cell in cells],
+                    height=0.32,
+                    xerr=[cell["se"] or 0.0 for cell in cells],
+                    color=COLOR[method],
+                    error_kw={"lw": 0.6},
+                    label=METHODS[method],
+                )
+            named = axes is panels[0]
+            axes.set_yticks(range(len(rows)), [row["group"] if named else "" for row in rows])
+            axes.set(xlabel=_name(rows[0]) if rows else measure, ylim=(len(rows) - 0.5, -0.5))
+            axes.locator_params(axis="x", nbins=3)
+            axes.ticklabel_format(axis="x", scilimits=(-2, 3))
+        panels[0].set_ylabel(_title(label))
+    handles, names = grid[0, 0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, names, loc="outside upper center", ncols=2)
+    return figure
+
+
+def texts(found: dict[str, Any]) -> dict[str, str]:
+    """Return a table of the values of both and their ratio, for each data set and loss."""
+    whole = {
+        label: {_name(row): row["checkpoints"] for row in known["rows"] if row["group"] is None}
+        for label, known in found.items()
+    }
+    measures = list(dict.fromkeys(name for rows in whole.values() for name in rows))
+    labels = list(found)
+    head = ["measure"]
+    for label in labels:
+        head += [f"{_title(label)}: SASRec", "SAMRec", "ratio [95%]"]
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    for measure in measures:
+        cells = [measure]
+        for label in labels:
+            cells += _cells(whole[label][measure]) if measure in whole[label] else ["–"] * 3
+        lines.append(f"| {' | '.join(cells)} |")
+    return {"md": "\n".join(lines) + "\n"}
+
+
+def _cells(checkpoints: dict[str, Any]) -> list[str]:
+    ours = checkpoints["samrec"]
+    contrast = Contrast(**{key: ours[key] for key in ("difference", "difference_se", "ratio", "low", "high")})
+    values = [
+        PLAIN.number(checkpoints[name]["value"], checkpoints[name]["se"]) for name in ("sasrec", "samrec")
+    ]
+    return [*values, PLAIN.contrast(contrast)]
+
+
+def _name(row: dict[str, Any]) -> str:
+    measure = str(row["measure"])
+    return NAMES.get(measure, measure) + (" *" if row["invariant"] else "")
+
+
+def _title(label: str) -> str:
+    data_set, loss = label.split("-")
+    return f"{SETS.get(data_set, data_set)}, {LOSSES[loss]}"

@@ -1,0 +1,120 @@
+"""Surfaces of SASRec and SAMRec: random planes, planes of eigenvectors, and planes without the embeddings."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from figures.measure import EIGEN_RADIUS
+from figures.style import LOSSES, METHODS, SETS, missing
+from landscape.plots.style import LOSS_MAP, PAGE, paper
+from landscape.plots.surfaces import contours, step_lengths
+from landscape.results import load_as
+from landscape.surface.slice import Slice
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+VIEWS = {
+    "random": "random, filter-normalized",
+    "eigen": f"top two eigenvectors, radius {EIGEN_RADIUS:g}",
+    "still": "random, embeddings held still",
+}
+
+
+def data(results: Path) -> dict[str, Any]:
+    """Collect the planes by data set and loss, view and method."""
+    found: dict[str, Any] = {}
+    for path in sorted((results / "planes").glob("*.npz")):
+        label, method, view = path.stem.rsplit(".", 2)
+        plane = load_as(Slice, path)
+        found.setdefault(label, {}).setdefault(view, {})[method] = {
+            "checkpoint": plane.provenance["checkpoint"],
+            "center": plane.center,
+            "steps": step_lengths(plane),
+            "cosine": plane.cosine,
+            "certificate": plane.statement,
+            "coordinates": [axis.tolist() for axis in plane.coordinates],
+            "losses": plane.losses.tolist(),
+        }
+    return found
+
+
+def draw(found: dict[str, Any]) -> "dict[str, Figure]":
+    """Draw contours and 3D, a column a view with one scale, a row a method."""
+    return {
+        f"{label}{suffix}": _figure(label, views, solid)
+        for label, views in found.items()
+        for suffix, solid in (("", False), ("-3d", True))
+    }
+
+
+def interactive(results: Path) -> Any:
+    """Return the random planes and those of eigenvectors, of Beauty under BCE, to be turned; None of none."""
+    from landscape.plots.interactive import interactive_figure
+
+    slices = {
+        f"{METHODS[method]}, {VIEWS[view]}": load_as(Slice, path)
+        for view in ("random", "eigen")
+        for method in METHODS
+        if (path := results / "planes" / f"Beauty-bce.{method}.{view}.npz").exists()
+    }
+    return interactive_figure(slices) if slices else None
+
+
+def _figure(label: str, views: dict[str, Any], solid: bool) -> "Figure":
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure
+
+    methods = [method for method in METHODS if any(method in planes for planes in views.values())]
+    data_set, loss = label.split("-")
+    with paper():
+        figure = Figure(figsize=(PAGE, 2.35 * len(methods) + 0.4))
+        shape = {"projection": "3d"} if solid else {}
+        grid = figure.subplots(len(methods), len(VIEWS), squeeze=False, subplot_kw=shape)
+        for column, (view, title) in enumerate(VIEWS.items()):
+            planes = views.get(view, {})
+            values = [np.array(plane["losses"]) for plane in planes.values()]
+            low, high = (min(map(np.nanmin, values)), max(map(np.nanmax, values))) if values else (0.0, 1.0)
+            for axes, method in zip(grid[:, column], methods, strict=True):
+                if method in planes:
+                    (_solid if solid else _flat)(axes, planes[method], low, high)
+                    plane = planes[method]
+                    axes.set_title(
+                        f"{METHODS[method]}: L(θ) = {plane['center']:.3f}, ‖d‖/‖θ‖ = {plane['steps']}",
+                        fontsize=6,
+                    )
+                elif solid:
+                    axes.set_axis_off()
+                else:
+                    missing(axes)
+            bar = figure.colorbar(
+                ScalarMappable(Normalize(low, high), LOSS_MAP),
+                ax=grid[:, column].tolist(),
+                location="bottom",
+                shrink=0.8,
+                aspect=30,
+            )
+            bar.set_label(title)
+        figure.suptitle(
+            f"{SETS.get(data_set, data_set)}, {LOSSES[loss]}: training loss, 2,048 users", fontsize=8
+        )
+        return figure
+
+
+def _flat(axes: "Axes", plane: dict[str, Any], low: float, high: float) -> None:
+    contours(axes, [np.array(c) for c in plane["coordinates"]], np.array(plane["losses"]), low, high)
+    axes.plot(0, 0, "+", color="white", ms=6)
+
+
+def _solid(axes: Any, plane: dict[str, Any], low: float, high: float) -> None:
+    x, y = (np.array(axis) for axis in plane["coordinates"])
+    height = np.array(plane["losses"]).T  # losses[i, j] is at (x_i, y_j); a mesh has rows of y
+    axes.plot_surface(
+        *np.meshgrid(x, y), height, cmap=LOSS_MAP, vmin=low, vmax=high, rcount=51, ccount=51, lw=0
+    )
+    axes.set(zlim=(low, high))
+    axes.tick_params(labelsize=5, pad=-3)
+    axes.view_init(28, -50)
