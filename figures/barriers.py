@@ -28,7 +28,7 @@ def data(results: Path) -> dict[str, Any]:
         way = load_as(Way, path)
         found.setdefault(label, {})[name] = {
             "from": way.provenance["checkpoint"],
-            "to": way.provenance["to"],
+            "to": way.provenance["other"]["checkpoint"],
             "t": way.positions.tolist(),
             "losses": way.losses.tolist(),
             "height": way.height,

@@ -145,24 +145,24 @@ def _look(bench: Bench, checkpoint: Path, record: Record) -> dict[str, Any]:
         "trace": estimate.value,
         "trace_se": estimate.standard_error,
         "measures": {key: {"value": row["value"], "se": row["se"]} for key, row in flat.measures.items()},
-        "provenance": _named(flat, record, checkpoint.name),
+        "provenance": _named(flat.provenance, record, checkpoint.name),
     }
 
 
-def _named(found: Any, record: Record, checkpoint: str = "best.pt") -> dict[str, str]:
+def _named(provenance: Mapping[str, Any], record: Record, checkpoint: str = "best.pt") -> dict[str, Any]:
     """Return a result's provenance with names of the study in place of where files lay."""
-    return dict(found.provenance) | {
+    return dict(provenance) | {
         "checkpoint": f"runs/{record.name}/{checkpoint}",
         "data": f"{record.data}.txt",
     }
 
 
-def _save(found: Any, record: Record, bench: Bench, name: str, **more: str) -> None:
+def _save(found: Any, record: Record, bench: Bench, name: str, **more: Any) -> None:
     """Save a result with the names of the study, and on what it ran."""
     on = {key: str(value) for key, value in where().items()}
     path = bench.results / f"{name}.npz"
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace(found, provenance=_named(found, record) | on | more).save(path)
+    replace(found, provenance=_named(found.provenance, record) | on | more).save(path)
 
 
 def _plane(record: Record, view: str, bench: Bench, name: str) -> None:
@@ -202,7 +202,7 @@ def _barrier(a: Record, b: Record, bench: Bench, name: str) -> None:
     start, end = (bench.objective(bench.best(record), record) for record in (a, b))
     ranks = bench.objective(bench.best(a), a, metric="ndcg@10")
     found = ll.barrier(start, end, metrics={"ndcg@10": ranks})
-    _save(found, a, bench, name, to=f"runs/{b.name}/best.pt")
+    _save(found, a, bench, name, other=_named(found.provenance["other"], b))
 
 
 def _disturbed(record: Record, bench: Bench, name: str) -> None:

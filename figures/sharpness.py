@@ -1,6 +1,7 @@
 """The sharpness of SASRec's and SAMRec's minima by all measures, and their ratios."""
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,22 +80,24 @@ def _groups(found: dict[str, Any]) -> "Figure":
     for panels, (label, known) in zip(grid, found.items(), strict=False):
         for axes, measure in zip(panels, OF_GROUPS, strict=True):
             rows = [row for row in known["rows"] if row["measure"] == measure and row["group"]]
+            largest = max(abs(c["value"]) for row in rows for c in row["checkpoints"].values())
+            power = min(0, math.floor(math.log10(largest))) if largest else 0
             for shift, method in ((-0.18, "sasrec"), (0.18, "samrec")):
                 cells = [row["checkpoints"][method] for row in rows]
                 axes.barh(
                     [place + shift for place in range(len(rows))],
-                    [cell["value"] for cell in cells],
+                    [cell["value"] / 10**power for cell in cells],
                     height=0.32,
-                    xerr=[cell["se"] or 0.0 for cell in cells],
+                    xerr=[(cell["se"] or 0.0) / 10**power for cell in cells],
                     color=COLOR[method],
                     error_kw={"lw": 0.6},
                     label=METHODS[method],
                 )
             named = axes is panels[0]
             axes.set_yticks(range(len(rows)), [row["group"] if named else "" for row in rows])
-            axes.set(xlabel=_name(rows[0]) if rows else measure, ylim=(len(rows) - 0.5, -0.5))
+            unit = f", 10$^{{{power}}}$" if power else ""
+            axes.set(xlabel=_name(rows[0]) + unit, ylim=(len(rows) - 0.5, -0.5))
             axes.locator_params(axis="x", nbins=3)
-            axes.ticklabel_format(axis="x", scilimits=(-2, 3))
         panels[0].set_ylabel(_title(label))
     handles, names = grid[0, 0].get_legend_handles_labels()
     if handles:

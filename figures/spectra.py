@@ -84,5 +84,6 @@ def draw(found: dict[str, Any]) -> "dict[str, Figure]":
                 xlabel=f"eigenvalue λ (Gaussians of width {known['width']:.2g})",
                 ylabel="eigenvalues per unit of λ",
             )
+            axes.locator_params(axis="x", nbins=5)
             axes.legend()
         return {"": figure}

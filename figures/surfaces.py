@@ -110,6 +110,8 @@ def _flat(axes: "Axes", plane: dict[str, Any], low: float, high: float) -> None:
 
 
 def _solid(axes: Any, plane: dict[str, Any], low: float, high: float) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     x, y = (np.array(axis) for axis in plane["coordinates"])
     height = np.array(plane["losses"]).T  # losses[i, j] is at (x_i, y_j); a mesh has rows of y
     axes.plot_surface(
@@ -117,4 +119,6 @@ def _solid(axes: Any, plane: dict[str, Any], low: float, high: float) -> None:
     )
     axes.set(zlim=(low, high))
     axes.tick_params(labelsize=5, pad=-3)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     axes.view_init(28, -50)
