@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from figures.style import COLOR, LOSSES, SETS, missing
+from figures.style import COLOR, missing, title
 from landscape.paths import STATIONS
 from landscape.paths import Path as Way
 from landscape.plots.style import PAGE, paper
@@ -49,11 +49,11 @@ def draw(found: dict[str, Any]) -> "dict[str, Figure]":
         for axes in grid.flat if not found else ():
             missing(axes)
         for (left, right), (label, ways) in zip(grid, found.items(), strict=False):
-            for name, (title, color, style) in WAYS.items():
+            for name, (said, color, style) in WAYS.items():
                 if name not in ways:
                     continue
                 way = ways[name]
-                text = f"{title}: barrier {way['height']:.2g}"
+                text = f"{said}: barrier {way['height']:.2g}"
                 left.plot(way["t"], way["losses"], style, color=color, label=text)
                 known = way["metrics"]["ndcg@10"]
                 right.errorbar(
@@ -68,8 +68,7 @@ def draw(found: dict[str, Any]) -> "dict[str, Figure]":
                     elinewidth=0.6,
                     capsize=1.5,
                 )
-            data_set, loss = label.split("-")
-            left.set(ylabel=f"training loss ({SETS.get(data_set, data_set)}, {LOSSES[loss]})")
+            left.set(ylabel=f"training loss ({title(label)})")
             right.set(ylabel="test NDCG@10", ylim=(0, None))
             left.legend(fontsize=6)
             for axes in (left, right):

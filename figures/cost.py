@@ -9,7 +9,7 @@ import numpy as np
 
 from figures.plan import DATA, EPOCHS, full_runs
 from figures.records import Record, read_records
-from figures.style import LOSSES, METHODS, SETS, band, line, missing, seeds, spread
+from figures.style import LOSSES, METHODS, SETS, band, line, markdown, missing, seeds, spread
 from landscape.plots.style import COLUMN, PAGE, paper
 
 if TYPE_CHECKING:
@@ -116,12 +116,8 @@ def texts(found: dict[str, Any]) -> dict[str, str]:
         for panel in found["panels"]
         for method, costs in panel["reached"].items()
     ]
-    lines = [
+    said = (
         "Epochs of SASRec that it costs to reach a share of SASRec's best validation NDCG@10, the mean over "
-        "seeds, to the next validation.",
-        "",
-        f"| {' | '.join(head)} |",
-        f"|{'---|' * len(head)}",
-        *(f"| {' | '.join(row)} |" for row in rows),
-    ]
-    return {"md": "\n".join(lines) + "\n"}
+        "seeds, to the next validation.\n\n"
+    )
+    return {"md": said + markdown(head, rows)}

@@ -9,7 +9,7 @@ import numpy as np
 from figures.bootstrap import compared
 from figures.plan import EPOCHS, RIVAL_PRESET, full_runs, tuned_runs
 from figures.records import ANY, Record, read_records, select
-from figures.style import COLOR, LOSSES, MARKER, METHODS, METRICS, SETS, missing
+from figures.style import COLOR, LOSSES, MARKER, METHODS, METRICS, SETS, markdown, missing
 from landscape.plots.style import PAGE, paper
 
 if TYPE_CHECKING:
@@ -98,14 +98,18 @@ def draw(found: dict[str, Any]) -> "dict[str, Figure]":
 def texts(found: dict[str, Any]) -> dict[str, str]:
     """Return the table."""
     head = ["data", "loss", "method", "seeds", "HR@10", "NDCG@10", "gain in HR@10", "gain in NDCG@10"]
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    for row in found["rows"]:
-        mark = "†" if row["cut_short"] else ""
-        cells = [SETS[row["data"]], row["setting"], METHODS[row["method"]] + mark, str(row["seeds"])]
-        cells += [_reached(row[metric]) for metric in METRICS]
-        cells += [_gain(row[metric]) for metric in METRICS]
-        lines.append(f"| {' | '.join(cells)} |")
-    return {"md": "\n".join(lines) + "\n"}
+    rows = [
+        [
+            SETS[row["data"]],
+            row["setting"],
+            METHODS[row["method"]] + ("†" if row["cut_short"] else ""),
+            str(row["seeds"]),
+            *(_reached(row[metric]) for metric in METRICS),
+            *(_gain(row[metric]) for metric in METRICS),
+        ]
+        for row in found["rows"]
+    ]
+    return {"md": markdown(head, rows)}
 
 
 def _reached(known: dict[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """What is known of each training of the study: a small file a run, which the figures read."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -115,16 +115,3 @@ def select(records: Mapping[str, Record], data: str, **settings: Any) -> list[Re
         ),
         key=lambda record: record.seed,
     )
-
-
-def by_method(records: Iterable[Record]) -> dict[str, list[Record]]:
-    """Sort runs by method."""
-    found: dict[str, list[Record]] = {}
-    for record in records:
-        found.setdefault(record.method, []).append(record)
-    return found
-
-
-def mean(records: Sequence[Record], metric: str) -> float:
-    """Average a test metric over runs."""
-    return float(np.mean([record.test[metric] for record in records]))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from figures.measure import OF_GROUPS
-from figures.style import COLOR, LOSSES, METHODS, SETS, missing
+from figures.style import COLOR, METHODS, markdown, missing, title
 from landscape.flatness.comparison import LOSS, NORM, Contrast
 from landscape.flatness.tables import PLAIN
 from landscape.plots.style import PAGE, paper
@@ -58,7 +58,7 @@ def _ratios(found: dict[str, Any]) -> "Figure":
         axes.set_yticks(range(len(rows)), [_name(row) for row in rows])
         axes.set(
             xlabel="SAMRec / SASRec (95%; × has no interval)",
-            title=_title(label),
+            title=title(label),
             xscale="log",
             ylim=(len(rows) - 0.5, -0.5),
         )
@@ -98,7 +98,7 @@ def _groups(found: dict[str, Any]) -> "Figure":
             unit = f", 10$^{{{power}}}$" if power else ""
             axes.set(xlabel=_name(rows[0]) + unit, ylim=(len(rows) - 0.5, -0.5))
             axes.locator_params(axis="x", nbins=3)
-        panels[0].set_ylabel(_title(label))
+        panels[0].set_ylabel(title(label))
     handles, names = grid[0, 0].get_legend_handles_labels()
     if handles:
         figure.legend(handles, names, loc="outside upper center", ncols=2)
@@ -115,17 +115,17 @@ def texts(found: dict[str, Any]) -> dict[str, str]:
     labels = list(found)
     head = ["measure"]
     for label in labels:
-        head += [f"{_title(label)}: SASRec", "SAMRec", "ratio [95%]"]
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    for measure in measures:
-        cells = [measure]
-        for label in labels:
-            cells += _cells(whole[label][measure]) if measure in whole[label] else ["–"] * 3
-        lines.append(f"| {' | '.join(cells)} |")
-    return {"md": "\n".join(lines) + "\n"}
+        head += [f"{title(label)}: SASRec", "SAMRec", "ratio [95%]"]
+    rows = [
+        [measure, *(cell for label in labels for cell in _cells(whole[label].get(measure)))]
+        for measure in measures
+    ]
+    return {"md": markdown(head, rows)}
 
 
-def _cells(checkpoints: dict[str, Any]) -> list[str]:
+def _cells(checkpoints: dict[str, Any] | None) -> list[str]:
+    if checkpoints is None:
+        return ["–"] * 3
     ours = checkpoints["samrec"]
     contrast = Contrast(**{key: ours[key] for key in ("difference", "difference_se", "ratio", "low", "high")})
     values = [
@@ -137,8 +137,3 @@ def _cells(checkpoints: dict[str, Any]) -> list[str]:
 def _name(row: dict[str, Any]) -> str:
     measure = str(row["measure"])
     return NAMES.get(measure, measure) + (" *" if row["invariant"] else "")
-
-
-def _title(label: str) -> str:
-    data_set, loss = label.split("-")
-    return f"{SETS.get(data_set, data_set)}, {LOSSES[loss]}"

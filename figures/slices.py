@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from figures.style import LOSSES, METHODS, SETS, band, line, missing
+from figures.style import METHODS, band, line, missing, title
 from landscape.plots.style import COLUMN, paper
 from landscape.results import load_as
 from landscape.surface.slice import Slice
@@ -48,10 +48,9 @@ def draw(found: dict[str, Any]) -> "dict[str, Figure]":
                 known = methods[method]
                 line(axes, method, known["x"], known["median"], marker="")
                 band(axes, method, known["x"], zip(known["low"], known["high"], strict=True))
-            data_set, loss = label.split("-")
             seeds = max(known["seeds"] for known in methods.values())
             axes.set(
-                title=f"{SETS.get(data_set, data_set)}, {LOSSES[loss]}",
+                title=title(label),
                 xlabel=f"step along d ({seeds} random directions)",
                 ylabel="training loss",
             )

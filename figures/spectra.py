@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from figures.style import COLOR, LOSSES, METHODS, SETS, line, missing
+from figures.style import COLOR, METHODS, line, missing, title
 from landscape.curvature.density import SpectralDensity
 from landscape.curvature.eigenpairs import Eigenpairs
 from landscape.plots.spectra import broadened
@@ -75,10 +75,9 @@ def draw(found: dict[str, Any]) -> "dict[str, Figure]":
                 line(axes, method, known["x"], one["density"], marker="", lw=1)
                 ends = [*one.get("eigenvalues", []), *([one["smallest"]] if one.get("smallest") else [])]
                 axes.plot(ends, [single / 30 / 2.5**row] * len(ends), "|", color=COLOR[method], ms=5, mew=0.8)
-            data_set, loss = label.split("-")
             top = max(max(one["density"]) for one in known["methods"].values())
             axes.set(
-                title=f"{SETS.get(data_set, data_set)}, {LOSSES[loss]}",
+                title=title(label),
                 yscale="log",
                 ylim=(single / 100 / 2.5 ** len(methods), 5 * top),
                 xlabel=f"eigenvalue λ (Gaussians of width {known['width']:.2g})",

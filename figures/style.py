@@ -25,6 +25,19 @@ SETS = {"Beauty": "Beauty", "Toys_and_Games": "Toys", "Sports_and_Outdoors": "Sp
 METRICS = {"hr@10": "HR@10", "ndcg@10": "NDCG@10"}
 
 
+def title(label: str) -> str:
+    """Return how a panel names a data set and a loss, whose results are stored as `DATA-LOSS`."""
+    data_set, loss = label.split("-")
+    return f"{SETS[data_set]}, {LOSSES[loss]}"
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table in Markdown."""
+    lines = [f"| {' | '.join(cells)} |" for cells in (head, *rows)]
+    lines.insert(1, f"|{'---|' * len(head)}")
+    return "\n".join(lines) + "\n"
+
+
 def missing(axes: "Axes", what: str = "no result yet") -> None:
     """Say in a panel that there is nothing to draw: what is missing is never filled in."""
     axes.text(0.5, 0.5, what, ha="center", va="center", color="0.5", transform=axes.transAxes)

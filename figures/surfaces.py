@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from figures.measure import EIGEN_RADIUS
-from figures.style import LOSSES, METHODS, SETS, missing
+from figures.style import METHODS, missing, title
 from landscape.plots.style import LOSS_MAP, PAGE, paper
 from landscape.plots.surfaces import contours, step_lengths
 from landscape.results import load_as
@@ -69,12 +69,11 @@ def _figure(label: str, views: dict[str, Any], solid: bool) -> "Figure":
     from matplotlib.figure import Figure
 
     methods = [method for method in METHODS if any(method in planes for planes in views.values())]
-    data_set, loss = label.split("-")
     with paper():
         figure = Figure(figsize=(PAGE, 2.35 * len(methods) + 0.4))
         shape = {"projection": "3d"} if solid else {}
         grid = figure.subplots(len(methods), len(VIEWS), squeeze=False, subplot_kw=shape)
-        for column, (view, title) in enumerate(VIEWS.items()):
+        for column, (view, said) in enumerate(VIEWS.items()):
             planes = views.get(view, {})
             values = [np.array(plane["losses"]) for plane in planes.values()]
             low, high = (min(map(np.nanmin, values)), max(map(np.nanmax, values))) if values else (0.0, 1.0)
@@ -97,10 +96,8 @@ def _figure(label: str, views: dict[str, Any], solid: bool) -> "Figure":
                 shrink=0.8,
                 aspect=30,
             )
-            bar.set_label(title)
-        figure.suptitle(
-            f"{SETS.get(data_set, data_set)}, {LOSSES[loss]}: training loss, 2,048 users", fontsize=8
-        )
+            bar.set_label(said)
+        figure.suptitle(f"{title(label)}: training loss, 2,048 users", fontsize=8)
         return figure
 
 

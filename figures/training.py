@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from figures.records import read_records
-from figures.style import COLOR, LOSSES, METHODS, SETS, band, line, missing
+from figures.style import COLOR, METHODS, band, line, missing, title
 from landscape.plots.style import COLUMN, PAGE, paper
 
 if TYPE_CHECKING:
@@ -76,9 +76,8 @@ def draw(found: dict[str, Any]) -> "dict[str, Figure]":
                     if known["best_epoch"] is not None:
                         axes.axvline(known["best_epoch"], color=COLOR[method], ls=":", lw=0.7, zorder=0)
                 axes.set(ylabel=text)
-            name, loss = label.split("-")
             users = max(known["users"] for known in methods.values())
-            column[0].set(title=f"{SETS[name]}, {LOSSES[loss]}, {users} users, 1 seed")
+            column[0].set(title=f"{title(label)}, {users} users, 1 seed")
             column[-1].set(xlabel="epoch")
         figure.align_ylabels(grid)
         if panels:
