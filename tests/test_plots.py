@@ -1,63 +1,12 @@
 import numpy as np
 import pytest
 
-from landscape import InputError, Slice
-from landscape.curvature.eigenpairs import Eigenpairs
+from landscape import InputError
 from landscape.plots.curves import eigenvalue_figure, training_figure
 from landscape.plots.interactive import interactive_figure
 from landscape.plots.style import save_figure
 from landscape.plots.surfaces import surface_figure
-
-HOSTILE = "<script>alert('x')</script>{{ 7 * 7 }}"
-COMMON = {
-    "settings": {"theta_norm": 2.0, "matrix": "hessian", "tol": 1e-3},
-    "provenance": {"data": HOSTILE},
-    "seconds": 0.1,
-}
-
-
-def shown(losses, *coordinates, **changes):
-    """A plain grid, or what `changes` make of it."""
-    known = {
-        "coordinates": coordinates,
-        "losses": losses,
-        "nodes": coordinates,
-        "samples": losses,
-        "certificate": None,
-        "deviations": np.empty((0, 0)),
-        "marks": [],
-        "trajectory": np.empty((0, len(coordinates))),
-        "center": 0.0,
-        "directions": [{"kind": "random", "norm": 1.0}] * len(coordinates),
-        "cosine": 0.01 if len(coordinates) == 2 else None,
-        "evaluations": losses.size,
-    }
-    return Slice(**known | COMMON | changes)
-
-
-def plane(height=1.0, grid=5, **changes):
-    axis = np.linspace(-1, 1, grid)
-    return shown(height * (axis[:, None] ** 2 + 0.2 * axis[None, :]), axis, axis, **changes)
-
-
-def line(height=1.0, **changes):
-    axis = np.linspace(-1, 1, 5)
-    return shown(height * axis**2, axis, **changes)
-
-
-def hessian(smallest=-0.5):
-    return Eigenpairs(
-        eigenvalues=np.array([3.0, 2.0]),
-        eigenvectors=np.eye(2),
-        residuals=np.array([1e-4, 0.5]),
-        converged=[True, False],
-        bottom=np.array([] if smallest is None else [smallest]),
-        bottom_vectors=np.ones((int(smallest is not None), 2)),
-        bottom_residuals=np.full(int(smallest is not None), 1e-4),
-        products=9,
-        gradient_norm=0.3,
-        **COMMON,
-    )
+from tests.results import hessian, line, plane
 
 
 def panels(figure):

@@ -85,13 +85,14 @@ class Comparison(BaseModel):
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """The measurements of one checkpoint."""
+    """The measurements of one checkpoint; the density was not always wanted, and older folders lack it."""
 
     plane: Slice
     line: Slice
     hessian: Eigenpairs
     trace: Trace
     sharpness: Sharpness
+    density: SpectralDensity | None = None
 
 
 def result_path(folder: Path, name: str, part: str) -> Path:
@@ -106,7 +107,7 @@ def render(folder: Path) -> Path:
         InputError: the folder holds no comparison, or a result is missing or damaged.
     """
     comparison, measured = read_comparison(folder)
-    densities = read_densities(folder, comparison)
+    densities = _densities(measured)
     spectra = {name: m.hessian for name, m in measured.items()}
     sharpness = compare({name: m.sharpness for name, m in measured.items()})
     text = page(
@@ -121,10 +122,8 @@ def render(folder: Path) -> Path:
         number=PLAIN.number,
         sharpness=_rows(sharpness, next(iter(measured.values())).sharpness),
         notes=notes(sharpness),
-        pictures={
-            part: _embedded(figure) for part, figure in _pictures(comparison, measured, densities).items()
-        },
-        origins=_origins(comparison, measured, densities),
+        pictures={part: _embedded(figure) for part, figure in _pictures(comparison, measured).items()},
+        origins=_origins(comparison, measured),
     )
     path = folder / "report.html"
     with replacing(path) as temporary:
@@ -139,27 +138,23 @@ def read_comparison(folder: Path) -> tuple[Comparison, dict[str, Measured]]:
         InputError: as `render`.
     """
     comparison = _read_index(folder)
-    measured = {
-        c.name: Measured(
-            plane=load_as(Slice, result_path(folder, c.name, "plane")),
-            line=load_as(Slice, result_path(folder, c.name, "line")),
-            hessian=load_as(Eigenpairs, result_path(folder, c.name, "hessian")),
-            trace=load_as(Trace, result_path(folder, c.name, "trace")),
-            sharpness=load_as(Sharpness, result_path(folder, c.name, "sharpness")),
-        )
-        for c in comparison.checkpoints
-    }
-    return comparison, measured
+    return comparison, {c.name: _read_measured(folder, c.name) for c in comparison.checkpoints}
 
 
-def read_densities(folder: Path, comparison: Comparison) -> dict[str, SpectralDensity]:
-    """Read the spectral density of each checkpoint that has one: it is optional, and older folders lack it.
+def _read_measured(folder: Path, name: str) -> Measured:
+    density = result_path(folder, name, "density")
+    return Measured(
+        plane=load_as(Slice, result_path(folder, name, "plane")),
+        line=load_as(Slice, result_path(folder, name, "line")),
+        hessian=load_as(Eigenpairs, result_path(folder, name, "hessian")),
+        trace=load_as(Trace, result_path(folder, name, "trace")),
+        sharpness=load_as(Sharpness, result_path(folder, name, "sharpness")),
+        density=load_as(SpectralDensity, density) if density.exists() else None,
+    )
 
-    Raises:
-        InputError: a density is damaged.
-    """
-    paths = {c.name: result_path(folder, c.name, "density") for c in comparison.checkpoints}
-    return {name: load_as(SpectralDensity, path) for name, path in paths.items() if path.exists()}
+
+def _densities(measured: Mapping[str, Measured]) -> dict[str, SpectralDensity]:
+    return {name: m.density for name, m in measured.items() if m.density}
 
 
 def write_index(comparison: Comparison, folder: Path) -> None:
@@ -187,14 +182,12 @@ def _read_index(folder: Path) -> Comparison:
     return comparison
 
 
-def _pictures(
-    comparison: Comparison, measured: Mapping[str, Measured], densities: Mapping[str, SpectralDensity]
-) -> dict[str, "Figure"]:
+def _pictures(comparison: Comparison, measured: Mapping[str, Measured]) -> dict[str, "Figure"]:
     """Draw what has been measured, and leave out what has not."""
     short = {name: _short(name, number) for number, name in enumerate(measured, start=1)}
     logs = {short[c.name]: c.log for c in comparison.checkpoints if c.log}
     spectra = {short[name]: m.hessian for name, m in measured.items()}
-    spread = {short[name]: density for name, density in densities.items()}
+    spread = {short[name]: density for name, density in _densities(measured).items()}
     found = {
         "planes": surface_figure({short[name]: m.plane for name, m in measured.items()}),
         "lines": surface_figure({short[name]: m.line for name, m in measured.items()}),
@@ -257,9 +250,7 @@ def _formula(measure: str, result: Sharpness) -> str:
     return f"{known.formula} ({known.source}){': ' if settings else ''}{settings}"
 
 
-def _origins(
-    comparison: Comparison, measured: Mapping[str, Measured], densities: Mapping[str, SpectralDensity]
-) -> dict[str, Any]:
+def _origins(comparison: Comparison, measured: Mapping[str, Measured]) -> dict[str, Any]:
     """Gather where the numbers are from: what all checkpoints share, what each has alone, all settings."""
     told = {
         name: {k: v for k, v in m.hessian.provenance.items() if v and k not in ("checkpoint", "request")}
@@ -268,9 +259,9 @@ def _origins(
     shared = _common(told.values())
     own = {name: {k: v for k, v in of.items() if k not in shared} for name, of in told.items()}
     parts: dict[str, list[Result]] = {
-        part: [getattr(m, part) for m in measured.values()] for part in Measured.__dataclass_fields__
+        part: [result for m in measured.values() if (result := getattr(m, part))]
+        for part in Measured.__dataclass_fields__
     }
-    parts["density"] = list(densities.values())
     settings = [
         (part, _common([r.settings for r in results]), [r.seconds for r in results])
         for part, results in parts.items()
