@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from figures.bootstrap import compared
-from figures.plan import DATA, PUBLISHED, SHARES, THIRD, short
+from figures.plan import DATA, EPOCHS, PUBLISHED, SHARES, THIRD, base
 from figures.records import Record, read_records, select
 from figures.style import COLOR, LOSSES, METRICS, SETS, band, intervals, line, missing, seeds, spread
 from landscape.plots.style import PAGE, paper
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 SHOWN = ("sasrec", "samrec", "cl4srec", "s3rec")
 ALL = (*SHARES, 1.0)
 CAPTION = (
-    "Test HR@10 and NDCG@10 of all users against the share of the users that were trained on, after a third "
-    "of the epochs; SASRec as published, and SAMRec with ρ = 0.1 and all else the same. The line is the mean "
-    "over seeds, and the band, where there are several, from the lowest to the highest. Below: how much more "
-    "than SASRec on the same users, with 95% intervals of a paired bootstrap over users, which know nothing "
-    "of another seed. A gap is a run that is not there."
+    "Test HR@10 and NDCG@10 of all users against the share of the users that were trained on, after a "
+    "third of the epochs and after all; SASRec as published, and SAMRec with ρ = 0.1 and all else the "
+    "same. The line is the mean over seeds, and the band, where there are several, from the lowest to the "
+    "highest. Below: how much more than SASRec on the same users, with 95% intervals of a paired "
+    "bootstrap over users, which know nothing of another seed. A gap is a run that is not there."
 )
 
 
@@ -29,10 +29,10 @@ def data(results: Path) -> dict[str, Any]:
     """Collect test metrics by share, method and seed, and the gains over SASRec."""
     records = read_records(results)
     panels = []
-    for name, loss in product(DATA, THIRD):
+    for name, loss, epochs in product(DATA, THIRD, (THIRD, EPOCHS)):
         runs: dict[str, list[list[Record]]] = {}
         for method in SHOWN:
-            asked = short(loss) | PUBLISHED[method]
+            asked = base(loss, epochs) | PUBLISHED[method]
             runs[method] = [select(records, name, **asked, train_fraction=share) for share in ALL]
         methods = {
             method: {
@@ -44,37 +44,43 @@ def data(results: Path) -> dict[str, Any]:
             if any(by_share[:-1])
         }
         if methods:
-            panels.append({"data": name, "loss": loss, "epochs": THIRD[loss], "methods": methods})
+            panels.append({"data": name, "loss": loss, "epochs": epochs[loss], "methods": methods})
     return {"caption": CAPTION, "shares": ALL, "panels": panels}
 
 
 def draw(found: dict[str, Any]) -> "dict[str, Figure]":
-    """Draw a row for each data set, a column for each loss and metric; the gains below."""
+    """Draw a row for each data set and number of epochs, a column for each loss and metric; gains below."""
     from matplotlib.figure import Figure
 
-    panels = {(panel["data"], panel["loss"]): panel for panel in found["panels"]}
-    sets, losses = ([key for key in keys if any(key in at for at in panels)] for keys in (SETS, LOSSES))
-    rows, columns = max(1, len(sets)), len(METRICS) * max(1, len(losses))
+    panels = {(p["data"], p["epochs"] == EPOCHS[p["loss"]], p["loss"]): p for p in found["panels"]}
+    wanted = list(product([name for name in SETS if any(key[0] == name for key in panels)], (False, True)))
+    losses = [loss for loss in LOSSES if any(key[2] == loss for key in panels)]
+    rows, columns = max(1, len(wanted)), len(METRICS) * max(1, len(losses))
     with paper():
-        figure = Figure(figsize=(PAGE, 3.0 * rows))
-        grid = figure.subplots(2 * rows, columns, squeeze=False, sharex=True, height_ratios=(3, 2) * rows)
+        figure = Figure(figsize=(PAGE, 2.8 * rows))
+        grid = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=(3, 2) * rows)
         for axes in grid.flat if not panels else ():
             missing(axes)
-        places = product(enumerate(sets), enumerate(product(losses, METRICS)))
-        for (row, name), (column, (loss, metric)) in places:
+        for (row, key), (column, (loss, metric)) in product(
+            enumerate(wanted), enumerate(product(losses, METRICS))
+        ):
             above, below = grid[2 * row : 2 * row + 2, column]
-            if (name, loss) not in panels:
+            panel = panels.get((*key, loss))
+            if panel is None:
                 missing(above)
                 missing(below)
+                above.set(title=f"{SETS[key[0]]}, {LOSSES[loss]}\n{(THIRD, EPOCHS)[key[1]][loss]} epochs")
                 continue
-            panel = panels[name, loss]
             _levels(above, panel, found["shares"], metric)
             _gains(below, panel, found["shares"], metric)
             trained = seeds(len(at) for known in panel["methods"].values() for at in known["runs"])
-            title = f"{SETS[name]}, {LOSSES[loss]}\n{panel['epochs']} epochs, {trained}"
+            title = f"{SETS[key[0]]}, {LOSSES[loss]}\n{panel['epochs']} epochs, {trained}"
             above.set(title=title, ylabel=METRICS[metric])
             below.set(ylabel="gain, %")
-            below.set_xticks(found["shares"], [f"{100 * share:.0f}" for share in found["shares"]])
+            percent = [f"{100 * share:.0f}" for share in found["shares"]]
+            above.set_xticks(found["shares"], [""] * len(percent))
+            below.set_xticks(found["shares"], percent)
+            below.set(xlim=above.get_xlim())
         for axes in grid[-1] if panels else ():
             axes.set(xlabel="users trained on, %")
         if panels:

@@ -145,7 +145,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         missing = found[1]
         with progress.bar("measure", len(missing)) as advance:
             for measurement in missing:
-                if all(bench.best(run).exists() for run in measurement.runs):
+                if gone := [run.name for run in measurement.runs if not bench.best(run).exists()]:
+                    print(f"{measurement.name}: no checkpoint of {gone[0]} in {bench.work}", file=sys.stderr)
+                else:
                     measurement.make(bench, measurement.name)
                 advance(measurement.name)
     except InputError as error:
