@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import landscape as ll
 from landscape import Objective
 from landscape.cli import app
 from landscape.curvature.operators import Operator, hessian
@@ -186,6 +188,12 @@ def runs(data_file, tmp_path_factory):
             cwd=ROOT,
         )
     return folder
+
+
+@pytest.fixture
+def few_measures(monkeypatch):
+    """Let `compare` and `demo` take two measures of sharpness, since all of them take half a minute."""
+    monkeypatch.setattr(ll, "sharpness", partial(ll.sharpness, measures=("sam", "asam")))
 
 
 @pytest.fixture

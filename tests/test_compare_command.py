@@ -1,6 +1,7 @@
 """`landscape compare` measures each thing once."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -67,6 +68,14 @@ def test_compare_refuses_more_than_six(landscape, tmp_path):
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "7 checkpoints" in err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_report_is_rendered_anew(folder, sasrec, compare, answer):
+    page = Path(compare(sasrec, folder)[0]["report"])
+    text = page.read_text("utf-8")
+    page.unlink()
+    assert answer("report", folder) == {"report": str(page)}
+    assert page.read_text("utf-8") == text
 
 
 def test_what_was_measured_is_not_measured_again(folder, sasrec, compare):

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 from dataclasses import replace
-from functools import partial
 from itertools import count
 
 import numpy as np
@@ -274,9 +273,7 @@ def test_curvature_and_sharpness_of_every_kind_of_model(answer, ckpts, tmp_path)
         assert ratio["checkpoints"].keys() == {*COMPARED, "gru4rec"}
 
 
-def test_one_report_of_several_methods(answer, ckpts, tmp_path, monkeypatch):
-    """With two measures of sharpness, since all of them take half a minute."""
-    monkeypatch.setattr(ll, "sharpness", partial(ll.sharpness, measures=("sam", "asam")))
+def test_one_report_of_several_methods(answer, ckpts, few_measures, tmp_path):
     found = answer("compare", *ckpts(*COMPARED), "--grid", 2, "--top", 1, "--out", tmp_path / "out", *FEW)
     assert [entry["name"] for entry in found["checkpoints"]] == list(COMPARED)
     text = (tmp_path / "out" / "report.html").read_text("utf-8")
