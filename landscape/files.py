@@ -1,4 +1,4 @@
-"""Files that are either whole or not there, and never run."""
+"""Files that are either whole or not there, and never run; folders that one process writes to at a time."""
 
 import hashlib
 import os
@@ -6,11 +6,14 @@ import pickle
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from landscape.errors import InputError
+
+_PART = ".part."
+"""What names of files begin with that are being written."""
 
 
 @contextmanager
@@ -20,16 +23,14 @@ def replacing(path: Path) -> Iterator[Path]:
     A reader therefore never sees half a file, and an exception (or a kill) leaves the old one as it was.
 
     Raises:
-        InputError: the folder cannot be made or written to.
+        InputError: the folder cannot be made or written to, or the disk is full.
     """
+    temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{_PART}{path.name}.", suffix=path.suffix)
         os.close(handle)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from error
-    temporary = Path(name)
-    try:
+        temporary = Path(name)
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
@@ -37,8 +38,53 @@ def replacing(path: Path) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # mkstemp makes files that only their owner can read
         temporary.replace(path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary:
+            temporary.unlink(missing_ok=True)
+
+
+def drop_parts(folder: Path) -> None:
+    """Remove what a kill left half-written in a folder that no other process writes to."""
+    for part in folder.glob(f"{_PART}*"):
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a folder while the block runs; it is made, and removed if left empty.
+
+    The lock (`flock`, on the folder itself, so that no file is left behind) dies with the process that holds
+    it. What an earlier process left half-written is removed. On a system or a disk that cannot lock, the
+    folder is free to all.
+
+    Raises:
+        InputError: another process holds it, or it cannot be made.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror}") from error
+    try:
+        with suppress(ImportError):
+            import fcntl
+
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(f"{folder} is in use: another process writes to it") from None
+            except OSError:
+                pass  # a disk that cannot lock
+        drop_parts(folder)
+        yield
+    finally:
+        with suppress(OSError):
+            for path in made:
+                path.rmdir()  # only if it is empty
+        os.close(handle)
 
 
 def writable(folder: Path) -> Path:
@@ -76,6 +122,21 @@ def sha256(path: Path) -> str:
     """Return the SHA-256 of a file as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_checkpoint(content: dict[str, Any], path: Path) -> None:
+    """Write a dictionary of tensors and plain values for `read_checkpoint`.
+
+    Raises:
+        InputError: the folder cannot be written to, or the disk is full; an old file stays as it was.
+    """
+    import torch
+
+    with replacing(path) as temporary:
+        try:
+            torch.save(content, temporary)
+        except RuntimeError as error:  # which is all that torch says of a disk
+            raise InputError(f"cannot write {path}: the disk is full, or the file grew too large") from error
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from landscape.errors import InputError
-from landscape.files import read_checkpoint, replacing
+from landscape.files import read_checkpoint, write_checkpoint
 from samrec.config import Config, configure
 from samrec.data.interactions import Interactions
 from samrec.methods import new_model
@@ -100,8 +100,7 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
         "best": list(checkpoint.best),
         "sums": checkpoint.sums,
     }
-    with replacing(path) as temporary:
-        torch.save(content, temporary)
+    write_checkpoint(content, path)
 
 
 def of_epoch(out: Path, epoch: int, epochs: int) -> Path:

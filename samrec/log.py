@@ -5,13 +5,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from landscape.errors import InputError
 from landscape.files import replacing
 
 
 def append(path: Path, line: dict[str, Any]) -> None:
-    """Add a line."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    """Add a line.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from error
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from landscape.errors import InputError
+from landscape.files import drop_parts
 from samrec.checkpoint import Checkpoint, State, kept, load, of_epoch, save
 from samrec.config import Config, write_config
 from samrec.data.packing import Batch, TrainingBatches
@@ -228,16 +229,11 @@ def _seed(seed: int, epoch: int, step: int) -> int:
 
 def clear(out: Path) -> None:
     """Remove what is left of a run without a last.pt: nothing can continue it. Other files stay."""
-    for path in (*out.glob("metrics.jsonl"), *kept(out).values(), *_half_written(out)):
+    for path in (*out.glob("metrics.jsonl"), *kept(out).values()):
         path.unlink(missing_ok=True)
-    for folder in (out / "epochs", out):
-        with suppress(OSError):
-            folder.rmdir()  # only if it is empty
-
-
-def _half_written(out: Path) -> list[Path]:
-    """Return what a kill left of checkpoints, under their temporary names."""
-    return [*out.glob(".*.pt.*.pt"), *out.glob("epochs/.*.pt.*.pt")]
+    drop_parts(out / "epochs")
+    with suppress(OSError):
+        (out / "epochs").rmdir()  # only if it is empty
 
 
 def _continued(config: Config, out: Path, split: Split, resume: bool) -> Checkpoint | None:
@@ -262,7 +258,8 @@ def _continued(config: Config, out: Path, split: Split, resume: bool) -> Checkpo
             + ", ".join(f"{key} {before[key]!r}, not {now[key]!r}" for key in changed)
         )
     truncate(out / "metrics.jsonl", last.epoch)
-    later = [path for epoch, path in kept(out).items() if epoch > last.epoch]
-    for stale in (*later, *_half_written(out)):
-        stale.unlink(missing_ok=True)
+    drop_parts(out / "epochs")
+    for epoch, later in kept(out).items():
+        if epoch > last.epoch:
+            later.unlink(missing_ok=True)
     return last

@@ -1,6 +1,8 @@
 """Ending where it can be continued, when the system or the user says so."""
 
+import ctypes
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,3 +55,10 @@ def stopping() -> Iterator[Request]:
         yield request
     finally:
         restore()
+
+
+def end_with_parent() -> None:
+    """Let the system kill this process when the one that started it has died, however that was (on Linux)."""
+    if sys.platform == "linux":
+        PR_SET_PDEATHSIG = 1
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -15,10 +15,18 @@ from typing import Any
 from landscape import progress
 from landscape.devices import device_named
 from landscape.errors import InputError
-from landscape.files import replacing, writable
+from landscape.files import locked, replacing, writable
 from samrec.config import Config, applies, configure, read_settings, write_config
 from samrec.log import read_log
 from samrec.stopping import Stopped, stopping
+
+RUN = """
+from samrec.stopping import end_with_parent
+end_with_parent()
+from landscape.cli.app import main
+main()
+"""
+"""The program of a run's process: if it outlived a sweep that is killed, it would keep its folder locked."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,10 +105,21 @@ def sweep(
     batched model, unless a number of processes is given. A sweep that was stopped goes on where it was.
 
     Raises:
-        InputError: runs failed; the others are done.
+        InputError: runs failed (the others are done), or another process writes to the folder.
         Stopped: a signal asked for it; every run has saved where it stands.
     """
-    folder = writable(jobs[0].out.parent)
+    folder = jobs[0].out.parent
+    with locked(writable(folder)):
+        failed = _sweep(jobs, folder, device, processes, ended)
+    if failed:
+        name, message = next(iter(failed.items()))
+        raise InputError(f"{len(failed)} of {len(jobs)} runs failed; {name}: {message}")
+
+
+def _sweep(
+    jobs: Sequence[Job], folder: Path, device: str, processes: int | None, ended: Callable[[Job], None]
+) -> dict[str, str]:
+    """Train what is not yet trained; return what went wrong, by the job's name."""
     pending = [job for job in jobs if job.result() is None]
     together = device_named(device).type == "cuda" and processes is None
     processes = processes or os.cpu_count() or 1
@@ -115,9 +134,7 @@ def sweep(
             write_results(jobs, folder / "results.json")
             advance(job.name)
     write_results(jobs, folder / "results.json")
-    if failed:
-        name, message = next(iter(failed.items()))
-        raise InputError(f"{len(failed)} of {len(jobs)} runs failed; {name}: {message}")
+    return failed
 
 
 def write_results(jobs: Sequence[Job], path: Path) -> None:
@@ -155,7 +172,7 @@ def _started(job: Job, device: str, environment: Mapping[str, str]) -> "subproce
     run = ["train", "--config", settings, "--out", job.out, "--resume", "--device", device, "--json"]
     with (job.out / "log.txt").open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "landscape", *map(str, run)],
+            [sys.executable, "-c", RUN, *map(str, run)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=log,

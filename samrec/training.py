@@ -4,6 +4,7 @@ import signal
 import time
 import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from landscape import progress
 from landscape.devices import device_named
 from landscape.errors import InputError
-from landscape.files import writable
+from landscape.files import locked, writable
 from samrec.checkpoint import Checkpoint, State, load
 from samrec.config import Config, write_config
 from samrec.data.attributes import beside
@@ -53,7 +54,8 @@ def train(config: Config, out: Path | None = None, device: str = "auto", resume:
 
     Raises:
         InputError: the data cannot be used, `out` holds a run and `resume` is false (or holds one with
-            other settings), or the loss is not finite; then `last.pt` is of the epoch before.
+            other settings), another process writes to it, or the loss is not finite; then `last.pt` is of
+            the epoch before.
         Stopped: a signal asked for it (a KeyboardInterrupt).
     """
     out = out or Path("runs") / f"{Path(config.data).stem}-{config.method}-seed{config.seed}"
@@ -69,6 +71,15 @@ def train_together(
         InputError: as `train`, or the runs to be resumed stand at different steps.
         Stopped: a signal asked for it.
     """
+    with ExitStack() as held:
+        for out in outs:
+            held.enter_context(locked(writable(out)))
+        return _train_together(configs, outs, device, resume)
+
+
+def _train_together(
+    configs: Sequence[Config], outs: Sequence[Path], device: str, resume: bool
+) -> list[Outcome]:
     started = time.perf_counter()
     where = device_named(device)
     for config, out in zip(configs, outs, strict=True):
@@ -84,8 +95,6 @@ def train_together(
     runs = [Run.prepared(*pair, split, where, resume) for pair in zip(configs, outs, strict=True)]
     if len({(run.epoch, len(run.sums)) for run in runs}) > 1:
         raise InputError("runs that train together must stand at the same step; resume them one by one")
-    for run in runs:
-        writable(run.out).mkdir(parents=True, exist_ok=True)
     try:
         with stopping() as request:
             durations = _train(runs, where, request)
@@ -171,7 +180,7 @@ def _with_attributes(config: Config) -> Config:
 
 def _pretrain(config: Config, out: Path, device: str, resume: bool) -> None:
     """Pre-train in a folder of its own, or go on there; OUT holds from the start what to resume by."""
-    settings = writable(out) / "config.toml"
+    settings = out / "config.toml"
     fresh = not settings.exists()
     if fresh:
         write_config(config, settings)

@@ -1,7 +1,6 @@
 """Runs that are stopped, by a signal or without one, and go on."""
 
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -12,7 +11,6 @@ import torch
 
 from samrec import training
 from samrec.checkpoint import load, trajectory
-from samrec.config import Config
 from samrec.engines.solo import Solo
 from samrec.log import read_log
 from samrec.stopping import SIGNALS, Stopped, stopping
@@ -74,7 +72,7 @@ def test_a_resumed_run_may_keep_more_of_its_trajectory(data_file, tmp_path):
     config, out = small(data_file, epochs=4, save_every=3), tmp_path / "run"
     training.train(config, out, "cpu")
     (out / "epochs" / "epoch-0005.pt").write_bytes(b"trained, and killed before last.pt")
-    (out / "epochs" / ".epoch-0006.pt.x.pt").write_bytes(b"half of it")
+    (out / "epochs" / ".part.epoch-0006.pt.x.pt").write_bytes(b"half of it")
     training.train(config.model_copy(update={"epochs": 6, "save_every": 2}), out, "cpu", resume=True)
     assert {p.name for p in (out / "epochs").iterdir()} == {f"epoch-000{n}.pt" for n in (0, 3, 4, 6)}
     assert [load(path).epoch for path in trajectory(out)] == [0, 3, 4, 6]
@@ -84,7 +82,7 @@ def test_a_resumed_run_may_keep_more_of_its_trajectory(data_file, tmp_path):
 def test_a_run_killed_in_its_first_epoch_is_begun_anew(data_file, tmp_path, resume):
     out = tmp_path / "run"
     (out / "epochs").mkdir(parents=True)
-    for name in ("epoch-0000.pt", "epoch-0001.pt", ".epoch-0002.pt.x.pt"):
+    for name in ("epoch-0000.pt", "epoch-0001.pt", ".part.epoch-0002.pt.x.pt"):
         (out / "epochs" / name).write_bytes(b"of other settings")
     (out / "metrics.jsonl").write_text('{"epoch": 1, "loss": 9, "seconds": 1}\n')
     training.train(small(data_file, epochs=3, save_every=3), out, "cpu", resume)
@@ -154,30 +152,3 @@ def test_the_command_says_where_it_stopped(data_file, tmp_path):
     assert said.endswith("continue with --resume\n")
     assert said.count("\n") == 1
     assert load(out / "last.pt").epoch > 0
-
-
-@pytest.mark.parametrize("attempt", range(5))
-def test_a_kill_at_any_moment_loses_an_epoch_at_most(data_file, tmp_path, attempt):
-    """`kill -9` when it likes: the checkpoint is whole, and the end is that of the unbroken run."""
-    out, draw = tmp_path / "run", random.Random(attempt)
-    config = Config(
-        data=str(data_file),
-        dim=8,
-        max_length=8,
-        batch_size=16,
-        eval_every=2,
-        dropout=0.3,
-        epochs=60,
-    )
-    running = subprocess.Popen(command(data_file, out, "--epochs", "60"), stderr=subprocess.DEVNULL, cwd=ROOT)
-    while not (out / "last.pt").exists():
-        time.sleep(0.01)
-    time.sleep(draw.uniform(0, 1))
-    running.kill()
-    running.wait()
-    logged = read_log(out / "metrics.jsonl")
-    assert load(out / "last.pt").epoch >= max(line["epoch"] for line in logged) - 1
-    training.train(config, out, "cpu", resume=True)
-    training.train(config, tmp_path / "whole", "cpu")
-    assert same_weights(load(out / "last.pt"), load(tmp_path / "whole" / "last.pt"))
-    assert not [p for p in out.iterdir() if p.name.startswith(".") and p.stat().st_size == 0]

@@ -1,16 +1,12 @@
 """`landscape surface`: every kind of direction, and what does not go together."""
 
 import json
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
 import torch
 
 import landscape as ll
-from tests.conftest import ROOT
 
 QUICK = ["--grid", 5, "--users", 20]
 
@@ -157,43 +153,3 @@ def test_json_has_no_nan(landscape, both, tmp_path):
     code, out, _ = landscape("surface", *both, "--grid", 2, "--dim", 1, "--out", tmp_path, "--json")
     assert code == 0
     assert json.loads(out)["checkpoints"][0]["convex_share"] is None
-
-
-def test_a_killed_surface_goes_on_and_equals_one_that_was_not(both, answer, tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "landscape",
-        "surface",
-        *both,
-        "--dim",
-        "1",
-        "--grid",
-        "801",
-        "--json",
-        "--out",
-    ]
-    killed = tmp_path / "killed"
-    kept = [0]
-    for _ in range(2):
-        running = subprocess.Popen(
-            [*command, killed], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        while running.poll() is None and _points(killed) < kept[-1] + 100:
-            time.sleep(0.01)
-        running.kill()
-        running.wait()
-        kept.append(_points(killed))
-    assert kept[2] > kept[1] > 0
-    found, expected = (
-        answer(*command[3:-2], "--out", out)["checkpoints"] for out in (killed, tmp_path / "whole")
-    )
-    assert sum(entry["reused"] for entry in found) >= kept[2] - 2  # a line may have been cut short
-    for a, b in zip(found, expected, strict=True):
-        resumed, unbroken = (ll.load(entry["file"]).losses for entry in (a, b))
-        np.testing.assert_allclose(resumed, unbroken, rtol=1e-5)  # float32, in another order
-
-
-def _points(out):
-    """How many points have been written."""
-    return sum(line.startswith("[") for file in out.glob("*.jsonl") for line in file.read_text().splitlines())

@@ -11,7 +11,7 @@ from landscape.cli import options
 from landscape.cli.options import Checkpoints, Data, Device, Json, Seed, Task
 from landscape.cli.output import Table, show
 from landscape.errors import InputError
-from landscape.files import read_checkpoint, writable
+from landscape.files import read_checkpoint
 from landscape.tasks import TaskOptions
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 def command(
+    context: typer.Context,
     ckpt: Checkpoints,
     prior: Annotated[
         Literal["zero", "initial"],
@@ -53,7 +54,7 @@ def command(
     from samrec.task import initial_weights
 
     if out is not None:
-        writable(out)
+        options.hold(context, out)
     names = options.names_of(ckpt)
     if prior == "initial":
         for path in ckpt:

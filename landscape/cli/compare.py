@@ -17,7 +17,6 @@ from landscape.cli import options
 from landscape.cli.options import Checkpoints, Data, Device, Exclude, Include, Json, Seed, Task, Users
 from landscape.cli.output import Table, show
 from landscape.errors import InputError
-from landscape.files import writable
 from landscape.tasks import TaskOptions
 
 if TYPE_CHECKING:
@@ -29,6 +28,7 @@ PROBES, STEPS = 4, 40  # of the spectral density: about half as long again as al
 
 
 def command(
+    context: typer.Context,
     ckpt: Checkpoints,
     out: Annotated[Path, typer.Option(help="Folder for the results and report.html.")] = Path("compare"),
     radius: Annotated[float, typer.Option(help="Of the surfaces, in units of their directions.")] = 1.0,
@@ -61,7 +61,7 @@ def command(
 
     if len(ckpt) > MOST:
         raise InputError(f"{len(ckpt)} checkpoints are given; one report compares {MOST} at most")
-    writable(out)
+    options.hold(context, out)
     settings = options.task_options(users, seed, device, data, include, exclude)
     names = options.names_of(ckpt)
     of = " and ".join(names) if len(names) < 3 else f"{len(names)} checkpoints"

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from landscape.cli import options
 from landscape.cli.compare import compare, show_comparison
 from landscape.cli.options import Device, Json, Seed, Users
 from landscape.cli.output import stoppable
@@ -12,6 +13,7 @@ from landscape.tasks import TaskOptions
 
 
 def command(
+    context: typer.Context,
     out: Annotated[Path, typer.Option(help="Folder for the data, the runs and report.html.")] = Path("demo"),
     epochs: Annotated[int, typer.Option(min=1, help="Of each of the two trainings.")] = 60,
     users: Users = 512,
@@ -28,14 +30,14 @@ def command(
       landscape demo --out demo
     """
     from landscape.errors import InputError
-    from landscape.files import writable
     from samrec.config import configure
     from samrec.data.readers import read
     from samrec.data.synthetic import markov, write_sequences
     from samrec.training import train
 
     synthetic = markov(seed=seed)
-    data = writable(out) / "interactions.txt"
+    options.hold(context, out)
+    data = out / "interactions.txt"
     if data.exists() and read(data).digest != synthetic.interactions.digest:
         raise InputError(f"{out} holds a demo of another seed; give another --out")
     write_sequences(synthetic.interactions, data)

@@ -12,7 +12,6 @@ from landscape.cli import options
 from landscape.cli.options import Checkpoints, Data, Device, Exclude, Include, Json, Seed, Task, Users
 from landscape.cli.output import Table, show
 from landscape.errors import InputError
-from landscape.files import writable
 from landscape.plots.style import subscript
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ TITLES = {"hessian": "Hessian", "gauss-newton": "Generalized Gauss-Newton", "fis
 
 
 def command(
+    context: typer.Context,
     ckpt: Checkpoints,
     matrix: Annotated[
         Literal["hessian", "gauss-newton", "fisher"],
@@ -106,7 +106,7 @@ def command(
     if not all(scale is None or scale > 0 for scale in (ridge, gamma)):
         raise InputError("ridge and gamma must be positive")
     if out is not None:
-        writable(out)
+        options.hold(context, out)
     settings = options.task_options(users, seed, device, data, include, exclude)
     objectives = dict(zip(options.names_of(ckpt), objectives_of(ckpt, settings, task), strict=True))
     found: dict[str, Spectrum] = {}

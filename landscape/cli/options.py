@@ -7,6 +7,7 @@ import typer
 
 from landscape.devices import DeviceName
 from landscape.errors import InputError
+from landscape.files import locked, writable
 from landscape.tasks import TaskOptions
 
 Checkpoints = Annotated[
@@ -49,6 +50,15 @@ def task_options(
 ) -> TaskOptions:
     """Gather the options of a measurement."""
     return TaskOptions(users, seed, device, data, tuple(include or ("*",)), tuple(exclude or ()))
+
+
+def hold(context: typer.Context, folder: Path) -> None:
+    """Keep other processes out of an output folder until the command of this context has ended.
+
+    Raises:
+        InputError: another process holds it, or it is not ours to write to.
+    """
+    context.with_resource(locked(writable(folder)))
 
 
 def names_of(checkpoints: list[Path]) -> list[str]:

@@ -11,7 +11,6 @@ from landscape.cli import options
 from landscape.cli.options import Checkpoints, Data, Device, Exclude, Include, Json, Seed, Task, Users
 from landscape.cli.output import Table, show, with_error
 from landscape.errors import InputError
-from landscape.files import writable
 
 if TYPE_CHECKING:
     from landscape.objective import Objective
@@ -21,6 +20,7 @@ LABELS = {"linear": "line", "bezier": "Bézier"}
 
 
 def command(
+    context: typer.Context,
     ckpt: Checkpoints,
     curved: Annotated[
         bool, typer.Option("--bezier", help="Also a Bézier curve whose bend is trained to stay low.")
@@ -64,7 +64,7 @@ def command(
 
     if len(ckpt) < 2:
         raise InputError("a path leads from one checkpoint to another; give --ckpt twice or more")
-    writable(out)
+    options.hold(context, out)
     settings = options.task_options(users, seed, device, data, include, exclude)
     names = options.names_of(ckpt)
     first, *others = objectives_of(ckpt, settings, task)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 def command(
+    context: typer.Context,
     ckpt: Checkpoints,
     measure: Annotated[
         list[str] | None,
@@ -73,7 +74,7 @@ def command(
     from landscape.flatness.tables import WRITERS, entries
     from landscape.tasks import objectives_of
 
-    folders, tables = _places(out or [], list(WRITERS))
+    folders, tables = _places(context, out or [], list(WRITERS))
     settings: dict[str, Any] = {
         "rho": rho,
         "sigma": sigma,
@@ -111,8 +112,10 @@ def command(
     show(json, values, *_shown(comparison))
 
 
-def _places(out: Sequence[Path], endings: Sequence[str]) -> tuple[list[Path], list[Path]]:
-    """Tell folders from tables, which must all be ours to write.
+def _places(
+    context: typer.Context, out: Sequence[Path], endings: Sequence[str]
+) -> tuple[list[Path], list[Path]]:
+    """Tell folders, which are held, from tables; all must be ours to write to.
 
     Raises:
         InputError: another ending, or a place that cannot be written to.
@@ -124,7 +127,7 @@ def _places(out: Sequence[Path], endings: Sequence[str]) -> tuple[list[Path], li
             raise InputError(f"--out {path}: a table ends in {', '.join(endings)}, and a folder in none")
         writable(path.parent)
     for folder in folders:
-        writable(folder)
+        options.hold(context, folder)
     return folders, tables
 
 

@@ -11,7 +11,6 @@ from landscape.cli import options
 from landscape.cli.options import Checkpoints, Data, Device, Exclude, Include, Json, Seed, Task, Users
 from landscape.cli.output import Table, show, with_error
 from landscape.errors import InputError
-from landscape.files import writable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,6 +26,7 @@ Directions = Literal["random", "eigen", "eigen-ends", "between", "trajectory"]
 
 
 def command(
+    context: typer.Context,
     ckpt: Checkpoints,
     dim: Annotated[int, typer.Option(min=1, max=2, help="A line or a plane.")] = 2,
     directions: Annotated[
@@ -96,7 +96,7 @@ def command(
     from landscape.surface.sampler import PLAIN, doubling_radius, look
     from landscape.tasks import objective_of, objectives_of
 
-    writable(out)
+    options.hold(context, out)
     _check(dim, directions, seeds, metric, animate)
     points, reach = _grid(grid, dim), _radius(radius)
     settings = options.task_options(users, seed, device, data, include, exclude)

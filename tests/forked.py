@@ -1,0 +1,42 @@
+"""Commands in processes of their own, forked from one in which all is imported: torch takes seconds."""
+
+import multiprocessing
+import os
+import resource
+import sys
+import time
+
+import torch
+
+from landscape.cli import app
+
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(["samrec.training", "landscape.plots.report", __name__])
+
+
+def command(arguments, said, room):
+    """Run a command in this process, on one thread; what it prints goes to a file."""
+    torch.set_num_threads(1)
+    with said.open("w", encoding="utf-8") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    if room is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+    sys.argv = ["landscape", *map(str, arguments)]
+    app.main()
+
+
+def started(arguments, said, room=None):
+    """Start a command. No file that it writes may grow past `room` bytes, which is how a disk is full."""
+    process = processes.Process(target=command, args=(arguments, said, room))
+    process.start()
+    return process
+
+
+def ended(arguments, said, room=None, code=0):
+    """Run a command to its end; return how long it took."""
+    began = time.perf_counter()
+    process = started(arguments, said, room)
+    process.join(300)
+    assert process.exitcode == code, said.read_text("utf-8")
+    return time.perf_counter() - began
