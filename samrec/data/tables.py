@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from landscape.archives import LARGEST, RATIO
 from landscape.errors import InputError
 from samrec.data.interactions import Interactions
 
@@ -51,6 +52,7 @@ def read_table(path: Path, kind: str, columns: str | None = None) -> Interaction
             its row).
     """
     try:
+        _check_compression(path)
         frame = _frame(path, kind, columns)
     except InputError:
         raise
@@ -95,6 +97,24 @@ def _frame(path: Path, kind: str, columns: str | None) -> pl.DataFrame:
         chosen = _chosen(names, columns or ("0,1,3" if headless else None), path, by_number=headless)
         frame = pl.read_csv(path, columns=list(chosen), **source)
     return frame.select(pl.col(name).alias(role) for name, role in chosen.items())
+
+
+def _check_compression(path: Path) -> None:
+    """Make sure that what gzip has packed is whole, and no more than `landscape.archives` lets any file be.
+
+    Raises:
+        InputError: it is far more.
+        OSError, EOFError, zlib.error: it is damaged.
+    """
+    with path.open("rb") as opened:
+        if opened.read(2) != b"\x1f\x8b":
+            return
+    room = max(LARGEST, RATIO * path.stat().st_size)
+    with gzip.open(path) as unpacked:
+        while chunk := unpacked.read(2**20):
+            room -= len(chunk)
+            if room < 0:
+                raise InputError(f"{path} unpacks to far more than its size")
 
 
 @contextmanager
