@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test soak lint format bench clean
 
 demo: .venv/demo
 	$(BIN)/landscape demo --out demo
@@ -11,6 +11,10 @@ demo: .venv/demo
 
 test: .venv/test lint
 	$(BIN)/python -m pytest
+
+# Every reader with 10,000 damaged files (or FUZZ of them), every command with 50 kills: hours.
+soak: .venv/test
+	$(BIN)/python -m pytest -m soak tests
 
 lint: .venv/test
 	$(BIN)/ruff format --check .

@@ -5,6 +5,7 @@ import os
 import pickle
 import tempfile
 import warnings
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -105,16 +106,20 @@ def existing(path: Path, what: str) -> Path:
     """Return `path` if it is a readable, non-empty file; `what` names it in the error.
 
     Raises:
-        InputError: there is no such file, it is a folder, or it holds nothing.
+        InputError: there is no such file, it is a folder or a device, or it holds nothing.
     """
     if path.is_dir():
         raise InputError(f"{path} is a folder, not a {what}")
+    if path.exists() and not path.is_file():  # a pipe may never end
+        raise InputError(f"{path} is no regular file; expected a {what}")
     try:
         with path.open("rb") as file:
             if not file.read(1):
                 raise InputError(f"{path} is empty; expected a {what}")
     except OSError as error:
         raise InputError(f"cannot read {what} {path}: {error.strerror}") from error
+    except ValueError as error:  # a name that no file can have
+        raise InputError(f"cannot read {what} {path}: {error}") from None
     return path
 
 
@@ -142,23 +147,44 @@ def write_checkpoint(content: dict[str, Any], path: Path) -> None:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a dictionary of tensors and plain values that `torch.save` wrote, onto the CPU.
 
-    Nothing in the file is run: what is more than tensors and plain values is refused.
+    Nothing in the file is run: what is more than tensors and plain values is refused. It must be as it was
+    written, which its checksums tell, and hold all that its tensors claim.
 
     Raises:
-        InputError: the file is missing, empty, damaged, or no such dictionary.
+        InputError: the file is missing, empty, damaged, in the format of before torch 1.6, or no such
+            dictionary.
     """
     import torch
 
+    from landscape.archives import open_archive
+    from landscape.pickles import DryRun, check_extent
+
     existing(path, "checkpoint")
     try:
-        with warnings.catch_warnings(action="ignore"):  # torch says more of a bad file than one line
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        with (
+            warnings.catch_warnings(action="ignore"),  # torch says more of a bad file than one line
+            path.open("rb") as opened,
+            open_archive(opened) as archive,
+        ):
+            members = {member.filename.partition("/")[2]: member for member in archive.infolist()}
+            sizes = {name: member.file_size for name, member in members.items()}
+            if archive.testzip() or len(sizes) < len(archive.namelist()):
+                raise zipfile.BadZipFile("a member is not what was written")
+            DryRun(sizes).run(archive.read(members["data.pkl"]))
+            opened.seek(0)
+            content = torch.load(opened, map_location="cpu", weights_only=True)
+        check_extent(content)
     except pickle.UnpicklingError:
         raise InputError(
             f"{path} holds more than tensors and plain values; a pickle that could run code is never loaded"
         ) from None
-    except Exception as error:  # whatever damaged bytes provoke in the reader, the file cannot be used
-        raise InputError(f"{path} is not a readable checkpoint ({type(error).__name__})") from error
+    except zipfile.BadZipFile as error:
+        raise InputError(
+            f"{path} is not a readable checkpoint: no whole archive of torch.save ({error}); "
+            "a pickle without one is never loaded"
+        ) from None
+    except Exception as error:  # whatever damaged bytes provoke in the readers, the file cannot be used
+        raise InputError(f"{path} is not a readable checkpoint ({type(error).__name__}: {error})") from error
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise InputError(f"{path} is not a checkpoint: expected a dictionary, found {type(content).__name__}")
     return content

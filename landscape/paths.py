@@ -16,7 +16,7 @@ from landscape import progress
 from landscape.directions import difference
 from landscape.errors import InputError
 from landscape.objective import Objective
-from landscape.results import Array, Result, surroundings
+from landscape.results import Array, Result, agree, surroundings
 from landscape.surface.certificate import standard_error, unit_parts
 from landscape.surface.sampler import line
 
@@ -66,6 +66,12 @@ class Path(Result):
     bend: Array
     certificate: Mapping[str, Any] | None
     metrics: Mapping[str, Mapping[str, list[float]]]
+
+    def check(self) -> None:
+        agree(self.positions.ndim == 1, self.positions.shape == self.losses.shape, len(self.ends) == 2)
+        for found in self.metrics.values():
+            lengths = {len(found[name]) for name in ("positions", "values", "standard_errors")}
+            agree(len(lengths) == 1)
 
 
 def barrier(

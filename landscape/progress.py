@@ -4,6 +4,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from landscape.text import printable
+
 
 @contextmanager
 def bar(label: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
@@ -19,20 +21,20 @@ def bar(label: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
     from rich.console import Console
 
     columns = (
-        progress.TextColumn("{task.description}"),
+        progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(),
         progress.MofNCompleteColumn(),
         progress.TimeElapsedColumn(),
         progress.TextColumn("left"),
         progress.TimeRemainingColumn(),
-        progress.TextColumn("{task.fields[text]}"),
+        progress.TextColumn("{task.fields[text]}", markup=False),
     )
     with progress.Progress(*columns, console=Console(stderr=True), transient=True) as shown:
-        task = shown.add_task(label, total=total, completed=done, text="")
+        task = shown.add_task(printable(label), total=total, completed=done, text="")
 
         def advance(text: str = "") -> None:
             shown.update(task, advance=1)
             if text:
-                shown.update(task, text=text)
+                shown.update(task, text=printable(text))
 
         yield advance

@@ -1,7 +1,9 @@
 """What a measurement returns: arrays, settings, provenance; one file each, which reloads."""
 
+import io
 import json
 import platform
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -11,14 +13,17 @@ from typing import Any, TypeVar, get_type_hints
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 import landscape
+from landscape.archives import open_archive
 from landscape.errors import InputError
 from landscape.files import existing, replacing
 
 R = TypeVar("R", bound="Result")
 Array = NDArray[np.float64]
 _HEADER = "header"
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -36,6 +41,13 @@ class Result:
     settings: Mapping[str, Any]
     provenance: Mapping[str, Any]
     seconds: float
+
+    def check(self) -> None:
+        """Make sure that the fields fit together, as those that a file holds need not.
+
+        Raises:
+            ValueError, LookupError, TypeError: they do not.
+        """
 
     def save(self, path: str | Path) -> Path:
         """Write one `.npz` with a JSON header; return its path."""
@@ -59,17 +71,21 @@ class Result:
 def load(path: str | Path) -> Result:
     """Read a result that `Result.save` wrote. Nothing in the file is run.
 
+    It is refused if it would unpack to far more than its size: see `landscape.archives.open_archive`.
+
     Raises:
         InputError: the file is missing, empty, damaged, or no result.
     """
     path = existing(Path(path), "result file")
     try:
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            header = json.loads(str(file[_HEADER]))
+        with path.open("rb") as opened, open_archive(opened, METHODS) as archive:
+            header = json.loads(str(_array(archive, _HEADER)))
             kind = _kind_named(header["kind"])
-            return kind(**_read_fields(kind, header["values"], file))
-    except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
+            result = kind(**_read_fields(kind, header["values"], archive))
+        result.check()
+    except Exception as error:  # whatever damaged bytes provoke in the readers, the file cannot be used
         raise InputError(f"{path} is not a readable result file ({type(error).__name__})") from error
+    return result
 
 
 def load_as(kind: type[R], path: str | Path) -> R:
@@ -82,6 +98,18 @@ def load_as(kind: type[R], path: str | Path) -> R:
     if not isinstance(result, kind):
         raise InputError(f"{path} holds a {type(result).__name__}, expected a {kind.__name__}")
     return result
+
+
+def agree(*conditions: bool) -> None:
+    """Raise a ValueError unless all conditions hold."""
+    if not all(conditions):
+        raise ValueError("its fields do not fit together")
+
+
+def need_numbers(values: Mapping[str, Any], *names: str) -> None:
+    """Raise a LookupError or a TypeError unless each name is there, and a number."""
+    if not all(type(values[name]) in (int, float) for name in names):
+        raise TypeError(f"one of {', '.join(names)} is no number")
 
 
 def surroundings(device: torch.device) -> dict[str, str]:
@@ -110,14 +138,35 @@ def _kinds_of_fields(kind: type[Result]) -> dict[str, str]:
     return {field.name: names.get(hints[field.name], "value") for field in fields(kind)}
 
 
-def _read_fields(kind: type[Result], values: Mapping[str, Any], file: Any) -> dict[str, Any]:
+def _read_fields(kind: type[Result], values: Mapping[str, Any], archive: zipfile.ZipFile) -> dict[str, Any]:
+    hints = get_type_hints(kind)
     read: dict[str, Any] = {}
     for name, of in _kinds_of_fields(kind).items():
         if of == "array":
-            read[name] = file[name]
+            read[name] = _floats(archive, name)
         elif of == "arrays":
-            count = sum(key.startswith(f"{name}.") for key in file.files)
-            read[name] = tuple(file[f"{name}.{i}"] for i in range(count))
+            count = sum(member.startswith(f"{name}.") for member in archive.namelist())
+            read[name] = tuple(_floats(archive, f"{name}.{i}") for i in range(count))
         else:
-            read[name] = values[name]
+            read[name] = TypeAdapter(hints[name]).validate_python(values[name], strict=True)
     return read
+
+
+def _floats(archive: zipfile.ZipFile, name: str) -> Array:
+    array = _array(archive, name)
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"{name} is not of numbers")
+    return array
+
+
+def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    """Read a member as the array that it must hold whole; NumPy itself allocates whatever it claims to be."""
+    content = archive.read(f"{name}.npy")
+    file = io.BytesIO(content)
+    with warnings.catch_warnings(action="ignore"):
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError("a version that is never written")
+        shape, by_column, dtype = np.lib.format.read_array_header_1_0(file)
+    if dtype.hasobject:
+        raise TypeError(f"{name} is of objects")
+    return np.ndarray(shape, dtype, content, file.tell(), order="F" if by_column else "C").copy()

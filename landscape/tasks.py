@@ -88,8 +88,8 @@ def objectives_of(
 def _registered(checkpoint: Path) -> Task:
     name = read_checkpoint(checkpoint).get("task")
     known = {point.name: point for point in entry_points(group=GROUP)}
-    if name not in known:
-        named = "no task" if name is None else f"the task {str(name)[:40]!r}"
+    if not isinstance(name, str) or name not in known:
+        named = f"the task {name[:40]!r}" if isinstance(name, str) else "no task"
         raise InputError(
             f"{checkpoint} names {named}; installed are {', '.join(sorted(known)) or 'none'}, "
             "or say --task package.module:function"

@@ -1,10 +1,12 @@
 """What is saved of a run, and how it is checked when it comes back."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
+from pydantic import ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
 
 from landscape.errors import InputError
 from landscape.files import read_checkpoint, write_checkpoint
@@ -25,7 +27,7 @@ class State(NamedTuple):
     optimizer: dict[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(arbitrary_types_allowed=True, strict=True))
 class Checkpoint:
     """A model at the end of an epoch, or where a run was stopped inside one.
 
@@ -44,8 +46,8 @@ class Checkpoint:
 
     config: Config
     digest: str
-    num_items: int
-    epoch: int
+    num_items: Annotated[int, Field(ge=1)]
+    epoch: Annotated[int, Field(ge=0)]
     valid: dict[str, float]
     weights: dict[str, torch.Tensor]
     extra: dict[str, torch.Tensor]
@@ -59,14 +61,13 @@ class Checkpoint:
         Raises:
             InputError: the weights are not of the model that the settings describe, or not finite.
         """
-        with torch.device("meta"):  # shapes alone: nothing is drawn or allocated for weights to come
-            model = new_model(self.config, self.num_items)
         try:
-            model.load_state_dict({name: t.clone() for name, t in self.weights.items()}, assign=True)
-        except RuntimeError as error:
-            raise InputError(
-                f"the checkpoint's weights do not fit its settings: {error}".split("\n")[0]
-            ) from None
+            with torch.device("meta"):  # shapes alone: nothing is drawn or allocated for weights to come
+                model = new_model(self.config, self.num_items)
+        except (RuntimeError, TypeError, ValueError, OverflowError):
+            raise InputError("the checkpoint's settings describe a model larger than any") from None
+        check_fit(self.weights, model.state_dict())
+        model.load_state_dict({name: t.clone() for name, t in self.weights.items()}, assign=True)
         if not all(p.isfinite().all() for p in model.parameters()):
             raise InputError("the checkpoint's weights are not finite; its training diverged")
         return model
@@ -77,11 +78,27 @@ class Checkpoint:
         Raises:
             InputError: it is other data, in which the same row would mean another item.
         """
-        if data.digest != self.digest:
+        if (data.digest, data.num_items) != (self.digest, self.num_items):
             raise InputError(
                 f"{data.source} is not the data of the checkpoint (trained on {self.config.data}, "
                 f"SHA-256 {self.digest[:12]}…); name the right file with --data"
             )
+
+
+def check_fit(found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> None:
+    """Make sure that tensors have the names, shapes and types of those that they are to replace.
+
+    Raises:
+        InputError: one of them has not.
+    """
+    wrong = "the checkpoint's weights do not fit its settings"
+    if found.keys() != expected.keys():
+        raise InputError(f"{wrong}: one of them alone has {min(found.keys() ^ expected.keys())}")
+    for name, own in expected.items():
+        t = found[name]
+        if (t.shape, t.dtype) != (own.shape, own.dtype):
+            shapes = f"{tuple(t.shape)} of {t.dtype}, expected {tuple(own.shape)} of {own.dtype}"
+            raise InputError(f"{wrong}: {name} has the shape {shapes}")
 
 
 def save(checkpoint: Checkpoint, path: Path) -> None:
@@ -133,22 +150,26 @@ def load(path: Path) -> Checkpoint:
         InputError: the file is missing, damaged, of another format, or its settings are not valid.
     """
     content = read_checkpoint(path)
-    if content.get("format") != FORMAT:
-        raise InputError(
-            f"{path} is no samrec checkpoint (format {content.get('format')!r}, expected {FORMAT!r})"
-        )
+    if (found := content.get("format")) != FORMAT:
+        named = f"format {found!r}" if isinstance(found, str) else "no format"
+        raise InputError(f"{path} is no samrec checkpoint ({named}, expected {FORMAT!r})")
     try:
-        return Checkpoint(
-            config=configure(content["config"]),
-            digest=str(content["digest"]),
-            num_items=int(content["num_items"]),
-            epoch=int(content["epoch"]),
-            valid=dict(content["valid"]),
-            weights=dict(content["weights"]),
-            extra=dict(content.get("extra", {})),  # of methods that files from before them did not know
-            optimizer=dict(content["optimizer"]),
-            best=(int(content["best"][0]), float(content["best"][1])),
-            sums=content["sums"].flatten(1),
+        checkpoint = Checkpoint(
+            **{
+                "extra": {},  # of methods that files from before them did not know
+                **content,
+                "config": configure(dict(content["config"])),
+                "best": tuple(content["best"]),
+                "sums": content["sums"].flatten(1),
+            }
         )
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        raise InputError(
+            f"{path} is a damaged checkpoint: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+        ) from None
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise InputError(f"{path} is a damaged checkpoint: {error}") from error
+    if checkpoint.config.layers > len(checkpoint.weights):  # to be known before so many are built
+        raise InputError(f"{path}: the checkpoint's weights do not fit its settings: fewer than its layers")
+    return checkpoint

@@ -193,7 +193,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     """
     try:
         return tomllib.loads(existing(path, "TOML file").read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of decoding, parsing, numbers of 5,000 digits
         raise InputError(f"{path} is not TOML: {error}") from None
 
 

@@ -5,8 +5,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from landscape.errors import InputError
 from landscape.files import replacing
+from landscape.training_log import checked_line
 
 
 def append(path: Path, line: dict[str, Any]) -> None:
@@ -23,14 +26,27 @@ def append(path: Path, line: dict[str, Any]) -> None:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Read all lines; none if there is no file. A last line that a kill cut short is left out."""
+    """Read all lines; none if there is no file. What a kill cut short, and is no JSON, is left out.
+
+    Raises:
+        InputError: a line is JSON, but none that training writes.
+    """
     if not path.exists():
         return []
     lines = []
-    for text in path.read_text("utf-8").splitlines():
-        with suppress(json.JSONDecodeError):
-            lines.append(json.loads(text))
-    return lines
+    for number, text in enumerate(path.read_text("utf-8", errors="replace").splitlines(), start=1):
+        with suppress(ValueError, RecursionError):
+            lines.append((number, json.loads(text)))
+    return [_checked(path, number, line) for number, line in lines]
+
+
+def _checked(path: Path, number: int, line: Any) -> dict[str, Any]:
+    try:
+        return checked_line(line)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(f"{path}, line {number} is none of a training: {where} {first['msg']}") from None
 
 
 def truncate(path: Path, epoch: int) -> None:

@@ -201,7 +201,9 @@ class Run:
     def outcome(self, device: torch.device, started: float, durations: list[float]) -> Outcome:
         """Evaluate the best epoch on the test part, and log that."""
         log = self.out / "metrics.jsonl"
-        last = next(line for line in reversed(read_log(log)) if "loss" in line)
+        last = next((line for line in reversed(read_log(log)) if "loss" in line), None)
+        if last is None:
+            raise InputError(f"{log} no longer holds the epochs that were trained")
         best = load(self.out / ("best.pt" if self.validates else "last.pt"))
         test = evaluate(best.model().to(device), self.split, "test") if self.validates else {}
         if test:

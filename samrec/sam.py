@@ -219,14 +219,14 @@ class SAM(Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what `state_dict` returned."""
-        self.rho, self._steps = state_dict["rho"], state_dict["steps"]
+        self.rho, self._steps = state_dict["rho"], int(state_dict["steps"])
         self.base.load_state_dict({key: state_dict[key] for key in ("state", "param_groups")})
         self.param_groups = self.base.param_groups
         self.state = self.base.state
         self._directions = []
         if "directions" in state_dict:
             pairs = zip(state_dict["directions"], self._perturbed(), strict=True)
-            self._directions = [None if d is None else d.to(p) for d, p in pairs]
+            self._directions = [None if d is None else d.to(p).view_as(p) for d, p in pairs]
             self._inverse = state_dict["inverse"].to(self._perturbed()[0].device)
 
 

@@ -47,18 +47,23 @@ class Job:
         return self.out.name
 
     def result(self) -> dict[str, Any] | None:
-        """Return what came of it, from its log: epochs, best epoch, validation and test; None before that."""
+        """Return what came of it, from its log: epochs, best epoch, validation and test; None before that.
+
+        Raises:
+            InputError: the log is damaged.
+        """
         lines = read_log(self.out / "metrics.jsonl")
         if not lines or "test" not in lines[-1]:
             return None
-        best = lines[-1]["epoch"]
-        valid = next(line["valid"] for line in lines if line["epoch"] == best)
-        seconds = [line["seconds"] for line in lines[:-1]]
+        *trained, last = lines
+        valid = {line["epoch"]: line["valid"] for line in trained if "valid" in line}
+        if last["epoch"] not in valid:
+            raise InputError(f"{self.out} holds a log without the validation of its best epoch")
         return {
-            "epochs": lines[-2]["epoch"],
-            "best_epoch": best,
-            "seconds": sum(seconds),
-            "valid": valid,
+            "epochs": trained[-1]["epoch"],
+            "best_epoch": last["epoch"],
+            "seconds": sum(line.get("seconds", 0.0) for line in trained),
+            "valid": valid[last["epoch"]],
             "test": lines[-1]["test"],
         }
 

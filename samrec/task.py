@@ -206,6 +206,7 @@ def initial_weights(checkpoint: Path) -> dict[str, Tensor]:
         InputError: the checkpoint cannot be used.
     """
     loaded = load(checkpoint)
+    loaded.model()  # fits its settings, which may say any size
     return initial_model(loaded.config, loaded.num_items).state_dict()
 
 

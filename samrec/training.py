@@ -152,7 +152,7 @@ def _engine(runs: list[Run], device: torch.device) -> Engine:
     for run, learner in zip(runs, learners, strict=True):
         run.parts = learner.parts
         if run.begins_from and not run.last:
-            learner.model.load_state_dict(_pretrained(run).weights)
+            learner.model.load_state_dict(_pretrained(run).model().state_dict())
     rows = max(run.batches.rows(config.batch_size // config.micro_batches) for run in runs)
     engine: Engine
     if len(runs) == 1:

@@ -238,6 +238,21 @@ def test_only_https_is_downloaded_from(file, tmp_path, url):
     refused(replace(file, url=url), tmp_path, "is not https")
 
 
+@pytest.mark.parametrize("name", ["../Small.txt", "/tmp/Small.txt", "a/Small.txt", "..", ""])
+def test_a_name_that_leads_out_of_the_folder(server, file, tmp_path, name):
+    with pytest.raises(InputError, match="is not the name of a file in"):
+        fetch(replace(file, name=name), tmp_path / "data")
+    assert server.asked == []
+    assert files(tmp_path) == set()
+
+
+def test_a_part_that_is_a_link_is_not_written_through(server, file, tmp_path, part):
+    (tmp_path / "mine").write_text("mine")
+    part.symlink_to(tmp_path / "mine")
+    refused(file, tmp_path, "leads elsewhere")
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
 def test_a_server_that_is_not_there(server, file, tmp_path, part):
     with socket.create_server(("127.0.0.1", 0)) as other:  # whose port is then free
         file = replace(file, url=f"http://127.0.0.1:{other.getsockname()[1]}/Small.txt")

@@ -1,10 +1,9 @@
 """`kill -9` at random moments: the same command goes on, ends as if nothing had been, and reads nothing torn.
 
-Five kills a command; fifty with LANDSCAPE_SOAK=1 (`make soak`).
+Five kills a command, and fifty in `make soak`.
 """
 
 import json
-import os
 import random
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from samrec.log import read_log
 from tests.forked import ended, started
 from tests.test_training import same_weights
 
-KILLS = 50 if os.environ.get("LANDSCAPE_SOAK") == "1" else 5
+COMMANDS = ("train", "surface", "hessian", "sweep")
 SETTINGS = {
     "dim": 8,
     "max-length": 8,
@@ -74,7 +73,9 @@ def same_sweep(a, b):
 
 
 @pytest.fixture
-def commands(data_file, runs):
+def commands(data_file, runs, monkeypatch):
+    """Each command's arguments, and how its results are compared."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of a sweep's processes: others add up in another order
     options = [part for name, value in SETTINGS.items() for part in (f"--{name}", value)]
     fixed = [f"{name.replace('-', '_')}={value}" for name, value in (SETTINGS | {"epochs": 12}).items()]
     sasrec = ("--ckpt", runs / "sasrec" / "best.pt", *FEW)
@@ -90,16 +91,13 @@ def commands(data_file, runs):
     }
 
 
-@pytest.mark.parametrize("name", ["train", "surface", "hessian", "sweep"])
-def test_a_killed_command_goes_on_and_equals_one_that_was_not(commands, tmp_path, name, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of a sweep's processes: others add up in another order
-    arguments, same = commands[name]
-    unbroken, said, draw = tmp_path / "unbroken", tmp_path / "said.txt", random.Random(name)
+def kill(arguments, same, tmp_path, times, seed):
+    """Kill a command so many times, at moments spread over the length of a run; often several in one run."""
+    unbroken, said, draw = tmp_path / "unbroken", tmp_path / "said.txt", random.Random(seed)
     seconds = ended([*arguments, "--out", unbroken], said)
     kills, attempts = 0, 0
-    while kills < KILLS:
+    while kills < times:
         out = tmp_path / f"attempt-{attempts}"
-        # So many kills spread over the length of a run each, and often enough several in one run.
         running = started([*arguments, "--out", out], said)
         running.join(draw.uniform(0, seconds))
         if running.is_alive():
@@ -107,12 +105,21 @@ def test_a_killed_command_goes_on_and_equals_one_that_was_not(commands, tmp_path
             running.join()
             kills += 1
             whole(out)
-            if draw.random() < 0.7:
+            if kills < times and draw.random() < 0.7:
                 continue  # the next process goes on from here
         ended([*arguments, "--out", out], said)
         whole(out)
         same(out, unbroken)
         assert not list(out.rglob(".part.*"))
         attempts += 1
-    ended([*arguments, "--out", out], said)
-    same(out, unbroken)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_killed_command_goes_on_and_equals_one_that_was_not(commands, tmp_path, name):
+    kill(*commands[name], tmp_path, times=5, seed=name)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_is_killed_for_long(commands, tmp_path, name):
+    kill(*commands[name], tmp_path, times=50, seed=f"{name} for long")

@@ -25,6 +25,7 @@ from landscape.cli import (
     train,
 )
 from landscape.errors import InputError
+from landscape.text import printable
 
 app = typer.Typer(
     name="landscape",
@@ -97,9 +98,10 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:  # a full disk, a folder that went away
-        print(f"landscape: {error.strerror or error}: {error.filename or 'output'}", file=sys.stderr)
+        said = printable(f"{error.strerror or error}: {error.filename or 'output'}")
+        print(f"landscape: {said}", file=sys.stderr)
         sys.exit(2)
 
 
 def _one_line(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"landscape: warning: {message}", file=sys.stderr)
+    print(f"landscape: warning: {printable(str(message))}", file=sys.stderr)

@@ -9,18 +9,21 @@ from typing import Any
 
 import typer
 
+from landscape.text import printable
+
 
 def show(as_json: bool, values: Mapping[str, Any], *tables: "Table") -> None:
     """Print `values` as JSON, or the tables."""
     if as_json:
-        print(json.dumps(_plain(values), ensure_ascii=False))
+        written = json.dumps(_plain(values), ensure_ascii=False)
+        print("".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in written))
         return
     from rich.console import Console
 
     console = Console()
     for table in tables:
         # rich shows no title without columns
-        console.print(table.rich() if table.columns else table.title, markup=False)
+        console.print(table.rich() if table.columns else _text(table.title))
 
 
 @contextmanager
@@ -48,15 +51,21 @@ class Table:
 
     def rich(self) -> Any:
         from rich import box
-        from rich.markup import escape
         from rich.table import Table as RichTable
 
-        table = RichTable(title=escape(self.title), title_justify="left", box=box.SIMPLE_HEAD)
+        table = RichTable(title=_text(self.title), title_justify="left", box=box.SIMPLE_HEAD)
         for index, column in enumerate(self.columns):
-            table.add_column(escape(column), justify="right" if index else "left", overflow="fold")
+            table.add_column(_text(column), justify="right" if index else "left", overflow="fold")
         for row in self.rows:
-            table.add_row(*map(escape, row))
+            table.add_row(*map(_text, row))
         return table
+
+
+def _text(text: str) -> Any:
+    """What rich takes as it is: no markup, no emoji by name, and nothing that a terminal would act on."""
+    from rich.text import Text
+
+    return Text("\n".join(map(printable, text.split("\n"))))
 
 
 def _plain(value: Any) -> Any:

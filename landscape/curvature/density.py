@@ -14,7 +14,7 @@ from landscape.curvature.probes import Probes, check, mean
 from landscape.curvature.solver import dot, project_out
 from landscape.errors import InputError
 from landscape.objective import Objective
-from landscape.results import Array, Result
+from landscape.results import Array, Result, agree
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -37,6 +37,17 @@ class SpectralDensity(Result):
     weights: tuple[Array, ...]
     moments: Array
     dimension: int
+
+    def check(self) -> None:
+        probes = len(self.nodes)
+        agree(probes > 0, self.dimension > 0, self.moments.shape == (2, probes), len(self.weights) == probes)
+        agree(
+            *(
+                nodes.ndim == 1 and nodes.shape == w.shape
+                for nodes, w in zip(self.nodes, self.weights, strict=True)
+            )
+        )
+        agree(*(nodes.size > 0 for nodes in self.nodes), isinstance(self.settings["steps"], int))
 
     @property
     def moment_error(self) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from landscape.curvature.operators import Operator, operator_of
 from landscape.curvature.power import power_iteration
 from landscape.errors import InputError
 from landscape.objective import Objective
-from landscape.results import Array, Result, surroundings
+from landscape.results import Array, Result, agree, need_numbers, surroundings
 
 Method = Literal["lanczos", "power"]
 BLOCK = 4  # vectors at once, where that is tried
@@ -47,6 +47,16 @@ class Eigenpairs(Result):
     bottom_residuals: Array
     products: int
     gradient_norm: float
+
+    def check(self) -> None:
+        for values, vectors, residuals in (
+            (self.eigenvalues, self.eigenvectors, self.residuals),
+            (self.bottom, self.bottom_vectors, self.bottom_residuals),
+        ):
+            agree(values.ndim == 1, vectors.ndim == 2, len(vectors) == len(values) == residuals.size)
+            agree(residuals.ndim == 1)
+        agree(len(self.converged) == len(self.eigenvalues) > 0, isinstance(self.settings["matrix"], str))
+        need_numbers(self.settings, "tol")
 
     @property
     def smallest(self) -> float | None:

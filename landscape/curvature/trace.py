@@ -14,7 +14,7 @@ from landscape.curvature.sketch import Estimator, HutchPlusPlus, XTrace, budgets
 from landscape.curvature.solver import dot
 from landscape.errors import InputError
 from landscape.objective import Objective
-from landscape.results import Array, Result
+from landscape.results import Array, Result, agree
 
 Method = Literal["hutchinson", "hutch++", "xtrace"]
 PROJECTING: Mapping[str, type[Estimator]] = {"hutch++": HutchPlusPlus, "xtrace": XTrace}
@@ -33,6 +33,9 @@ class Trace(Result):
     value: float
     standard_error: float
     samples: Array
+
+    def check(self) -> None:
+        agree(self.samples.ndim == 1)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 from landscape import progress
 from landscape.errors import InputError
 from landscape.objective import Objective
-from landscape.results import Array, Result, surroundings
+from landscape.results import Array, Result, agree, need_numbers, surroundings
 
 SIGMAS = tuple(2.0**k for k in range(-6, 4))
 EPSILON = 1e-3
@@ -61,6 +61,12 @@ class Bound(Result):
     loss_limits: Array
     bounds: Array
     kl_allowed: Array
+
+    def check(self) -> None:
+        grid = (len(self.kinds), self.sigmas.size)
+        tables = self.prior_sigmas, self.kls, self.losses, self.loss_limits, self.bounds, self.kl_allowed
+        agree(self.sigmas.ndim == 1, min(grid) > 0, *(table.shape == grid for table in tables))
+        need_numbers(self.settings, "delta")
 
     @property
     def posteriors(self) -> dict[str, dict[str, Any]]:

@@ -11,7 +11,7 @@ from landscape.errors import InputError
 from landscape.flatness import average_case, first_order, second_order, worst_case
 from landscape.flatness.point import Estimate, Point, Settings, influences
 from landscape.objective import Objective
-from landscape.results import Array, Result, surroundings
+from landscape.results import Array, Result, agree, need_numbers, surroundings
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -39,6 +39,14 @@ class Sharpness(Result):
     by_draw: tuple[Array, ...] = ()
     by_unit: tuple[Array, ...] = ()
     loss_by_unit: Array = field(default_factory=lambda: np.empty(0))
+
+    def check(self) -> None:
+        for row in self.measures.values():
+            need_numbers(row, "value")
+            agree(row["se"] is None or isinstance(row["se"], float))
+        parts = (self.by_draw, self.by_unit)
+        agree(*(len(part) in (0, len(self.measures)) for part in parts), self.loss_by_unit.ndim == 1)
+        agree(*(values.ndim == 1 for part in parts for values in part))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from landscape.curvature.eigenpairs import Eigenpairs
-from landscape.plots.style import COLORS, COLUMN, PAGE, paper, subscript
+from landscape.plots.style import COLORS, COLUMN, PAGE, paper, shown, subscript
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,13 +31,13 @@ def training_figure(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> "Figure"
                 [line["epoch"] for line in trained],
                 [line.get("losses", {}).get("recommendation", line["loss"]) for line in trained],
                 color=color,
-                label=name,
+                label=shown(name),
             )
             right.plot(
                 [line["epoch"] for line in validated],
                 [line["valid"]["ndcg@10"] for line in validated],
                 color=color,
-                label=name,
+                label=shown(name),
             )
         left.set(xlabel="epoch", ylabel="training loss (dropout on)")
         right.set(xlabel="epoch", ylabel="validation NDCG@10")
@@ -60,7 +60,7 @@ def eigenvalue_figure(spectra: Mapping[str, Eigenpairs]) -> "Figure":
         shifts = (np.arange(len(spectra)) - (len(spectra) - 1) / 2) * SPREAD / len(spectra)
         for (name, found), color, shift in zip(spectra.items(), COLORS * len(spectra), shifts, strict=False):
             ranks = 1 + shift + np.arange(len(found.eigenvalues))
-            axes.plot(ranks, found.eigenvalues, "-", color=color, lw=0.8, label=name)
+            axes.plot(ranks, found.eigenvalues, "-", color=color, lw=0.8, label=shown(name))
             for rank, value, converged in zip(ranks, found.eigenvalues, found.converged, strict=True):
                 axes.plot(rank, value, "o", ms=4, color=color, mfc=color if converged else "white")
             if found.smallest is not None:

@@ -13,6 +13,7 @@ from landscape.plots.style import COLORS
 from landscape.plots.surfaces import axis_label, common_dimension, loss_range, step_lengths
 from landscape.results import Array
 from landscape.surface.slice import Slice
+from landscape.text import printable
 
 ALONE = '{% extends "report.html.j2" %}{% block report %}{{ self.slices() }}{% endblock %}'
 NUMBERS = "<br>loss %{customdata[0]:.4f}<br>rise over L(θ) %{customdata[1]:+.4f}<extra></extra>"
@@ -179,5 +180,6 @@ def _heights(result: Slice, places: Array) -> Array:
 
 
 def escape(name: str) -> str:
-    """A name may come from a file's path: plotly reads some HTML in titles, so none is let through."""
-    return name.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    """A name may come from a file's path: plotly reads some HTML, and %{…} in hover texts; none is let in."""
+    plain = printable(name).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return plain.replace("%{", "%&#123;")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from landscape.errors import InputError
 from landscape.paths import STATIONS, Path
-from landscape.plots.style import COLORS, COLUMN, PAGE, metric_label, paper
+from landscape.plots.style import COLORS, COLUMN, PAGE, metric_label, paper, shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,7 +63,7 @@ def _losses(axes: "Axes", name: str, path: Path, color: str) -> None:
         path.losses,
         STYLES[path.kind],
         color=color,
-        label=f"{name}: barrier {path.height:.2g}",
+        label=f"{shown(name)}: barrier {path.height:.2g}",
     )
     if path.kind == "linear":
         axes.plot([0, 1], path.ends, "o-", color=color, lw=0.4, ms=3)

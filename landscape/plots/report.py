@@ -27,6 +27,7 @@ from landscape.plots.style import paper
 from landscape.plots.surfaces import surface_figure
 from landscape.results import Result, load_as
 from landscape.surface.slice import Slice
+from landscape.training_log import LogLine
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,7 +61,7 @@ class Compared(BaseModel):
     test: dict[str, float] = {}
     valid_intervals: Intervals = {}
     test_intervals: Intervals = {}
-    log: list[dict[str, Any]] = []
+    log: list[LogLine] = []
 
 
 class Comparison(BaseModel):
@@ -137,7 +138,7 @@ def read_comparison(folder: Path) -> tuple[Comparison, dict[str, Measured]]:
     Raises:
         InputError: as `render`.
     """
-    comparison = _read_index(folder)
+    comparison = read_index(folder)
     return comparison, {c.name: _read_measured(folder, c.name) for c in comparison.checkpoints}
 
 
@@ -163,7 +164,12 @@ def write_index(comparison: Comparison, folder: Path) -> None:
         temporary.write_text(comparison.model_dump_json(indent=1), "utf-8")
 
 
-def _read_index(folder: Path) -> Comparison:
+def read_index(folder: Path) -> Comparison:
+    """Read a folder's index.
+
+    Raises:
+        InputError: there is none, or it is not readable.
+    """
     path = folder / INDEX
     if not path.exists():
         raise InputError(

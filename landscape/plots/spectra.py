@@ -8,7 +8,7 @@ import numpy as np
 from landscape.curvature.density import SpectralDensity
 from landscape.curvature.eigenpairs import Eigenpairs
 from landscape.errors import InputError
-from landscape.plots.style import COLORS, PAGE, paper
+from landscape.plots.style import COLORS, PAGE, paper, shown
 from landscape.results import Array
 
 if TYPE_CHECKING:
@@ -35,18 +35,18 @@ def spectrum_figure(
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullLocator
 
-    shown = {name: _converged(ticks[name]) for name in densities if name in ticks}
+    ticked = {name: _converged(ticks[name]) for name in densities if name in ticks}
     x, width, curves = broadened(densities, ticks)
     one = 1 / (width * (2 * np.pi) ** 0.5)  # the height of a single eigenvalue
     with paper():
-        figure = Figure(figsize=(PAGE, 2.4 + 0.1 * len(shown)))
-        ratios = [20, len(shown)] if shown else [1]
+        figure = Figure(figsize=(PAGE, 2.4 + 0.1 * len(ticked)))
+        ratios = [20, len(ticked)] if ticked else [1]
         upper, *strip = figure.subplots(len(ratios), sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
         for (name, height), color in zip(curves.items(), COLORS * len(densities), strict=False):
-            upper.plot(x, height, color=color, label=name)
-            if name in shown:
-                row = list(shown).index(name)
-                strip[0].plot(shown[name], np.full(len(shown[name]), -row), "|", color=color, ms=6, mew=0.8)
+            upper.plot(x, height, color=color, label=shown(name))
+            if name in ticked:
+                row = list(ticked).index(name)
+                strip[0].plot(ticked[name], np.full(len(ticked[name]), -row), "|", color=color, ms=6, mew=0.8)
         upper.set(
             yscale="log",
             ylabel="eigenvalues per unit of λ",
@@ -57,7 +57,7 @@ def spectrum_figure(
         for lower in strip:
             upper.tick_params(bottom=False)
             upper.spines["bottom"].set_color("0.8")
-            lower.set(yticks=[], ylim=(0.5 - len(shown), 0.5))
+            lower.set(yticks=[], ylim=(0.5 - len(ticked), 0.5))
             lower.spines["left"].set_visible(False)
         figure.axes[-1].set(xlabel=f"eigenvalue λ (Gaussians of width {width:.2g})")
         return figure
@@ -72,8 +72,8 @@ def broadened(
         The axis λ, shape (points,); the width of the Gaussians that broaden the nodes; and by name the
         number of eigenvalues per unit of λ, shape (points,).
     """
-    shown = [_converged(pairs) for pairs in ticks.values()]
-    known = np.concatenate([nodes for density in densities.values() for nodes in density.nodes] + shown)
+    ticked = [_converged(pairs) for pairs in ticks.values()]
+    known = np.concatenate([nodes for density in densities.values() for nodes in density.nodes] + ticked)
     low, high = float(known.min()), float(known.max())
     width = WIDTH * (high - low or abs(high) or 1.0)
     x = np.linspace(low - 5 * width, high + 5 * width, POINTS)

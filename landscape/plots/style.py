@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from landscape.files import replacing
+from landscape.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -63,6 +64,12 @@ def save_figures(figures: "Mapping[str, Figure]", folder: Path) -> list[Path]:
     ]
 
 
+def shown(name: str) -> str:
+    """Return a name as matplotlib takes it for what it is: no formula, nothing to leave out of a legend."""
+    plain = printable(name).replace("$", r"\$")
+    return f" {plain}" if plain.startswith("_") else plain
+
+
 def subscript(number: int) -> str:
     """Return a number in subscript digits."""
     return "".join(chr(0x2080 + int(digit)) for digit in str(number))
@@ -70,4 +77,4 @@ def subscript(number: int) -> str:
 
 def metric_label(metric: str) -> str:
     """Return a metric's name as an axis shows it."""
-    return metric.upper() if "@" in metric or metric == "mrr" else metric.replace("-", " ")
+    return shown(metric.upper() if "@" in metric or metric == "mrr" else metric.replace("-", " "))

@@ -16,6 +16,7 @@ from landscape.plots.style import (
     PAGE,
     metric_label,
     paper,
+    shown,
     subscript,
 )
 from landscape.results import Array
@@ -104,7 +105,7 @@ def band_figure(groups: Mapping[str, Sequence[Slice]]) -> "Figure":
                 raise InputError(f"the lines of {name} have no axis in common")
             x, losses = lines[0].coordinates[0], np.stack([s.losses for s in lines])
             axes.fill_between(x, losses.min(0), losses.max(0), color=color, alpha=0.2, lw=0)
-            axes.plot(x, np.median(losses, 0), color=color, label=name)
+            axes.plot(x, np.median(losses, 0), color=color, label=shown(name))
         count = len(next(iter(groups.values())))
         axes.set(xlabel=f"step along d ({count} random directions)", ylabel="loss")
         axes.legend(title="median, lowest to highest", title_fontsize=6)
@@ -120,12 +121,12 @@ def metric_figure(metrics: Mapping[str, Mapping[str, Slice]]) -> "Figure":
         panels = figure.subplots(1, len(metrics), squeeze=False)[0]
         for axes, (metric, slices) in zip(panels, metrics.items(), strict=True):
             for (name, result), color in zip(slices.items(), COLORS * len(slices), strict=False):
-                axes.plot(result.coordinates[0], result.losses, color=color, label=name)
+                axes.plot(result.coordinates[0], result.losses, color=color, label=shown(name))
                 for at in [mark["at"][0] for mark in result.marks] or [0.0]:
                     axes.axvline(at, color="0.7", lw=0.6, zorder=0)
             axes.set(ylabel=metric_label(metric))
         lines = next(iter(metrics.values()))
-        figure.supxlabel(axis_label(next(iter(lines.values())), 0), fontsize=8)
+        figure.supxlabel(shown(axis_label(next(iter(lines.values())), 0)), fontsize=8)
         if len(lines) > 1:
             panels[0].legend()
         return figure
@@ -151,7 +152,7 @@ def quadratic_figure(result: Slice, model: Quadratic) -> "Figure":
                 (result.losses - expected, ":", "difference"),
             ):
                 axes.plot(x, values, style, color=COLORS[0], label=label)
-            axes.set(xlabel=axis_label(result, 0), ylabel="loss")
+            axes.set(xlabel=shown(axis_label(result, 0)), ylabel="loss")
             axes.legend()
             return figure
         figure = Figure(figsize=(PAGE, 2.5))
@@ -171,8 +172,8 @@ def quadratic_figure(result: Slice, model: Quadratic) -> "Figure":
             axes.set(title=title)
             if axes is not panels[0]:
                 figure.colorbar(filled, ax=axes, shrink=0.85)
-        panels[0].set_ylabel(axis_label(result, 1))
-        figure.supxlabel(axis_label(result, 0), fontsize=8)
+        panels[0].set_ylabel(shown(axis_label(result, 1)))
+        figure.supxlabel(shown(axis_label(result, 0)), fontsize=8)
         return figure
 
 
@@ -182,16 +183,16 @@ def _lines(slices: Mapping[str, Slice]) -> "Figure":
     figure = Figure(figsize=(COLUMN, 2.3))
     axes = figure.add_subplot()
     for (name, result), color in zip(slices.items(), COLORS * len(slices), strict=False):
-        label = f"{name} (‖d‖/‖θ‖ = {step_lengths(result)})"
+        label = f"{shown(name)} (‖d‖/‖θ‖ = {step_lengths(result)})"
         axes.plot(result.coordinates[0], result.losses, color=color, label=label)
         for mark in result.marks:
             axes.plot(mark["at"][0], mark["loss"], "o", ms=3, color=color)
             axes.annotate(
-                mark["name"], (mark["at"][0], mark["loss"]), (3, 3), textcoords="offset points", size=6
+                shown(mark["name"]), (mark["at"][0], mark["loss"]), (3, 3), textcoords="offset points", size=6
             )
         if not result.marks:
             axes.plot(0, result.center, "o", ms=3, color=color)
-    axes.set(xlabel=axis_label(next(iter(slices.values())), 0), ylabel="loss")
+    axes.set(xlabel=shown(axis_label(next(iter(slices.values())), 0)), ylabel="loss")
     axes.set_title(_certificates(slices), fontsize=6, loc="left")
     axes.legend()
     return figure
@@ -215,13 +216,13 @@ def _planes(slices: Mapping[str, Slice]) -> "Figure":
     for axes, (name, result) in zip(panels.ravel(), slices.items(), strict=False):
         contours(axes, result.coordinates, result.losses, low, high)
         _on_the_plane(axes, result)
-        axes.set(xlabel=axis_label(result, 0))
-        facts = f"{name}: L(θ) = {result.center:.3f}, ‖d‖/‖θ‖ = {step_lengths(result)}"
+        axes.set(xlabel=shown(axis_label(result, 0)))
+        facts = f"{shown(name)}: L(θ) = {result.center:.3f}, ‖d‖/‖θ‖ = {step_lengths(result)}"
         fits = int(22 * panel)  # characters of this size
         axes.set_title(f"{textwrap.fill(facts, fits)}\n{textwrap.fill(result.statement, fits)}", fontsize=6)
         label = axis_label(result, 1)
         if axes in panels[:, 0] or label != axis_label(next(iter(slices.values())), 1):
-            axes.set_ylabel(label)
+            axes.set_ylabel(shown(label))
     levels = _levels(low, high)
     scale = ScalarMappable(Normalize(levels[0], levels[-1]), LOSS_MAP)
     figure.colorbar(scale, ax=panels.ravel().tolist(), label="loss", shrink=0.85)
@@ -261,7 +262,7 @@ def _on_the_plane(axes: "Axes", result: Slice) -> None:
         axes.plot(*mark["at"], "o", color="white", ms=3)
         inwards = 1 if mark["at"][0] < result.coordinates[0].mean() else -1
         axes.annotate(
-            mark["name"],
+            shown(mark["name"]),
             mark["at"],
             (3 * inwards, 3),
             textcoords="offset points",

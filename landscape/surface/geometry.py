@@ -8,7 +8,7 @@ import numpy as np
 
 from landscape.directions import Direction
 from landscape.objective import Objective
-from landscape.results import Array, Result, surroundings
+from landscape.results import Array, Result, agree, surroundings
 from landscape.surface.slice import Slice
 
 RAYS = 72  # on a plane, one every 5°
@@ -27,6 +27,9 @@ class Quadratic(Result):
     center: float
     gradient: Array
     hessian: Array
+
+    def check(self) -> None:
+        agree(self.gradient.ndim == 1, self.hessian.shape == (self.gradient.size,) * 2)
 
     def at(self, coordinates: Sequence[Array]) -> Array:
         """Return the model's value on the grid of the coordinates, indexed like `Slice.losses`."""

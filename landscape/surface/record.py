@@ -52,8 +52,8 @@ class Record:
             for line in lines[1:]:
                 if isinstance(line, dict):
                     self.way = str(line.get("way", ""))
-                elif isinstance(line, list) and len(line) == size + 1:
-                    self.known[tuple(map(float, line[:-1]))] = float(line[-1])
+                elif isinstance(line, list) and len(line) == size + 1 and set(map(type, line)) == {float}:
+                    self.known[tuple(line[:-1])] = line[-1]
 
     def point(self, step: Step, loss: float) -> None:
         """Keep a finished point."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from landscape.chebyshev import Axis, on_grid
 from landscape.errors import InputError
-from landscape.results import Array, Result
+from landscape.results import Array, Result, agree, need_numbers
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -45,6 +45,31 @@ class Slice(Result):
     directions: Sequence[Mapping[str, Any]]
     cosine: float | None
     evaluations: int
+
+    def check(self) -> None:
+        shape = tuple(axis.size for axis in self.coordinates)
+        agree(
+            1 <= len(shape) <= 2,
+            all(axis.ndim == 1 and axis.size > 1 for axis in (*self.coordinates, *self.nodes)),
+            all((np.diff(axis) > 0).all() for axis in (*self.coordinates, *self.nodes)),
+            self.losses.shape == shape,
+            self.samples.shape == tuple(axis.size for axis in self.nodes),
+            self.trajectory.ndim == 2 and self.trajectory.shape[1] == len(shape),
+            self.deviations.ndim == 2,
+            len(self.directions) == len(shape),
+            (self.cosine is None) == (len(shape) == 1),
+        )
+        need_numbers(self.settings, "theta_norm")
+        for direction in self.directions:
+            need_numbers(direction, "norm")
+            agree(isinstance(direction["kind"], str))
+        for mark in self.marks:
+            agree(isinstance(mark["name"], str), np.array(mark["at"], np.float64).shape == (len(shape),))
+        if self.certificate is not None:
+            need_numbers(self.certificate, "max_error", "error", "share", "points", "tol")
+            known = self.certificate["standard_error"]
+            agree(isinstance(self.certificate["reached"], bool), known is None or isinstance(known, float))
+            agree(isinstance(self.settings["split"], int))
 
     @property
     def range(self) -> tuple[float, float]:

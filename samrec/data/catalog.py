@@ -146,20 +146,24 @@ def fetch(file: File, folder: Path) -> Fetched:
     the right hash gets its name, in one step. One that is already there is not downloaded.
 
     Args:
-        file: what to get, as an `Entry` of the `CATALOG` has it. Its name is taken as it is.
+        file: what to get, as an `Entry` of the `CATALOG` has it. Nothing is unpacked.
         folder: where to put it; made when the first bytes come.
 
     Raises:
-        InputError: another file has the name, the folder is not ours to write to, the server cannot be
-            reached, refuses, sends elsewhere than https or breaks off (what has arrived is kept), or
-            what came is not the file (nothing is kept, so that the next call starts anew).
+        InputError: another file has the name, the name leads out of the folder, the folder is not ours to
+            write to, the server cannot be reached, refuses, sends elsewhere than https or breaks off (what
+            has arrived is kept), or what came is not the file (nothing is kept: the next call starts anew).
     """
     path = writable(folder) / file.name
+    if path.parent != folder or path.name in ("", ".."):
+        raise InputError(f"{file.name!r} is not the name of a file in {folder}")
     if path.exists():
         if sha256(existing(path, "data file")) != file.sha256:
             raise InputError(f"{path} is another file than {file.url}; move it, or choose another folder")
         return Fetched(path, 0)
     part = path.with_name(f"{path.name}.part")
+    if part.is_symlink():
+        raise InputError(f"{part} leads elsewhere; remove it")
     downloaded = _download(file, part)
     with replacing(path) as whole:
         shutil.copyfile(part, whole)  # not renamed: another process may still be writing to the part

@@ -2,13 +2,16 @@
 
 import gzip
 import json
-from contextlib import suppress
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from landscape.archives import LARGEST, RATIO
 from landscape.errors import InputError
 from samrec.data.interactions import Interactions
 
@@ -49,9 +52,14 @@ def read_table(path: Path, kind: str, columns: str | None = None) -> Interaction
             its row).
     """
     try:
+        _check_compression(path)
         frame = _frame(path, kind, columns)
-    except (pl.exceptions.PolarsError, UnicodeDecodeError, OSError, EOFError) as error:
-        raise InputError(f"{path} is not readable as {kind}: {str(error).splitlines()[0]}") from None
+    except InputError:
+        raise
+    # Whatever damaged bytes provoke in the readers, the file cannot be used. Polars' panic is no Exception.
+    except (Exception, pl.exceptions.PanicException) as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path} is not readable as {kind}: {said}") from None
     if frame.is_empty():
         raise InputError(f"{path} holds no interactions")
     for name in frame.columns:
@@ -67,8 +75,9 @@ def read_table(path: Path, kind: str, columns: str | None = None) -> Interaction
 def _frame(path: Path, kind: str, columns: str | None) -> pl.DataFrame:
     """Read the two or three columns that count, as `user`, `item` and perhaps `time`."""
     if kind == ".parquet":
-        chosen = _chosen(list(pl.read_parquet_schema(path)), columns, path)
-        frame = pl.read_parquet(path, columns=list(chosen))
+        with _silent():
+            chosen = _chosen(list(pl.read_parquet_schema(path)), columns, path)
+            frame = pl.read_parquet(path, columns=list(chosen))
     elif kind in JSON_LINES:
         first = _first_object(path)
         chosen = _chosen(list(first), columns, path)
@@ -88,6 +97,37 @@ def _frame(path: Path, kind: str, columns: str | None) -> pl.DataFrame:
         chosen = _chosen(names, columns or ("0,1,3" if headless else None), path, by_number=headless)
         frame = pl.read_csv(path, columns=list(chosen), **source)
     return frame.select(pl.col(name).alias(role) for name, role in chosen.items())
+
+
+def _check_compression(path: Path) -> None:
+    """Make sure that what gzip has packed is whole, and no more than `landscape.archives` lets any file be.
+
+    Raises:
+        InputError: it is far more.
+        OSError, EOFError, zlib.error: it is damaged.
+    """
+    with path.open("rb") as opened:
+        if opened.read(2) != b"\x1f\x8b":
+            return
+    room = max(LARGEST, RATIO * path.stat().st_size)
+    with gzip.open(path) as unpacked:
+        while chunk := unpacked.read(2**20):
+            room -= len(chunk)
+            if room < 0:
+                raise InputError(f"{path} unpacks to far more than its size")
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Lead standard error nowhere: where Polars panics over a damaged file it prints its whole stack."""
+    before, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        os.close(nowhere)
 
 
 def _chosen(names: list[str], columns: str | None, path: Path, by_number: bool = False) -> dict[str, str]:

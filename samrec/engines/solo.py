@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from samrec.checkpoint import Checkpoint, State
+from landscape.errors import InputError
+from samrec.checkpoint import Checkpoint, State, check_fit
 from samrec.config import Config
 from samrec.data.packing import Batch, Packed
 from samrec.data.tensors import Tensors
@@ -50,7 +51,10 @@ class Solo:
     def load(self, checkpoints: Sequence[Checkpoint]) -> None:
         """Continue from a checkpoint."""
         (last,) = checkpoints
-        self.learner.load_state_dict(joined(last.weights, last.extra))
+        weights = joined(last.weights, last.extra)
+        check_fit(weights, self.learner.state_dict())
+        check_sums(last, self.learner)
+        self.learner.load_state_dict(weights)
         load_optimizer(self.optimizer, last.optimizer)
 
     def states(self) -> list[State]:
@@ -156,14 +160,43 @@ def sam_settings(config: Config, rho: float | Tensor, device: torch.device) -> d
     }
 
 
+def check_sums(checkpoint: Checkpoint, learner: Learner) -> None:
+    """Make sure that what the steps of a checkpoint returned is of the parts of this loss.
+
+    Raises:
+        InputError: it is not.
+    """
+    sums = checkpoint.sums
+    if sums.shape[1:] != (len(learner.parts) + 2,) or not sums.is_floating_point():
+        raise InputError("the checkpoint's steps are of another loss than its settings say")
+
+
 def load_optimizer(optimizer: SAM, state: dict[str, Any]) -> None:
-    """Load a state that may come from another kind of device, whose settings stay there."""
-    own = [{key: group[key] for key in ("lr", "fused", "capturable")} for group in optimizer.param_groups]
+    """Load a state that may come from another kind of device, or from a damaged file; settings stay.
+
+    Raises:
+        InputError: it is not the state of such an optimizer of these parameters.
+    """
+    own = [
+        {key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups
+    ]
     rho = optimizer.rho
-    optimizer.load_state_dict(state)
+    try:
+        optimizer.load_state_dict(state)
+        _check_moments(optimizer)
+    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise InputError(f"the checkpoint's optimizer does not fit its settings: {error}") from error
     optimizer.rho = rho
     for group, settings in zip(optimizer.param_groups, own, strict=True):
         group.update(settings)
+
+
+def _check_moments(optimizer: SAM) -> None:
+    for p, kept in optimizer.state.items():
+        if kept.keys() != {"step", "exp_avg", "exp_avg_sq"}:
+            raise ValueError("a parameter's state is not Adam's")
+        if {kept["exp_avg"].shape, kept["exp_avg_sq"].shape} != {p.shape} or kept["step"].numel() != 1:
+            raise ValueError("a moment has another shape than its parameter")
 
 
 def schedule(optimizer: SAM, lr: float, rho: float | Tensor) -> None:

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
-from samrec.checkpoint import Checkpoint, State
+from samrec.checkpoint import Checkpoint, State, check_fit
 from samrec.config import Config
 from samrec.data.packing import Batch
 from samrec.engines.graph import Captured
 from samrec.engines.solo import (
+    check_sums,
     load_optimizer,
     parameter_groups,
     precision,
@@ -67,9 +68,13 @@ class Stacked:
 
     def load(self, checkpoints: Sequence[Checkpoint]) -> None:
         """Continue from checkpoints of one epoch and step, one a run."""
+        runs = [joined(c.weights, c.extra) for c in checkpoints]
+        for checkpoint, weights in zip(checkpoints, runs, strict=True):
+            check_fit(weights, self.template.state_dict())
+            check_sums(checkpoint, self.template)
         with torch.no_grad():
             for name, weight in self.weights.items():
-                weight.copy_(torch.stack([joined(c.weights, c.extra)[name] for c in checkpoints]))
+                weight.copy_(torch.stack([weights[name] for weights in runs]))
         load_optimizer(self.optimizer, _stacked(_with_directions([c.optimizer for c in checkpoints])))
 
     def states(self) -> list[State]:
