@@ -17,6 +17,7 @@ processes.set_forkserver_preload(["samrec.training", "landscape.plots.report", _
 def command(arguments, said, room):
     """Run a command in this process, on one thread; what it prints goes to a file."""
     torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"  # of what it starts: more threads add up in another order
     with said.open("w", encoding="utf-8") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)

@@ -73,9 +73,8 @@ def same_sweep(a, b):
 
 
 @pytest.fixture
-def commands(data_file, runs, monkeypatch):
+def commands(data_file, runs):
     """Each command's arguments, and how its results are compared."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of a sweep's processes: others add up in another order
     options = [part for name, value in SETTINGS.items() for part in (f"--{name}", value)]
     fixed = [f"{name.replace('-', '_')}={value}" for name, value in (SETTINGS | {"epochs": 12}).items()]
     sasrec = ("--ckpt", runs / "sasrec" / "best.pt", *FEW)
