@@ -143,6 +143,7 @@ class Run:
     def save(self, state: State, improved: bool = False) -> None:
         """Write last.pt, and best.pt if it is that too."""
         checkpoint = self._checkpoint(state)
+        self._check_weights(state)
         if improved:
             save(replace(checkpoint, optimizer={}), self.out / "best.pt")
         save(checkpoint, self.out / "last.pt")
@@ -154,6 +155,7 @@ class Run:
 
         It comes before last.pt: a run killed in between writes it once more, and lacks none.
         """
+        self._check_weights(state)
         path = of_epoch(self.out, self.epoch, self.config.epochs)
         save(replace(self._checkpoint(state), optimizer={}), path)
 
@@ -168,6 +170,20 @@ class Run:
             best=self.best,
             sums=torch.stack(self.sums).cpu() if self.sums else torch.empty(0, len(self.parts) + 2),
         )
+
+    def _check_weights(self, state: State) -> None:
+        """Make sure that what is saved is not worse than what it replaces: a loss is of before its step.
+
+        Raises:
+            InputError: a weight is not finite.
+        """
+        bad = [name for name, t in state.weights.items() if not t.isfinite().all()]
+        if bad:
+            after = f"step {len(self.sums)} of epoch {self.epoch + 1}" if self.sums else f"epoch {self.epoch}"
+            raise InputError(
+                f"training diverged: {bad[0]} is not finite after {after}; "
+                f"try a smaller lr (now {self.config.lr:g})"
+            )
 
     def mean_losses(self) -> dict[str, float]:
         """Average each part of the loss over the weights of the epoch's steps; look at the device once.

@@ -110,7 +110,7 @@ def test_tensors_that_claim_more_than_they_hold(last, tmp_path):
 
 
 def test_pickles_that_torch_reads_and_nothing_plain_needs(tmp_path):
-    """A key of shared tuples is hashed in 2^60 steps, no function is printed, a bytearray allocated."""
+    """A key of shared tuples is hashed in 2^60 steps, a function that is none printed in full."""
     begin, end = b"\x80\x02", b"."
     pair = b")" + b"".join(b"q" + bytes([i]) + b"h" + bytes([i]) + b"\x86" for i in range(60))
     deep = b")" + b"\x85" * 200_000

@@ -152,7 +152,8 @@ def fetch(file: File, folder: Path) -> Fetched:
     Raises:
         InputError: another file has the name, the name leads out of the folder, the folder is not ours to
             write to, the server cannot be reached, refuses, sends elsewhere than https or breaks off (what
-            has arrived is kept), or what came is not the file (nothing is kept: the next call starts anew).
+            has arrived is kept), or what came is not the file (nothing is kept, so that the next call
+            starts anew).
     """
     path = writable(folder) / file.name
     if path.parent != folder or path.name in ("", ".."):
