@@ -67,7 +67,7 @@ class Ranks:
         return self.rank == 0
 
     def share(self, total: int) -> range:
-        """Return this rank's part of `total` numbers: contiguous, in the order of ranks, as even as can be."""
+        """Return this rank's part of `total` numbers: contiguous, in the order of ranks, and even."""
         return range(total * self.rank // self.size, total * (self.rank + 1) // self.size)
 
     def summed(self, tensor: "Tensor") -> "Tensor":
@@ -118,10 +118,10 @@ def ranks() -> Ranks:
 
 
 def join() -> None:
-    """Join the processes that torchrun started, if it did: gloo on CPUs, nccl on GPUs."""
+    """Join the processes that torchrun started, if it did and they have not: gloo on CPUs, nccl on GPUs."""
     global _ranks  # noqa: PLW0603  one process is in one group
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1 or STARTED not in os.environ:
+    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1 or STARTED not in os.environ
+    if alone or _ranks.size > 1:
         return
     from datetime import timedelta
 
