@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from landscape.errors import InputError
+from landscape.parallel import ranks
 from samrec.checkpoint import Checkpoint, State, kept, load, of_epoch, save
 from samrec.config import Config, write_config
 from samrec.data.packing import Batch, TrainingBatches
@@ -129,10 +130,11 @@ class Run:
         improved = False
         due = self.epoch % self.config.eval_every == 0 or self.epoch == self.config.epochs
         if due and self.validates:
-            line["valid"] = self.valid = evaluate(model, self.split, "valid")
+            line["valid"] = self.valid = evaluate(model, self.split, "valid", ranks())
             if improved := self.valid["ndcg@10"] > self.best[1]:
                 self.best = (self.epoch, self.valid["ndcg@10"])
-        append(self.out / "metrics.jsonl", line)
+        if ranks().first:
+            append(self.out / "metrics.jsonl", line)
         every = self.config.save_every
         if every and (self.epoch % every == 0 or not self.goes_on):
             self.keep(state)
@@ -140,7 +142,9 @@ class Run:
             self.save(state, improved)
 
     def save(self, state: State, improved: bool = False) -> None:
-        """Write last.pt, and best.pt if it is that too."""
+        """Write last.pt, and best.pt if it is that too; of several ranks, the first does."""
+        if not ranks().first:
+            return
         checkpoint = self._checkpoint(state)
         if improved:
             save(replace(checkpoint, optimizer={}), self.out / "best.pt")
@@ -153,8 +157,9 @@ class Run:
 
         It comes before last.pt: a run killed in between writes it once more, and lacks none.
         """
-        path = of_epoch(self.out, self.epoch, self.config.epochs)
-        save(replace(self._checkpoint(state), optimizer={}), path)
+        if ranks().first:
+            path = of_epoch(self.out, self.epoch, self.config.epochs)
+            save(replace(self._checkpoint(state), optimizer={}), path)
 
     def _checkpoint(self, state: State) -> Checkpoint:
         return Checkpoint(
@@ -200,10 +205,11 @@ class Run:
     def outcome(self, device: torch.device, started: float, durations: list[float]) -> Outcome:
         """Evaluate the best epoch on the test part, and log that."""
         log = self.out / "metrics.jsonl"
+        ranks().gathered(None)  # the first has written its files
         last = next(line for line in reversed(read_log(log)) if "loss" in line)
         best = load(self.out / ("best.pt" if self.validates else "last.pt"))
-        test = evaluate(best.model().to(device), self.split, "test") if self.validates else {}
-        if test:
+        test = evaluate(best.model().to(device), self.split, "test", ranks()) if self.validates else {}
+        if test and ranks().first:
             append(log, {"epoch": best.epoch, "test": test})
         return Outcome(
             out=self.out,
@@ -228,6 +234,8 @@ def _seed(seed: int, epoch: int, step: int) -> int:
 
 def clear(out: Path) -> None:
     """Remove what is left of a run without a last.pt: nothing can continue it. Other files stay."""
+    if not ranks().first:
+        return
     for path in (*out.glob("metrics.jsonl"), *kept(out).values(), *_half_written(out)):
         path.unlink(missing_ok=True)
     for folder in (out / "epochs", out):
@@ -261,6 +269,8 @@ def _continued(config: Config, out: Path, split: Split, resume: bool) -> Checkpo
             f"{path} was trained with other settings: "
             + ", ".join(f"{key} {before[key]!r}, not {now[key]!r}" for key in changed)
         )
+    if not ranks().first:
+        return last
     truncate(out / "metrics.jsonl", last.epoch)
     later = [path for epoch, path in kept(out).items() if epoch > last.epoch]
     for stale in (*later, *_half_written(out)):
