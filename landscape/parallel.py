@@ -127,9 +127,12 @@ def join() -> None:
 
     import torch
     import torch.distributed as dist
+    from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
-    store, rank, size = next(rendezvous("env://"))  # a store of each attempt: a restart begins at 0
+    store, rank, size = next(rendezvous("env://"))
+    if os.environ["GROUP_WORLD_SIZE"] == "1":  # the store of one machine outlives a restart of its ranks
+        store = PrefixStore(os.environ["TORCHELASTIC_RESTART_COUNT"], store)
     gpus = torch.cuda.is_available() and dist.is_nccl_available()
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if gpus else "gloo",
