@@ -54,8 +54,9 @@ class Solo:
         if config.clip is not None:
             self.optimizer.base.register_step_pre_hook(self._clip)
         self.generator = torch.Generator(device)
-        self.one_shape = device.type == "cuda" and config.every == 1
-        self.captured = Captured(self._step) if self.one_shape and self.ranks.size == 1 else None
+        one_shape = device.type == "cuda" and config.every == 1
+        self.captured = Captured(self._step) if one_shape and self.ranks.size == 1 else None
+        self.pads = one_shape and self.ranks.size > 1  # CUDA draws by shape: as for one rank, so for several
 
     def load(self, checkpoints: Sequence[Checkpoint]) -> None:
         """Continue from a checkpoint."""
@@ -84,7 +85,7 @@ class Solo:
         """
         schedule(self.optimizer, lr, rhos[0])
         parts = batches[0]
-        if self.one_shape:
+        if self.captured or self.pads:
             histories = self.config.batch_size // self.config.micro_batches
             parts = [part.padded(self.rows, histories) for part in parts]
         seed = count(seeds[0])
