@@ -44,7 +44,7 @@ def folder(tmp_path_factory):
 def two(folder):
     """What two ranks printed, said and found."""
     running = torchrun("-m", "tests.ranks", "together", folder)
-    printed, said = running.communicate(timeout=300)
+    printed, said = running.communicate(timeout=900)
     assert (folder / "two.json").exists(), said
     return (
         [json.loads(line) for line in printed.splitlines()],
@@ -111,7 +111,7 @@ def test_one_object_a_command_and_one_line_an_error(two):
 
 def test_a_rank_that_is_killed_costs_its_unfinished_points(folder, one):
     running = torchrun("--max-restarts", "1", "-m", "tests.ranks", "dying", folder)
-    _, said = running.communicate(timeout=120)
+    _, said = running.communicate(timeout=900)
     assert running.returncode == 0, said
     restarted = json.loads((folder / "killed.json").read_text())
     assert restarted["reused"] >= 5
@@ -130,7 +130,7 @@ def test_a_signal_ends_all_ranks_after_one_step(folder):
         assert running.poll() is None
         time.sleep(0.05)
     running.send_signal(signal.SIGTERM)
-    printed, said = running.communicate(timeout=60)
+    printed, said = running.communicate(timeout=900)
     assert said.count("landscape: stopped by SIGTERM in epoch ") == 1, said
     assert printed == ""
     last = load(out / "last.pt")
