@@ -30,6 +30,7 @@ bench: .venv/test
 		$(if $(SURFACE_PEERS),--peers $(SURFACE_PEERS)))
 	$(if $(CKPT),$(BIN)/python -m benchmarks.hessian --ckpt $(CKPT) --data $(or $(BEAUTY),Beauty.txt) \
 		$(if $(HESSIAN_PEERS),--peers $(HESSIAN_PEERS)))
+	$(if $(CKPT),$(BIN)/python -m benchmarks.parallel --ckpt $(CKPT) --data $(or $(BEAUTY),Beauty.txt))
 
 format: .venv/test
 	$(BIN)/ruff format .

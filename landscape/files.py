@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from landscape.errors import InputError
+from landscape.parallel import ranks
 
 _PART = ".part."
 """What names of files begin with that are being written."""
@@ -57,12 +58,16 @@ def locked(folder: Path) -> Iterator[None]:
     """Keep other processes out of a folder while the block runs; it is made, and removed if left empty.
 
     The lock (`flock`, on the folder itself, so that no file is left behind) dies with the process that holds
-    it. What an earlier process left half-written is removed. On a system or a disk that cannot lock, the
-    folder is free to all.
+    it; of several ranks, the first does for all. What an earlier process left half-written is removed. On a
+    system or a disk that cannot lock, the folder is free to all.
 
     Raises:
         InputError: another process holds it, or it cannot be made.
     """
+    if not ranks().first:
+        ranks().gathered(None)  # the first holds it
+        yield
+        return
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -80,6 +85,7 @@ def locked(folder: Path) -> Iterator[None]:
             except OSError:
                 pass  # a disk that cannot lock
         drop_parts(folder)
+        ranks().gathered(None)
         yield
     finally:
         with suppress(OSError):

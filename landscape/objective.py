@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from landscape.errors import InputError
 from landscape.lookups import Recorder, Renumbered
+from landscape.parallel import ALONE, Ranks
 from landscape.params import ParamSpace
 
 Loss = Callable[[Any, Any], tuple[Tensor, float | Tensor]]
@@ -69,6 +70,8 @@ class Objective:
     ) -> None:
         self._bound = _Bound(_frozen_copy(model), loss, units, halves)
         self.batches = list(batches)
+        self.count = len(self.batches)  # of all ranks, see `shared`
+        self.ranks = ALONE
         self.params = ParamSpace(self._bound.model, include, exclude)
         self.provenance = dict(provenance or {}) | {
             "parameters": str(self.params.numel),
@@ -93,7 +96,7 @@ class Objective:
             weights = self._weights(self.theta if theta is None else theta)
             for batch in self.batches:
                 total += self._sum(weights, batch)[0].reshape(())
-        return float(total) / self.weight
+        return float(self.ranks.summed(total)) / self.weight
 
     def values(self, thetas: Tensor) -> Array:
         """Return L at each row of `thetas`, shape (K, numel), all at once (`torch.func.vmap`).
@@ -107,18 +110,43 @@ class Objective:
         with torch.no_grad(), twice_differentiable():
             for batch in self.batches:
                 total += vmap(lambda theta, batch=batch: self._sum(self._weights(theta), batch)[0])(thetas)
-        return (total / self.weight).cpu().numpy()
+        return (self.ranks.summed(total) / self.weight).cpu().numpy()
 
     def units(self, theta: Tensor | None = None) -> tuple[Array, Array]:
         """Return each unit's sum of the loss and its weight, shape (units,) both: L is Σ sums / Σ weights."""
         with torch.no_grad(), twice_differentiable():
             weights = self._weights(self.theta if theta is None else theta)
             parts = [functional_call(self._bound, weights, (batch, "units")) for batch in self.batches]
-        sums, counts = (
-            torch.cat([torch.as_tensor(part).double().reshape(-1).cpu() for part in column]).numpy()
-            for column in zip(*parts, strict=True)
-        )
+        found = [[torch.as_tensor(part).double().reshape(-1).cpu().numpy() for part in p] for p in parts]
+        sums, counts = map(np.concatenate, zip(*self.of_all(found), strict=True))
         return sums, counts
+
+    def shared(self, ranks: Ranks) -> "Objective":
+        """Return the same loss with its batches dealt to the ranks, which are to ask all it is asked alike.
+
+        Every rank gets the same numbers: what is summed over batches is summed over ranks too, in float64.
+
+        Raises:
+            InputError: there are fewer batches than ranks, or the ranks do not hold the same loss.
+        """
+        if ranks.size == 1 or self.ranks is ranks:
+            return self
+        if self.count < ranks.size:
+            raise InputError(
+                f"the frozen loss has {self.count} batches for {ranks.size} ranks, which need one each; "
+                "start fewer processes, or take more --users"
+            )
+        told = self.weight, self.provenance
+        if any(other != told for other in ranks.gathered(told)):
+            raise InputError("the ranks do not hold the same loss; do all read the same checkpoint and data?")
+        other = copy.copy(self)
+        other.ranks, share = ranks, ranks.share(self.count)
+        other.batches = self.batches[share.start : share.stop]
+        return other
+
+    def of_all(self, found: list[Any]) -> list[Any]:
+        """Return what was found of each batch of this rank with what the others found, in their order."""
+        return [of_batch for of_rank in self.ranks.gathered(found) for of_batch in of_rank]
 
     def compact(self) -> "tuple[Objective, Tensor] | None":
         """Return the same loss of the coordinates that it reads, and their places in θ, shape (read,).
@@ -198,23 +226,23 @@ class Objective:
         return other
 
     def alone(self) -> Iterator["Objective"]:
-        """Yield the objective of each batch, for stochastic descent; L is their mean."""
+        """Yield the objective of each batch (of this rank), for stochastic descent; L is their mean."""
         for batch in self.batches:
             other = copy.copy(self)
-            other.batches, other.weight = [batch], self.weight / len(self.batches)
+            other.ranks, other.batches, other.weight = ALONE, [batch], self.weight / self.count
             yield other
 
     def value_and_grad(self, theta: Tensor | None = None) -> tuple[float, Tensor]:
         """Return L and ∇L, shape (numel,), at `theta` or at the model's weights."""
-        value = 0.0
-        total = torch.zeros_like(self.theta, dtype=torch.float64)
+        total = self.theta.new_zeros(1 + self.params.numel, dtype=torch.float64)
         with torch.enable_grad(), twice_differentiable():
             weights, leaves = self._leaves(theta)
             for batch in self.batches:
                 summed, _ = self._sum(weights, batch)
-                value += float(summed.detach())
-                total += self._flat_grad(summed, leaves)
-        return value / self.weight, (total / self.weight).to(self.theta.dtype)
+                total[0] += summed.detach().reshape(())
+                total[1:] += self._flat_grad(summed, leaves)
+        mean = self.ranks.summed(total) / self.weight
+        return float(mean[0]), mean[1:].to(self.theta.dtype)
 
     def grad(self, theta: Tensor | None = None) -> Tensor:
         """Return ∇L, shape (numel,), at `theta` or at the model's weights."""
@@ -235,7 +263,7 @@ class Objective:
                 along = [(g, v) for g, v in zip(grads, parts, strict=True) if g.requires_grad]
                 if along:  # else the loss is linear in θ
                     total += self._flat_grad(sum(torch.sum(g * v) for g, v in along), leaves)
-        return (total / self.weight).to(self.theta.dtype)
+        return (self.ranks.summed(total) / self.weight).to(self.theta.dtype)
 
     def traced(self, batch: Any, part: Part = "loss") -> tuple[list[Tensor], Tensor]:
         """Return θ as leaves of a graph, and a part of the loss of one batch as computed from them.

@@ -1,9 +1,10 @@
-"""Progress bars: on a terminal, on standard error, and nowhere else."""
+"""Progress bars: on a terminal, on standard error, of the first rank, and nowhere else."""
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from landscape.parallel import ranks
 from landscape.text import printable
 
 
@@ -13,7 +14,7 @@ def bar(label: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
 
     It may be given a short text, which stays beside the bar until the next: `advance("loss 0.31")`.
     """
-    if not sys.stderr.isatty():
+    if not (sys.stderr.isatty() and ranks().first):
         yield lambda text="": None
         return
 

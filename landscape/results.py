@@ -19,6 +19,7 @@ import landscape
 from landscape.archives import open_archive
 from landscape.errors import InputError
 from landscape.files import existing, replacing
+from landscape.parallel import ranks
 
 R = TypeVar("R", bound="Result")
 Array = NDArray[np.float64]
@@ -50,7 +51,10 @@ class Result:
         """
 
     def save(self, path: str | Path) -> Path:
-        """Write one `.npz` with a JSON header; return its path."""
+        """Write one `.npz` with a JSON header; return its path. Of several ranks, the first writes it."""
+        path = Path(path)
+        if not ranks().first:
+            return path
         arrays: dict[str, NDArray[Any]] = {}
         values: dict[str, Any] = {}
         for name, kind in _kinds_of_fields(type(self)).items():
@@ -62,7 +66,6 @@ class Result:
             else:
                 values[name] = value
         header = json.dumps({"kind": type(self).__name__, "values": values}, allow_nan=True)
-        path = Path(path)
         with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **{_HEADER: np.array(header)}, **arrays)  # type: ignore[arg-type]
         return path

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from landscape.errors import InputError
 from landscape.files import read_checkpoint
+from landscape.parallel import ranks
 
 if TYPE_CHECKING:
     from landscape.objective import Objective
@@ -68,12 +69,16 @@ DIFFERENT = {
 
 
 def objectives_of(
-    checkpoints: Iterable[Path], options: TaskOptions, task: str | None = None
+    checkpoints: Iterable[Path], options: TaskOptions, task: str | None = None, shared: bool = False
 ) -> list["Objective"]:
     """Build the objectives of checkpoints that are to be compared, before any is measured.
 
+    Args:
+        shared: deal the batches to the ranks, see `Objective.shared`; else each rank holds all of them.
+
     Raises:
-        InputError: as `objective_of`, or two are of different data, losses or frozen batches.
+        InputError: as `objective_of`, or two are of different data, losses or frozen batches; and as
+            `Objective.shared`.
     """
     objectives = {checkpoint: objective_of(checkpoint, options, task) for checkpoint in checkpoints}
     first, *others = objectives
@@ -82,7 +87,7 @@ def objectives_of(
             a, b = (objectives[checkpoint].provenance.get(key) for checkpoint in (first, other))
             if a != b:
                 raise InputError(f"{first} and {other} are of different {what}; their losses do not compare")
-    return list(objectives.values())
+    return [o.shared(ranks()) if shared else o for o in objectives.values()]
 
 
 def _registered(checkpoint: Path) -> Task:

@@ -101,8 +101,8 @@ class Config(BaseModel):
             raise ValueError("preset is an architecture of the Transformer, and gru4rec has none")
         if self.method == "gru4rec" and self.perturb == "norm-only":
             raise ValueError("perturb is norm-only, and gru4rec has no normalization to perturb")
-        if self.ascent == "micro-batch" and self.every > 1:
-            raise ValueError("every keeps one direction, and with ascent micro-batch each part has its own")
+        if self.ascent != "batch" and self.every > 1:
+            raise ValueError(f"every keeps one direction, and with ascent {self.ascent} each has its own")
         if self.loss == "ce" and self.negatives is not None:
             raise ValueError("ce scores all items and draws no negatives")
         if self.loss != "gbce" and self._is_set("calibration"):
@@ -128,6 +128,19 @@ class Config(BaseModel):
         if self.rho is None:
             return 0.1 if self.method == "samrec" else 0.0
         return self.rho
+
+    @property
+    def by_rows(self) -> bool:
+        """Whether a step's loss is a sum over the rows of a batch, which ranks can share.
+
+        A contrast within the batch is not, nor are the segments and masks of pre-training.
+        """
+        return self.method not in ("cl4srec", "s3rec-pretraining") and not self.pretrains
+
+    @property
+    def pretrains(self) -> bool:
+        """Whether it begins with a pre-training of its own."""
+        return self.method == "s3rec" and not self.pretrained
 
     @property
     def drawn(self) -> int:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from landscape.errors import InputError
+from landscape.parallel import ALONE, Ranks
 from samrec.chunks import chunk_rows
 from samrec.data.interactions import Ints
 from samrec.data.packing import Packed, evaluation_histories, pack
@@ -35,12 +36,15 @@ class Ranking:
 
 
 @torch.no_grad()
-def ranks(model: Recommender, split: Split, part: Part, batch_size: int = 1024) -> Ints:
+def ranks(model: Recommender, split: Split, part: Part, batch_size: int = 1024, among: Ranks = ALONE) -> Ints:
     """Return the rank (0 is best) of each evaluated user's held-out item among all items.
 
     Items of the user's history are no candidates, the held-out item always is. An item that scores the
     same as the held-out one counts as ranked before it, so a model that cannot tell items apart scores
     nothing, rather than everything. Shape (evaluated users,).
+
+    Args:
+        among: the processes that share the users, and all get the ranks of all.
 
     Raises:
         InputError: the model's output is not finite (a NaN would compare as the best rank of all).
@@ -48,13 +52,15 @@ def ranks(model: Recommender, split: Split, part: Part, batch_size: int = 1024) 
     was_training = model.training
     model.eval()
     try:
-        batches = candidates(split, part, model.max_length, model.item.weight.device, batch_size)
-        counts = torch.cat([count_above(model, batch) for batch in batches])
+        users = np.array(among.share(len(split.evaluated)), np.int64)
+        batches = candidates(split, part, model.max_length, model.item.weight.device, batch_size, users)
+        counts = [count_above(model, batch).cpu().numpy() for batch in batches]
     finally:
         model.train(was_training)
-    if counts.isnan().any():
+    found = np.concatenate([of_batch for of_rank in among.gathered(counts) for of_batch in of_rank])
+    if np.isnan(found).any():
         raise InputError("the model's scores are not finite; its weights diverged in training")
-    return counts.long().cpu().numpy()
+    return found.astype(np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,6 +215,6 @@ def _gains(ranks: Ints) -> dict[str, NDArray[np.float64]]:
     return {name: gain(of, name).numpy() for name in (*names, "mrr")}
 
 
-def evaluate(model: Recommender, split: Split, part: Part) -> dict[str, float]:
+def evaluate(model: Recommender, split: Split, part: Part, among: Ranks = ALONE) -> dict[str, float]:
     """Rank `part`'s held-out items and average: `metrics(ranks(model, split, part))`."""
-    return metrics(ranks(model, split, part))
+    return metrics(ranks(model, split, part, among=among))

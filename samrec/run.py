@@ -14,6 +14,7 @@ from torch import Tensor
 
 from landscape.errors import InputError
 from landscape.files import drop_parts
+from landscape.parallel import ranks
 from samrec.checkpoint import Checkpoint, State, kept, load, of_epoch, save
 from samrec.config import Config, write_config
 from samrec.data.packing import Batch, TrainingBatches
@@ -130,10 +131,11 @@ class Run:
         improved = False
         due = self.epoch % self.config.eval_every == 0 or self.epoch == self.config.epochs
         if due and self.validates:
-            line["valid"] = self.valid = evaluate(model, self.split, "valid")
+            line["valid"] = self.valid = evaluate(model, self.split, "valid", ranks())
             if improved := self.valid["ndcg@10"] > self.best[1]:
                 self.best = (self.epoch, self.valid["ndcg@10"])
-        append(self.out / "metrics.jsonl", line)
+        if ranks().first:
+            append(self.out / "metrics.jsonl", line)
         every = self.config.save_every
         if every and (self.epoch % every == 0 or not self.goes_on):
             self.keep(state)
@@ -141,7 +143,9 @@ class Run:
             self.save(state, improved)
 
     def save(self, state: State, improved: bool = False) -> None:
-        """Write last.pt, and best.pt if it is that too."""
+        """Write last.pt, and best.pt if it is that too; of several ranks, the first does."""
+        if not ranks().first:
+            return
         checkpoint = self._checkpoint(state)
         self._check_weights(state)
         if improved:
@@ -156,8 +160,9 @@ class Run:
         It comes before last.pt: a run killed in between writes it once more, and lacks none.
         """
         self._check_weights(state)
-        path = of_epoch(self.out, self.epoch, self.config.epochs)
-        save(replace(self._checkpoint(state), optimizer={}), path)
+        if ranks().first:
+            path = of_epoch(self.out, self.epoch, self.config.epochs)
+            save(replace(self._checkpoint(state), optimizer={}), path)
 
     def _checkpoint(self, state: State) -> Checkpoint:
         return Checkpoint(
@@ -217,12 +222,13 @@ class Run:
     def outcome(self, device: torch.device, started: float, durations: list[float]) -> Outcome:
         """Evaluate the best epoch on the test part, and log that."""
         log = self.out / "metrics.jsonl"
+        ranks().gathered(None)  # the first has written its files
         last = next((line for line in reversed(read_log(log)) if "loss" in line), None)
         if last is None:
             raise InputError(f"{log} no longer holds the epochs that were trained")
         best = load(self.out / ("best.pt" if self.validates else "last.pt"))
-        test = evaluate(best.model().to(device), self.split, "test") if self.validates else {}
-        if test:
+        test = evaluate(best.model().to(device), self.split, "test", ranks()) if self.validates else {}
+        if test and ranks().first:
             append(log, {"epoch": best.epoch, "test": test})
         return Outcome(
             out=self.out,
@@ -247,6 +253,8 @@ def _seed(seed: int, epoch: int, step: int) -> int:
 
 def clear(out: Path) -> None:
     """Remove what is left of a run without a last.pt: nothing can continue it. Other files stay."""
+    if not ranks().first:
+        return
     for path in (*out.glob("metrics.jsonl"), *kept(out).values()):
         path.unlink(missing_ok=True)
     drop_parts(out / "epochs")
@@ -275,6 +283,8 @@ def _continued(config: Config, out: Path, split: Split, resume: bool) -> Checkpo
             f"{path} was trained with other settings: "
             + ", ".join(f"{key} {before[key]!r}, not {now[key]!r}" for key in changed)
         )
+    if not ranks().first:
+        return last
     truncate(out / "metrics.jsonl", last.epoch)
     drop_parts(out / "epochs")
     for epoch, later in kept(out).items():

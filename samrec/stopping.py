@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from landscape.parallel import ranks
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -27,6 +29,10 @@ class Request:
     """Whether to stop: `signal` is the number of the signal that asked for it, 0 for none."""
 
     signal = 0
+
+    def asked(self) -> int:
+        """Return the signal that any of the ranks got, 0 for none: all of them ask, and hear the same."""
+        return ranks().largest(self.signal)
 
 
 @contextmanager

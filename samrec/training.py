@@ -15,6 +15,7 @@ from landscape import progress
 from landscape.devices import device_named
 from landscape.errors import InputError
 from landscape.files import locked, writable
+from landscape.parallel import ranks
 from samrec.checkpoint import Checkpoint, State, load
 from samrec.config import Config, write_config
 from samrec.data.attributes import beside
@@ -81,9 +82,10 @@ def _train_together(
     configs: Sequence[Config], outs: Sequence[Path], device: str, resume: bool
 ) -> list[Outcome]:
     started = time.perf_counter()
+    _check_ranks(configs)
     where = device_named(device)
     for config, out in zip(configs, outs, strict=True):
-        if config.method == "s3rec" and not config.pretrained and not (out / "last.pt").exists():
+        if config.pretrains and not (out / "last.pt").exists():
             _pretrain(config, out, device, resume)
     configs = [_with_attributes(config) for config in configs]
     first = configs[0]
@@ -129,8 +131,8 @@ def _train(runs: list[Run], device: torch.device, request: Request) -> list[floa
                 for run, own in zip(runs, sums, strict=True):
                     run.sums.append(own)
                 advance(first.status())
-                if request.signal and len(first.sums) < steps:
-                    _stop(runs, going, engine, request)
+                if (number := request.asked()) and len(first.sums) < steps:
+                    _stop(runs, going, engine, number)
             losses = {run: run.mean_losses() for run in going}  # waits for the device
             seconds = time.perf_counter() - began
             durations += [seconds] if whole else []
@@ -140,9 +142,21 @@ def _train(runs: list[Run], device: torch.device, request: Request) -> list[floa
                 else:
                     run.epoch, run.sums = run.epoch + 1, []
             going = [run for run in going if run.goes_on]
-            if request.signal and (going or not first.validates):  # after a pre-training there may be more
-                _stop(runs, going, engine, request)
+            if (number := request.asked()) and (going or not first.validates):  # more after a pre-training
+                _stop(runs, going, engine, number)
     return durations
+
+
+def _check_ranks(configs: Sequence[Config]) -> None:
+    """Refuse what the ranks cannot do together, or one cannot do alone."""
+    size, first = ranks().size, configs[0]
+    if size == 1 and any(config.ascent == "rank" for config in configs):
+        raise InputError("with ascent rank each of torchrun's processes climbs alone; one has ascent batch")
+    if size > 1 and len(configs) > 1:
+        raise InputError("several runs train together in one process; train them one by one under torchrun")
+    if size > 1 and not first.by_rows:
+        hint = ", or give --pretrained" if first.pretrains else ""
+        raise InputError(f"{first.method} learns from whole batches, not row by row: use one process{hint}")
 
 
 def _engine(runs: list[Run], device: torch.device) -> Engine:
@@ -212,19 +226,20 @@ def _pretrained(run: Run) -> Checkpoint:
     return found
 
 
-def _stop(runs: list[Run], going: list[Run], engine: Engine, request: Request) -> None:
+def _stop(runs: list[Run], going: list[Run], engine: Engine, number: int) -> None:
     """Save where the runs stand, and leave."""
     for run, state in zip(runs, engine.states(), strict=True):
         if run in going and run.sums:
             run.mean_losses()  # a run that has diverged keeps the last good state
             run.save(state)
-    name = signal.Signals(request.signal).name
+    ranks().gathered(None)  # torchrun ends all ranks when the first of them leaves
+    name = signal.Signals(number).name
     where = "at the end of the pre-training"
     if going:
         run = going[0]
         steps = run.batches.steps(run.config.batch_size)
         where = f"in epoch {run.epoch + 1}, after step {len(run.sums)} of {steps}"
-    raise Stopped(f"stopped by {name} {where}; continue with --resume", request.signal)
+    raise Stopped(f"stopped by {name} {where}; continue with --resume", number)
 
 
 def _label(runs: list[Run]) -> str:

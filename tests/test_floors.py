@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-GROUND = {f"landscape{part}" for part in ("", ".errors", ".files", ".devices", ".lazy", ".progress")}
+GROUND = {"landscape"} | {
+    f"landscape.{name}" for name in ("errors", "files", "devices", "lazy", "parallel", "progress")
+}
 
 
 def imports(path):
@@ -28,7 +30,7 @@ def floor(module):
         return 4
     if parts[1] in ("surface", "flatness", "curvature", "paths"):
         return 3
-    if parts[1] in ("directions", "chebyshev", "results", "parallel"):
+    if parts[1] in ("directions", "chebyshev", "results"):
         return 2
     if parts[1] in ("objective", "params", "tasks"):
         return 1

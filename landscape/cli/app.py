@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from landscape import parallel
 from landscape.cli import (
     baselines,
     bound,
@@ -24,8 +25,12 @@ from landscape.cli import (
     sweep,
     train,
 )
+from landscape.cli.output import complain
 from landscape.errors import InputError
 from landscape.text import printable
+
+SHARED = ("train", "surface", "hessian", "sharpness")
+"""Commands that the processes of `torchrun --nproc-per-node N -m landscape …` carry out together."""
 
 app = typer.Typer(
     name="landscape",
@@ -44,13 +49,19 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(result_callback=lambda *_, **__: parallel.leave())
 def landscape(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Train sequential recommenders, and measure the loss landscape of their minima (or of any model's)."""
+    parallel.join()
+    if parallel.ranks().size > 1 and context.invoked_subcommand not in SHARED:
+        raise InputError(
+            f"{context.invoked_subcommand} runs in one process; torchrun is for {', '.join(SHARED)}"
+        )
 
 
 def _flowing(paragraphs: str) -> str:
@@ -92,16 +103,16 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        print(f"landscape: {error}", file=sys.stderr)
+        complain(str(error))
         sys.exit(2)
     except BrokenPipeError:  # the reader of our output has gone: `landscape … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:  # a full disk, a folder that went away
-        said = printable(f"{error.strerror or error}: {error.filename or 'output'}")
-        print(f"landscape: {said}", file=sys.stderr)
+        complain(f"{error.strerror or error}: {error.filename or 'output'}")
         sys.exit(2)
 
 
 def _one_line(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"landscape: warning: {printable(str(message))}", file=sys.stderr)
+    if parallel.ranks().first:
+        print(f"landscape: warning: {printable(str(message))}", file=sys.stderr)

@@ -12,6 +12,7 @@ from landscape.cli import options
 from landscape.cli.options import Checkpoints, Data, Device, Exclude, Include, Json, Seed, Task, Users
 from landscape.cli.output import Table, show
 from landscape.errors import InputError
+from landscape.parallel import ranks
 from landscape.plots.style import subscript
 
 if TYPE_CHECKING:
@@ -108,7 +109,9 @@ def command(
     if out is not None:
         options.hold(context, out)
     settings = options.task_options(users, seed, device, data, include, exclude)
-    objectives = dict(zip(options.names_of(ckpt), objectives_of(ckpt, settings, task), strict=True))
+    objectives = dict(
+        zip(options.names_of(ckpt), objectives_of(ckpt, settings, task, shared=True), strict=True)
+    )
     found: dict[str, Spectrum] = {}
     for name, objective in objectives.items():
         found[name] = measured(objective, top, bottom, whole=True)
@@ -122,8 +125,10 @@ def command(
     if out is not None:
         for (name, group), block in blocks.items():
             block.save(out, f"{name}.{group}")
-        if density:
-            _draw(found, out)
+    if not ranks().first:
+        return
+    if out is not None and density:
+        _draw(found, out)
 
     largest = max(float(spectrum.pairs.eigenvalues.max()) for spectrum in found.values())
     scales = {"ridge": ridge or largest, "gamma": gamma or largest}

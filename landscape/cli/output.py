@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from landscape.parallel import ranks
 from landscape.text import printable
 
 
@@ -26,6 +27,12 @@ def show(as_json: bool, values: Mapping[str, Any], *tables: "Table") -> None:
         console.print(table.rich() if table.columns else _text(table.title))
 
 
+def complain(message: str) -> None:
+    """Print one line on standard error, of several ranks from the first of them that has to."""
+    if ranks().speaks():
+        print(f"landscape: {printable(message)}", file=sys.stderr)
+
+
 @contextmanager
 def stoppable() -> Iterator[None]:
     """End a command whose training was stopped by a signal: one line, and the exit code that shells know."""
@@ -34,7 +41,7 @@ def stoppable() -> Iterator[None]:
     try:
         yield
     except Stopped as stopped:
-        print(f"landscape: {stopped}", file=sys.stderr)
+        complain(str(stopped))
         raise typer.Exit(128 + stopped.signal) from None
 
 

@@ -11,6 +11,7 @@ from landscape.cli.options import Checkpoints, Data, Device, Exclude, Include, J
 from landscape.cli.output import Table, show
 from landscape.errors import InputError
 from landscape.files import writable
+from landscape.parallel import ranks
 
 if TYPE_CHECKING:
     from landscape.flatness.comparison import Comparison
@@ -86,7 +87,8 @@ def command(
         "seed": seed,
     }
     names = options.names_of(ckpt)
-    frozen = objectives_of(ckpt, options.task_options(users, seed, device, data, include, exclude), task)
+    asked = options.task_options(users, seed, device, data, include, exclude)
+    frozen = objectives_of(ckpt, asked, task, shared=True)
     results: dict[str, Sharpness] = {}
     groups: dict[str, dict[str, Sharpness]] = {}
     for name, objective in zip(names, frozen, strict=True):
@@ -97,6 +99,8 @@ def command(
             results[name].save(folder / f"{name}.sharpness.npz")
             for group, result in groups.get(name, {}).items():
                 result.save(folder / f"{name}.{group}.sharpness.npz")
+    if not ranks().first:
+        return
     comparison = compare(results, groups)
     for path in tables:
         WRITERS[path.suffix.lower()](comparison, path)

@@ -11,6 +11,7 @@ from landscape.cli import options
 from landscape.cli.options import Checkpoints, Data, Device, Exclude, Include, Json, Seed, Task, Users
 from landscape.cli.output import Table, show, with_error
 from landscape.errors import InputError
+from landscape.parallel import ranks
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -147,6 +148,8 @@ def command(
             found[label] = look(metrics[key][name], frame, radius=reach, grid=points or PLAIN[dim], file=kept)
             found[label].save(file(label, f"{key}.surface.npz"))
 
+    if not ranks().first:
+        return
     groups = {name: [slices[label] for label in frames if frames[label][0] == name] for name in framed}
     pictures = _draw(out, slices, groups, models, others, animate)
     pictures.append(save_html(interactive_figure(slices), out / "surface.html"))

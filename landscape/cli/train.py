@@ -7,6 +7,7 @@ import typer
 
 from landscape.cli.options import Columns, Device, Json
 from landscape.cli.output import Table, show, stoppable
+from landscape.parallel import ranks
 from samrec.choices import Ascent, Format, Loss, Method, Perturb, Precision, Preset, Schedule
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def command(
     ] = None,
     ascent: Annotated[
         Ascent | None,
-        typer.Option(help="Climb by the batch's gradient, or each micro-batch by its own.", **OF_SAM),
+        typer.Option(help="Climb by the batch's gradient, or each micro-batch or rank by its own.", **OF_SAM),
     ] = None,
     contrast: Annotated[
         float | None, typer.Option(help="λ, what the contrastive loss counts (0.02).", **VIEWS)
@@ -194,6 +195,8 @@ def command(
       landscape train --data Beauty.txt --loss ce --epochs 30 --eval-every 3 --save-every 1 --out runs/path
 
       landscape train --out runs/sasrec --epochs 600 --resume
+
+      torchrun --nproc-per-node 2 -m landscape train --data Beauty.txt --out runs/sasrec
     """
     options = dict(locals())  # by their names, which are those of the settings
     from landscape.errors import InputError
@@ -209,6 +212,8 @@ def command(
         raise InputError("nothing to train on: give --data FILE, or --config FILE with data in it")
     with stoppable():
         outcome = train(configure(settings), out, device, resume)
+    if not ranks().first:
+        return
     show(
         json,
         {

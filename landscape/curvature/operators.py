@@ -60,6 +60,8 @@ class Operator:
         self._threads = self._threads_that_pay()
         if self._threads > 1:
             self.way += f", {self._threads} threads"
+        if objective.ranks.size > 1:
+            self.way += f", {objective.ranks.size} ranks"
 
     def __call__(self, vector: Tensor) -> Tensor:
         """Return A v, shape (n,), in the precision of θ. Sums over batches are in float64."""
@@ -80,7 +82,7 @@ class Operator:
         for found in self._by_batch(lambda build: build()(parts, at_once)):
             for summed, part in zip(sums, found, strict=True):
                 summed.add_(part)
-        return (total / self.objective.weight).to(theta.dtype)
+        return (self.objective.ranks.summed(total) / self.objective.weight).to(theta.dtype)
 
     def _split(self, vectors: Tensor) -> Parts:
         return list(self.objective.params.split(vectors).values())
@@ -122,6 +124,7 @@ class Operator:
             else:
                 one = _seconds(lambda: product([part[0] for part in parts]), theta.device)
                 self._at_once = at_once < count * one
+            self._at_once = all(self.objective.ranks.gathered(self._at_once))  # each product is a sum of all
         return self._at_once
 
     @property
@@ -221,7 +224,10 @@ def unit_slopes(objective: Objective, vector: Tensor) -> NDArray[np.float64]:
     """
     parts = list(objective.params.split(vector.to(objective.theta)).values())
     slopes = [_EmpiricalFisher(objective, batch).tangent(parts) for batch in objective.batches]
-    return torch.cat(slopes).detach().double().cpu().numpy()
+    found: NDArray[np.float64] = np.concatenate(
+        objective.of_all([slope.detach().double().cpu().numpy() for slope in slopes])
+    )
+    return found
 
 
 MATRICES: Mapping[str, Callable[[Objective], Operator]] = {

@@ -105,11 +105,12 @@ class Point:
     def read(self) -> list[Entry]:
         """The tensors of θ that the loss depends on, by its first batch."""
         leaves, total = self.objective.traced(self.objective.batches[0])
-        if not total.requires_grad:
-            return []
-        grads = torch.autograd.grad(total, leaves, allow_unused=True)
-        entries = self.objective.params.entries
-        return [entry for entry, grad in zip(entries, grads, strict=True) if grad is not None]
+        found: list[Entry] = []
+        if total.requires_grad:
+            grads = torch.autograd.grad(total, leaves, allow_unused=True)
+            pairs = zip(self.objective.params.entries, grads, strict=True)
+            found = [entry for entry, grad in pairs if grad is not None]
+        return self.objective.ranks.gathered(found)[0]
 
     @cached_property
     def units(self) -> tuple[Array, Array]:

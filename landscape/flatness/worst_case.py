@@ -55,6 +55,7 @@ def m_sharpness(point: Point) -> Estimate:
         delta = one_step(batch.grad(), point.settings.rho, point.ones)
         sums, weights = batch.units()
         found.append((batch.units(point.theta + delta)[0] - sums, weights))
+    found = point.objective.of_all(found)
     rises, weights = (np.concatenate(column) for column in zip(*found, strict=True))
     value = float(rises.sum() / weights.sum())
     m = max(len(of_batch) for of_batch, _ in found)

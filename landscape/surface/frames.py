@@ -19,6 +19,7 @@ from landscape.directions import (
 )
 from landscape.errors import InputError
 from landscape.objective import Objective
+from landscape.parallel import ranks
 from landscape.results import Array
 
 Span = tuple[float, float]
@@ -63,7 +64,9 @@ def eigen_frame(objective: Objective, dimension: int, ends: bool = False, seed: 
     Raises:
         InputError: an eigenpair has not converged.
     """
-    found = top_eigenpairs(objective, 1 if ends else dimension, bottom=int(ends), seed=seed)
+    # shared, since ranks that each choose a way of products would find vectors that differ by rounding
+    shared = objective.shared(ranks())
+    found = top_eigenpairs(shared, 1 if ends else dimension, bottom=int(ends), seed=seed)
     top = zip(found.eigenvalues.tolist(), found.eigenvectors, found.converged, strict=True)
     low = zip(found.bottom.tolist(), found.bottom_vectors, found.bottom_converged, strict=True)
     pairs = [*top, *low][-dimension:]

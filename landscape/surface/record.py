@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from landscape.directions import Direction
 from landscape.errors import InputError
 from landscape.files import replacing
 from landscape.objective import Objective
+from landscape.parallel import ALONE, Ranks
 from landscape.surface.ways import Step
 
 ELSEWHERE = ("checkpoint", "data")
@@ -30,30 +32,51 @@ class Record:
     """The points of one fingerprint, in a file of JSON lines where there is one, else in memory alone.
 
     Nothing is written before the first point. A file of another fingerprint is then replaced, a line that
-    a kill has cut short is dropped.
+    a kill has cut short is dropped. Each rank writes a file of its own, since appends from several machines
+    to one file of a network disk interleave; whoever comes later, alone or not, reads them all.
 
     Args:
-        file: where, or None.
+        file: where, or None; of the rank 2, NAME.rank2.jsonl beside NAME.jsonl.
         fingerprint: of what is measured.
         size: how many entries a step has.
+        ranks: who evaluates points.
+
+    Raises:
+        InputError: the ranks do not measure the same.
 
     Attributes:
         known: the loss by step.
         way: how points were evaluated, by name; empty if nobody has said.
     """
 
-    def __init__(self, file: Path | None, fingerprint: str, size: int) -> None:
-        self.file = file
+    def __init__(self, file: Path | None, fingerprint: str, size: int, ranks: Ranks = ALONE) -> None:
+        self.file = _of_rank(file, ranks.rank) if file else None
         self.known: dict[Step, float] = {}
         self.way = ""
         self._begin: list[Any] = [{"fingerprint": fingerprint}]
-        if file and file.is_file() and (lines := _lines(file)) and lines[0] == self._begin[0]:
+        for path in _of_all_ranks(file) if file else ():
+            lines = _lines(path)
+            if lines and lines[0] == {"fingerprint": fingerprint}:
+                self._take_over(lines[1:], size, own=path == self.file)
+        found = ranks.gathered((fingerprint, self.known))  # a network disk may not show all files to all yet
+        if any(other != fingerprint for other, _ in found):
+            raise InputError("the ranks do not measure the same; are their checkpoints, data and CPUs alike?")
+        self.add(known for _, known in found)
+
+    def _take_over(self, lines: Sequence[Any], size: int, own: bool) -> None:
+        """Take over a file's points, and of the own file, which goes on, how points are evaluated."""
+        if own:
             self._begin = []
-            for line in lines[1:]:
-                if isinstance(line, dict):
-                    self.way = str(line.get("way", ""))
-                elif isinstance(line, list) and len(line) == size + 1 and set(map(type, line)) == {float}:
-                    self.known[tuple(line[:-1])] = line[-1]
+        for line in lines:
+            if isinstance(line, dict) and own:
+                self.way = str(line.get("way", ""))
+            elif isinstance(line, list) and len(line) == size + 1 and set(map(type, line)) == {float}:
+                self.known[tuple(line[:-1])] = line[-1]
+
+    def add(self, others: Iterable[Mapping[Step, float]]) -> None:
+        """Take over points that other ranks keep."""
+        for known in others:
+            self.known.update(known)
 
     def point(self, step: Step, loss: float) -> None:
         """Keep a finished point."""
@@ -77,6 +100,15 @@ class Record:
         except OSError as error:
             raise InputError(f"cannot write {self.file}: {error.strerror}") from error
         self._begin = []
+
+
+def _of_rank(file: Path, rank: int) -> Path:
+    return file.with_name(f"{file.stem}.rank{rank}{file.suffix}") if rank else file
+
+
+def _of_all_ranks(file: Path) -> list[Path]:
+    others = file.parent.glob(f"{escape(file.stem)}.rank*{file.suffix}")
+    return [path for path in (*sorted(others), file) if path.is_file()]
 
 
 def _lines(file: Path) -> list[Any]:

@@ -51,6 +51,18 @@ class Packed(Tensors):
             last=F.pad(self.last, (0, max(0, histories - len(self.last)))),
         )
 
+    def dealt(self, first: int, every: int) -> "Packed":
+        """Return each `every`-th row from `first` on. Histories of other rows end in slot 0, as padding does.
+
+        How many there are stays the same: nothing waits for the device.
+        """
+        names = ("items", "positions", "segments", "bits")
+        rows = {n: t[first::every] for n in names if (t := getattr(self, n)) is not None}
+        width = self.items.shape[1]
+        row, column = self.last // width, self.last % width
+        last = torch.where(row % every == first, row // every * width + column, 0)
+        return replace(self, last=last, **rows)
+
 
 def padded_rows(tensor: Tensor, rows: int) -> Tensor:
     """Add rows of zeros, along the last but one axis, until there are so many, if there are fewer."""
@@ -82,6 +94,13 @@ class Batch(Tensors):
         """
         beside = {name: padded_rows(getattr(self, name), rows) for name in ("targets", "negatives", "used")}
         return replace(self, inputs=self.inputs.padded(rows, histories), **beside)
+
+    def dealt(self, first: int, every: int) -> Self:
+        """Return the part of the batch that lies in each `every`-th row from `first` on."""
+        beside = {
+            name: getattr(self, name)[..., first::every, :] for name in ("targets", "negatives", "used")
+        }
+        return replace(self, inputs=self.inputs.dealt(first, every), **beside)
 
 
 def first_fit_decreasing(lengths: Ints, width: int) -> tuple[Ints, Ints, int]:

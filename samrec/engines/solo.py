@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from landscape.errors import InputError
+from landscape.parallel import ranks
 from samrec.checkpoint import Checkpoint, State, check_fit
 from samrec.config import Config
 from samrec.data.packing import Batch, Packed
@@ -25,6 +26,10 @@ class Solo:
 
     On CUDA batches have one shape, and the whole step (both of SAM's passes, and the optimizer's) is one
     graph that is replayed; not where a direction of SAM's is kept, since steps then are of two kinds.
+
+    Ranks that were joined share each batch by its rows: all draw the same batch and the same numbers for
+    dropout, so that a step is that of one process, to rounding. Gradients are added up before SAM climbs by
+    them, or with `ascent: rank` only those above w, each rank's climb being its own (m-sharpness).
 
     Args:
         config: the settings.
@@ -43,10 +48,16 @@ class Solo:
             torch.optim.Adam,
             **sam_settings(config, config.radius, device),
         )
+        self.ranks = ranks()
+        self.climbs_together = config.ascent != "rank"
+        if not self.climbs_together:
+            self.optimizer.base.register_step_pre_hook(self._add_up)
         if config.clip is not None:
             self.optimizer.base.register_step_pre_hook(self._clip)
         self.generator = torch.Generator(device)
-        self.captured = Captured(self._step) if device.type == "cuda" and config.every == 1 else None
+        one_shape = device.type == "cuda" and config.every == 1
+        self.captured = Captured(self._step) if one_shape and self.ranks.size == 1 else None
+        self.pads = one_shape and self.ranks.size > 1  # CUDA draws by shape: as for one rank, so for several
 
     def load(self, checkpoints: Sequence[Checkpoint]) -> None:
         """Continue from a checkpoint."""
@@ -78,16 +89,18 @@ class Solo:
         """
         schedule(self.optimizer, lr, rhos[0])
         parts = batches[0]
-        if self.captured:
+        if self.captured or self.pads:
             histories = self.config.batch_size // self.config.micro_batches
             parts = [part.padded(self.rows, histories) for part in parts]
         seed = count(seeds[0])
         parts = [with_bits(part, self.learner.model, self.generator, seed) for part in parts]
+        if self.ranks.size > 1:
+            parts = [part.dealt(self.ranks.rank, self.ranks.size) for part in parts]
         sums = self.captured(parts) if self.captured else self._step(parts)
         return sums[None]
 
     def _step(self, parts: Sequence[Batch]) -> Tensor:
-        weight = torch.stack([part.used.sum() for part in parts]).sum()
+        weight = self.ranks.summed(torch.stack([part.used.sum() for part in parts]).sum())
         at_w = 1.0 - self.optimizer.reuses
 
         def closure(*parts: Batch) -> Closure:
@@ -99,13 +112,23 @@ class Solo:
                         total = self.learner(part)
                     (total.sum() / weight).backward()
                     totals.append(total.detach())
+                if self.climbs_together:
+                    self._add_up()
                 return torch.stack(totals).sum(0)
 
             return evaluate
 
         separate = self.config.ascent == "micro-batch" and len(parts) > 1
         total = self.optimizer.step([closure(part) for part in parts] if separate else closure(*parts))
+        total = self.ranks.summed(total)
         return torch.cat([total, torch.stack([weight, torch.full_like(weight, at_w)])])
+
+    def _add_up(self, *_: Any) -> None:
+        """Add up the ranks' gradients, in one all-reduce."""
+        if self.ranks.size > 1:
+            gradients = [p.grad for p in self.learner.parameters() if p.grad is not None]
+            total = self.ranks.summed(nn.utils.parameters_to_vector(gradients))
+            nn.utils.vector_to_parameters(total, gradients)
 
     def _clip(self, *_: Any) -> None:
         assert self.config.clip is not None

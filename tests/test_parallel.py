@@ -1,0 +1,172 @@
+"""Several processes are one: `torchrun` gives the results of a single process."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from landscape import InputError
+from landscape.parallel import ALONE, Ranks
+from samrec import training
+from samrec.checkpoint import load
+from samrec.data.packing import TrainingBatches
+from samrec.data.synthetic import markov, write_sequences
+from tests import ranks
+from tests.conftest import ROOT
+
+
+def torchrun(*arguments):
+    return subprocess.Popen(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Data of three batches, a run on them, and one that stands in the middle."""
+    path = tmp_path_factory.mktemp("ranks")
+    write_sequences(markov(users=600, items=60, mean_length=8, seed=0).interactions, path / "data.txt")
+    training.train(ranks.config(path, epochs=2), path / "run", "cpu")
+    ranks.curve(path, "two-resumed", method="samrec", every=2, epochs=2)
+    return path
+
+
+@pytest.fixture(scope="module")
+def two(folder):
+    """What two ranks printed, said and found."""
+    running = torchrun("-m", "tests.ranks", "together", folder)
+    printed, said = running.communicate(timeout=900)
+    assert (folder / "two.json").exists(), said
+    return (
+        [json.loads(line) for line in printed.splitlines()],
+        said,
+        json.loads((folder / "two.json").read_text()),
+    )
+
+
+@pytest.fixture(scope="module")
+def one(folder):
+    """The same by one process."""
+    return ranks.measured(folder, "one")
+
+
+def numbers(value):
+    """All numbers in a nest of dictionaries and lists, but for times and what was chosen by them."""
+    if isinstance(value, dict):
+        return [n for key, item in value.items() if key != "seconds" for n in numbers(item)]
+    if isinstance(value, list):
+        return [n for item in value for n in numbers(item)]
+    return [value] if isinstance(value, int | float) else []
+
+
+@pytest.mark.parametrize("number", range(len(ranks.COMMANDS)))
+def test_shares_of_the_batches_give_the_curvature_and_the_sharpness_of_all(folder, two, answer, number):
+    name, options = list(ranks.COMMANDS.items())[number]
+    whole = answer(name, "--ckpt", folder / "run" / "best.pt", *options, "--device", "cpu")
+    assert len(numbers(whole)) > 10
+    # far below 1e-6 of it an eigenvalue's residual is rounding, which differs
+    np.testing.assert_allclose(numbers(two[0][number]), numbers(whole), rtol=1e-6, atol=1e-6)
+
+
+def test_points_dealt_to_ranks_are_the_plane_of_one(one, two):
+    np.testing.assert_allclose(two[2]["plane"]["losses"], one["plane"]["losses"], rtol=1e-6)
+    assert two[2]["plane"]["all"] == one["plane"]["all"] == 81
+
+
+@pytest.mark.parametrize("run", ["sasrec", "samrec", "resumed"])
+def test_rows_dealt_to_ranks_train_as_one(one, two, run):
+    """Fifty steps with dropout, validation, and a run that one process began and two ended."""
+    mine, theirs = one[run], two[2][run]
+    assert len(mine) == 6
+    np.testing.assert_allclose(numbers(theirs), numbers(mine), rtol=1e-6)
+
+
+def test_ranks_that_climb_alone_are_micro_batches_that_do(one, two):
+    np.testing.assert_allclose(two[2]["steps"], one["steps"], rtol=1e-4, atol=1e-6)
+    assert two[2]["alike"]
+
+
+def test_one_object_a_command_and_one_line_an_error(two):
+    printed, said, found = two
+    assert [next(iter(each)) for each in printed] == ["checkpoints", "checkpoints", "out"]
+    lines = [line for line in said.splitlines() if line.startswith("landscape: ")]
+    assert lines == [
+        "landscape: the frozen loss has 1 batches for 2 ranks, which need one each; "
+        "start fewer processes, or take more --users"
+    ]
+    assert "exitcode  : 2" in said
+    evaluate, *methods = found["refused"]
+    assert evaluate == "evaluate runs in one process; torchrun is for train, surface, hessian, sharpness"
+    assert all("use one process" in refused for refused in methods)
+
+
+def test_a_rank_that_is_killed_costs_its_unfinished_points(folder, one):
+    running = torchrun("--max-restarts", "1", "-m", "tests.ranks", "dying", folder)
+    _, said = running.communicate(timeout=900)
+    assert running.returncode == 0, said
+    restarted = json.loads((folder / "killed.json").read_text())
+    assert restarted["reused"] >= 5
+    assert restarted["reused"] + restarted["all"] == 81
+    alone = ranks.plane(folder, "killed")  # reads the files of both
+    assert alone["all"] == 1
+    assert alone["losses"] == restarted["losses"]
+    np.testing.assert_allclose(alone["losses"], one["plane"]["losses"], rtol=1e-6)
+
+
+def test_a_signal_ends_all_ranks_after_one_step(folder):
+    out = folder / "stopped"
+    settings = ["--epochs", 10**6, "--patience", 10**6, "--dim", 8, "--max-length", 8, "--device", "cpu"]
+    running = torchrun("-m", "landscape", "train", "--data", folder / "data.txt", "--out", out, *settings)
+    while not (out / "last.pt").exists():
+        assert running.poll() is None
+        time.sleep(0.05)
+    running.send_signal(signal.SIGTERM)
+    printed, said = running.communicate(timeout=900)
+    assert said.count("landscape: stopped by SIGTERM in epoch ") == 1, said
+    assert printed == ""
+    last = load(out / "last.pt")
+    assert f"in epoch {last.epoch + 1}, after step {len(last.sums)} of 3" in said
+
+
+def test_shares_are_even_and_leave_nothing_out():
+    for total in (0, 1, 5, 8):
+        shares = [Ranks(rank, 3).share(total) for rank in range(3)]
+        assert [i for share in shares for i in share] == list(range(total))
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    queue = ALONE.queue(5)
+    assert [list(queue.take(3)), queue.left, list(queue.take(3)), list(queue.take(3))] == [
+        [0, 1, 2],
+        2,
+        [3, 4],
+        [],
+    ]
+
+
+def test_dealt_rows_keep_their_histories(split):
+    (batch,) = TrainingBatches(split, 6, torch.device("cpu"), negatives=2).of_users(
+        split.trained[:20], 20, (0,)
+    )
+    parts = [batch.dealt(rank, 3) for rank in range(3)]
+    assert sum(part.used.sum() for part in parts) == batch.used.sum()
+    for rank, part in enumerate(parts):
+        assert torch.equal(part.negatives, batch.negatives[:, rank::3])
+        ends = batch.inputs.last // 6 % 3 == rank
+        for name in ("items", "segments"):
+            whole, own = (getattr(packed, name).flatten() for packed in (batch.inputs, part.inputs))
+            assert torch.equal(whole[batch.inputs.last[ends]], own[part.inputs.last[ends]])
+
+
+def test_ascent_rank_is_of_several_ranks(folder, tmp_path):
+    with pytest.raises(InputError, match="climbs alone"):
+        training.train(ranks.config(folder, method="samrec", ascent="rank"), tmp_path / "run", "cpu")
+    with pytest.raises(ValueError, match="every keeps one direction, and with ascent rank"):
+        ranks.config(folder, method="samrec", ascent="rank", every=2)
