@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-GROUND = {f"landscape{part}" for part in ("", ".errors", ".files", ".devices", ".lazy", ".progress")}
+GROUND = {
+    f"landscape{part}"
+    for part in ("", ".errors", ".files", ".devices", ".lazy", ".progress", ".training_log")
+}
 
 
 def imports(path):
