@@ -5,8 +5,8 @@ import zipfile
 from collections.abc import Collection
 from typing import BinaryIO
 
-LARGEST = 2**28  # bytes that any archive may unpack to; larger ones to RATIO times their size
-RATIO = 64
+from landscape.files import most_unpacked
+
 LOCAL_HEADER = 30  # bytes before a member's name
 
 
@@ -40,6 +40,6 @@ def open_archive(opened: BinaryIO, methods: Collection[int] = (zipfile.ZIP_STORE
         end = member.header_offset + LOCAL_HEADER + member.compress_size
     if end > size:
         raise zipfile.BadZipFile("a member ends after the file")
-    if sum(member.file_size for member in members) > max(LARGEST, RATIO * size):
+    if sum(member.file_size for member in members) > most_unpacked(size):
         raise zipfile.BadZipFile("it unpacks to far more than its size")
     return archive

@@ -17,6 +17,9 @@ from landscape.parallel import ranks
 _PART = ".part."
 """What names of files begin with that are being written."""
 
+LARGEST = 2**28  # bytes that any packed file may unpack to
+RATIO = 64  # times its size, that a larger one may
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -127,6 +130,11 @@ def existing(path: Path, what: str) -> Path:
     except ValueError as error:  # a name that no file can have
         raise InputError(f"cannot read {what} {path}: {error}") from None
     return path
+
+
+def most_unpacked(size: int) -> int:
+    """Return how many bytes a packed file of this size may unpack to: 256 MiB, or 64 times its size."""
+    return max(LARGEST, RATIO * size)
 
 
 def sha256(path: Path) -> str:

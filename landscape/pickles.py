@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from landscape.archives import LARGEST, RATIO
+from landscape.files import most_unpacked
 
 LONGEST = 2**21  # bytes of a pickle: some 14,000 tensors
 MOST_ENTRIES = 3 * 10**5  # of all containers, those that are shared counted wherever they stand
@@ -75,7 +75,7 @@ class DryRun:
     def __init__(self, sizes: Mapping[str, int]) -> None:
         self.sizes = sizes
         self.storages: dict[str, tuple[str, Storage]] = {}
-        self.most = max(LARGEST, RATIO * sum(sizes.values()))
+        self.most = most_unpacked(sum(sizes.values()))
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []
         self.memo: dict[int, Any] = {}

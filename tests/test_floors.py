@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-GROUND = {"landscape"} | {
-    f"landscape.{name}" for name in ("errors", "files", "devices", "lazy", "parallel", "progress")
+GROUND = {
+    f"landscape{part}"
+    for part in ("", ".errors", ".files", ".devices", ".lazy", ".parallel", ".progress", ".training_log")
 }
 
 

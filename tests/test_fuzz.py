@@ -43,7 +43,6 @@ FORBIDDEN = (
     "os.exec",
     "os.posix_spawn",
     "os.fork",
-    "os.remove",
     "subprocess.Popen",
     "socket.connect",
 )

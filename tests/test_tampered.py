@@ -209,7 +209,7 @@ def test_results_that_claim_or_unpack_to_more_than_they_hold(tmp_path, monkeypat
     ):
         file.write(bytes(2**22))
     refused(tmp_path / "c.npz", r"not a readable result file \(KeyError\)", load)  # there is no header
-    monkeypatch.setattr("landscape.archives.LARGEST", 2**20)
+    monkeypatch.setattr("landscape.files.LARGEST", 2**20)
     refused(tmp_path / "c.npz", r"not a readable result file \(BadZipFile\)", load)
 
 
@@ -234,7 +234,7 @@ def test_fields_of_a_result_that_do_not_fit(changes, tmp_path):
 
 
 def test_a_table_that_unpacks_to_far_more(tmp_path, monkeypatch):
-    monkeypatch.setattr("samrec.data.tables.LARGEST", 2**20)
+    monkeypatch.setattr("landscape.files.LARGEST", 2**20)
     (tmp_path / "a.csv.gz").write_bytes(gzip.compress(bytes(2**22)))
     refused(tmp_path / "a.csv.gz", "far more than its size", read)
 

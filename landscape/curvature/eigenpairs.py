@@ -53,8 +53,8 @@ class Eigenpairs(Result):
             (self.eigenvalues, self.eigenvectors, self.residuals),
             (self.bottom, self.bottom_vectors, self.bottom_residuals),
         ):
-            agree(values.ndim == 1, vectors.ndim == 2, len(vectors) == len(values) == residuals.size)
-            agree(residuals.ndim == 1)
+            agree(values.ndim == 1, values.shape == residuals.shape, vectors.ndim == 2)
+            agree(len(vectors) in (0, len(values)))  # a small file may leave them out
         agree(len(self.converged) == len(self.eigenvalues) > 0, isinstance(self.settings["matrix"], str))
         need_numbers(self.settings, "tol")
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from landscape.archives import LARGEST, RATIO
 from landscape.errors import InputError
+from landscape.files import most_unpacked
 from samrec.data.interactions import Interactions
 
 # What people call the columns, in lower case and without RecBole's `:type`.
@@ -100,7 +100,7 @@ def _frame(path: Path, kind: str, columns: str | None) -> pl.DataFrame:
 
 
 def _check_compression(path: Path) -> None:
-    """Make sure that what gzip has packed is whole, and no more than `landscape.archives` lets any file be.
+    """Make sure that what gzip has packed is whole, and not far more than the file (`most_unpacked`).
 
     Raises:
         InputError: it is far more.
@@ -109,7 +109,7 @@ def _check_compression(path: Path) -> None:
     with path.open("rb") as opened:
         if opened.read(2) != b"\x1f\x8b":
             return
-    room = max(LARGEST, RATIO * path.stat().st_size)
+    room = most_unpacked(path.stat().st_size)
     with gzip.open(path) as unpacked:
         while chunk := unpacked.read(2**20):
             room -= len(chunk)

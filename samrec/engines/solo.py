@@ -1,7 +1,7 @@
 """One model, one optimizer."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from itertools import count
 from typing import Any, TypeVar
@@ -204,14 +204,21 @@ def load_optimizer(optimizer: SAM, state: dict[str, Any]) -> None:
         {key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups
     ]
     rho = optimizer.rho
-    try:
+    with fitting():
         optimizer.load_state_dict(state)
         _check_moments(optimizer)
-    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        raise InputError(f"the checkpoint's optimizer does not fit its settings: {error}") from error
     optimizer.rho = rho
     for group, settings in zip(optimizer.param_groups, own, strict=True):
         group.update(settings)
+
+
+@contextmanager
+def fitting() -> Iterator[None]:
+    """Say in one line that an optimizer's state does not fit, whatever that provokes."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise InputError(f"the checkpoint's optimizer does not fit its settings: {error}") from error
 
 
 def _check_moments(optimizer: SAM) -> None:

@@ -15,6 +15,7 @@ from samrec.data.packing import Batch
 from samrec.engines.graph import Captured
 from samrec.engines.solo import (
     check_sums,
+    fitting,
     load_optimizer,
     parameter_groups,
     precision,
@@ -75,7 +76,9 @@ class Stacked:
         with torch.no_grad():
             for name, weight in self.weights.items():
                 weight.copy_(torch.stack([weights[name] for weights in runs]))
-        load_optimizer(self.optimizer, _stacked(_with_directions([c.optimizer for c in checkpoints])))
+        with fitting():
+            state = _stacked(_with_directions([c.optimizer for c in checkpoints]))
+        load_optimizer(self.optimizer, state)
 
     def states(self) -> list[State]:
         """Return each run's weights and optimizer state, as `Solo` would: copies, not views."""
