@@ -136,7 +136,8 @@ def _count_above(expected: Tensor, table: Tensor, targets: Tensor, seen: Tensor)
     """
     size = chunk_rows(len(table), table.device)
     buffer = expected.new_empty(min(size, len(expected)), len(table))
-    counts = expected.new_empty(len(expected))
+    exact = torch.promote_types(expected.dtype, torch.float32)  # bfloat16 counts to 256
+    counts = expected.new_empty(len(expected), dtype=exact)
     bounds = torch.searchsorted(
         seen[0], torch.arange(0, len(expected) + size, size, device=seen.device)
     ).tolist()
@@ -148,7 +149,7 @@ def _count_above(expected: Tensor, table: Tensor, targets: Tensor, seen: Tensor)
         scores[row - first, item] = -torch.inf
         scores.scatter_(1, targets[part, None], -torch.inf)  # not a competitor of itself
         # Comparing in place leaves ones to add up as floats: exact to 2^24, and 20 times faster than bools.
-        counts[part] = scores.ge_(of_target).sum(1)
+        counts[part] = scores.ge_(of_target).sum(1, dtype=exact)
     return counts
 
 

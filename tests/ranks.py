@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -66,18 +67,26 @@ def plane(folder, name="plane"):
     return {"losses": found.losses.tolist(), "reused": found.settings["reused"], "all": found.evaluations}
 
 
-def curve(folder, out, **settings):
-    """Train in float64, in which SAM's chaos leaves fifty steps comparable; return what was logged."""
+@contextmanager
+def in_float64():
+    """Let models be of float64, in which SAM's chaos leaves fifty steps comparable."""
     torch.set_default_dtype(torch.float64)
     try:
-        training.train(config(folder, **settings), folder / out, "cpu", resume=True)
+        yield
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+@in_float64()
+def curve(folder, out, **settings):
+    """Train, and return what was logged."""
+    training.train(config(folder, **settings), folder / out, "cpu", resume=True)
     return [
         {k: v for k, v in line.items() if k != "seconds"} for line in read_log(folder / out / "metrics.jsonl")
     ]
 
 
+@in_float64()
 def steps(folder, own_ascent):
     """Take three steps of SAMRec by halves of the rows, which climb each by its own gradient."""
     settings = config(folder, method="samrec", ascent=own_ascent, micro_batches=1)
