@@ -155,6 +155,11 @@ def leave() -> None:
         _ranks = ALONE
 
 
+def parted() -> bool:
+    """Tell whether this was one of several ranks, which have all come to their end."""
+    return _ranks is ALONE and STARTED in os.environ and int(os.environ["WORLD_SIZE"]) > 1
+
+
 def processes_here() -> int:
     """Return how many of the ranks share this machine's memory."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if _ranks.size > 1 else 1

@@ -147,6 +147,7 @@ def dying(folder):
     if parallel.ranks().first:
         (folder / "killed.json").write_text(json.dumps(found))
     parallel.leave()
+    os._exit(0)  # as the command does
 
 
 if __name__ == "__main__":

@@ -102,6 +102,12 @@ def main() -> None:
     warnings.showwarning = _one_line
     try:
         app()
+    except SystemExit as ended:
+        if parallel.parted():  # a normal exit aborts now and then, in the threads of torch
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(ended.code if isinstance(ended.code, int) else 0)
+        raise
     except InputError as error:
         complain(str(error))
         sys.exit(2)
