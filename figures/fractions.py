@@ -65,17 +65,16 @@ def draw(found: dict[str, Any]) -> "dict[str, Figure]":
             enumerate(wanted), enumerate(product(losses, METRICS))
         ):
             above, below = grid[2 * row : 2 * row + 2, column]
+            above.set(title=f"{SETS[key[0]]}, {LOSSES[loss]}\n{(THIRD, EPOCHS)[key[1]][loss]} epochs")
             panel = panels.get((*key, loss))
             if panel is None:
                 missing(above)
                 missing(below)
-                above.set(title=f"{SETS[key[0]]}, {LOSSES[loss]}\n{(THIRD, EPOCHS)[key[1]][loss]} epochs")
                 continue
             _levels(above, panel, found["shares"], metric)
             _gains(below, panel, found["shares"], metric)
             trained = seeds(len(at) for known in panel["methods"].values() for at in known["runs"])
-            title = f"{SETS[key[0]]}, {LOSSES[loss]}\n{panel['epochs']} epochs, {trained}"
-            above.set(title=title, ylabel=METRICS[metric])
+            above.set(title=f"{above.get_title()}, {trained}", ylabel=METRICS[metric])
             below.set(ylabel="gain, %")
             percent = [f"{100 * share:.0f}" for share in found["shares"]]
             above.set_xticks(found["shares"], [""] * len(percent))

@@ -43,8 +43,8 @@ def replacing(path: Path) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # mkstemp makes files that only their owner can read
         temporary.replace(path)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from error
+    except OSError as error:  # of whatever the block calls: not every one has a number
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         if temporary:
             temporary.unlink(missing_ok=True)

@@ -146,7 +146,7 @@ def join() -> None:
 
 def leave() -> None:
     """Part, once all ranks are done. After an error a rank just ends, and torchrun ends the others."""
-    global _ranks  # noqa: PLW0603
+    global _ranks  # noqa: PLW0603  as in `join`
     if _ranks.size > 1:
         import torch.distributed as dist
 

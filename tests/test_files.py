@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from landscape import InputError, load
-from landscape.files import locked, replacing
+from landscape.files import locked
 from tests.conftest import ROOT, RUN
 from tests.forked import ended
 
@@ -69,21 +69,6 @@ def test_a_lock_is_not_shared_within_a_process_either(tmp_path):
         pass
     with locked(tmp_path):
         pass
-
-
-def test_an_error_while_writing_leaves_the_old_file(tmp_path):
-    path = tmp_path / "x.txt"
-    path.write_text("old")
-
-    def write():
-        with replacing(path) as temporary:
-            temporary.write_text("half")
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        write()
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("room", [300, 2500, 20_000])

@@ -241,10 +241,10 @@ def contours(
 
     levels = _levels(low, high)
     x, y = coordinates
-    shown = np.ma.masked_invalid(values.T)  # values[i, j] is at (x_i, y_j); contour wants rows of y
+    finite = np.ma.masked_invalid(values.T)  # values[i, j] is at (x_i, y_j); contour wants rows of y
     axes.set_facecolor(MISSING)
-    filled = axes.contourf(x, y, shown, levels=levels, cmap=colors, norm=Normalize(levels[0], levels[-1]))
-    lines = axes.contour(x, y, shown, levels=levels[1:-2:2], colors="white", linewidths=0.5)
+    filled = axes.contourf(x, y, finite, levels=levels, cmap=colors, norm=Normalize(levels[0], levels[-1]))
+    lines = axes.contour(x, y, finite, levels=levels[1:-2:2], colors="white", linewidths=0.5)
     axes.clabel(lines, fmt="%g", fontsize=5)
     axes.set_aspect("equal")
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
