@@ -66,9 +66,10 @@ class Ranks:
         """Whether this is the rank that prints, and writes results."""
         return self.rank == 0
 
-    def share(self, total: int) -> range:
-        """Return this rank's part of `total` numbers: contiguous, in the order of ranks, and even."""
-        return range(total * self.rank // self.size, total * (self.rank + 1) // self.size)
+    def share(self, total: int, rank: int | None = None) -> range:
+        """Return the part of `total` numbers that is a rank's, or this one's: contiguous, in order, even."""
+        rank = self.rank if rank is None else rank
+        return range(total * rank // self.size, total * (rank + 1) // self.size)
 
     def summed(self, tensor: "Tensor") -> "Tensor":
         """Add up the ranks' tensors of one shape, in place, and return the sum: one all-reduce."""
@@ -98,6 +99,48 @@ class Ranks:
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value)
         return values
+
+    def stacked(self, tensor: "Tensor") -> "Tensor":
+        """Return the ranks' tensors of one shape along a new first axis: one all-gather. Shape (size, …)."""
+        if self.size == 1:
+            return tensor[None]
+        import torch.distributed as dist
+
+        found = tensor.new_empty(self.size, *tensor.shape)
+        dist.all_gather(list(found), tensor.contiguous())
+        return found
+
+    def exchanged(self, tensor: "Tensor", sent: list[int], received: list[int]) -> "Tensor":
+        """Send each rank its rows of a tensor, and return what the others sent: one all-to-all.
+
+        Args:
+            tensor: shape (sum(sent), …); its rows are in the order of the ranks that they go to.
+            sent, received: how many rows go to each rank, and how many come from it.
+        """
+        if self.size == 1:
+            return tensor
+        import torch.distributed as dist
+
+        found = tensor.new_empty(sum(received), *tensor.shape[1:])
+        dist.all_to_all_single(found, tensor.contiguous(), received, sent)
+        return found
+
+    def joined(self, tensor: "Tensor") -> "Tensor":
+        """Return the ranks' rows of a tensor in their order, in the first's memory; the others get theirs."""
+        import torch
+        import torch.distributed as dist
+
+        rows, lengths = tensor.cpu(), self.gathered(len(tensor))
+        if not self.first:
+            dist.send(rows, 0)
+            return rows
+        found = rows.new_empty(sum(lengths), *rows.shape[1:])
+        for rank, part in enumerate(torch.split(found, lengths)):
+            if rank:
+                dist.recv(part, rank)
+            else:
+                part.copy_(rows)
+        return found
 
     def queue(self, total: int) -> Queue:
         """Return a queue of `total` numbers that the ranks work off together."""

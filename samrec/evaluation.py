@@ -1,6 +1,6 @@
 """Full ranking: every item is a candidate, none is sampled."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from samrec.data.ragged import slices
 from samrec.data.split import Part, Split
 from samrec.data.tensors import Tensors
 from samrec.model import Recommender
+from samrec.sharding import ShardedEmbedding
 
 CUTOFFS = (5, 10, 20)
 Mask = NDArray[np.bool_]
@@ -44,7 +45,8 @@ def ranks(model: Recommender, split: Split, part: Part, batch_size: int = 1024, 
     nothing, rather than everything. Shape (evaluated users,).
 
     Args:
-        among: the processes that share the users, and all get the ranks of all.
+        among: the processes that share the users, and all get the ranks of all. Those that share the item
+            table of the model take the same users instead, each among its items.
 
     Raises:
         InputError: the model's output is not finite (a NaN would compare as the best rank of all).
@@ -52,6 +54,8 @@ def ranks(model: Recommender, split: Split, part: Part, batch_size: int = 1024, 
     was_training = model.training
     model.eval()
     try:
+        if isinstance(model.item, ShardedEmbedding):
+            among = ALONE
         users = np.array(among.share(len(split.evaluated)), np.int64)
         batches = candidates(split, part, model.max_length, model.item.weight.device, batch_size, users)
         counts = [count_above(model, batch).cpu().numpy() for batch in batches]
@@ -105,10 +109,16 @@ def count_above(model: Recommender, batch: Candidates) -> Tensor:
     NaN, for all of the batch, where scores are not finite; a NaN would else compare as the best rank.
     """
     table = model.item.weight
+    shard = model.item if isinstance(model.item, ShardedEmbedding) else None
     expected = model(batch.histories).flatten(0, 1)[batch.histories.last]
-    counts = _count_above(expected, table, batch.targets, batch.seen)
+    seen, take = batch.seen, _take
+    if shard:
+        place, found = shard.here(seen[1])
+        seen, take = torch.stack([seen[0], place])[:, found], shard.take
+    counts = _count_above(expected, table, batch.targets, seen, take)
     finite = torch.isfinite(expected.norm(dim=1).max() * table.norm(dim=1).max())
-    return torch.where(finite, counts, torch.nan)
+    counts = torch.where(finite, counts, torch.nan)
+    return shard.ranks.summed(counts) if shard else counts
 
 
 def gain(ranks: Tensor, metric: str) -> Tensor:
@@ -128,11 +138,15 @@ def gain(ranks: Tensor, metric: str) -> Tensor:
     return torch.where(ranks < int(cutoff), gains[name], 0 * ranks)  # NaN stays NaN
 
 
-def _count_above(expected: Tensor, table: Tensor, targets: Tensor, seen: Tensor) -> Tensor:
+def _count_above(
+    expected: Tensor, table: Tensor, targets: Tensor, seen: Tensor, take: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
     """Count, for each row of `expected`, the unseen items that score at least what the target does.
 
     Args:
-        seen: pairs of a row of `expected`, ascending, and an item that is no candidate. Shape (2, pairs).
+        seen: pairs of a row of `expected`, ascending, and a row of `table` that is no candidate. Shape
+            (2, pairs).
+        take: `_take`, or what does it for a table of which `table` is a part.
     """
     size = chunk_rows(len(table), table.device)
     buffer = expected.new_empty(min(size, len(expected)), len(table))
@@ -144,13 +158,19 @@ def _count_above(expected: Tensor, table: Tensor, targets: Tensor, seen: Tensor)
     for number, first in enumerate(range(0, len(expected), size)):
         part = slice(first, first + size)
         scores = torch.mm(expected[part], table.T, out=buffer[: len(expected[part])])
-        of_target = scores.gather(1, targets[part, None])
+        of_target = take(scores, targets[part])[:, None]
         row, item = seen[:, bounds[number] : bounds[number + 1]]
         scores[row - first, item] = -torch.inf
-        scores.scatter_(1, targets[part, None], -torch.inf)  # not a competitor of itself
         # Comparing in place leaves ones to add up as floats: exact to 2^24, and 20 times faster than bools.
         counts[part] = scores.ge_(of_target).sum(1, dtype=exact)
     return counts
+
+
+def _take(scores: Tensor, targets: Tensor) -> Tensor:
+    """Return the scores of the targets, one a row, and make them competitors of none: not of themselves."""
+    taken = scores.gather(1, targets[:, None])
+    scores.scatter_(1, targets[:, None], -torch.inf)
+    return taken.squeeze(1)
 
 
 def metrics(ranks: Ints) -> dict[str, float]:

@@ -14,6 +14,7 @@ from samrec import choices
 from samrec.chunks import chunk_rows
 from samrec.data.packing import Batch
 from samrec.model import Recommender
+from samrec.sharding import ShardedEmbedding
 
 Loss = Callable[[Recommender, Batch], tuple[Tensor, Tensor]]
 Halves = tuple[Callable[[Recommender, Batch], Tensor], Callable[[Tensor, Batch], tuple[Tensor, Tensor]]]
@@ -86,7 +87,8 @@ def fused_cross_entropy(model: Recommender, batch: Batch) -> tuple[Tensor, Tenso
     For one differentiation by autograd, and no more (a second raises).
     """
     expected, targets, used = _positions(model, batch)
-    arguments = expected, model.item.weight, targets, used
+    shard = model.item if isinstance(model.item, ShardedEmbedding) else None
+    arguments = expected, model.item.weight, targets, used, shard
     total: Tensor = _FusedCrossEntropy.apply(*arguments)  # type: ignore[no-untyped-call]
     return total, used.sum()
 
@@ -131,7 +133,7 @@ def drawn_scores(model: Recommender, batch: Batch) -> Tensor:
     filled once.
     """
     items = torch.cat([batch.inputs.items[None], batch.targets[None], batch.negatives])
-    embedded = F.embedding(items, model.item.weight)
+    embedded = model.item(items)
     expected = model(batch.inputs, embedded[0])
     scores: Tensor = (embedded[1:] * expected).sum(-1)
     return scores
@@ -177,14 +179,27 @@ class _FusedCrossEntropy(torch.autograd.Function):
     """With s = X Eᵀ and p = softmax(s): dX = (p - 1_target) E and dE = (p - 1_target)ᵀ X, chunk by chunk.
 
     The target's 1 is subtracted by index. Under autocast, scores and p are in its precision, sums are not.
+    Of a sharded table each rank takes its items at the positions of all ranks, and gets back dX of its own.
     """
 
     @staticmethod
-    def forward(ctx: Any, expected: Tensor, table: Tensor, targets: Tensor, used: Tensor) -> Tensor:
+    def forward(
+        ctx: Any,
+        expected: Tensor,
+        table: Tensor,
+        targets: Tensor,
+        used: Tensor,
+        shard: ShardedEmbedding | None,
+    ) -> Tensor:
+        own, counted = slice(None), used
+        if shard:
+            (expected, targets, used), own = shard.of_all_ranks(expected, targets, used)
+            counted = torch.zeros_like(used)
+            counted[own] = used[own]
         device = expected.device.type
         kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else table.dtype
         items, positions = table.to(kind), expected.to(kind)
-        size = _chunk_rows(table)
+        size, one = _chunk_rows(table), positions.new_ones(())
         scores, shares = positions.new_empty(2, min(size, len(expected)), len(table))
         total = torch.zeros((), dtype=torch.float64, device=expected.device)
         d_expected, d_table = torch.empty_like(expected), torch.zeros_like(table)
@@ -195,21 +210,28 @@ class _FusedCrossEntropy(torch.autograd.Function):
             p = torch.softmax(s, 1, out=shares[: len(x)])
             # log Σ exp(s) by way of the largest, whose share cannot underflow
             normalizer = s.amax(1).to(table.dtype) - p.amax(1).to(table.dtype).log()
-            of_target = s.gather(1, target[:, None]).squeeze(1)
-            total += ((normalizer - of_target) * used[part]).sum(dtype=torch.float64)
-            d_expected[part] = (p @ items - F.embedding(target, items)) * weight
+            if shard:
+                normalizer, of_target = shard.whole_softmax(s, p, normalizer, target)
+                target, found = shard.here(target)
+                one = found[:, None].to(kind)  # p's entry at the target is here
+            else:
+                of_target = s.gather(1, target[:, None]).squeeze(1)
+            total += ((normalizer - of_target) * counted[part]).sum(dtype=torch.float64)
+            d_expected[part] = (p @ items - one * F.embedding(target, items)) * weight
             if kind == table.dtype:
                 d_table.addmm_(p.T, x * weight)
             else:
                 d_table += p.T @ (x * weight).to(kind)
-            d_table.index_add_(0, target, expected[part] * weight, alpha=-1)
+            d_table.index_add_(0, target, expected[part] * (one * weight), alpha=-1)
+        if shard:
+            d_expected = shard.ranks.summed(d_expected)[own]
         ctx.save_for_backward(d_expected, d_table)
         return total.to(expected.dtype)
 
     @staticmethod
-    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         # create_graph would take the saved gradients for constants; `once_differentiable` lets that pass
         if torch.is_grad_enabled():
             raise RuntimeError("fused_cross_entropy has a first derivative only; use cross_entropy")
         d_expected, d_table = ctx.saved_tensors
-        return d_expected * scale, d_table * scale, None, None
+        return d_expected * scale, d_table * scale, None, None, None

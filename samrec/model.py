@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from samrec.data.packing import Packed
+from samrec.sharding import ShardedEmbedding
 
 
 @dataclass(frozen=True)
@@ -182,11 +183,11 @@ class Recommender(nn.Module, ABC):
     """What every model that ranks has: an item scores its embedding times what is expected next.
 
     Attributes:
-        item: a row an item, and none for padding; both input embedding and output layer.
+        item: a row an item, and none for padding; both input embedding and output layer. Ranks may share it.
         max_length: the longest history seen, L.
     """
 
-    item: nn.Embedding
+    item: nn.Embedding | ShardedEmbedding
     max_length: int
 
     @abstractmethod

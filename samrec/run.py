@@ -24,6 +24,7 @@ from samrec.log import append, read_log, truncate
 from samrec.methods import batches_of
 from samrec.model import Recommender
 from samrec.schedule import share
+from samrec.sharding import ShardedEmbedding
 
 
 @dataclass(frozen=True)
@@ -219,7 +220,9 @@ class Run:
         text = f"epoch {self.epoch + 1} · loss {sum(totals) / weight:.4f}"
         return f"{text} · valid NDCG@10 {self.valid['ndcg@10']:.4f}" if self.valid else text
 
-    def outcome(self, device: torch.device, started: float, durations: list[float]) -> Outcome:
+    def outcome(
+        self, device: torch.device, started: float, durations: list[float], shard_items: bool = False
+    ) -> Outcome:
         """Evaluate the best epoch on the test part, and log that."""
         log = self.out / "metrics.jsonl"
         ranks().gathered(None)  # the first has written its files
@@ -227,7 +230,10 @@ class Run:
         if last is None:
             raise InputError(f"{log} no longer holds the epochs that were trained")
         best = load(self.out / ("best.pt" if self.validates else "last.pt"))
-        test = evaluate(best.model().to(device), self.split, "test", ranks()) if self.validates else {}
+        model = best.model()
+        if shard_items:
+            model.item = ShardedEmbedding(model.item.weight, ranks())
+        test = evaluate(model.to(device), self.split, "test", ranks()) if self.validates else {}
         if test and ranks().first:
             append(log, {"epoch": best.epoch, "test": test})
         return Outcome(

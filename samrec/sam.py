@@ -182,7 +182,7 @@ class SAM(Optimizer):
             p.grad if p.grad is None or scale is None else p.grad * scale
             for p, scale in zip(perturbed, scales, strict=True)
         ]
-        norm = self._norm([g for g in gradients if g is not None])
+        norm = self._norm(gradients)
         self._inverse = torch.where(norm > 0, 1 / norm, 0.0)
         self._directions = [
             g if g is None or scale is None else g * scale for g, scale in zip(gradients, scales, strict=True)
@@ -204,8 +204,9 @@ class SAM(Optimizer):
     def _perturbed(self) -> list[Tensor]:
         return [p for group in self.param_groups if group.get("perturb", True) for p in group["params"]]
 
-    def _norm(self, tensors: list[Tensor]) -> Tensor:
-        return torch.nn.utils.get_total_norm(tensors)
+    def _norm(self, gradients: list[Tensor | None]) -> Tensor:
+        """Return the norm of all perturbed parameters' gradients (or of what stands for them) together."""
+        return torch.nn.utils.get_total_norm([g for g in gradients if g is not None])
 
     def _along(self, scale: Tensor, p: Tensor) -> Tensor:
         return scale.to(p.device)

@@ -22,6 +22,7 @@ from samrec.data.attributes import beside
 from samrec.data.packing import Batch
 from samrec.data.readers import read
 from samrec.data.split import leave_one_out
+from samrec.engines.sharded import Sharded
 from samrec.engines.solo import Solo
 from samrec.engines.stacked import Stacked
 from samrec.methods import initial_learner
@@ -42,7 +43,13 @@ class Engine(Protocol):
     ) -> Tensor: ...
 
 
-def train(config: Config, out: Path | None = None, device: str = "auto", resume: bool = False) -> Outcome:
+def train(
+    config: Config,
+    out: Path | None = None,
+    device: str = "auto",
+    resume: bool = False,
+    shard_items: bool = False,
+) -> Outcome:
     """Train a model and evaluate its best epoch on the test part.
 
     Writes best.pt, last.pt, metrics.jsonl and config.toml to the folder `out`, by default
@@ -53,6 +60,8 @@ def train(config: Config, out: Path | None = None, device: str = "auto", resume:
     the seed and its number alone, so a run resumed from `last.pt` ends, on one device, with the same
     weights as one that was never stopped.
 
+    With `shard_items` the ranks share the item table by its rows, so that each holds, and steps, its part.
+
     Raises:
         InputError: the data cannot be used, `out` holds a run and `resume` is false (or holds one with
             other settings), another process writes to it, or the loss is not finite; then `last.pt` is of
@@ -60,11 +69,15 @@ def train(config: Config, out: Path | None = None, device: str = "auto", resume:
         Stopped: a signal asked for it (a KeyboardInterrupt).
     """
     out = out or Path("runs") / f"{Path(config.data).stem}-{config.method}-seed{config.seed}"
-    return train_together([config], [out], device, resume)[0]
+    return train_together([config], [out], device, resume, shard_items)[0]
 
 
 def train_together(
-    configs: Sequence[Config], outs: Sequence[Path], device: str = "auto", resume: bool = False
+    configs: Sequence[Config],
+    outs: Sequence[Path],
+    device: str = "auto",
+    resume: bool = False,
+    shard_items: bool = False,
 ) -> list[Outcome]:
     """Train several models of one shape at once, see `samrec.engines.stacked`; each as `train` would.
 
@@ -75,14 +88,14 @@ def train_together(
     with ExitStack() as held:
         for out in outs:
             held.enter_context(locked(writable(out)))
-        return _train_together(configs, outs, device, resume)
+        return _train_together(configs, outs, device, resume, shard_items)
 
 
 def _train_together(
-    configs: Sequence[Config], outs: Sequence[Path], device: str, resume: bool
+    configs: Sequence[Config], outs: Sequence[Path], device: str, resume: bool, shard_items: bool
 ) -> list[Outcome]:
     started = time.perf_counter()
-    _check_ranks(configs)
+    _check_ranks(configs, shard_items)
     where = device_named(device)
     for config, out in zip(configs, outs, strict=True):
         if config.pretrains and not (out / "last.pt").exists():
@@ -99,21 +112,21 @@ def _train_together(
         raise InputError("runs that train together must stand at the same step; resume them one by one")
     try:
         with stopping() as request:
-            durations = _train(runs, where, request)
+            durations = _train(runs, where, request, shard_items)
     finally:
         for run in runs:
             if not (run.out / "last.pt").exists():
                 clear(run.out)  # a first epoch that failed leaves nothing
-    return [run.outcome(where, started, durations) for run in runs]
+    return [run.outcome(where, started, durations, shard_items) for run in runs]
 
 
-def _train(runs: list[Run], device: torch.device, request: Request) -> list[float]:
+def _train(runs: list[Run], device: torch.device, request: Request, shard_items: bool) -> list[float]:
     """Train from where the runs stand to their end; return the seconds of each epoch.
 
     A run that has ended while others go on is computed along with them, and no longer looked at.
     """
     first, config = runs[0], runs[0].config
-    engine = _engine(runs, device)
+    engine = _engine(runs, device, shard_items)
     if config.save_every and not first.last:
         for run, state in zip(runs, engine.states(), strict=True):
             run.keep(state)
@@ -147,9 +160,13 @@ def _train(runs: list[Run], device: torch.device, request: Request) -> list[floa
     return durations
 
 
-def _check_ranks(configs: Sequence[Config]) -> None:
+def _check_ranks(configs: Sequence[Config], shard_items: bool) -> None:
     """Refuse what the ranks cannot do together, or one cannot do alone."""
     size, first = ranks().size, configs[0]
+    if size == 1 and shard_items:
+        raise InputError("the processes of torchrun share the items; here is one, which holds all")
+    if shard_items and first.ascent == "rank":
+        raise InputError("ranks that climb alone, by ascent rank, need all items each; do not shard them")
     if size == 1 and any(config.ascent == "rank" for config in configs):
         raise InputError("with ascent rank each of torchrun's processes climbs alone; one has ascent batch")
     if size > 1 and len(configs) > 1:
@@ -159,7 +176,7 @@ def _check_ranks(configs: Sequence[Config]) -> None:
         raise InputError(f"{first.method} learns from whole batches, not row by row: use one process{hint}")
 
 
-def _engine(runs: list[Run], device: torch.device) -> Engine:
+def _engine(runs: list[Run], device: torch.device, shard_items: bool) -> Engine:
     """Build what takes the steps, and load what the runs continue from."""
     config = runs[0].config
     learners = [initial_learner(run.config, run.split, fused=len(runs) == 1) for run in runs]
@@ -170,7 +187,7 @@ def _engine(runs: list[Run], device: torch.device) -> Engine:
     rows = max(run.batches.rows(config.batch_size // config.micro_batches) for run in runs)
     engine: Engine
     if len(runs) == 1:
-        engine = Solo(config, learners[0], device, rows)
+        engine = (Sharded if shard_items else Solo)(config, learners[0], device, rows)
     else:
         engine = Stacked([run.config for run in runs], learners, device, rows)
     if all(run.last for run in runs):

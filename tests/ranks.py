@@ -31,6 +31,7 @@ MEASURES = [
     for name in ("sam", "m-sharpness", "keskar", "average", "fisher-rao", "trace", "relative-flatness-last")
     for word in ("--measure", name)
 ]
+ITEMS = {"method": "samrec", "loss": "ce", "every": 2, "clip": 0.1, "rho": 0.5}
 COMMANDS = {
     "hessian": ["--top", "3", "--trace", "--probes", "4"],
     "sharpness": ["--steps", "2", "--samples", "2", "--probes", "2", *MEASURES],
@@ -78,9 +79,9 @@ def in_float64():
 
 
 @in_float64()
-def curve(folder, out, **settings):
+def curve(folder, out, shard_items=False, **settings):
     """Train, and return what was logged."""
-    training.train(config(folder, **settings), folder / out, "cpu", resume=True)
+    training.train(config(folder, **settings), folder / out, "cpu", resume=True, shard_items=shard_items)
     return [
         {k: v for k, v in line.items() if k != "seconds"} for line in read_log(folder / out / "metrics.jsonl")
     ]
@@ -108,6 +109,8 @@ def measured(folder, name):
         "sasrec": curve(folder, f"{name}-sasrec"),
         "samrec": curve(folder, f"{name}-samrec", method="samrec"),
         "resumed": curve(folder, f"{name}-resumed", method="samrec", every=2),
+        "negatives sharded": curve(folder, f"{name}-negatives", name == "two", loss="gbce", negatives=3),
+        "items sharded": curve(folder, f"{name}-items", name == "two", **ITEMS),
         "steps": steps(folder, "rank" if name == "two" else "micro-batch"),
     }
 
@@ -124,6 +127,7 @@ def together(folder):
     found["refused"] = [
         refusal("evaluate", *checkpoint),
         *(refusal("train", *data, "--method", method) for method in ("cl4srec", "s3rec")),
+        refusal("train", *data, "--method", "samrec", "--ascent", "rank", "--shard-items"),
     ]
     if parallel.ranks().first:
         (folder / "two.json").write_text(json.dumps(found))

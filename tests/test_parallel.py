@@ -37,6 +37,7 @@ def folder(tmp_path_factory):
     write_sequences(markov(users=600, items=60, mean_length=8, seed=0).interactions, path / "data.txt")
     training.train(ranks.config(path, epochs=2), path / "run", "cpu")
     ranks.curve(path, "two-resumed", method="samrec", every=2, epochs=2)
+    ranks.curve(path, "two-items", **ranks.ITEMS, epochs=2)
     return path
 
 
@@ -82,12 +83,25 @@ def test_points_dealt_to_ranks_are_the_plane_of_one(one, two):
     assert two[2]["plane"]["all"] == one["plane"]["all"] == 81
 
 
-@pytest.mark.parametrize("run", ["sasrec", "samrec", "resumed"])
+@pytest.mark.parametrize("run", ["sasrec", "samrec", "resumed", "negatives sharded", "items sharded"])
 def test_rows_dealt_to_ranks_train_as_one(one, two, run):
-    """Fifty steps with dropout, validation, and a run that one process began and two ended."""
+    """Fifty steps with dropout, validation, and runs that one process began and two ended."""
     mine, theirs = one[run], two[2][run]
     assert len(mine) == 6
     np.testing.assert_allclose(numbers(theirs), numbers(mine), rtol=1e-6)
+
+
+def test_a_checkpoint_of_sharded_items_is_one_processs(folder, one, two):
+    """Weights, moments, and the direction that SAM keeps, of all items."""
+    mine, theirs = (load(folder / f"{name}-items" / "last.pt") for name in ("one", "two"))
+    for a, b in zip(tensors(mine), tensors(theirs), strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-5, atol=1e-8)
+
+
+def tensors(checkpoint):
+    optimizer = checkpoint.optimizer
+    moments = [t for kept in optimizer["state"].values() for t in kept.values()]
+    return [*checkpoint.weights.values(), *moments, *optimizer["directions"], optimizer["inverse"]]
 
 
 def test_ranks_that_climb_alone_are_micro_batches_that_do(one, two):
@@ -106,7 +120,8 @@ def test_one_object_a_command_and_one_line_an_error(two):
     assert "exitcode  : 2" in said
     evaluate, *methods = found["refused"]
     assert evaluate == "evaluate runs in one process; torchrun is for train, surface, hessian, sharpness"
-    assert all("use one process" in refused for refused in methods)
+    assert all("use one process" in refused for refused in methods[:2])
+    assert methods[2] == "ranks that climb alone, by ascent rank, need all items each; do not shard them"
 
 
 def test_a_rank_that_is_killed_costs_its_unfinished_points(folder, one):

@@ -40,6 +40,10 @@ def command(
         Path | None, typer.Option(help="TOML file of settings; options here win over it.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    shard_items: Annotated[
+        bool,
+        typer.Option("--shard-items", help="Let torchrun's processes share the item table, by rows."),
+    ] = False,
     seed: Annotated[int | None, typer.Option(help="Of everything that is drawn (0).")] = None,
     device: Device = "auto",
     json: Json = False,
@@ -197,6 +201,8 @@ def command(
       landscape train --out runs/sasrec --epochs 600 --resume
 
       torchrun --nproc-per-node 2 -m landscape train --data Beauty.txt --out runs/sasrec
+
+      torchrun --nproc-per-node 8 -m landscape train --data big.parquet --loss ce --shard-items --out runs/big
     """
     options = dict(locals())  # by their names, which are those of the settings
     from landscape.errors import InputError
@@ -211,7 +217,7 @@ def command(
     if "data" not in settings:
         raise InputError("nothing to train on: give --data FILE, or --config FILE with data in it")
     with stoppable():
-        outcome = train(configure(settings), out, device, resume)
+        outcome = train(configure(settings), out, device, resume, shard_items)
     if not ranks().first:
         return
     show(

@@ -1,6 +1,6 @@
 """One model, one optimizer."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from itertools import count
@@ -43,11 +43,8 @@ class Solo:
         self.rows = rows
         self.learner = learner.to(device)
         self.device = device
-        self.optimizer = SAM(
-            parameter_groups(config, dict(learner.named_parameters())),
-            torch.optim.Adam,
-            **sam_settings(config, config.radius, device),
-        )
+        groups = parameter_groups(config, dict(learner.named_parameters()))
+        self.optimizer = self._sam(groups, torch.optim.Adam, **sam_settings(config, config.radius, device))
         self.ranks = ranks()
         self.climbs_together = config.ascent != "rank"
         if not self.climbs_together:
@@ -126,9 +123,15 @@ class Solo:
     def _add_up(self, *_: Any) -> None:
         """Add up the ranks' gradients, in one all-reduce."""
         if self.ranks.size > 1:
-            gradients = [p.grad for p in self.learner.parameters() if p.grad is not None]
+            gradients = [p.grad for p in self._held_by_all() if p.grad is not None]
             total = self.ranks.summed(nn.utils.parameters_to_vector(gradients))
             nn.utils.vector_to_parameters(total, gradients)
+
+    def _sam(self, *arguments: Any, **settings: Any) -> SAM:
+        return SAM(*arguments, **settings)
+
+    def _held_by_all(self) -> Iterable[nn.Parameter]:
+        return self.learner.parameters()
 
     def _clip(self, *_: Any) -> None:
         assert self.config.clip is not None

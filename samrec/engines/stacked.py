@@ -147,8 +147,8 @@ class Stacked:
 class _StackedSAM(SAM):
     """SAM whose radius, norm and ascent are each run's own; a run of radius 0 does not move."""
 
-    def _norm(self, tensors: list[Tensor]) -> Tensor:
-        return _norms(tensors)
+    def _norm(self, gradients: list[Tensor | None]) -> Tensor:
+        return _norms([g for g in gradients if g is not None])
 
     def _along(self, scale: Tensor, p: Tensor) -> Tensor:
         return _beside(scale, p)
