@@ -35,7 +35,6 @@ NAMES = {
 }
 LIMIT = 24.0  # seconds an epoch: larger points are left out
 PAGE = HERE.parent / "docs" / "scale.md"
-MARKS = ("<!-- python -m benchmarks.scale writes from here -->", "<!-- to here -->")
 
 
 def world(users: int, length: int, items: int) -> Split:
@@ -97,6 +96,14 @@ def table(found: dict[str, Any]) -> str:
     )
 
 
+def write_page(program: str, text: str) -> None:
+    """Replace what a program wrote into docs/scale.md before."""
+    begin, end = f"<!-- python -m {program} writes from here -->", "<!-- to here -->"
+    before, rest = PAGE.read_text("utf-8").split(begin)
+    _, _, after = rest.partition(end)
+    PAGE.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", "utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
@@ -106,9 +113,7 @@ def main() -> None:
     growth = {loss: {name: grown(loss, name) for name in VARIED} for loss in ("bce", "ce")}
     found = {"where": where(), "base": BASE, "growth": growth}
     asked.out.write_text(json.dumps(found, indent=1) + "\n")
-    before, rest = PAGE.read_text("utf-8").split(MARKS[0])
-    after = rest.split(MARKS[1])[1]
-    PAGE.write_text(f"{before}{MARKS[0]}\n\n{table(found)}\n\n{MARKS[1]}{after}", "utf-8")
+    write_page("benchmarks.scale", table(found))
 
 
 if __name__ == "__main__":
