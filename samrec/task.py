@@ -15,6 +15,7 @@ from landscape.devices import device_named
 from landscape.errors import InputError
 from landscape.files import sha256
 from landscape.objective import Halves, Loss, Objective
+from landscape.parallel import ALONE, Ranks
 from landscape.tasks import TaskOptions
 from samrec.checkpoint import Checkpoint, load
 from samrec.config import Config
@@ -182,11 +183,13 @@ def ranking(
     device: str = "auto",
     noise: float = 0.0,
     seed: int = 0,
+    among: Ranks = ALONE,
 ) -> Ranking:
     """Rank each evaluated user's held-out item with a checkpoint: `samrec.evaluation.ranks`.
 
     Args:
         noise: the share of random items inserted into the histories, drawn by `seed`: `Split.disturbed`.
+        among: the processes that share the users, and all get the ranks of all.
 
     Raises:
         InputError: as `objective`, and as `Split.disturbed`.
@@ -194,7 +197,7 @@ def ranking(
     loaded = load(checkpoint)
     split = _split(loaded, data)
     shown = split.disturbed(part, noise, seed)
-    return Ranking(ranks(loaded.model().to(device_named(device)), shown, part), split)
+    return Ranking(ranks(loaded.model().to(device_named(device)), shown, part, among=among), split)
 
 
 def initial_weights(checkpoint: Path) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import torch
 
 import landscape as ll
 from landscape import InputError, parallel
-from landscape.cli import app
+from landscape.cli import app, compare
 from landscape.surface.record import Record
 from landscape.tasks import TaskOptions, objective_of
 from samrec import training
@@ -36,6 +37,13 @@ COMMANDS = {
     "hessian": ["--top", "3", "--trace", "--probes", "4"],
     "sharpness": ["--steps", "2", "--samples", "2", "--probes", "2", *MEASURES],
 }
+
+COMPARE = ["--grid", "3", "--top", "2"]
+HASTE = (  # these take most of the time of `compare`
+    (ll, "sharpness", partial(ll.sharpness, measures=("sam", "asam"))),
+    (compare, "PROBES", 2),
+    (compare, "STEPS", 10),
+)
 
 
 def config(folder, **settings):
@@ -122,6 +130,9 @@ def together(folder):
         assert command(name, *checkpoint, *options) == 0
     data = ["--data", folder / "data.txt", "--out", folder / "command", "--epochs", "1"]
     assert command("train", *data) == 0
+    for haste in HASTE:
+        setattr(*haste)
+    assert command("compare", *checkpoint, *COMPARE, "--out", folder / "compared") == 0
     found = measured(folder, "two")
     found["alike"] = len(set(parallel.ranks().gathered(np.array(found["steps"]).tobytes()))) == 1
     found["refused"] = [

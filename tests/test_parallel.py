@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 import torch
 
+import landscape as ll
 from landscape import InputError
 from landscape.parallel import ALONE, Ranks
+from landscape.plots.report import read_comparison
 from samrec import training
 from samrec.checkpoint import load
 from samrec.data.packing import TrainingBatches
 from samrec.data.synthetic import markov, write_sequences
 from tests import ranks
 from tests.conftest import ROOT
+from tests.test_compare_command import MEASUREMENTS
 
 
 def torchrun(*arguments):
@@ -69,6 +72,17 @@ def numbers(value):
     return [value] if isinstance(value, int | float) else []
 
 
+def contents(folder):
+    """What is known of the trainings of a comparison, and all arrays of its results."""
+    comparison, measured = read_comparison(folder)
+    return comparison.checkpoints, {
+        (part, name): value
+        for part, result in vars(measured["run"]).items()
+        for name, value in vars(result).items()
+        if isinstance(value, np.ndarray)
+    }
+
+
 @pytest.mark.parametrize("number", range(len(ranks.COMMANDS)))
 def test_shares_of_the_batches_give_the_curvature_and_the_sharpness_of_all(folder, two, answer, number):
     name, options = list(ranks.COMMANDS.items())[number]
@@ -76,6 +90,28 @@ def test_shares_of_the_batches_give_the_curvature_and_the_sharpness_of_all(folde
     assert len(numbers(whole)) > 10
     # far below 1e-6 of it an eigenvalue's residual is rounding, which differs
     np.testing.assert_allclose(numbers(two[0][number]), numbers(whole), rtol=1e-6, atol=1e-6)
+
+
+def test_a_comparison_by_ranks_is_that_of_one_process_which_takes_it_over(folder, two, answer, monkeypatch):
+    compare = ["compare", "--ckpt", folder / "run" / "best.pt", *ranks.COMPARE, "--device", "cpu", "--out"]
+    for haste in ranks.HASTE:
+        monkeypatch.setattr(*haste)
+    whole = answer(*compare, folder / "alone")
+    for name in MEASUREMENTS:
+        monkeypatch.setattr(ll, name, None)
+    again = answer(*compare, folder / "compared")
+    assert again == two[0][3] | {"report": again["report"]}
+    np.testing.assert_allclose(numbers(again), numbers(whole), rtol=1e-6, atol=1e-6)
+    (mine, parts), (theirs, others) = (contents(folder / out) for out in ("alone", "compared"))
+    assert theirs == mine
+    assert parts.keys() == others.keys()
+    for name, part in parts.items():
+        # a small entry is a sum of large ones, whose rounding it has; residuals are relative, and small of 1
+        largest = np.abs(part).max(initial=1)
+        np.testing.assert_allclose(others[name], part, rtol=0, atol=1e-6 * largest, err_msg=name)
+    assert {file.name for file in (folder / "compared").iterdir()} == {
+        file.name for file in (folder / "alone").iterdir()
+    }
 
 
 def test_points_dealt_to_ranks_are_the_plane_of_one(one, two):
@@ -111,7 +147,7 @@ def test_ranks_that_climb_alone_are_micro_batches_that_do(one, two):
 
 def test_one_object_a_command_and_one_line_an_error(two):
     printed, said, found = two
-    assert [next(iter(each)) for each in printed] == ["checkpoints", "checkpoints", "out"]
+    assert [next(iter(each)) for each in printed] == ["checkpoints", "checkpoints", "out", "report"]
     lines = [line for line in said.splitlines() if line.startswith("landscape: ")]
     assert lines == [
         "landscape: the frozen loss has 1 batches for 2 ranks, which need one each; "
@@ -119,7 +155,9 @@ def test_one_object_a_command_and_one_line_an_error(two):
     ]
     assert "exitcode  : 2" in said
     evaluate, *methods = found["refused"]
-    assert evaluate == "evaluate runs in one process; torchrun is for train, surface, hessian, sharpness"
+    assert evaluate == (
+        "evaluate runs in one process; torchrun is for train, surface, hessian, sharpness, compare"
+    )
     assert all("use one process" in refused for refused in methods[:2])
     assert methods[2] == "ranks that climb alone, by ascent rank, need all items each; do not shard them"
 

@@ -17,6 +17,7 @@ from landscape.cli import options
 from landscape.cli.options import Checkpoints, Data, Device, Exclude, Include, Json, Seed, Task, Users
 from landscape.cli.output import Table, show
 from landscape.errors import InputError
+from landscape.parallel import ranks
 from landscape.tasks import TaskOptions
 
 if TYPE_CHECKING:
@@ -86,7 +87,13 @@ def compare(
     density: bool = True,
     ideal_hr10: float | None = None,
 ) -> dict[str, Any]:
-    """Measure each checkpoint, save the results and the page in `out`; return what `--json` prints."""
+    """Measure each checkpoint, save the results and the page in `out`; return what `--json` prints.
+
+    Ranks that were joined share the batches, of surfaces the points, of the ranking the users.
+
+    Raises:
+        InputError: as `objectives_of` and `Objective.shared`.
+    """
     from landscape import (
         Eigenpairs,
         Sharpness,
@@ -102,7 +109,7 @@ def compare(
         trace,
     )
     from landscape.files import read_checkpoint
-    from landscape.plots.report import Compared, Comparison, render, result_path, write_index
+    from landscape.plots.report import PAGE, Compared, Comparison, render, result_path, write_index
     from landscape.tasks import objectives_of
     from samrec.checkpoint import TASK
 
@@ -110,20 +117,21 @@ def compare(
     seed = settings.seed
     compared, entries = [], []
     objectives = objectives_of(checkpoints.values(), settings, task)
-    for (name, path), objective in zip(checkpoints.items(), objectives, strict=True):
+    shares = [objective.shared(ranks()) for objective in objectives]  # refused before anything is measured
+    for (name, path), objective, shared in zip(checkpoints.items(), objectives, shares, strict=True):
         at = _Measuring(out, name, seed, _identity(objective))
-        operator = hessian(objective)
+        operator = hessian(shared)
         at.result("plane", Slice, plane, objective, **shape, grid=grid)
         at.result("line", Slice, line, objective, **shape, grid=grid and 2 * grid - 1)
         pairs = at.result("hessian", Eigenpairs, top_eigenpairs, operator, k=top)
         estimate = at.result("trace", Trace, trace, operator)
         if density:
             at.result("density", SpectralDensity, spectral_density, operator, probes=PROBES, steps=STEPS)
-        else:  # what lies there may be of other weights or data
+        elif ranks().first:  # what lies there may be of other weights or data
             result_path(out, name, "density").unlink(missing_ok=True)
-        rises = at.result("sharpness", Sharpness, sharpness, objective, rho=rho)
-        ranks = task is None and read_checkpoint(path).get("task") == TASK
-        compared.append(Compared(name=name, path=str(path), **(_trained(path, settings) if ranks else {})))
+        rises = at.result("sharpness", Sharpness, sharpness, shared, rho=rho)
+        trained = task is None and read_checkpoint(path).get("task") == TASK
+        compared.append(Compared(name=name, path=str(path), **(_trained(path, settings) if trained else {})))
         entries.append(
             {
                 "name": name,
@@ -146,8 +154,10 @@ def compare(
         command=shlex.join(["landscape", *sys.argv[1:]]),
         version=version("samrec-landscape"),
     )
-    write_index(index, out)
-    return {"report": str(render(out)), "checkpoints": entries}
+    if ranks().first:
+        write_index(index, out)
+        render(out)
+    return {"report": str(out / PAGE), "checkpoints": entries}
 
 
 @dataclass(frozen=True)
@@ -168,24 +178,37 @@ class _Measuring:
     def result(self, part: str, kind: type[R], measure: Callable[..., R], of: Any, **asked: Any) -> R:
         """Return what an earlier run found, if it asked the same of the same; else measure, and save it."""
         from landscape.plots.report import result_path
-        from landscape.results import load_as
 
         asked["seed"] = self.seed
         path = result_path(self.folder, self.name, part)
         request = hashlib.sha256(dumps([part, asked, self.identity]).encode()).hexdigest()
-        if path.exists():
-            with suppress(InputError):  # it is damaged, or something else
-                found = load_as(kind, path)
-                if found.provenance.get("request") == request:
-                    return found
+        found = _answer(kind, path, request)
+        everywhere = all(ranks().gathered(found is not None))  # ranks measure together or not at all
+        if found and everywhere:
+            return found
         result = measure(of, **asked)
         result = replace(result, provenance={**result.provenance, "request": request})
         result.save(path)
         return result
 
 
+def _answer(kind: type[R], path: Path, request: str) -> R | None:
+    """Read the result of an earlier run, if there is one and it is what was asked for now."""
+    from landscape.results import load_as
+
+    if path.exists():
+        with suppress(InputError):  # it is damaged, or something else
+            found = load_as(kind, path)
+            if found.provenance.get("request") == request:
+                return found
+    return None
+
+
 def _identity(objective: "Objective") -> str:
-    """Identify what is measured and with what: weights, data, the loss to its last bit, versions, device."""
+    """Identify what is measured and with what: weights, data, the loss to its last bit, versions, device.
+
+    Of the whole objective: shares of the batches are summed in another order, which moves that last bit.
+    """
     from landscape.results import surroundings
     from landscape.surface.record import fingerprint
 
@@ -224,7 +247,9 @@ def _trained(path: Path, settings: TaskOptions) -> dict[str, Any]:
     from samrec.log import read_log
     from samrec.task import ranking
 
-    valid, test = (ranking(path, part, settings.data, settings.device).ranks for part in get_args(Part))
+    valid, test = (
+        ranking(path, part, settings.data, settings.device, among=ranks()).ranks for part in get_args(Part)
+    )
     log = path.parent / "metrics.jsonl"
     return {
         "users": len(test),

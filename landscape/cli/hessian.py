@@ -125,9 +125,7 @@ def command(
     if out is not None:
         for (name, group), block in blocks.items():
             block.save(out, f"{name}.{group}")
-    if not ranks().first:
-        return
-    if out is not None and density:
+    if out is not None and density and ranks().first:
         _draw(found, out)
 
     largest = max(float(spectrum.pairs.eigenvalues.max()) for spectrum in found.values())

@@ -14,7 +14,9 @@ from landscape.text import printable
 
 
 def show(as_json: bool, values: Mapping[str, Any], *tables: "Table") -> None:
-    """Print `values` as JSON, or the tables."""
+    """Print `values` as JSON, or the tables; of several ranks, the first prints."""
+    if not ranks().first:
+        return
     if as_json:
         written = json.dumps(_plain(values), ensure_ascii=False)
         print("".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in written))

@@ -99,10 +99,8 @@ def command(
             results[name].save(folder / f"{name}.sharpness.npz")
             for group, result in groups.get(name, {}).items():
                 result.save(folder / f"{name}.{group}.sharpness.npz")
-    if not ranks().first:
-        return
     comparison = compare(results, groups)
-    for path in tables:
+    for path in tables if ranks().first else ():
         WRITERS[path.suffix.lower()](comparison, path)
     paths = dict(zip(names, map(str, ckpt), strict=True))
     values: dict[str, Any] = {"checkpoints": _entries(results, paths)}

@@ -7,7 +7,6 @@ import typer
 
 from landscape.cli.options import Columns, Device, Json
 from landscape.cli.output import Table, show, stoppable
-from landscape.parallel import ranks
 from samrec.choices import Ascent, Format, Loss, Method, Perturb, Precision, Preset, Schedule
 
 if TYPE_CHECKING:
@@ -218,8 +217,6 @@ def command(
         raise InputError("nothing to train on: give --data FILE, or --config FILE with data in it")
     with stoppable():
         outcome = train(configure(settings), out, device, resume, shard_items)
-    if not ranks().first:
-        return
     show(
         json,
         {

@@ -32,7 +32,7 @@ from landscape.training_log import LogLine
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-INDEX = "compare.json"
+INDEX, PAGE = "compare.json", "report.html"
 RANKING = ("hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20", "mrr")
 MOST = 6
 """How many checkpoints a page can show: a browser draws some sixteen scenes, a figure has seven colours."""
@@ -126,7 +126,7 @@ def render(folder: Path) -> Path:
         pictures={part: _embedded(figure) for part, figure in _pictures(comparison, measured).items()},
         origins=_origins(comparison, measured),
     )
-    path = folder / "report.html"
+    path = folder / PAGE
     with replacing(path) as temporary:
         temporary.write_text(text, "utf-8")
     return path
