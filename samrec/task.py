@@ -28,6 +28,7 @@ from samrec.evaluation import Candidates, Ranking, candidates, count_above, gain
 from samrec.losses import drawn_scores, halves_of, loss_of
 from samrec.methods import initial_model
 from samrec.model import Recommender
+from samrec.sharding import ShardedEmbedding
 
 Frozen = tuple[Ints, list[Any], Loss, Loss, Halves | None]
 """The users of an objective, its batches, its loss, the same by user, and in two halves if it has them."""
@@ -184,20 +185,25 @@ def ranking(
     noise: float = 0.0,
     seed: int = 0,
     among: Ranks = ALONE,
+    shard_items: bool = False,
 ) -> Ranking:
     """Rank each evaluated user's held-out item with a checkpoint: `samrec.evaluation.ranks`.
 
     Args:
         noise: the share of random items inserted into the histories, drawn by `seed`: `Split.disturbed`.
         among: the processes that share the users, and all get the ranks of all.
+        shard_items: they share the items instead, each holding its rows of the table.
 
     Raises:
-        InputError: as `objective`, and as `Split.disturbed`.
+        InputError: as `objective`, `Split.disturbed` and `ShardedEmbedding`.
     """
     loaded = load(checkpoint)
     split = _split(loaded, data)
     shown = split.disturbed(part, noise, seed)
-    return Ranking(ranks(loaded.model().to(device_named(device)), shown, part, among=among), split)
+    model = loaded.model()
+    if shard_items:
+        model.item = ShardedEmbedding(model.item.weight, among)
+    return Ranking(ranks(model.to(device_named(device)), shown, part, among=among), split)
 
 
 def initial_weights(checkpoint: Path) -> dict[str, Tensor]:

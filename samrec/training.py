@@ -163,8 +163,6 @@ def _train(runs: list[Run], device: torch.device, request: Request, shard_items:
 def _check_ranks(configs: Sequence[Config], shard_items: bool) -> None:
     """Refuse what the ranks cannot do together, or one cannot do alone."""
     size, first = ranks().size, configs[0]
-    if size == 1 and shard_items:
-        raise InputError("the processes of torchrun share the items; here is one, which holds all")
     if shard_items and first.ascent == "rank":
         raise InputError("ranks that climb alone, by ascent rank, need all items each; do not shard them")
     if size == 1 and any(config.ascent == "rank" for config in configs):

@@ -33,10 +33,12 @@ MEASURES = [
     for word in ("--measure", name)
 ]
 ITEMS = {"method": "samrec", "loss": "ce", "every": 2, "clip": 0.1, "rho": 0.5}
-COMMANDS = {
-    "hessian": ["--top", "3", "--trace", "--probes", "4"],
-    "sharpness": ["--steps", "2", "--samples", "2", "--probes", "2", *MEASURES],
-}
+COMMANDS = [
+    ["hessian", "--top", "3", "--trace", "--probes", "4"],
+    ["sharpness", "--steps", "2", "--samples", "2", "--probes", "2", *MEASURES],
+    ["evaluate"],
+    ["evaluate", "--shard-items"],
+]
 
 COMPARE = ["--grid", "3", "--top", "2"]
 HASTE = (  # these take most of the time of `compare`
@@ -126,8 +128,8 @@ def measured(folder, name):
 def together(folder):
     parallel.leave = lambda: None  # several commands in one process
     checkpoint = ["--ckpt", folder / "run" / "best.pt"]
-    for name, options in COMMANDS.items():
-        assert command(name, *checkpoint, *options) == 0
+    for arguments in COMMANDS:
+        assert command(*arguments, *checkpoint) == 0
     data = ["--data", folder / "data.txt", "--out", folder / "command", "--epochs", "1"]
     assert command("train", *data) == 0
     for haste in HASTE:
@@ -136,7 +138,7 @@ def together(folder):
     found = measured(folder, "two")
     found["alike"] = len(set(parallel.ranks().gathered(np.array(found["steps"]).tobytes()))) == 1
     found["refused"] = [
-        refusal("evaluate", *checkpoint),
+        refusal("bound", *checkpoint),
         *(refusal("train", *data, "--method", method) for method in ("cl4srec", "s3rec")),
         refusal("train", *data, "--method", "samrec", "--ascent", "rank", "--shard-items"),
     ]

@@ -84,9 +84,9 @@ def contents(folder):
 
 
 @pytest.mark.parametrize("number", range(len(ranks.COMMANDS)))
-def test_shares_of_the_batches_give_the_curvature_and_the_sharpness_of_all(folder, two, answer, number):
-    name, options = list(ranks.COMMANDS.items())[number]
-    whole = answer(name, "--ckpt", folder / "run" / "best.pt", *options, "--device", "cpu")
+def test_shares_of_the_batches_of_the_users_or_of_the_items_give_what_all_do(folder, two, answer, number):
+    arguments = [word for word in ranks.COMMANDS[number] if word != "--shard-items"]
+    whole = answer(*arguments, "--ckpt", folder / "run" / "best.pt", "--device", "cpu")
     assert len(numbers(whole)) > 10
     # far below 1e-6 of it an eigenvalue's residual is rounding, which differs
     np.testing.assert_allclose(numbers(two[0][number]), numbers(whole), rtol=1e-6, atol=1e-6)
@@ -100,7 +100,7 @@ def test_a_comparison_by_ranks_is_that_of_one_process_which_takes_it_over(folder
     for name in MEASUREMENTS:
         monkeypatch.setattr(ll, name, None)
     again = answer(*compare, folder / "compared")
-    assert again == two[0][3] | {"report": again["report"]}
+    assert again == two[0][-1] | {"report": again["report"]}
     np.testing.assert_allclose(numbers(again), numbers(whole), rtol=1e-6, atol=1e-6)
     (mine, parts), (theirs, others) = (contents(folder / out) for out in ("alone", "compared"))
     assert theirs == mine
@@ -147,16 +147,17 @@ def test_ranks_that_climb_alone_are_micro_batches_that_do(one, two):
 
 def test_one_object_a_command_and_one_line_an_error(two):
     printed, said, found = two
-    assert [next(iter(each)) for each in printed] == ["checkpoints", "checkpoints", "out", "report"]
+    first = ["checkpoints", "checkpoints", "path", "path", "out", "report"]
+    assert [next(iter(each)) for each in printed] == first
     lines = [line for line in said.splitlines() if line.startswith("landscape: ")]
     assert lines == [
         "landscape: the frozen loss has 1 batches for 2 ranks, which need one each; "
         "start fewer processes, or take more --users"
     ]
     assert "exitcode  : 2" in said
-    evaluate, *methods = found["refused"]
-    assert evaluate == (
-        "evaluate runs in one process; torchrun is for train, surface, hessian, sharpness, compare"
+    bound, *methods = found["refused"]
+    assert bound == (
+        "bound runs in one process; torchrun is for train, evaluate, surface, hessian, sharpness, compare"
     )
     assert all("use one process" in refused for refused in methods[:2])
     assert methods[2] == "ranks that climb alone, by ascent rank, need all items each; do not shard them"

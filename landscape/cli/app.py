@@ -29,7 +29,7 @@ from landscape.cli.output import complain
 from landscape.errors import InputError
 from landscape.text import printable
 
-SHARED = ("train", "surface", "hessian", "sharpness", "compare")
+SHARED = ("train", "evaluate", "surface", "hessian", "sharpness", "compare")
 """Commands that the processes of `torchrun --nproc-per-node N -m landscape …` carry out together."""
 
 app = typer.Typer(

@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from landscape.cli.options import Checkpoint, Data, Device, Json, Seed
+from landscape.cli.options import Checkpoint, Data, Device, Json, Seed, ShardItems
 from landscape.cli.output import Table, show
 from landscape.cli.train import METRICS
+from landscape.parallel import ranks
 
 
 def command(
@@ -24,6 +25,7 @@ def command(
     ] = 0.2,
     data: Data = None,
     seed: Seed = 0,
+    shard_items: ShardItems = False,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
@@ -42,15 +44,17 @@ def command(
       landscape evaluate --ckpt runs/sasrec/best.pt
 
       landscape evaluate --ckpt runs/sasrec/best.pt --noise 0.2 --cold 10 --head 0.1
+
+      torchrun --nproc-per-node 8 -m landscape evaluate --ckpt runs/big/best.pt --shard-items
     """
     from samrec.evaluation import groups, intervals, metrics
     from samrec.task import ranking
 
-    found = ranking(ckpt, split, data, device, noise, seed)
-    ranks = found.ranks
-    values, between = metrics(ranks), intervals(ranks, seed)
+    found = ranking(ckpt, split, data, device, noise, seed, ranks(), shard_items)
+    of_users = found.ranks
+    values, between = metrics(of_users), intervals(of_users, seed)
     members = groups(found.split, split, cold, head)
-    apart = {name: {"users": int(who.sum()), **metrics(ranks[who])} for name, who in members.items()}
+    apart = {name: {"users": int(who.sum()), **metrics(of_users[who])} for name, who in members.items()}
     inserted = f", {100 * noise:g}% random items inserted" if noise else ""
     pairs = {
         ("cold", "warm"): f"with {cold} items or fewer in the history",
@@ -70,13 +74,13 @@ def command(
             "noise": noise,
             "cold": cold,
             "head": head,
-            "users": len(ranks),
+            "users": len(of_users),
             **values,
             "intervals": between,
             "groups": apart,
         },
         Table(
-            f"{ckpt}: {split}, {len(ranks)} users{inserted}",
+            f"{ckpt}: {split}, {len(of_users)} users{inserted}",
             ["", *METRICS],
             [
                 ["all", *_written(values)],

@@ -8,6 +8,7 @@ import typer
 from landscape.devices import DeviceName
 from landscape.errors import InputError
 from landscape.files import locked, writable
+from landscape.parallel import ranks
 from landscape.tasks import TaskOptions
 
 Checkpoints = Annotated[
@@ -25,6 +26,20 @@ Columns = Annotated[
 ]
 Users = Annotated[
     int, typer.Option(min=1, help="How many users the frozen loss holds (at most all of them).")
+]
+
+
+def _among_ranks(asked: bool) -> bool:
+    if asked and ranks().size == 1:
+        raise InputError("--shard-items shares items among the processes of torchrun; here is one")
+    return asked
+
+
+ShardItems = Annotated[
+    bool,
+    typer.Option(
+        "--shard-items", callback=_among_ranks, help="Let torchrun's processes share the item table, by rows."
+    ),
 ]
 Task = Annotated[
     str | None,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from landscape.cli.options import Columns, Device, Json
+from landscape.cli.options import Columns, Device, Json, ShardItems
 from landscape.cli.output import Table, show, stoppable
 from samrec.choices import Ascent, Format, Loss, Method, Perturb, Precision, Preset, Schedule
 
@@ -39,10 +39,7 @@ def command(
         Path | None, typer.Option(help="TOML file of settings; options here win over it.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
-    shard_items: Annotated[
-        bool,
-        typer.Option("--shard-items", help="Let torchrun's processes share the item table, by rows."),
-    ] = False,
+    shard_items: ShardItems = False,
     seed: Annotated[int | None, typer.Option(help="Of everything that is drawn (0).")] = None,
     device: Device = "auto",
     json: Json = False,
