@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -66,6 +67,7 @@ class Case:
         loss: bce with one negative, or ce over all items.
         users, slots: of the whole batch.
         dim, layers, length: d, N and L.
+        device: where; chunks of scores are larger on a GPU.
     """
 
     items: int
@@ -78,6 +80,7 @@ class Case:
     dim: int = 64
     layers: int = 2
     length: int = 50
+    device: str = "cpu"
 
     @property
     def table(self) -> float:
@@ -103,7 +106,7 @@ class Case:
         vector (8) to be added up.
         """
         positions = self.slots if self.sharded else self.slots / self.ranks
-        chunk = max(ROWS, SCORES["cpu"] * self.dim / self.table)
+        chunk = max(ROWS, SCORES[self.device] * self.dim / self.table)
         formed = 28 + 8 * positions / chunk if self.loss == "ce" else 4
         added = 8 if self.ranks > 1 and not self.sharded else 0
         return self.table * (self.gradients * (formed + added) + 28 + 16 * self.sam)
@@ -127,10 +130,19 @@ class Case:
         merged = others * (own * (4 * d + 12) + 8 * self.slots) + added * self.slots * d
         return self.gradients * (added * layers + looked_up + (merged if self.loss == "ce" else 0))
 
-    def seconds(self, able: Able) -> float:
-        """How long the step takes."""
+    def parts(self, able: Able) -> tuple[float, float, float, float]:
+        """Return the seconds of a step for layers, the table, products with all items, and traffic."""
         through_layers = self.gradients * self.slots / self.ranks / able.slots
-        return through_layers + self.passes / able.passed + self.scored / able.scored + self.sent / able.sent
+        return (
+            through_layers,
+            self.passes / able.passed,
+            self.scored / able.scored,
+            self.sent / able.sent,
+        )
+
+    def seconds(self, able: Able) -> float:
+        """How long the step takes, if nothing overlaps."""
+        return sum(self.parts(able))
 
 
 def constants(ranks: int) -> tuple[Able, float]:
@@ -239,13 +251,10 @@ RUN = [
 ]
 USERS, HISTORY = 20_000_000, 50  # 10^9 interactions
 A_RANK = 2_048  # users of a batch
-GPU = {
-    1: Able(slots=5e6, passed=2.4e12, scored=4e14, sent=float("inf")),
-    8: Able(slots=5e6, passed=2.4e12, scored=4e14, sent=2.25e11),
-    64: Able(slots=5e6, passed=2.4e12, scored=4e14, sent=2.5e10),
-}
-"""By number of ranks, half of what an H200 promises: 4.8 TB/s, 800 TFLOP/s in bfloat16, 450 GB/s of NVLink,
-and 50 GB/s between machines. Slots are a guess: launches bound them, as ranks step without a graph."""
+HALF_AN_H200 = Able(slots=1e7, passed=2.4e12, scored=4.6e13, sent=2.25e11)
+"""Half of the 4.8 TB/s and of NVLink's 450 GB/s that are promised. A score is 384 operations and, written and
+read five times, 20 bytes, which bound it. Slots are a guess: launches bound them, as there is no graph."""
+BETWEEN_MACHINES = 2.5e10  # bytes a second, half of 400 Gbit/s a GPU
 
 
 def compared(found: dict[str, Any]) -> str:
@@ -270,20 +279,22 @@ def compared(found: dict[str, Any]) -> str:
 
 
 def projected() -> str:
-    """Draw what the formulas say of GPUs, as Markdown."""
-    columns = " | ".join(f"{loss}: ms a step | hours an epoch | MB sent" for loss in ("bce", "ce"))
-    lines = [f"| items | GPUs | GB a GPU | {columns} |", "|---" * 9 + "|"]
-    for items in (10**6, 10**7, 10**8):
-        for ranks, able in GPU.items():
-            cells = []
-            for loss in ("bce", "ce"):
-                case = Case(
-                    items, ranks, True, True, loss, users=A_RANK * ranks, slots=A_RANK * ranks * HISTORY
-                )
-                seconds = case.seconds(able)
-                hours = USERS / case.users * seconds / 3600
-                cells += [f"{1e3 * seconds:,.0f} | {hours:,.1f} | {case.sent / 1e6:,.0f}"]
-            lines.append(f"| {items:,} | {ranks} | {case.memory / 1e9:.1f} | {' | '.join(cells)} |")
+    """Draw what the formulas say of SAMRec on GPUs that share the items, as Markdown."""
+    lines = [
+        "| items | GPUs | GB each | loss | ms: model | table | scores | traffic | MB sent | hours an epoch |",
+        "|---" * 10 + "|",
+    ]
+    for items, ranks, loss in product((10**6, 10**7, 10**8), (1, 8, 64), ("bce", "ce")):
+        users = A_RANK * ranks
+        case = Case(items, ranks, True, True, loss, users, users * HISTORY, device="cuda")
+        able = replace(HALF_AN_H200, sent=BETWEEN_MACHINES) if ranks > 8 else HALF_AN_H200
+        parts = case.parts(able)
+        each = " | ".join(f"{1e3 * seconds:,.1f}" for seconds in parts)
+        hours = USERS / users * sum(parts) / 3600
+        memory = f"{case.memory / 1e9:.1f}"
+        lines.append(
+            f"| {items:,} | {ranks} | {memory} | {loss} | {each} | {case.sent / 1e6:,.0f} | {hours:,.2f} |"
+        )
     return "\n".join(lines)
 
 
