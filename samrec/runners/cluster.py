@@ -1,17 +1,21 @@
 """Runs on the nodes of a Ray cluster: it decides where, and carries a run on when its node is lost."""
 
+import io
 import logging
 import os
+import re
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
+import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from landscape.errors import InputError
+from landscape.errors import MOST, InputError
 from landscape.files import locked
 from samrec.jobs import Job
 from samrec.runners.processes import end, failure, started
@@ -20,9 +24,8 @@ if TYPE_CHECKING:
     from ray import ObjectRef
 
 PATIENCE = 30.0
-"""Seconds that a cluster may take to answer, and a run's folder to be left by a process of a lost node."""
+"""Seconds for a cluster or a node to answer, and for a process of a lost node to leave a run's folder."""
 
-QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 ANSWERS = "import sys, ray; ray.init(sys.argv[1], log_to_driver=False)"
 
 
@@ -46,6 +49,7 @@ class Cluster:
             raise InputError(f"OMP_NUM_THREADS is {threads!r}; over Ray it must be a run's number of threads")
         self.device, self.address, self.threads = device, address, int(threads)
         self.running: dict[ObjectRef, Job] = {}
+        self.aside = redirect_stdout(_Warnings())
 
     def __enter__(self) -> None:
         """Join the cluster.
@@ -58,7 +62,8 @@ class Cluster:
         except ImportError:
             raise InputError("--ray needs ray: pip install 'samrec-landscape[ray]'") from None
         _check_answers(self.address)
-        ray.init(self.address, **QUIET)
+        ray.init(self.address, log_to_driver=False, logging_level=logging.ERROR)
+        self.aside.__enter__()
 
     def __exit__(self, *_: object) -> None:
         import ray
@@ -68,6 +73,7 @@ class Cluster:
         if self.running:
             ray.wait(list(self.running), num_returns=len(self.running))
         ray.shutdown()
+        self.aside.__exit__(None, None, None)
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Hand all runs to Ray, which starts as many as the nodes have room for.
@@ -94,10 +100,10 @@ class Cluster:
         done, _ = ray.wait(list(self.running), num_returns=len(self.running), timeout=0)
         for task in done:
             job = self.running.pop(task)
-            failure = _failure(task)
-            if not failure and job.result() is None:
-                failure = f"its node has trained it, but {job.out} does not show it yet; sweep again later"
-            yield job, failure
+            wrong = _went_wrong(task)
+            if not wrong and job.result() is None:
+                wrong = f"its node has trained it, but {job.out} does not show it yet; sweep again later"
+            yield job, wrong
 
 
 def carried_out(job: Job, device: str, threads: int, folder: Path) -> str:
@@ -119,6 +125,15 @@ def unseen(paths: Sequence[Path]) -> Path | None:
     return next((path for path in paths if not path.exists()), None)
 
 
+class _Warnings(io.TextIOBase):
+    """What Ray prints, of nodes that are lost, as warnings of one line: standard output is for results."""
+
+    def write(self, text: str) -> int:
+        if line := re.sub(r"\x1b\[\d*m", "", text).strip().partition("\n")[0]:
+            warnings.warn(textwrap.shorten(line, MOST), stacklevel=2)
+        return len(text)
+
+
 def _await_free(folder: Path) -> None:
     """Let a process end whose node or sweep was lost: the system kills it a moment after those."""
     until = time.monotonic() + PATIENCE
@@ -129,7 +144,7 @@ def _await_free(folder: Path) -> None:
 
 
 def _check_answers(address: str) -> None:
-    """Connect in a process of its own, which can be ended: Ray asks a port that is none of its own for hours.
+    """Connect in a process of its own, which can be ended: Ray asks a port that is none of its own for minutes.
 
     Raises:
         InputError: there is no cluster, or it does not answer.
@@ -166,16 +181,16 @@ def _check_shared(jobs: Sequence[Job], nodes: Sequence[dict[str, Any]]) -> None:
     }
     with tempfile.NamedTemporaryFile(dir=jobs[0].out.parent, prefix=".part.") as new:
         paths = [Path(new.name).absolute(), *sorted(data)]
-        look = ray.remote(unseen)
-        for node in nodes:
-            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            asked = look.options(num_cpus=0, scheduling_strategy=there).remote(paths)
+        look = ray.remote(num_cpus=0)(unseen)
+        there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
+        asked = [look.options(scheduling_strategy=strategy).remote(paths) for strategy in there]
+        for node, answer in zip(nodes, asked, strict=True):
             try:
-                missing = ray.get(asked)
+                missing = ray.get(answer, timeout=PATIENCE)
             except ray.exceptions.RayTaskError as error:
                 raise InputError(f"{node['NodeManagerAddress']} cannot run this: {_reason(error)}") from None
             except ray.exceptions.RayError:
-                continue  # lost since, or before Ray noticed
+                continue  # lost since, or before Ray noticed, or slow to start
             if missing:
                 what = missing.parent if missing == paths[0] else missing
                 raise InputError(
@@ -184,7 +199,7 @@ def _check_shared(jobs: Sequence[Job], nodes: Sequence[dict[str, Any]]) -> None:
                 )
 
 
-def _failure(task: "ObjectRef") -> str:
+def _went_wrong(task: "ObjectRef") -> str:
     import ray
 
     try:
