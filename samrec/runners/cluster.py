@@ -144,7 +144,7 @@ def _await_free(folder: Path) -> None:
 
 
 def _check_answers(address: str) -> None:
-    """Connect in a process of its own, which can be ended: Ray asks a port that is none of its own for minutes.
+    """Connect in a process that can be ended: Ray asks a port that is none of its own for minutes.
 
     Raises:
         InputError: there is no cluster, or it does not answer.
