@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
@@ -31,7 +32,9 @@ AXES = {"method": ["sasrec", "samrec"], "rho": ["0.2"], "seed": ["3"]}
 def cluster():
     """Two nodes, with room for one run each, that no other machine can reach."""
     utils = pytest.importorskip("ray.cluster_utils")
-    with pytest.MonkeyPatch.context() as patched:
+    short = tempfile.TemporaryDirectory(dir="/tmp", prefix="ray-")  # names of sockets have 107 characters
+    with short as folder, pytest.MonkeyPatch.context() as patched:
+        patched.setenv("RAY_TMPDIR", folder)
         patched.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patched.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # or a driver takes 127.0.0.1 for eth0
         found = utils.Cluster()
