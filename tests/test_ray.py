@@ -160,16 +160,18 @@ def test_a_sweep_that_is_stopped_and_loses_a_node_equals_that_of_one_machine(sta
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "patience", "message"),
     [
-        (["--ray", "127.0.0.1:9"], "no Ray cluster answers at 127.0.0.1:9"),
-        (["--ray", "nowhere"], "cannot join a Ray cluster at nowhere: ValueError: "),
-        (["--ray", "auto", "--jobs", "2"], "--jobs is of this machine"),
+        (["--ray", "127.0.0.1:9"], 0.5, "no Ray cluster answers at 127.0.0.1:9"),
+        (["--ray", "nowhere"], 30, "cannot join a Ray cluster at nowhere: ValueError: "),
+        (["--ray", "auto", "--jobs", "2"], 0, "--jobs is of this machine"),
     ],
 )
-def test_a_cluster_that_is_none_is_one_line(landscape, tmp_path, data_file, monkeypatch, arguments, message):
+def test_a_cluster_that_is_none_is_one_line(
+    landscape, tmp_path, data_file, monkeypatch, arguments, patience, message
+):
     pytest.importorskip("ray")
-    monkeypatch.setattr(runner, "PATIENCE", 2.0)
+    monkeypatch.setattr(runner, "PATIENCE", patience)
     out = tmp_path / "sweep"
     code, _, said = landscape("sweep", "--data", data_file, "--vary", "seed=0", "--out", out, *arguments)
     assert (code, said.count("\n")) == (2, 1)

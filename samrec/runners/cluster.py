@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 PATIENCE = 30.0
 """Seconds for a cluster or a node to answer, and for a process of a lost node to leave a run's folder."""
 
-ANSWERS = "import sys, ray; ray.init(sys.argv[1], log_to_driver=False)"
+ANSWERS = "import sys, ray; ray.init(sys.argv[1], log_to_driver=False); ray.shutdown()"
+RETRIES = 3
+"""How often a run is carried on whose node is lost."""
 
 
 class Cluster:
@@ -91,7 +93,8 @@ class Cluster:
         if not fit:
             raise InputError(f"a run takes {_count(needs)}, and no node of the Ray cluster has them")
         _check_shared(jobs, fit)
-        task = ray.remote(carried_out).options(num_cpus=needs["CPU"], num_gpus=needs["GPU"])
+        room = {"num_cpus": needs["CPU"], "num_gpus": needs["GPU"]}
+        task = ray.remote(max_retries=RETRIES, **room)(carried_out)
         self.running = {task.remote(job, self.device, self.threads, Path.cwd()): job for job in jobs}
 
     def ended(self) -> Iterator[tuple[Job, str]]:
@@ -209,8 +212,10 @@ def _went_wrong(task: "ObjectRef") -> str:
 
 
 def _reason(error: Exception) -> str:
-    """Return the first line of what an error of Ray, or the one in the task, says."""
-    return str(getattr(error, "cause", None) or error).strip().partition("\n")[0]
+    """Return what an error of Ray says in its first line, or in its last what went wrong in the task."""
+    cause = getattr(error, "cause", None)
+    lines = str(cause or error).strip().splitlines()
+    return lines[-1 if cause else 0]
 
 
 def _count(needs: dict[str, int]) -> str:
