@@ -87,7 +87,7 @@ def write_results(jobs: Sequence[Job], path: Path) -> None:
 
 def _carried_out(jobs: Sequence[Job], device: str, processes: int | None, ray: str | None) -> Endings:
     """Choose where jobs run."""
-    if ray:
+    if ray is not None:
         return _apart(jobs, Cluster(device, ray))
     if device_named(device).type == "cuda" and processes is None:
         from samrec.runners.together import together

@@ -63,7 +63,7 @@ def command(
     from samrec.jobs import plan
     from samrec.sweep import sweep
 
-    if ray and jobs:
+    if ray is not None and jobs:
         raise InputError("--jobs is of this machine; with --ray a cluster runs as many as it has room for")
     settings: dict[str, Any] = (read_settings(config) if config else {}) | dict(map(_pair, set_ or []))
     if seed or "seed" not in settings:

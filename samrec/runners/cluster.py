@@ -164,7 +164,7 @@ def _check_answers(address: str) -> None:
         raise InputError(f"no Ray cluster answers at {address}") from None
     if asked.returncode:
         said = asked.stderr.strip().rpartition("\n")[2]
-        raise InputError(f"cannot join a Ray cluster at {address}: {said}")
+        raise InputError(f"cannot join a Ray cluster at {address!r}: {said}")
 
 
 def _check_shared(jobs: Sequence[Job], nodes: Sequence[dict[str, Any]]) -> None:
