@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -112,14 +113,14 @@ def same_sweep(a, b):
         assert (a / name / "config.toml").read_text() == (b / name / "config.toml").read_text()
 
 
-def test_a_run_that_fails_leaves_the_others(start, tmp_path):
-    running = start(vary={"method": ["samrec"], "rho": ["1e30", "0.2"], "epochs": ["4"]})
-    _, said = ended(running, 2)
-    assert said.startswith(
-        "landscape: 1 of 2 runs failed; method=samrec,rho=1e30,epochs=4: training diverged"
-    )
+def test_what_one_machine_has_done_is_not_repeated_and_a_run_that_fails_is_one_line(start, local, tmp_path):
+    out = shutil.copytree(local, tmp_path / "sweep")
+    before = saved(out)
+    _, said = ended(start(vary=AXES | {"rho": ["1e30", "0.2"]}), 2)
+    assert said.startswith("landscape: 1 of 3 runs failed; method=samrec,rho=1e30,seed=3: training diverged")
     assert said.count("\n") == 1
-    assert [bool(row["test"]) for row in results(tmp_path / "sweep")] == [False, True]
+    assert saved(out) == before
+    assert [bool(row["test"]) for row in results(out)] == [True, False, True]
 
 
 @pytest.mark.parametrize(
