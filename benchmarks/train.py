@@ -27,8 +27,9 @@ from samrec.data.readers import read
 from samrec.data.split import Split, leave_one_out
 from samrec.engines.solo import Solo
 from samrec.evaluation import evaluate
+from samrec.jobs import plan
 from samrec.methods import batches_of, initial_learner, initial_model
-from samrec.sweep import plan, sweep
+from samrec.sweep import sweep
 from samrec.training import train
 
 HERE = Path(__file__).parent

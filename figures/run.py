@@ -22,8 +22,9 @@ from landscape.devices import device_named
 from landscape.errors import InputError
 from samrec.checkpoint import load
 from samrec.evaluation import metrics
+from samrec.jobs import Job
 from samrec.log import read_log
-from samrec.sweep import Job, sweep
+from samrec.sweep import sweep
 from samrec.task import ranking
 
 RESULTS = Path(__file__).parent / "results"

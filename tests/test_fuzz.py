@@ -29,9 +29,9 @@ from samrec.data.interactions import Interactions
 from samrec.data.readers import read
 from samrec.data.split import leave_one_out
 from samrec.engines.solo import Solo
+from samrec.jobs import Job
 from samrec.log import read_log
 from samrec.methods import initial_learner
-from samrec.sweep import Job
 from samrec.training import train
 from tests.mutations import damaged, remeasured, resaved, rewritten, rezipped
 from tests.results import METRICS, density, hessian, line, plane, sharpness, trace

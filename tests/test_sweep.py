@@ -14,7 +14,8 @@ from landscape import InputError
 from samrec import sweep as sweeping
 from samrec.checkpoint import load
 from samrec.config import Config
-from samrec.sweep import plan, sweep
+from samrec.jobs import plan
+from samrec.sweep import sweep
 from samrec.training import train
 from tests.conftest import ROOT
 from tests.test_training import SMALL, same_weights

@@ -28,6 +28,13 @@ def command(
             min=1, help="Processes at once; one a core if not given, and on a GPU one batched model."
         ),
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Run on a Ray cluster: HOST:PORT, or auto for the one that this machine is in.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the runs and what is done; train nothing.")
     ] = False,
@@ -48,11 +55,16 @@ def command(
       landscape sweep --data Beauty.txt --set method=samrec --vary rho=0.01,0.05,0.1,0.2 --out sweeps/rho
 
       landscape sweep --config base.toml --vary train_fraction=0.2,0.4,0.6,0.8,1 --jobs 2 --out sweeps/data
+
+      landscape sweep --data /shared/Beauty.txt --vary seed=0,1,2,3 --out /shared/sweeps/seeds --ray auto
     """
     from landscape.errors import InputError
     from samrec.config import read_settings
-    from samrec.sweep import plan, sweep
+    from samrec.jobs import plan
+    from samrec.sweep import sweep
 
+    if ray is not None and jobs:
+        raise InputError("--jobs is of this machine; with --ray a cluster runs as many as it has room for")
     settings: dict[str, Any] = (read_settings(config) if config else {}) | dict(map(_pair, set_ or []))
     if seed or "seed" not in settings:
         settings["seed"] = seed
@@ -69,7 +81,7 @@ def command(
         )
         return
     with stoppable():
-        sweep(planned, device, jobs)
+        sweep(planned, device, jobs, ray=ray)
     runs = [{"run": job.name, **job.varied, **(job.result() or {})} for job in planned]
     show(
         json,
