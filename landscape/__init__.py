@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from landscape.paths import barrier as barrier
     from landscape.paths import bezier as bezier
     from landscape.results import load as load
+    from landscape.supervision import supervised as supervised
     from landscape.surface.certificate import paired_error as paired_error
     from landscape.surface.export import export as export
     from landscape.surface.frames import Frame as Frame
@@ -85,6 +86,7 @@ _PUBLIC = {
     "sharpness": "landscape.flatness.measures",
     "sharpness_by_group": "landscape.flatness.measures",
     "spectral_density": "landscape.curvature.density",
+    "supervised": "landscape.supervision",
     "top_eigenpairs": "landscape.curvature.eigenpairs",
     "trace": "landscape.curvature.trace",
 }

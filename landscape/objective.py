@@ -1,9 +1,9 @@
 """The ground that every measurement stands on: one frozen loss L(θ)."""
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import fields, is_dataclass, replace
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import numpy as np
@@ -11,17 +11,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from landscape.derivatives import gradient, twice_differentiable
 from landscape.errors import InputError
+from landscape.frozen import Bound, Halves, Loss, Part, frozen_copy, has_statistics, held_still, kept, mapped
 from landscape.lookups import Recorder, Renumbered
 from landscape.parallel import ALONE, Ranks
 from landscape.params import ParamSpace
 
-Loss = Callable[[Any, Any], tuple[Tensor, float | Tensor]]
-Halves = tuple[Callable[[Any, Any], Tensor], Loss]
 Array = NDArray[np.float64]
-Part = Literal["loss", "units", "outputs"]
+Weights = dict[str, Tensor] | Bound
+"""Swapped in, by name; or in a copy that holds them, of a model that does not take them so."""
 _GIVEN_AS = {"units": "units", "outputs": "halves"}
 
 
@@ -29,9 +29,12 @@ class Objective:
     """L(θ) = Σ_b sum_b(θ) / Σ_b weight_b over frozen batches b, with its gradient and Hessian products.
 
     The model is copied, put into eval mode and never written to: weights travel beside it, through
-    `torch.func.functional_call`. Sums over batches are in float64. All derivatives are true ones: an
+    `torch.func.functional_call`, or in a copy for each evaluation, which is slower, where that does not reach
+    all of a model (a warning says so). Sums over batches are in float64. All derivatives are true ones: an
     embedding's `padding_idx`, which hides a gradient that the loss does have, is lifted in the copy,
-    and attention runs in the one backend (MATH) that can be differentiated twice.
+    and attention runs in the one backend (MATH) that can be differentiated twice. Weights in half precision
+    are measured in float32. Parameters that were frozen (`requires_grad` is False) are held still, unless all
+    are or `include` names them.
 
         def loss(model, batch):
             logits = model(batch["x"])
@@ -41,7 +44,8 @@ class Objective:
 
     Args:
         model: any module; what is measured is its current weights.
-        batches: any objects, on the model's device. They are kept, in this order, as they are.
+        batches: any objects, from a list or a data loader. All are kept, in this order, and their tensors
+            moved to the model's device.
         loss: maps (model, batch) to (sum of the loss, weight of the batch).
         units: the same, but with an entry for each thing that was drawn independently (a user, an image),
             both of shape (units of the batch,). Standard errors come from them; without it, a batch is one.
@@ -49,11 +53,15 @@ class Objective:
             outputs, any tensor, and (outputs, batch) to (sum, weight). The second half should be convex.
         include, exclude: name patterns of the parameters that take part, see `ParamSpace`.
         provenance: what the results should say of where this came from.
+        statistics: of BatchNorm: `kept` as they were trained, or `recomputed` over the batches wherever the
+            loss is evaluated, as between two minima, where those of neither fit (Jordan et al., "REPAIR",
+            ICLR 2023, arXiv 2211.08403, section 3). Recomputed, the loss has values and no derivatives.
 
     Raises:
         InputError: no batches, a weight that is not positive, a loss that is not a finite scalar or
-            that differs between two evaluations (the message says on which batch), or an embedding
-            with `max_norm`, which rewrites its weights whenever it is read.
+            that differs between two evaluations (the message says on which batch), an embedding with
+            `max_norm`, which rewrites its weights whenever it is read, a model that cannot be copied, or one
+            without the statistics that are to be recomputed.
     """
 
     def __init__(
@@ -67,12 +75,17 @@ class Objective:
         include: Sequence[str] = ("*",),
         exclude: Sequence[str] = (),
         provenance: Mapping[str, str] | None = None,
+        statistics: Literal["kept", "recomputed"] = "kept",
     ) -> None:
-        self._bound = _Bound(_frozen_copy(model), loss, units, halves)
-        self.batches = list(batches)
+        frozen = frozen_copy(model)
+        if tuple(include) == ("*",):
+            exclude = (*exclude, *held_still(model))
+        self._bound = Bound(frozen, loss, units, halves)
+        self.params = ParamSpace(frozen, include, exclude)
+        self.batches = kept(batches, self.params.theta)
         self.count = len(self.batches)  # of all ranks, see `shared`
         self.ranks = ALONE
-        self.params = ParamSpace(self._bound.model, include, exclude)
+        self._recomputes = statistics == "recomputed"
         self.provenance = dict(provenance or {}) | {
             "parameters": str(self.params.numel),
             "include": " ".join(include),
@@ -80,9 +93,11 @@ class Objective:
         }
         if not self.batches:
             raise InputError("an objective needs at least one batch")
-        self.weight = 0.0
         self._numbers: dict[str, Tensor] = {}  # new numbers of rows, see `compact`
-        self._check_batches()
+        self._copies = False
+        if self._recomputes and not has_statistics(frozen):
+            raise InputError("the model has no BatchNorm whose statistics could be recomputed")
+        self.weight = self._checked()
 
     @property
     def theta(self) -> Tensor:
@@ -116,7 +131,7 @@ class Objective:
         """Return each unit's sum of the loss and its weight, shape (units,) both: L is Σ sums / Σ weights."""
         with torch.no_grad(), twice_differentiable():
             weights = self._weights(self.theta if theta is None else theta)
-            parts = [functional_call(self._bound, weights, (batch, "units")) for batch in self.batches]
+            parts = [self._call(weights, batch, "units") for batch in self.batches]
         found = [[torch.as_tensor(part).double().reshape(-1).cpu().numpy() for part in p] for p in parts]
         sums, counts = map(np.concatenate, zip(*self.of_all(found), strict=True))
         return sums, counts
@@ -127,10 +142,13 @@ class Objective:
         Every rank gets the same numbers: what is summed over batches is summed over ranks too, in float64.
 
         Raises:
-            InputError: there are fewer batches than ranks, or the ranks do not hold the same loss.
+            InputError: there are fewer batches than ranks, the ranks do not hold the same loss, or it
+                recomputes statistics, of all batches.
         """
         if ranks.size == 1 or self.ranks is ranks:
             return self
+        if self._recomputes:
+            raise InputError("statistics are recomputed over all batches, which ranks cannot share")
         if self.count < ranks.size:
             raise InputError(
                 f"the frozen loss has {self.count} batches for {ranks.size} ranks, which need one each; "
@@ -156,6 +174,8 @@ class Objective:
         than half, or where the loss does more with its tables than look rows up.
         """
         weights = self._weights(self.theta)
+        if isinstance(weights, Bound):
+            return None
         tables = {e.name: weights[f"model.{e.name}"] for e in self.params.entries if e.group == "embedding"}
         if 2 * sum(table.numel() for table in tables.values()) < self.params.numel:
             return None  # without an evaluation: whatever rows are read, most of θ stays
@@ -210,7 +230,9 @@ class Objective:
         """Return the same loss with weights, and floating numbers in the batches, in float64."""
         other = copy.copy(self)
         other._bound = copy.deepcopy(self._bound).double()
-        other.batches = [_in_float64(batch) for batch in self.batches]
+        other.batches = [
+            mapped(batch, lambda t: t.double() if t.is_floating_point() else t) for batch in self.batches
+        ]
         other.params = ParamSpace(other._bound.model, self.params.include, self.params.exclude)
         return other
 
@@ -265,23 +287,25 @@ class Objective:
                     total += self._flat_grad(sum(torch.sum(g * v) for g, v in along), leaves)
         return (self.ranks.summed(total) / self.weight).to(self.theta.dtype)
 
-    def traced(self, batch: Any, part: Part = "loss") -> tuple[list[Tensor], Tensor]:
-        """Return θ as leaves of a graph, and a part of the loss of one batch as computed from them.
+    def traced(
+        self, batch: Any, part: Part = "loss", theta: Tensor | None = None
+    ) -> tuple[list[Tensor], Tensor]:
+        """Return θ (or `theta`) as leaves of a graph, and a part of the loss of one batch that they make.
 
         `loss` is its sum, `units` the sum of each unit, `outputs` the first of the loss's halves. The graph
         is the caller's: products of derivatives are taken from it by `torch.autograd.grad`.
 
         Raises:
-            InputError: the part is one that this objective was not given.
+            InputError: the part is one that this objective was not given, or it recomputes statistics.
         """
         bound = self._bound
         if (part == "outputs" and bound.halves is None) or (part == "units" and bound.units is None):
             raise InputError(f"this objective was not given the {_GIVEN_AS[part]} of its loss")
         with torch.enable_grad(), twice_differentiable():
-            weights, leaves = self._leaves(None)
+            weights, leaves = self._leaves(theta)
             if part == "loss":
                 return leaves, self._sum(weights, batch)[0].reshape(())
-            found = functional_call(bound, weights, (batch, part))
+            found = self._call(weights, batch, part)
         return leaves, found if part == "outputs" else found[0]
 
     def criterion(self, outputs: Tensor, batch: Any) -> Tensor:
@@ -291,30 +315,71 @@ class Objective:
             return self._bound.halves[1](outputs, batch)[0].reshape(())
 
     def summed(self, parts: Mapping[str, Tensor], batch: Any) -> Tensor:
-        """Return the sum of the loss of one batch at named tensors, for transformations of torch."""
+        """Return the sum of the loss of one batch at named tensors, for transformations of torch.
+
+        Raises:
+            RuntimeError: it has none, as the loss recomputes statistics or needs copies of the model.
+        """
+        if self._copies or self._recomputes:
+            raise RuntimeError("this loss is no function of tensors alone")
         return self._sum({f"model.{name}": t for name, t in parts.items()}, batch)[0].reshape(())
 
-    def _leaves(self, theta: Tensor | None) -> tuple[dict[str, Tensor], list[Tensor]]:
+    def _leaves(self, theta: Tensor | None) -> tuple[Weights, list[Tensor]]:
+        if self._recomputes:
+            raise InputError(
+                "a loss with recomputed statistics has no derivatives; measure it with those kept"
+            )
         at = self.params.split(self.theta if theta is None else theta.to(self.theta))
-        leaves = {name: tensor.detach().requires_grad_() for name, tensor in at.items()}
-        return {f"model.{name}": tensor for name, tensor in leaves.items()}, list(leaves.values())
+        leaves = {f"model.{name}": tensor.detach().requires_grad_() for name, tensor in at.items()}
+        if self._copies:
+            bound = self._bound.holding(leaves)
+            own = dict(bound.named_parameters())
+            return bound, [own[name].requires_grad_() for name in leaves]
+        return dict(leaves), list(leaves.values())
 
     def _flat_grad(self, scalar: Any, leaves: list[Tensor]) -> Tensor:
         return torch.cat([g.reshape(-1) for g in gradient(scalar, leaves)])
 
-    def _weights(self, theta: Tensor) -> dict[str, Tensor]:
-        return {f"model.{name}": t for name, t in self.params.split(theta.to(self.theta)).items()}
+    def _weights(self, theta: Tensor) -> Weights:
+        named = {f"model.{name}": t for name, t in self.params.split(theta.to(self.theta)).items()}
+        if self._copies:
+            return self._bound.holding(named)
+        return named | (self._bound.recomputed(named, self.batches) if self._recomputes else {})
 
-    def _sum(self, weights: dict[str, Tensor], batch: Any) -> tuple[Tensor, float | Tensor]:
+    def _call(self, weights: Weights, batch: Any, part: Part = "loss") -> Any:
+        """Evaluate a part of the loss of one batch."""
+        if isinstance(weights, Bound):
+            return weights(batch, part)
         tables = [(weights[f"model.{name}"], new) for name, new in self._numbers.items()]
         with Renumbered(tables) if tables else nullcontext():
-            result: tuple[Tensor, float | Tensor] = functional_call(self._bound, weights, (batch,))
+            return functional_call(self._bound, weights, (batch, part))
+
+    def _sum(self, weights: Weights, batch: Any) -> tuple[Tensor, float | Tensor]:
+        result: tuple[Tensor, float | Tensor] = self._call(weights, batch)
         return result
 
-    def _check_batches(self) -> None:
-        """Evaluate each batch twice: a loss that moves by itself would turn every measurement into noise."""
-        weights = self._weights(self.theta)
+    def _checked(self) -> float:
+        """Check the loss, find out whether its model takes swapped weights, and return the weight of all."""
+        try:
+            weight = self._check_batches()
+        except InputError:
+            raise
+        except Exception:  # whatever a module does that is not written in Python
+            self._copies = True
+            weight = self._check_batches()
+        moved = {f"model.{n}": 1.01 * t + 1e-3 for n, t in self.params.split(self.theta).items()}
         with torch.no_grad(), twice_differentiable():
+            self._copies |= not self._bound.takes(moved, self.batches[0])
+        if self._copies:
+            said = "the model keeps weights where torch.func does not reach them"
+            warnings.warn(f"{said}; each evaluation takes a copy of it, which is slow", stacklevel=3)
+        return weight
+
+    def _check_batches(self) -> float:
+        """Evaluate each batch twice: a loss that moves by itself would turn every measurement into noise."""
+        total = 0.0
+        with torch.no_grad(), twice_differentiable():
+            weights = self._weights(self.theta)
             for index, batch in enumerate(self.batches):
                 (first, weight), (second, _) = self._sum(weights, batch), self._sum(weights, batch)
                 if not isinstance(first, Tensor) or first.numel() != 1:
@@ -330,61 +395,5 @@ class Objective:
                     )
                 if not float(weight) > 0:
                     raise InputError(f"the weight of batch {index} is {weight}; it must be positive")
-                self.weight += float(weight)
-
-
-def gradient(outputs: Any, inputs: Sequence[Tensor], along: Any = None, **options: Any) -> list[Tensor]:
-    """Return derivatives as `torch.autograd.grad` does, and 0 of what has not been read."""
-    if isinstance(outputs, Tensor) and not outputs.requires_grad:
-        return [torch.zeros_like(tensor) for tensor in inputs]
-    return list(torch.autograd.grad(outputs, list(inputs), along, materialize_grads=True, **options))
-
-
-class _Bound(nn.Module):
-    """The loss as a module around the model, so that swapped weights reach any method the loss calls."""
-
-    def __init__(self, model: nn.Module, loss: Loss, units: Loss | None, halves: Halves | None) -> None:
-        super().__init__()
-        self.model = model
-        self.loss = loss
-        self.units = units
-        self.halves = halves
-
-    def forward(self, batch: Any, part: Part = "loss") -> Any:
-        if part == "outputs":
-            assert self.halves is not None
-            return self.halves[0](self.model, batch)
-        return (self.units if part == "units" and self.units else self.loss)(self.model, batch)
-
-
-def _frozen_copy(model: nn.Module) -> nn.Module:
-    frozen = copy.deepcopy(model).eval().requires_grad_(False)
-    for module in frozen.modules():
-        if isinstance(module, nn.Embedding | nn.EmbeddingBag):
-            if module.max_norm is not None:
-                raise InputError("an embedding has max_norm, which rewrites its weights when it is read")
-            module.padding_idx = None
-    return frozen
-
-
-def _in_float64(batch: Any) -> Any:
-    """Convert the floating tensors of a batch, in whatever ordinary containers they lie."""
-    if isinstance(batch, Tensor):
-        return batch.double() if batch.is_floating_point() else batch
-    if isinstance(batch, Mapping):
-        return {key: _in_float64(value) for key, value in batch.items()}
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*map(_in_float64, batch))
-    if isinstance(batch, list | tuple):
-        return type(batch)(map(_in_float64, batch))
-    if is_dataclass(batch) and not isinstance(batch, type):
-        return replace(
-            batch, **{f.name: _in_float64(getattr(batch, f.name)) for f in fields(batch) if f.init}
-        )
-    return batch
-
-
-def twice_differentiable() -> AbstractContextManager[None]:
-    """Let attention run in the one backend that can be differentiated twice. Set for the whole process."""
-    context: AbstractContextManager[None] = sdpa_kernel(SDPBackend.MATH)
-    return context
+                total += float(weight)
+        return total

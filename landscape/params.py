@@ -113,7 +113,11 @@ class ParamSpace:
 
     def join(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """Lay named tensors end to end: the inverse of `split`. Shape (numel,)."""
-        return torch.cat([tensors[e.name].reshape(-1) for e in self.entries])
+        return self.flat(tensors[e.name] for e in self.entries)
+
+    def flat(self, tensors: Iterable[Tensor]) -> Tensor:
+        """Lay tensors end to end that are given in the order of `entries`. Shape (numel,)."""
+        return torch.cat([tensor.reshape(-1) for tensor in tensors])
 
     @property
     def groups(self) -> dict[str, int]:

@@ -14,7 +14,8 @@ from torch import Tensor
 from landscape.devices import device_named
 from landscape.errors import InputError
 from landscape.files import sha256
-from landscape.objective import Halves, Loss, Objective
+from landscape.frozen import Halves, Loss
+from landscape.objective import Objective
 from landscape.parallel import ALONE, Ranks
 from landscape.tasks import TaskOptions
 from samrec.checkpoint import Checkpoint, load

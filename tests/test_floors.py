@@ -33,7 +33,7 @@ def floor(module):
         return 3
     if parts[1] in ("directions", "chebyshev", "results"):
         return 2
-    if parts[1] in ("objective", "params", "tasks"):
+    if parts[1] in ("objective", "params", "frozen", "derivatives", "supervision", "tasks"):
         return 1
     return 0
 

@@ -4,31 +4,30 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
-from torch.func import grad, jvp, vmap
 
+from landscape.curvature.products import (
+    BatchProduct,
+    EmpiricalFisher,
+    GaussNewton,
+    HessianForward,
+    HessianReverse,
+    Parts,
+    by_differences,
+)
 from landscape.devices import free_memory
 from landscape.errors import InputError
-from landscape.objective import Objective, gradient, twice_differentiable
+from landscape.objective import Objective
 from landscape.threads import one_each
 
-Way = Literal["reverse", "forward"]
-Parts = Sequence[Tensor]
-
-
-class BatchProduct(Protocol):
-    """A batch's own matrix times a vector, which is given and returned tensor by tensor.
-
-    Several vectors `at_once` are tensors with one more axis in front.
-    """
-
-    def __call__(self, vector: Parts, at_once: bool = False) -> Parts: ...
+Way = Literal["reverse", "forward", "differences"]
+ASYMMETRY = 3e-3  # in units of ‖Hv‖, v a standard normal vector: a hundred times what float32 rounds
 
 
 class Operator:
@@ -166,23 +165,69 @@ def hessian(objective: Objective, way: Way | None = None) -> Operator:
 
     `reverse` differentiates ∇L · v (Pearlmutter 1994), whose graph is kept from product to product for as
     many batches as half of the free memory holds, and built anew for the others. `forward` carries v forward
-    through the gradient (forward over reverse); it keeps nothing. By default, what is faster on one batch.
+    through the gradient (forward over reverse); it keeps nothing. `differences` of gradients in float64 (in
+    θ's precision, where the loss knows no other) need one derivative alone. By default what is faster on one
+    batch of the first two, and the third, with a warning, where neither can follow the loss or both are found
+    to be wrong, which torch's second derivatives sometimes are.
 
     Raises:
-        InputError: `forward` was asked for, and the loss does what forward mode cannot follow.
+        InputError: a way was asked for that cannot follow the loss, or the loss has no derivatives.
     """
-    batches = objective.batches
-    kept = _Graphs(objective, _HessianReverse)
-    if way is None:
-        way = _faster(objective, kept)
-    if way == "reverse":
-        return kept.operator("hessian", "reverse over reverse")
-    products = [_HessianForward(objective, batch) for batch in batches]
+    kept: list[_Graphs] = []
+
+    def reverse() -> BatchProduct:
+        kept.append(_Graphs(objective, HessianReverse))
+        return next(iter(kept[0]))()
+
+    def forward() -> BatchProduct:
+        return HessianForward(objective, objective.batches[0])
+
+    seconds: dict[Way, float] = {}
+    for mode, build in {"reverse": reverse, "forward": forward}.items():
+        if way in (None, mode):
+            try:
+                seconds[cast(Way, mode)] = _tried(mode, build, objective)
+            except InputError as error:
+                if way:
+                    raise
+                failure = error
+    if not seconds:
+        products: Sequence[BatchProduct] = by_differences(objective)
+        products[0](list(objective.params.split(objective.theta).values()))
+        if way is None:
+            warnings.warn(f"{failure}; products are differences of gradients", stacklevel=2)
+        return _of_products(objective, "differences of gradients", products)
+    if min(seconds, key=lambda mode: seconds[mode]) == "reverse":
+        return kept[0].operator("hessian", "reverse over reverse")
+    products = [HessianForward(objective, batch) for batch in objective.batches]
+    return _of_products(objective, "forward over reverse", products)
+
+
+def _of_products(objective: Objective, way: str, products: Sequence[BatchProduct]) -> Operator:
+    return Operator(objective, "hessian", way, [_given(product) for product in products])
+
+
+def _tried(mode: str, build: Callable[[], BatchProduct], objective: Objective) -> float:
+    """Take products of the first batch along two vectors, and return the seconds of one.
+
+    Raises:
+        InputError: torch cannot follow the loss, or its second derivative is none: H is not symmetric.
+    """
+    theta = objective.theta
+    generator = torch.Generator().manual_seed(0)
+    vectors = [torch.randn(theta.shape, generator=generator, dtype=theta.dtype).to(theta) for _ in range(2)]
+    parts = [list(objective.params.split(vector).values()) for vector in vectors]
     try:
-        products[0](products[0].theta)
-    except Exception as error:  # whatever forward mode cannot follow
-        raise InputError(f"forward mode cannot follow this loss ({type(error).__name__})") from None
-    return Operator(objective, "hessian", "forward over reverse", [_given(product) for product in products])
+        product = build()
+        (u, v), (hu, hv) = vectors, (objective.params.flat(product(part)) for part in parts)
+    except (InputError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever torch cannot follow
+        raise InputError(f"{mode} mode cannot follow this loss ({type(error).__name__})") from None
+    one, other, scale = float(u @ hv), float(v @ hu), float(hu.norm() + hv.norm())
+    if abs(one - other) > ASYMMETRY * scale:  # torch 2.13 has weight_norm wrong on CPUs
+        raise InputError(f"{mode} mode has a derivative of this loss wrong: uᵀHv is {one:g}, vᵀHu {other:g}")
+    return _seconds(lambda: product(parts[0]), theta.device)
 
 
 def gauss_newton(objective: Objective) -> Operator:
@@ -201,7 +246,7 @@ def gauss_newton(objective: Objective) -> Operator:
     )
     if not np.isclose(whole, both, rtol=1e-4, atol=1e-6):
         raise InputError(f"the halves of the loss make {both:g} of the first batch, and the loss {whole:g}")
-    return _Graphs(objective, _GaussNewton).operator("gauss-newton", "Jᵀ(Hℓ)J")
+    return _Graphs(objective, GaussNewton).operator("gauss-newton", "Jᵀ(Hℓ)J")
 
 
 def empirical_fisher(objective: Objective) -> Operator:
@@ -213,7 +258,7 @@ def empirical_fisher(objective: Objective) -> Operator:
     Raises:
         InputError: the objective was not given the units of its loss.
     """
-    return _Graphs(objective, _EmpiricalFisher).operator("fisher", "JᵀJ")
+    return _Graphs(objective, EmpiricalFisher).operator("fisher", "JᵀJ")
 
 
 def unit_slopes(objective: Objective, vector: Tensor) -> NDArray[np.float64]:
@@ -223,7 +268,7 @@ def unit_slopes(objective: Objective, vector: Tensor) -> NDArray[np.float64]:
         InputError: the objective was not given the units of its loss.
     """
     parts = list(objective.params.split(vector.to(objective.theta)).values())
-    slopes = [_EmpiricalFisher(objective, batch).tangent(parts) for batch in objective.batches]
+    slopes = [EmpiricalFisher(objective, batch).tangent(parts) for batch in objective.batches]
     found: NDArray[np.float64] = np.concatenate(
         objective.of_all([slope.detach().double().cpu().numpy() for slope in slopes])
     )
@@ -240,95 +285,6 @@ MATRICES: Mapping[str, Callable[[Objective], Operator]] = {
 def operator_of(target: Objective | Operator) -> Operator:
     """Return the operator, or the Hessian of an objective."""
     return target if isinstance(target, Operator) else hessian(target)
-
-
-class _HessianReverse:
-    """Reverse over reverse: the gradient's graph is built once, and each product differentiates it."""
-
-    def __init__(self, objective: Objective, batch: Any) -> None:
-        self.leaves, total = objective.traced(batch)
-        grads = gradient(total, self.leaves, create_graph=True)
-        self.curved = [i for i, g in enumerate(grads) if g.requires_grad]  # others are linear
-        self.grads = [grads[i] for i in self.curved]
-
-    def __call__(self, vector: Parts, at_once: bool = False) -> Parts:
-        if not self.grads:
-            return [torch.zeros_like(v) for v in vector]
-        along = [vector[i] for i in self.curved]
-        return gradient(self.grads, self.leaves, along, retain_graph=True, is_grads_batched=at_once)
-
-
-class _HessianForward:
-    """Forward over reverse: v is carried forward through the computation of the gradient."""
-
-    def __init__(self, objective: Objective, batch: Any) -> None:
-        self.objective, self.batch = objective, batch
-        self.names = [entry.name for entry in objective.params.entries]
-        self.theta = list(objective.params.split(objective.theta).values())
-
-    def __call__(self, vector: Parts, at_once: bool = False) -> Parts:
-        if at_once:
-            found: Parts = vmap(self.__call__)(list(vector))
-            return found
-
-        def summed(theta: Parts) -> Tensor:
-            return self.objective.summed(dict(zip(self.names, theta, strict=True)), self.batch)
-
-        with twice_differentiable():  # grad, not jacrev, which torch 2.13 has wrong in LayerNorm
-            along: Parts = jvp(grad(summed), (self.theta,), (list(vector),))[1]
-        return along
-
-
-class _Outer:
-    """Jᵀ M J, with J the Jacobian of what a batch computes: J v is the derivative of Jᵀ w by w, times v."""
-
-    leaves: list[Tensor]
-
-    def __init__(self, outputs: Tensor, leaves: list[Tensor]) -> None:
-        self.outputs, self.leaves = outputs, leaves
-        self.cotangent = torch.zeros_like(outputs, requires_grad=True)
-        pulled = gradient(outputs, leaves, self.cotangent, create_graph=True)
-        self.used = [i for i, p in enumerate(pulled) if p.requires_grad]
-        self.pulled = [pulled[i] for i in self.used]
-
-    def tangent(self, vector: Parts, at_once: bool = False) -> Tensor:
-        """Return J v, of the shape of the outputs."""
-        if not self.pulled:
-            ahead = vector[0].shape[:1] if at_once else ()
-            return torch.zeros_like(self.outputs).expand(*ahead, *self.outputs.shape)
-        along = [vector[i] for i in self.used]
-        (found,) = gradient(self.pulled, [self.cotangent], along, retain_graph=True, is_grads_batched=at_once)
-        return found
-
-    def middle(self, tangent: Tensor, at_once: bool) -> Tensor:
-        """Return M u."""
-        return tangent
-
-    def __call__(self, vector: Parts, at_once: bool = False) -> Parts:
-        if not self.pulled:
-            return [torch.zeros_like(v) for v in vector]
-        moved = self.middle(self.tangent(vector, at_once), at_once)
-        return gradient(self.outputs, self.leaves, moved, retain_graph=True, is_grads_batched=at_once)
-
-
-class _GaussNewton(_Outer):
-    def __init__(self, objective: Objective, batch: Any) -> None:
-        leaves, outputs = objective.traced(batch, "outputs")
-        super().__init__(outputs, leaves)
-        self.at = outputs.detach().requires_grad_()
-        (self.slope,) = gradient(objective.criterion(self.at, batch), [self.at], create_graph=True)
-
-    def middle(self, tangent: Tensor, at_once: bool) -> Tensor:
-        if not self.slope.requires_grad:
-            return torch.zeros_like(tangent)
-        (found,) = gradient(self.slope, [self.at], tangent, retain_graph=True, is_grads_batched=at_once)
-        return found
-
-
-class _EmpiricalFisher(_Outer):
-    def __init__(self, objective: Objective, batch: Any) -> None:
-        leaves, sums = objective.traced(batch, "units")
-        super().__init__(sums, leaves)
 
 
 class _Graphs:
@@ -363,19 +319,6 @@ class _Graphs:
 
 def _given(product: BatchProduct) -> Callable[[], BatchProduct]:
     return lambda: product
-
-
-def _faster(objective: Objective, graphs: _Graphs) -> Way:
-    """Time a product of the first batch both ways; a kept graph is paid for once."""
-    forward = _HessianForward(objective, objective.batches[0])
-    vector = forward.theta
-    device = objective.theta.device
-    reverse_seconds = _seconds(lambda: next(iter(graphs))()(vector), device)
-    try:
-        forward_seconds = _seconds(lambda: forward(vector), device)
-    except Exception:  # forward mode cannot follow
-        return "reverse"
-    return "forward" if forward_seconds < reverse_seconds else "reverse"
 
 
 def _seconds(task: Callable[[], Any], device: torch.device) -> float:

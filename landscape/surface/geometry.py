@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from landscape.curvature.operators import hessian
 from landscape.directions import Direction
 from landscape.objective import Objective
 from landscape.results import Array, Result, agree, surroundings
@@ -43,12 +44,13 @@ def quadratic_model(objective: Objective, directions: Sequence[Direction]) -> Qu
     started = time.perf_counter()
     center, gradient = objective.value_and_grad()
     vectors = [d.vector.double() for d in directions]
-    products = [objective.hvp(d.vector).double() for d in directions]
-    hessian = np.array([[float(v @ p) for p in products] for v in vectors])
+    operator = hessian(objective)
+    products = [operator(d.vector).double() for d in directions]
+    projected = np.array([[float(v @ p) for p in products] for v in vectors])
     return Quadratic(
         center=center,
         gradient=np.array([float(v @ gradient.double()) for v in vectors]),
-        hessian=(hessian + hessian.T) / 2,
+        hessian=(projected + projected.T) / 2,
         settings={"directions": [d.provenance() for d in directions]},
         provenance=objective.provenance | surroundings(objective.theta.device),
         seconds=time.perf_counter() - started,

@@ -9,8 +9,9 @@ import numpy as np
 from torch import Tensor
 
 from landscape import progress
+from landscape.derivatives import twice_differentiable
 from landscape.directions import Direction
-from landscape.objective import Objective, twice_differentiable
+from landscape.objective import Objective
 from landscape.parallel import ranks
 from landscape.results import Array
 from landscape.surface.record import Record, fingerprint

@@ -1,0 +1,147 @@
+"""The matrix of one batch times a vector, by what torch differentiates."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.func import grad, jvp, vmap
+
+from landscape.derivatives import gradient, twice_differentiable
+from landscape.objective import Objective
+
+Parts = Sequence[Tensor]
+
+
+class BatchProduct(Protocol):
+    """A batch's own matrix times a vector, which is given and returned tensor by tensor.
+
+    Several vectors `at_once` are tensors with one more axis in front.
+    """
+
+    def __call__(self, vector: Parts, at_once: bool = False) -> Parts: ...
+
+
+class HessianReverse:
+    """Reverse over reverse: the gradient's graph is built once, and each product differentiates it."""
+
+    def __init__(self, objective: Objective, batch: Any) -> None:
+        self.leaves, total = objective.traced(batch)
+        grads = gradient(total, self.leaves, create_graph=True)
+        self.curved = [i for i, g in enumerate(grads) if g.requires_grad]  # others are linear
+        self.grads = [grads[i] for i in self.curved]
+
+    def __call__(self, vector: Parts, at_once: bool = False) -> Parts:
+        if not self.grads:
+            return [torch.zeros_like(v) for v in vector]
+        along = [vector[i] for i in self.curved]
+        return gradient(self.grads, self.leaves, along, retain_graph=True, is_grads_batched=at_once)
+
+
+class HessianForward:
+    """Forward over reverse: v is carried forward through the computation of the gradient."""
+
+    def __init__(self, objective: Objective, batch: Any) -> None:
+        self.objective, self.batch = objective, batch
+        self.names = [entry.name for entry in objective.params.entries]
+        self.theta = list(objective.params.split(objective.theta).values())
+
+    def __call__(self, vector: Parts, at_once: bool = False) -> Parts:
+        if at_once:
+            found: Parts = vmap(self.__call__)(list(vector))
+            return found
+
+        def summed(theta: Parts) -> Tensor:
+            return self.objective.summed(dict(zip(self.names, theta, strict=True)), self.batch)
+
+        with twice_differentiable():  # grad, not jacrev, which torch 2.13 has wrong in LayerNorm
+            along: Parts = jvp(grad(summed), (self.theta,), (list(vector),))[1]
+        return along
+
+
+class HessianDifferences:
+    """(∇s(θ + hu) - ∇s(θ - hu)) ‖v‖ / 2h along u = v/‖v‖, whose error is of the order of h² and of ε/h."""
+
+    def __init__(self, objective: Objective, batch: Any) -> None:
+        self.objective, self.batch = objective, batch
+        theta = objective.theta
+        size = float(theta.norm()) / theta.numel() ** 0.5
+        self.step = torch.finfo(theta.dtype).eps ** (1 / 3) * (1 + size)
+
+    def __call__(self, vector: Parts, at_once: bool = False) -> Parts:
+        if at_once:
+            raise NotImplementedError("one vector at a time")
+        theta = self.objective.theta
+        flat = self.objective.params.flat(vector).to(theta)
+        norm = float(flat.norm())
+        if not norm:
+            return [torch.zeros_like(v) for v in vector]
+        ahead, behind = (self._gradient(theta + sign * self.step / norm * flat) for sign in (1, -1))
+        scale = norm / (2 * self.step)
+        return [scale * (a - b) for a, b in zip(ahead, behind, strict=True)]
+
+    def _gradient(self, theta: Tensor) -> Parts:
+        leaves, total = self.objective.traced(self.batch, theta=theta)
+        return gradient(total, leaves)
+
+
+def by_differences(objective: Objective) -> Sequence[BatchProduct]:
+    """Return products by differences, in float64 if the loss can be evaluated there."""
+    try:
+        precise = objective.in_float64()
+        precise.traced(precise.batches[0])
+    except (RuntimeError, TypeError, NotImplementedError):
+        precise = objective
+    return [HessianDifferences(precise, batch) for batch in precise.batches]
+
+
+class _Outer:
+    """Jᵀ M J, with J the Jacobian of what a batch computes: J v is the derivative of Jᵀ w by w, times v."""
+
+    leaves: list[Tensor]
+
+    def __init__(self, outputs: Tensor, leaves: list[Tensor]) -> None:
+        self.outputs, self.leaves = outputs, leaves
+        self.cotangent = torch.zeros_like(outputs, requires_grad=True)
+        pulled = gradient(outputs, leaves, self.cotangent, create_graph=True)
+        self.used = [i for i, p in enumerate(pulled) if p.requires_grad]
+        self.pulled = [pulled[i] for i in self.used]
+
+    def tangent(self, vector: Parts, at_once: bool = False) -> Tensor:
+        """Return J v, of the shape of the outputs."""
+        if not self.pulled:
+            ahead = vector[0].shape[:1] if at_once else ()
+            return torch.zeros_like(self.outputs).expand(*ahead, *self.outputs.shape)
+        along = [vector[i] for i in self.used]
+        (found,) = gradient(self.pulled, [self.cotangent], along, retain_graph=True, is_grads_batched=at_once)
+        return found
+
+    def middle(self, tangent: Tensor, at_once: bool) -> Tensor:
+        """Return M u."""
+        return tangent
+
+    def __call__(self, vector: Parts, at_once: bool = False) -> Parts:
+        if not self.pulled:
+            return [torch.zeros_like(v) for v in vector]
+        moved = self.middle(self.tangent(vector, at_once), at_once)
+        return gradient(self.outputs, self.leaves, moved, retain_graph=True, is_grads_batched=at_once)
+
+
+class GaussNewton(_Outer):
+    def __init__(self, objective: Objective, batch: Any) -> None:
+        leaves, outputs = objective.traced(batch, "outputs")
+        super().__init__(outputs, leaves)
+        self.at = outputs.detach().requires_grad_()
+        (self.slope,) = gradient(objective.criterion(self.at, batch), [self.at], create_graph=True)
+
+    def middle(self, tangent: Tensor, at_once: bool) -> Tensor:
+        if not self.slope.requires_grad:
+            return torch.zeros_like(tangent)
+        (found,) = gradient(self.slope, [self.at], tangent, retain_graph=True, is_grads_batched=at_once)
+        return found
+
+
+class EmpiricalFisher(_Outer):
+    def __init__(self, objective: Objective, batch: Any) -> None:
+        leaves, sums = objective.traced(batch, "units")
+        super().__init__(sums, leaves)
