@@ -1,4 +1,8 @@
-"""Files that somebody damaged, or wrote to do harm: made from sound ones, by seed."""
+"""Files that somebody damaged, or wrote to do harm: made from sound ones, by what is drawn.
+
+Hypothesis shrinks to the first of several choices, which leave least of a file. A chance is a whole number
+below another, since `random()` is then often 0 or something else that is special.
+"""
 
 import io
 import json
@@ -36,7 +40,7 @@ WORDS = [
 def damaged(rng: random.Random, content: bytes) -> bytes:
     """Change a few places of a file: what a bad disk does, or a bad editor."""
     for _ in range(rng.choice((1, 1, 2, 5))):
-        numbers = list(re.finditer(rb"-?\d+(\.\d+)?", content)) if rng.random() < 0.3 else []
+        numbers = list(re.finditer(rb"-?\d+(\.\d+)?", content)) if rng.randrange(10) < 3 else []
         if numbers:
             start, end = rng.choice(numbers).span()
             content = content[:start] + rng.choice(NUMBERS) + content[end:]
@@ -51,14 +55,26 @@ def _edited(rng: random.Random, content: bytes) -> bytes:
     before, piece, after = content[:start], content[start:end], content[end:]
     edits: list[Callable[[], bytes]] = [
         lambda: before,
-        lambda: before + bytes(byte ^ 1 << rng.randrange(8) for byte in piece) + after,
         lambda: before + after,
-        lambda: before + piece * rng.choice((2, 50)) + after,
-        lambda: before + rng.randbytes(rng.choice((1, 4, 100))) + after,
         lambda: before + rng.choice(WORDS) + after,
+        lambda: before + _noise(rng).randbytes(rng.choice((1, 4, 100))) + after,
+        lambda: before + _flipped(_noise(rng), piece) + after,
+        lambda: before + piece * rng.choice((2, 50)) + after,
         lambda: before + rng.choice((b"[", b'{"a":', b"(")) * 20_000 + piece + after,
     ]
     return rng.choice(edits)()
+
+
+def _noise(rng: random.Random) -> random.Random:
+    """Many numbers of one draw: Hypothesis keeps all of its draws, and has room for some thousand."""
+    return random.Random(rng.getrandbits(32))
+
+
+def _flipped(rng: random.Random, content: bytes) -> bytes:
+    """Change one bit of each byte."""
+    return bytes(
+        byte ^ 1 << bit for byte, bit in zip(content, rng.choices(range(8), k=len(content)), strict=True)
+    )
 
 
 def hostile(rng: random.Random, deep: bool = True) -> Any:
@@ -99,17 +115,17 @@ def shared(depth: int) -> Any:
 
 def changed(rng: random.Random, tree: Any, deep: bool = True) -> Any:
     """Replace, remove or move something in a tree of dictionaries and lists."""
-    if not isinstance(tree, dict | list) or not tree or rng.random() < 0.15:
+    if not isinstance(tree, dict | list) or not tree or rng.randrange(20) < 3:
         return hostile(rng, deep)
     tree = copy(tree)
     keys = list(tree) if isinstance(tree, dict) else range(len(tree))
     key = rng.choice(keys)
-    what = rng.random()
-    if what < 0.15:
+    what = rng.randrange(20)
+    if what < 3:
         del tree[key]
-    elif what < 0.25 and isinstance(tree, dict):
+    elif what < 5 and isinstance(tree, dict):
         tree[rng.choice(("x", "", "format", "\x1b[2J"))] = tree.pop(key)
-    elif what < 0.35:
+    elif what < 7:
         tree[key] = tree[rng.choice(keys)]
     else:
         tree[key] = changed(rng, tree[key], deep)

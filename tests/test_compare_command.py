@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import landscape as ll
+from landscape.parallel import Ranks
 from landscape.plots.report import read_comparison, result_path
 
 MEASUREMENTS = ("plane", "line", "top_eigenpairs", "trace", "spectral_density", "sharpness")
@@ -102,6 +103,17 @@ def test_other_weights_under_an_old_name_are_measured(folder, runs, compare):
 def test_a_damaged_result_is_measured_again(folder, sasrec, compare):
     result_path(folder, "sasrec", "trace").write_bytes(b"damaged")
     assert compare(sasrec, folder)[1] == ("trace",)
+
+
+def test_what_one_rank_cannot_read_is_measured_by_all(folder, sasrec, compare, monkeypatch):
+    class Blind(Ranks):
+        """This process, beside one that read nothing."""
+
+        def gathered(self, value):
+            return [value, False] if isinstance(value, bool) else [value]
+
+    monkeypatch.setattr("landscape.cli.compare.ranks", Blind)
+    assert compare(sasrec, folder)[1] == MEASUREMENTS
 
 
 def test_a_density_that_is_not_wanted_is_not_that_of_an_earlier_run(folder, sasrec, compare):

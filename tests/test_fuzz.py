@@ -1,11 +1,12 @@
 """Whatever a file holds, its reader returns, or says in one short line what is wrong: soon, in little memory.
 
-`pytest -m soak tests/test_fuzz.py` (`make soak`) tries FUZZ inputs a reader, 10,000 if it is not set.
+Hypothesis draws the files: the same ones in every run of the suite, others in each `pytest -m soak
+tests/test_fuzz.py` (`make soak`), FUZZ a reader or 10,000. One that a reader fails on is shrunk, stays in the
+folder of the test, and is tried first by the next soak.
 """
 
 import gzip
 import os
-import random
 import resource
 import sys
 import time
@@ -13,10 +14,14 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 import polars as pl
 import pytest
 import torch
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from hypothesis.database import DirectoryBasedExampleDatabase
 
 from landscape import InputError, load
 from landscape.plots.report import INDEX, Compared, Comparison, read_index, write_index
@@ -37,6 +42,9 @@ from tests.mutations import damaged, remeasured, resaved, rewritten, rezipped
 from tests.results import METRICS, density, hessian, line, plane, sharpness, trace
 
 SOME, MANY = 60, int(os.environ.get("FUZZ", "10000"))
+OURS = settings(  # `attempt` has its own limits, which lines that are traced for an explanation would break
+    deadline=None, suppress_health_check=[HealthCheck.too_slow], phases=set(Phase) - {Phase.explain}
+)
 SECONDS, MIB = 2.0, 200
 FORBIDDEN = (
     "os.system",
@@ -48,7 +56,7 @@ FORBIDDEN = (
 )
 happened: set[str] = set()
 sys.addaudithook(lambda event, _: happened.add(event) if event in FORBIDDEN else None)  # there is no removing
-Mutation = Callable[[random.Random, bytes], bytes]
+Mutation = Callable[[Random, bytes], bytes]
 
 
 @dataclass(frozen=True)
@@ -187,16 +195,34 @@ def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> (10 if sys.platform == "linux" else 20)
 
 
-def faults(name: str, seeds: list[bytes], folder: Path, numbers: range) -> dict[str, int]:
-    """Try so many changed files; return what went wrong, and the number of the first file where it did."""
-    reader, found = READERS[name], dict[str, int]()
-    for number in numbers:
-        rng = random.Random(f"{name} {number}")
-        content = rng.choice(reader.mutations)(rng, rng.choice(seeds))
+class Content(bytes):
+    """Of a file; of a large one, Hypothesis shows how it begins."""
+
+    def __repr__(self) -> str:
+        return f"{self[:1000]!r}, {len(self)} bytes"
+
+
+@st.composite
+def changed(draw: st.DrawFn, reader: Reader, sound: list[bytes]) -> Content:
+    """A file that a reader may be given: one that is sound, changed in one way."""
+    mutation, content = draw(st.sampled_from(reader.mutations)), draw(st.sampled_from(sound))
+    return Content(mutation(draw(st.randoms(use_true_random=False)), content))
+
+
+def tried(name: str, sound: list[bytes], folder: Path, how: settings) -> int:
+    """Try changed files; return how many: fewer than asked for where Hypothesis finds no others."""
+    reader, count = READERS[name], 0
+
+    @how
+    @given(changed(reader, sound))
+    def no_fault(content: bytes) -> None:
+        nonlocal count
+        count += 1
         with warnings.catch_warnings(action="ignore"):  # one line each
-            if wrong := attempt(reader, folder / reader.name, content):
-                found.setdefault(wrong, number)
-    return found
+            assert not attempt(reader, folder / reader.name, content)
+
+    no_fault()
+    return count
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -209,10 +235,11 @@ def test_sound_files_are_read(name, sound, tmp_path):
 
 @pytest.mark.parametrize("name", READERS)
 def test_readers(name, sound, tmp_path):
-    assert not faults(name, sound[name], tmp_path, range(SOME))
+    assert tried(name, sound[name], tmp_path, settings(OURS, max_examples=SOME, derandomize=True)) >= SOME
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("name", READERS)
 def test_readers_for_long(name, sound, tmp_path):
-    assert not faults(name, sound[name], tmp_path, range(MANY))
+    failed = DirectoryBasedExampleDatabase(f".hypothesis/{name}")
+    assert tried(name, sound[name], tmp_path, settings(OURS, max_examples=MANY, database=failed)) >= MANY
