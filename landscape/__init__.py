@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from landscape.surface.sampler import look as look
     from landscape.surface.sampler import plane as plane
     from landscape.surface.slice import Slice as Slice
+    from landscape.surface.frames import eigen_frame as eigen_frame
+    from landscape.tasks import objectives_of as objectives_of
     from landscape.surface.topology import Basin as Basin
     from landscape.surface.topology import basins as basins
     from landscape.tasks import TaskOptions as TaskOptions
@@ -80,6 +82,7 @@ _PUBLIC = {
     "coordinates": "landscape.directions",
     "device_named": "landscape.devices",
     "diagonal": "landscape.curvature.trace",
+    "eigen_frame": "landscape.surface.frames",
     "empirical_fisher": "landscape.curvature.operators",
     "export": "landscape.surface.export",
     "frobenius_norm": "landscape.curvature.trace",
@@ -89,6 +92,7 @@ _PUBLIC = {
     "load": "landscape.results",
     "load_weights": "landscape.weights",
     "look": "landscape.surface.sampler",
+    "objectives_of": "landscape.tasks",
     "pac_bayes_bound": "landscape.flatness.bounds",
     "paired_error": "landscape.surface.certificate",
     "plane": "landscape.surface.sampler",
