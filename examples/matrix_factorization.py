@@ -15,7 +15,7 @@ import landscape as ll
 from landscape import plots
 
 USERS, ITEMS, RANK, OBSERVED = 60, 40, 3, 900
-STEPS = 1500
+STEPS = 1000
 SCALES = (1.0, 1.5, 2.0, 3.0, 4.0)
 MEASURES = ("lambda-max", "trace", "sam", "asam", "average-adaptive", "relative-flatness-embedding")
 INVARIANT = MEASURES[3:]
@@ -36,18 +36,21 @@ def data():
     torch.manual_seed(0)
     truth = torch.randn(USERS, RANK) @ torch.randn(RANK, ITEMS)
     entries = torch.randperm(USERS * ITEMS)[:OBSERVED]
-    return entries // ITEMS, entries % ITEMS, truth.flatten()[entries] + 0.3 * torch.randn(OBSERVED)
+    return entries // ITEMS, entries % ITEMS, truth.flatten()[entries].double() + 0.3 * torch.randn(OBSERVED)
 
 
 def trained(users, items, ratings):
-    model = Factors()
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-2)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
-    for _ in range(STEPS):
+    """Go down to the very bottom, in float64: there, what changes nothing has the curvature 0."""
+    model = Factors().double()
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=STEPS, line_search_fn="strong_wolfe")
+
+    def closure():
         optimizer.zero_grad()
-        (model(users, items) - ratings).square().mean().backward()
-        optimizer.step()
-        schedule.step()
+        loss = (model(users, items) - ratings).square().mean()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
     return model
 
 
@@ -58,10 +61,16 @@ def squared(model, batch):
 
 def objective_at(model, batch, scale):
     """Return L of the same function, with U larger by `scale` and V smaller."""
-    scaled = Factors()
+    scaled = Factors().double()
     weights = {"user.weight": scale * model.user.weight, "item.weight": model.item.weight / scale}
     scaled.load_state_dict(weights)
     return ll.Objective(scaled, [batch], squared)
+
+
+def spectrum(objective):
+    """Return all eigenvalues, largest first: few parameters, so a product with each basis vector will do."""
+    columns = [objective.hvp(vector) for vector in torch.eye(objective.params.numel)]
+    return np.linalg.eigvalsh(torch.stack(columns).numpy())[::-1]
 
 
 def main(folder=PICTURES):
@@ -69,23 +78,26 @@ def main(folder=PICTURES):
     model = trained(*batch)
     objectives = {scale: objective_at(model, batch, scale) for scale in SCALES}
     found = {scale: ll.sharpness(o, MEASURES, rho=0.05).measures for scale, o in objectives.items()}
-    ends = {f"c = {scale:g}": objectives[scale] for scale in (SCALES[0], SCALES[-1])}
-    densities = {name: ll.spectral_density(objective) for name, objective in ends.items()}
-    λ, _, curves = plots.broadened(densities, {})
+    spectra = {scale: spectrum(objectives[scale]) for scale in (SCALES[0], SCALES[-1])}
 
     with plots.paper():
         figure = Figure(figsize=(plots.PAGE, 2.6))
         left, right = figure.subplots(1, 2)
-        for (name, curve), color in zip(curves.items(), plots.COLORS, strict=False):
-            left.plot(λ, curve, color=color, label=name)
-        left.set(yscale="log", ylim=(1e-1, None), xlabel="eigenvalue λ", ylabel="eigenvalues per unit of λ")
-        left.legend(title="the same function, at")
+        for (scale, values), color in zip(spectra.items(), plots.COLORS, strict=False):
+            left.plot(
+                1 + np.arange(len(values)), np.abs(values), ".", ms=3, color=color, label=f"c = {scale:g}"
+            )
+        left.set(yscale="log", xlabel="rank", ylabel="|eigenvalue| of the Hessian")
+        left.legend(title="the same function")
         for measure, color in zip(MEASURES, plots.COLORS, strict=False):
             values = np.array([found[scale][measure]["value"] for scale in SCALES])
-            style = "o--" if measure in INVARIANT else "o-"
-            right.plot(SCALES, values / values[0], style, color=color, ms=3, label=measure)
-        right.set(xscale="log", yscale="log", xlabel="scale c of U (and 1/c of V)", ylabel="relative to c = 1")
-        right.set_xticks(SCALES, [f"{scale:g}" for scale in SCALES], minor=False)
+            still = measure in INVARIANT
+            size = 8 - 2.5 * INVARIANT.index(measure) if still else 3  # they lie on one another
+            style = {"ls": "--", "mfc": "none", "ms": size} if still else {"ms": size}
+            right.plot(SCALES, values / values[0], marker="o", color=color, label=measure, **style)
+        right.set(xscale="log", yscale="log", xlabel="scale c of U, and 1/c of V", ylabel="relative to c = 1")
+        right.set(ylim=(0.6, 200))
+        right.set_xticks(SCALES, [f"{scale:g}" for scale in SCALES])
         right.minorticks_off()
         right.legend()
     plots.save_figure(figure, folder / "matrix_factorization.png")
@@ -95,10 +107,12 @@ def main(folder=PICTURES):
 
     moved = ", ".join(f"{m} ×{ratio(m):.3g}" for m in MEASURES if m not in INVARIANT)
     still = ", ".join(f"{m} ×{ratio(m):.4f}" for m in INVARIANT)
-    values = [objectives[scale].value() for scale in (SCALES[0], SCALES[-1])]
+    last = objectives[SCALES[-1]].value()
+    flat = np.count_nonzero(np.abs(spectra[SCALES[0]]) < 1e-6)
     print(
-        f"With U ×{SCALES[-1]:g} and V ÷{SCALES[-1]:g} the loss is {values[0]:.6f} as before ({values[1]:.6f}), "
-        f"but {moved}; measures that no rescaling changes stay: {still}."
+        f"{flat} of {len(spectra[SCALES[0]])} eigenvalues are 0, as a change of basis has {RANK}² free numbers. "
+        f"With U ×{SCALES[-1]:g} and V ÷{SCALES[-1]:g} the loss is still {last:.6f}, but {moved}; measures that "
+        f"no rescaling changes stay: {still}."
     )
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from landscape.flatness.measures import Sharpness as Sharpness
     from landscape.flatness.measures import sharpness as sharpness
     from landscape.flatness.measures import sharpness_by_group as sharpness_by_group
+    from landscape.flatness.tables import verdict as verdict
     from landscape.objective import Objective as Objective
     from landscape.params import ParamSpace as ParamSpace
     from landscape.paths import Path as Path
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from landscape.surface.export import export as export
     from landscape.surface.frames import Frame as Frame
     from landscape.surface.frames import between_frame as between_frame
+    from landscape.surface.frames import eigen_frame as eigen_frame
     from landscape.surface.frames import trajectory_frame as trajectory_frame
     from landscape.surface.geometry import Quadratic as Quadratic
     from landscape.surface.geometry import quadratic_model as quadratic_model
@@ -47,11 +49,10 @@ if TYPE_CHECKING:
     from landscape.surface.sampler import look as look
     from landscape.surface.sampler import plane as plane
     from landscape.surface.slice import Slice as Slice
-    from landscape.surface.frames import eigen_frame as eigen_frame
-    from landscape.tasks import objectives_of as objectives_of
     from landscape.surface.topology import Basin as Basin
     from landscape.surface.topology import basins as basins
     from landscape.tasks import TaskOptions as TaskOptions
+    from landscape.tasks import objectives_of as objectives_of
     from landscape.weights import load_weights as load_weights
     from landscape.weights import weights_of as weights_of
 
@@ -104,6 +105,7 @@ _PUBLIC = {
     "top_eigenpairs": "landscape.curvature.eigenpairs",
     "trace": "landscape.curvature.trace",
     "trajectory_frame": "landscape.surface.frames",
+    "verdict": "landscape.flatness.tables",
     "weights_of": "landscape.weights",
 }
 __all__ = list(_PUBLIC)
