@@ -110,9 +110,9 @@ def main(folder=PICTURES):
     last = objectives[SCALES[-1]].value()
     flat = np.count_nonzero(np.abs(spectra[SCALES[0]]) < 1e-6)
     print(
-        f"{flat} of {len(spectra[SCALES[0]])} eigenvalues are 0, as a change of basis has {RANK}² free numbers. "
-        f"With U ×{SCALES[-1]:g} and V ÷{SCALES[-1]:g} the loss is still {last:.6f}, but {moved}; measures that "
-        f"no rescaling changes stay: {still}."
+        f"{flat} of {len(spectra[SCALES[0]])} eigenvalues are 0, as a change of basis has {RANK}² free "
+        f"numbers. With U ×{SCALES[-1]:g} and V ÷{SCALES[-1]:g} the loss is still {last:.6f}, but {moved}; "
+        f"measures that no rescaling changes stay: {still}."
     )
 
 

@@ -67,7 +67,7 @@ def main(folder=PICTURES):
     holds = near[apart > 0.1].min() if (apart > 0.1).any() else near.max()
     print(
         f"{surface.evaluations} evaluations give the surface, {surface.statement}; the quadratic model "
-        f"is within 10% of the loss for steps up to {holds:.2f}, and off by {apart.max():.0%} where it is worst."
+        f"is within 10% of the loss for steps up to {holds:.2f}, and off by {apart.max():.0%} at worst."
     )
 
 

@@ -32,6 +32,7 @@ def main(folder=PICTURES):
                 max_length=20,
                 batch_size=128,
                 dropout=0.2,
+                lr=3e-3,
                 epochs=EPOCHS,
             )
             outcomes[name] = samrec.train(config, Path(runs) / method)
@@ -67,8 +68,8 @@ def main(folder=PICTURES):
     error = ll.paired_error(lines["SAMRec"], lines["SASRec"])
     lower = [row.measure for row in rows if row.contrasts[0].high and row.contrasts[0].high < 1]
     print(
-        f"HR@10 is {ranked}, and the best ranker that there can be has {synthetic.ideal_hr10:.3f}. SAMRec's loss "
-        f"less SASRec's is {apart:+.4f} ± {error:.4f}; lower for SAMRec: {', '.join(lower) or 'no measure'}."
+        f"HR@10 is {ranked}, and the best ranker that there can be has {synthetic.ideal_hr10:.3f}. SAMRec's "
+        f"loss less SASRec's is {apart:+.4f} ± {error:.4f}; lower for SAMRec: {', '.join(lower) or 'none'}."
     )
 
 
