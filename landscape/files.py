@@ -3,13 +3,14 @@
 import hashlib
 import os
 import pickle
+import re
 import tempfile
 import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from landscape.errors import InputError
 from landscape.parallel import ranks
@@ -132,6 +133,21 @@ def existing(path: Path, what: str) -> Path:
     return path
 
 
+def checkpoints_in(folder: Path) -> list[Path]:
+    """Return the files of a folder in the order of the numbers in their names, 9 before 10.
+
+    Raises:
+        InputError: there is no such folder, or no file in it.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder of checkpoints")
+    files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
+    if not files:
+        raise InputError(f"{folder} holds no checkpoints")
+    parts = {path: re.split(r"(\d+)", path.name) for path in files}  # text and digits in turn
+    return sorted(files, key=lambda p: [int(t) if i % 2 else t for i, t in enumerate(parts[p])])
+
+
 def most_unpacked(size: int) -> int:
     """Return how many bytes a packed file of this size may unpack to: 256 MiB, or 64 times its size."""
     return max(LARGEST, RATIO * size)
@@ -170,8 +186,26 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     import torch
 
-    from landscape.archives import open_archive
     from landscape.pickles import DryRun, check_extent
+
+    with sound_archive(path) as (opened, archive, members):
+        DryRun(members).run(archive.read(members["data.pkl"]))
+        opened.seek(0)
+        content = torch.load(opened, map_location="cpu", weights_only=True)
+        check_extent(content)
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise InputError(f"{path} is not a checkpoint: expected a dictionary, found {type(content).__name__}")
+    return content
+
+
+@contextmanager
+def sound_archive(path: Path) -> Iterator[tuple[BinaryIO, zipfile.ZipFile, dict[str, zipfile.ZipInfo]]]:
+    """Open an archive of `torch.save` whose checksums are right: the file, and its members by their names.
+
+    Raises:
+        InputError: there is none, or the block fails in whatever way a file can make it fail.
+    """
+    from landscape.archives import open_archive
 
     existing(path, "checkpoint")
     try:
@@ -181,13 +215,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             open_archive(opened) as archive,
         ):
             members = {member.filename.partition("/")[2]: member for member in archive.infolist()}
-            sizes = {name: member.file_size for name, member in members.items()}
-            if archive.testzip() or len(sizes) < len(archive.namelist()):
+            if archive.testzip() or len(members) < len(archive.namelist()):
                 raise zipfile.BadZipFile("a member is not what was written")
-            DryRun(sizes).run(archive.read(members["data.pkl"]))
-            opened.seek(0)
-            content = torch.load(opened, map_location="cpu", weights_only=True)
-        check_extent(content)
+            yield opened, archive, members
+    except InputError:
+        raise
     except pickle.UnpicklingError:
         raise InputError(
             f"{path} holds more than tensors and plain values; a pickle that could run code is never loaded"
@@ -199,6 +231,3 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         ) from None
     except Exception as error:  # whatever damaged bytes provoke in the readers, the file cannot be used
         raise InputError(f"{path} is not a readable checkpoint ({type(error).__name__}: {error})") from error
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise InputError(f"{path} is not a checkpoint: expected a dictionary, found {type(content).__name__}")
-    return content

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import prod
 from pickle import UnpicklingError
 from typing import Any
+from zipfile import ZipInfo
 
 import torch
 
@@ -27,8 +28,8 @@ _DTYPES = {
     "Float": torch.float32,
     "Double": torch.float64,
 }
-STORAGES = {f"torch {name}Storage": dtype.itemsize for name, dtype in _DTYPES.items()}
-"""The storages of tensors, and how many bytes an element has."""
+STORAGES = {f"torch {name}Storage": dtype for name, dtype in _DTYPES.items()}
+"""The storages of tensors, and what an element is."""
 CALLED = (
     "collections OrderedDict",
     "torch Size",
@@ -38,7 +39,7 @@ CALLED = (
 GLOBALS = {*STORAGES, *CALLED, *(str(dtype).replace(".", " ") for dtype in _DTYPES.values())}
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 WITH_ARGUMENT = ("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE")
-CONTAINERS = ("EMPTY_LIST", "EMPTY_DICT")
+OPCODES = {opcode.name: opcode for opcode in pickletools.opcodes}
 TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
@@ -51,14 +52,29 @@ class Global:
 
 @dataclass(frozen=True)
 class Storage:
-    """The bytes of tensors: elements, and bytes of one."""
+    """The elements of tensors: the archive's member `data/KEY`."""
 
+    key: str
+    dtype: torch.dtype
     elements: int
-    itemsize: int
 
 
-CONTAINER, ORDERED, TENSOR, OTHER = object(), object(), object(), object()
-"""What stands for an object that would be made."""
+@dataclass(frozen=True)
+class Stored:
+    """A tensor, as a part of a storage that it does not leave. Strides and offset are in elements."""
+
+    storage: Storage
+    offset: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+class Ordered(dict[str, Any]):
+    """What stands for an OrderedDict, which may have attributes."""
+
+
+OTHER = object()
+"""What stands for any other object that would be made."""
 
 
 class DryRun:
@@ -69,19 +85,19 @@ class DryRun:
     function that is none is printed in full. `torch.save` writes none of that of a plain checkpoint.
 
     Args:
-        sizes: bytes of the archive's members by their name, such as `data/0`.
+        members: of the archive, by their names, such as `data/0`.
     """
 
-    def __init__(self, sizes: Mapping[str, int]) -> None:
-        self.sizes = sizes
-        self.storages: dict[str, tuple[str, Storage]] = {}
-        self.most = most_unpacked(sum(sizes.values()))
+    def __init__(self, members: Mapping[str, ZipInfo]) -> None:
+        self.sizes = {name: member.file_size for name, member in members.items()}
+        self.storages: dict[str, Storage] = {}
+        self.most = most_unpacked(sum(self.sizes.values()))
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
 
-    def run(self, pickled: bytes) -> None:
-        """Go through a pickle.
+    def run(self, pickled: bytes) -> Any:
+        """Go through a pickle; return what stands for what it holds, of containers without their entries.
 
         Raises:
             UnpicklingError: it holds more than tensors and plain values.
@@ -92,14 +108,17 @@ class DryRun:
             raise ValueError(f"its structure has {len(pickled):,} bytes, more than {LONGEST:,}")
         for opcode, argument, _ in pickletools.genops(pickled):
             self._step(opcode.name, argument)
+        return self.stack[-1]
 
     def _step(self, name: str, argument: Any) -> None:
         if name in CONSTANTS:
             self.stack.append(CONSTANTS[name])
         elif name in WITH_ARGUMENT:
             self.stack.append(argument)
-        elif name in CONTAINERS:
-            self.stack.append(CONTAINER)
+        elif name == "EMPTY_DICT":
+            self.stack.append({})
+        elif name == "EMPTY_LIST":
+            self.stack.append(OTHER)
         elif name in ("BINPUT", "LONG_BINPUT"):
             self.memo[argument] = self.stack[-1]
         elif name in ("BINGET", "LONG_BINGET"):
@@ -108,7 +127,7 @@ class DryRun:
             self.below.append(self.stack)
             self.stack = []
         elif name == "GLOBAL":
-            self.stack.append(_known(argument))
+            self.stack.append(self._named(argument))
         elif name not in ("PROTO", "STOP"):
             self._combine(name)
 
@@ -124,18 +143,31 @@ class DryRun:
         elif name == "APPENDS":
             self._since_mark()
         elif name == "SETITEM":
-            _check_keys([self.stack.pop(-2), self.stack.pop()])
+            self._set([self.stack.pop(-2), self.stack.pop()])
         elif name == "SETITEMS":
-            _check_keys(self._since_mark())
+            self._set(self._since_mark())
         elif name == "BINPERSID":
             self.stack.append(self._storage(*self.stack.pop()))
         elif name == "REDUCE":
             arguments, function = self.stack.pop(), self.stack.pop()
             self.stack.append(self._called(function, arguments))
-        elif name == "BUILD" and self.stack[-2] is ORDERED:
+        elif name == "BUILD" and isinstance(self.stack[-2], Ordered):
             self.stack.pop()
         else:
-            raise UnpicklingError(f"an opcode {name} that no plain checkpoint needs")
+            self._uncommon(name)
+
+    def _uncommon(self, name: str) -> None:
+        raise UnpicklingError(f"an opcode {name} that no plain checkpoint needs")
+
+    def _named(self, name: str) -> Global:
+        if name not in GLOBALS:
+            raise UnpicklingError(f"the global {name}")
+        return Global(name)
+
+    def _set(self, items: list[Any]) -> None:
+        """Take keys and values for the dictionary on top of the stack."""
+        if not all(isinstance(key, str | int | float | None) for key in items[::2]):
+            raise UnpicklingError("a key that is neither text nor a number")
 
     def _top(self, count: int) -> list[Any]:
         if len(self.stack) < count:
@@ -146,13 +178,13 @@ class DryRun:
         items, self.stack = self.stack, self.below.pop()
         return items
 
-    def _storage(self, kind: Any, of: Any, key: Any, location: Any, elements: Any) -> Storage:
+    def _storage(self, kind: Any, of: Any, key: Any, location: Any, elements: Any) -> Any:
         if (kind, type(of), type(key), type(location)) != ("storage", Global, str, str):
             raise UnpicklingError("something persistent that is no storage")
-        found = Storage(elements, STORAGES[of.name])
-        if self.storages.setdefault(key, (of.name, found)) != (of.name, found):
+        found = Storage(key, STORAGES[of.name], elements)
+        if self.storages.setdefault(key, found) != found:
             raise ValueError(f"storage {key} is claimed to be of two types")
-        if elements * found.itemsize != self.sizes[f"data/{key}"]:
+        if elements * found.dtype.itemsize != self.sizes[f"data/{key}"]:
             raise ValueError(f"storage {key} is claimed to hold {elements:,} elements, and does not")
         return found
 
@@ -160,19 +192,23 @@ class DryRun:
         if not isinstance(function, Global) or not isinstance(arguments, tuple):
             raise UnpicklingError("a call of what is no function")
         if function.name == "collections OrderedDict" and not arguments:
-            return ORDERED
+            return Ordered()
         if function.name == "torch._utils _rebuild_tensor_v2":
             return self._tensor(*arguments)
-        if function.name == "torch._utils _rebuild_parameter" and arguments[0] is TENSOR:
-            return TENSOR
+        if function.name == "torch._utils _rebuild_parameter" and isinstance(arguments[0], Stored):
+            return arguments[0]
         if function.name == "torch Size" and all(isinstance(n, int) for (size,) in [arguments] for n in size):
             return OTHER
         raise UnpicklingError(f"a call of {function.name}")
 
     def _tensor(
         self, storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any, hooks: Any
-    ) -> object:
-        if not isinstance(storage, Storage) or hooks is not ORDERED or type(requires_grad) is not bool:
+    ) -> Stored:
+        if (
+            not isinstance(storage, Storage)
+            or not isinstance(hooks, Ordered)
+            or type(requires_grad) is not bool
+        ):
             raise UnpicklingError("a tensor that is no plain one")
         if len(size) != len(stride) or not all(type(n) is int and n >= 0 for n in (offset, *size, *stride)):
             raise ValueError("a tensor has an impossible shape")
@@ -180,21 +216,49 @@ class DryRun:
         last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
         if elements and max(last + 1, elements) > storage.elements:
             raise ValueError(f"a tensor is claimed to hold {elements:,} elements, its storage has fewer")
-        self.most -= elements * storage.itemsize
+        self.most -= elements * storage.dtype.itemsize
         if self.most < 0:
             raise ValueError("its tensors are far larger than the file")
-        return TENSOR
+        return Stored(storage, offset, size, stride)
 
 
-def _known(name: str) -> Global:
-    if name not in GLOBALS:
-        raise UnpicklingError(f"the global {name}")
-    return Global(name)
+class Outline(DryRun):
+    """Goes through any pickle and keeps its dictionaries, by their text keys, and the tensors in them.
 
+    Whatever else it would make, a class of Lightning's or of the user's among it, is left out as `OTHER`:
+    neither called nor imported.
+    """
 
-def _check_keys(items: list[Any]) -> None:
-    if not all(isinstance(key, str | int | float | None) for key in items[::2]):
-        raise UnpicklingError("a key that is neither text nor a number")
+    def _named(self, name: str) -> Global:
+        return Global(name)
+
+    def _set(self, items: list[Any]) -> None:
+        if isinstance(target := self.stack[-1], dict):
+            pairs = zip(items[::2], items[1::2], strict=True)
+            target.update((key, value) for key, value in pairs if isinstance(key, str))
+
+    def _storage(self, *named: Any) -> Any:
+        known = len(named) == 5 and isinstance(named[1], Global) and named[1].name in STORAGES
+        return super()._storage(*named) if known else OTHER
+
+    def _called(self, function: Any, arguments: Any) -> Any:
+        try:
+            return super()._called(function, arguments)
+        except UnpicklingError:
+            return OTHER
+
+    def _uncommon(self, name: str) -> None:
+        """Take from the stack what the opcode takes, by pickle's own table, and put `OTHER` there."""
+        if name == "BUILD":
+            self.stack.pop()
+            return
+        taken = OPCODES[name].stack_before
+        if pickletools.markobject in taken:
+            self._since_mark()
+            taken = taken[: taken.index(pickletools.markobject)]
+        self._top(len(taken))
+        del self.stack[len(self.stack) - len(taken) :]
+        self.stack += [OTHER] * len(OPCODES[name].stack_after)
 
 
 def check_extent(content: Any) -> None:

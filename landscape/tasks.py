@@ -1,5 +1,6 @@
 """From a checkpoint to an objective, by the task that the checkpoint names or the user does."""
 
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
@@ -8,13 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from landscape.errors import InputError
-from landscape.files import read_checkpoint
+from landscape.files import existing, read_checkpoint
 from landscape.parallel import ranks
 
 if TYPE_CHECKING:
     from landscape.objective import Objective
 
 GROUP = "landscape.tasks"
+FOREIGN = (".ckpt", ".safetensors")
+"""What files of Lightning and of safetensors end with, which name no task."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +55,23 @@ def objective_of(checkpoint: Path, options: TaskOptions, task: str | None = None
             import, since a file must not choose what code runs.
 
     Raises:
-        InputError: the checkpoint cannot be read, there is no such task, or it does not know the metric.
+        InputError: the checkpoint cannot be read, there is no such task, it returns no objective, or it does
+            not heed the metric, the patterns or the device of the options.
     """
+    from landscape.objective import Objective
+
     found = (_imported(task) if task else _registered(checkpoint))(checkpoint, options)
+    if not isinstance(found, Objective):
+        raise InputError(f"the task {task} returned {type(found).__name__}, not a landscape.Objective")
     if (metric := found.provenance.get("metric", "loss")) != options.metric:
         raise InputError(f"the task of {checkpoint} measures its {metric}, and no {options.metric!r}")
+    if (found.params.include, found.params.exclude) != (tuple(options.include), tuple(options.exclude)):
+        raise InputError(
+            f"the task of {checkpoint} holds other parameters still than asked; "
+            "pass include=options.include and exclude=options.exclude to Objective"
+        )
+    if options.device.partition(":")[0] not in ("auto", device := found.theta.device.type):
+        raise InputError(f"the task of {checkpoint} measures on {device}, and not on {options.device}")
     return found
 
 
@@ -91,7 +106,8 @@ def objectives_of(
 
 
 def _registered(checkpoint: Path) -> Task:
-    name = read_checkpoint(checkpoint).get("task")
+    existing(checkpoint, "checkpoint")
+    name = None if checkpoint.suffix.lower() in FOREIGN else read_checkpoint(checkpoint).get("task")
     known = {point.name: point for point in entry_points(group=GROUP)}
     if not isinstance(name, str) or name not in known:
         named = f"the task {name[:40]!r}" if isinstance(name, str) else "no task"
@@ -105,8 +121,12 @@ def _registered(checkpoint: Path) -> Task:
 
 def _imported(task: str) -> Task:
     module, _, name = task.partition(":")
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)  # as for `python -m landscape`; the script `landscape` stands elsewhere
     try:
         found: Task = getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(f"no task {task!r} ({error}); expected package.module:function") from None
+    if not callable(found):
+        raise InputError(f"{task} is no function; expected package.module:function")
     return found

@@ -22,8 +22,9 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.database import DirectoryBasedExampleDatabase
+from safetensors.torch import save
 
-from landscape import InputError, load
+from landscape import InputError, load, weights_of
 from landscape.plots.report import INDEX, Compared, Comparison, read_index, write_index
 from landscape.surface.export import export, read_hdf5
 from landscape.surface.record import Record
@@ -105,6 +106,8 @@ ROWS = [(user, item, 10 * at) for user, items in enumerate(HISTORIES) for at, it
 JSON = (damaged, rewritten)
 READERS = {
     "checkpoint": Reader(use_checkpoint, "a.pt", (damaged, rezipped, resaved, resaved)),
+    "weights": Reader(weights_of, "a.ckpt", (damaged, rezipped, resaved, resaved)),
+    "safetensors": Reader(weights_of, "a.safetensors"),
     "result": Reader(use_result, "a.npz", (damaged, rezipped, remeasured, remeasured)),
     "hdf5": Reader(read_hdf5, "a.h5"),
     "sequences": Reader(data_of, "a.txt"),
@@ -150,6 +153,8 @@ def sound_files(folder: Path) -> dict[str, list[bytes]]:
     write_index(Comparison(title="t", checkpoints=[compared]), folder)
     return {
         "checkpoint": [(run / "last.pt").read_bytes(), (run / "best.pt").read_bytes()],
+        "weights": [(run / "best.pt").read_bytes()],
+        "safetensors": [save({"a": torch.ones(3, 2), "b": torch.ones(3)})],
         "result": [(folder / f"{number}.npz").read_bytes() for number in range(6)],
         "hdf5": [(folder / "a.h5").read_bytes()],
         "sequences": [lines.encode()],

@@ -31,6 +31,12 @@ def command(
         int | None, typer.Option(min=1, help="How many users the bound rests on; all of them if not given.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to save the results in.")] = None,
+    metric: Annotated[
+        str, typer.Option(help="The loss, in [0, 1] for each unit; of a task of your own, what it calls so.")
+    ] = "pairwise",
+    guess: Annotated[
+        float, typer.Option(help="The loss reached without having learned, as by a random answer.")
+    ] = 0.5,
     data: Data = None,
     task: Task = None,
     seed: Seed = 0,
@@ -40,13 +46,16 @@ def command(
     """Bound the ranking loss of noisy weights on other users (PAC-Bayes), and say what the bound is worth.
 
     The loss is the share of a user's training positions at which a random item scores at least what the next
-    one does. All parameters take part: what is held still would depend on the users too.
+    one does; a task of your own names its loss by --metric. All parameters take part: what is held still
+    would depend on the users too.
 
     Examples:
 
       landscape bound --ckpt runs/sasrec/best.pt --ckpt runs/samrec/best.pt
 
       landscape bound --ckpt runs/sasrec/best.pt --prior initial --samples 1000 --out bounds
+
+      landscape bound --ckpt resnet.pt --task mytask:objective --metric error --guess 0.9
     """
     from landscape.flatness.bounds import pac_bayes_bound
     from landscape.tasks import objectives_of
@@ -60,12 +69,12 @@ def command(
         for path in ckpt:
             if task is not None or read_checkpoint(path).get("task") != TASK:
                 raise InputError(f"only a run of samrec knows what {path} began from; use --prior zero")
-    settings = TaskOptions(users, seed, device, data, metric="pairwise")
+    settings = TaskOptions(users, seed, device, data, metric=metric)
     results: dict[str, Bound] = {}
     for name, path, objective in zip(names, ckpt, objectives_of(ckpt, settings, task), strict=True):
         mean = objective.params.join(initial_weights(path)) if prior == "initial" else None
-        found = pac_bayes_bound(objective, mean, delta=delta, samples=samples, seed=seed)
-        results[name] = replace(found, settings={**found.settings, "prior": prior})
+        found = pac_bayes_bound(objective, mean, delta=delta, samples=samples, guess=guess, seed=seed)
+        results[name] = replace(found, settings={**found.settings, "prior": prior, "metric": metric})
         if out is not None:
             results[name].save(out / f"{name}.bound.npz")
     show(
@@ -107,8 +116,9 @@ _LOWEST: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
 def _lowest(results: "Mapping[str, Bound]", prior: str) -> Table:
     """A column a checkpoint: the lowest bound of each kind of posterior, and by how much KL is too large."""
     first = next(iter(results.values()))
+    units = "users" if first.settings["metric"] == "pairwise" else "units"
     return Table(
-        f"PAC-Bayes bounds (pairwise loss, prior at {prior}, m = {first.units:,} users, "
+        f"PAC-Bayes bounds ({first.settings['metric']} loss, prior at {prior}, m = {first.units:,} {units}, "
         f"δ = {first.settings['delta']:g}; a guess reaches {first.guess:g})",
         ["", *results],
         [

@@ -11,6 +11,7 @@ from landscape.cli import options
 from landscape.cli.options import Checkpoints, Data, Device, Exclude, Include, Json, Seed, Task, Users
 from landscape.cli.output import Table, show, with_error
 from landscape.errors import InputError
+from landscape.files import checkpoints_in
 from landscape.parallel import ranks
 
 if TYPE_CHECKING:
@@ -52,6 +53,13 @@ def command(
         int, typer.Option(min=1, help="Cut each axis in so many, where 33 points do not reach the tolerance.")
     ] = 1,
     seeds: Annotated[int, typer.Option(min=1, help="Random directions of so many seeds from --seed on.")] = 1,
+    trajectory: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of a training's checkpoints, in the order of the numbers in their names; by default "
+            "that of train --save-every, beside --ckpt."
+        ),
+    ] = None,
     normalization: Annotated[
         Literal["filter", "layer", "none"], typer.Option(help="Of the random directions.")
     ] = "filter",
@@ -90,15 +98,18 @@ def command(
       landscape surface --ckpt a/best.pt --ckpt b/best.pt --dim 1 --directions between --metric ndcg@10
 
       landscape surface --ckpt runs/sasrec/last.pt --directions trajectory --animate
+
+      landscape surface --ckpt gpt.ckpt --task mytask:objective --directions trajectory --trajectory steps
     """
     from landscape.plots.interactive import interactive_figure, save_html
     from landscape.surface.geometry import quadratic_model
     from landscape.surface.points import Points
     from landscape.surface.sampler import PLAIN, doubling_radius, look
     from landscape.tasks import objective_of, objectives_of
+    from samrec.checkpoint import trajectory as samrec_trajectory
 
     options.hold(context, out)
-    _check(dim, directions, seeds, metric, animate)
+    _check(dim, directions, seeds, metric, animate, trajectory, len(ckpt))
     points, reach = _grid(grid, dim), _radius(radius)
     settings = options.task_options(users, seed, device, data, include, exclude)
     paths = dict(zip(options.names_of(ckpt), ckpt, strict=True))
@@ -112,9 +123,12 @@ def command(
     def theta(path: Path) -> "Tensor":  # its loss is not wanted: one user is enough
         return objective_of(path, replace(settings, users=1), task).theta
 
+    def way(name: str) -> list[Path]:
+        return checkpoints_in(trajectory) if trajectory else samrec_trajectory(paths[name].parent)
+
     frames: dict[str, tuple[str, int, Frame]] = {}
     for each in range(seed, seed + seeds):
-        for name, frame in _frames(directions, objectives, paths, theta, dim, each, normalization, biases):
+        for name, frame in _frames(directions, objectives, way, theta, dim, each, normalization, biases):
             frames[name if seeds == 1 else f"{name}-seed{each}"] = name, each, frame
 
     def file(label: str, of: str) -> Path:
@@ -168,7 +182,15 @@ def command(
     )
 
 
-def _check(dim: int, directions: Directions, seeds: int, metric: list[str] | None, animate: bool) -> None:
+def _check(
+    dim: int,
+    directions: Directions,
+    seeds: int,
+    metric: list[str] | None,
+    animate: bool,
+    trajectory: Path | None,
+    checkpoints: int,
+) -> None:
     """Refuse what does not go together, before anything is read."""
     if seeds > 1 and directions != "random":
         raise InputError(f"--seeds draws random directions; --directions {directions} has but one choice")
@@ -178,6 +200,8 @@ def _check(dim: int, directions: Directions, seeds: int, metric: list[str] | Non
         raise InputError("--metric is measured along a line; add --dim 1")
     if animate and directions != "trajectory":
         raise InputError("--animate draws a trajectory; add --directions trajectory")
+    if trajectory and (directions != "trajectory" or checkpoints > 1):
+        raise InputError("--trajectory is of one --ckpt, the training's last; add --directions trajectory")
 
 
 def _grid(text: str | None, dim: int) -> list[int] | None:
@@ -201,7 +225,7 @@ def _radius(text: str) -> "Radius":
 def _frames(
     directions: Directions,
     objectives: "Mapping[str, Objective]",
-    paths: Mapping[str, Path],
+    way: Callable[[str], list[Path]],
     theta: "Callable[[Path], Tensor]",
     dim: int,
     seed: int,
@@ -210,10 +234,9 @@ def _frames(
 ) -> "Iterator[tuple[str, Frame]]":
     """Yield the frame of each checkpoint; between checkpoints there is one, the first one's.
 
-    `theta` reads the parameters of a checkpoint.
+    `way` gives the checkpoints of a training by its name, `theta` reads the parameters of one.
     """
     from landscape.surface.frames import between_frame, eigen_frame, random_frame, trajectory_frame
-    from samrec.checkpoint import trajectory
 
     if directions == "between":
         (name, objective), *others = objectives.items()
@@ -223,7 +246,7 @@ def _frames(
         if directions == "random":
             yield name, random_frame(objective, dim, seed, normalization, biases)
         elif directions == "trajectory":
-            yield name, trajectory_frame(objective, list(map(theta, trajectory(paths[name].parent))))
+            yield name, trajectory_frame(objective, list(map(theta, way(name))))
         else:
             yield name, eigen_frame(objective, dim, directions == "eigen-ends", seed)
 

@@ -1,0 +1,119 @@
+"""`--task`: any model, by every command that measures a checkpoint."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from examples import task
+
+OWN = ["--task", "examples.task:objective", "--users", 100]
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """Two checkpoints of the example's network, and those on the way to the second."""
+    folder = tmp_path_factory.mktemp("digits")
+    (folder / "steps").mkdir()
+    first, second = task.network(), task.network()
+    torch.save(first.state_dict(), folder / "a.pt")
+    torch.save({"pytorch-lightning_version": "2", "state_dict": {}}, folder / "none.ckpt")
+    weights = {name: t.clone() for name, t in second.state_dict().items()}
+    for step in (1, 2, 10):
+        moved = {f"model.{n}": t + step * torch.randn_like(t) / 50 for n, t in weights.items()}
+        torch.save(
+            {"pytorch-lightning_version": "2", "state_dict": moved}, folder / f"steps/step={step}.ckpt"
+        )
+    torch.save(weights, folder / "b.pt")
+    return folder
+
+
+@pytest.fixture
+def two(digits):
+    return ["--ckpt", digits / "a.pt", "--ckpt", digits / "b.pt", *OWN]
+
+
+def test_hessian_and_sharpness(answer, two):
+    found = answer("hessian", *two, "--top", 1, "--tol", 0.1)["checkpoints"]
+    assert [entry["parameters"] for entry in found] == [2410, 2410]
+    rows = answer("sharpness", *two, "--measure", "sam", "--measure", "fisher-rao")["comparison"]["rows"]
+    assert rows[2]["checkpoints"]["b"]["low"] is not None  # paired by example
+
+
+def test_path_and_another_metric(answer, two, tmp_path):
+    extra = ["--grid", 5, "--metric", "error", "--bezier", "--steps", 3, "--out", tmp_path]
+    straight, curved = answer("path", *two, *extra)["paths"]
+    assert len(straight["metrics"]["error"]["values"]) == len(curved["metrics"]["error"]["values"]) == 5
+
+
+def test_a_trajectory_in_the_order_of_its_numbers(answer, landscape, digits, tmp_path):
+    import landscape as ll
+
+    last = ["--ckpt", digits / "steps/step=10.ckpt", *OWN, "--grid", 3, "--out", tmp_path]
+    along = ["--directions", "trajectory", "--trajectory", digits / "steps"]
+    (entry,) = answer("surface", *last, *along)["checkpoints"]
+    way = ll.load(entry["file"]).trajectory
+    torch.testing.assert_close(torch.from_numpy(way[-1]), torch.zeros(2).double(), atol=1e-4, rtol=0)
+    for options, said in (
+        (["--directions", "trajectory", "--trajectory", tmp_path / "no"], "no folder of checkpoints"),
+        (["--trajectory", digits / "steps"], "add --directions trajectory"),
+    ):
+        code, _, err = landscape("surface", *last, *options)
+        assert (code, err.count("\n")) == (2, 1)
+        assert said in err
+
+
+def test_a_bound_on_a_loss_of_ones_own(answer, landscape, two):
+    found = answer("bound", *two[:2], *OWN, "--metric", "error", "--guess", 0.9, "--samples", 1)
+    assert found["checkpoints"][0]["guess"] == 0.9
+    code, _, err = landscape("bound", *two[:2], *OWN)
+    assert code == 2
+    assert "measures its loss, and no 'pairwise'" in err
+
+
+def test_a_module_beside_the_user(answer, digits, tmp_path, monkeypatch):
+    """As `python -m landscape` finds it, whose path begins with the folder; that of the script does not."""
+    (tmp_path / "beside_the_user.py").write_text("from examples.task import objective as mine")
+    monkeypatch.chdir(tmp_path)
+    root = str(Path(task.__file__).parents[1])
+    monkeypatch.setattr(sys, "path", [root, *(p for p in sys.path if p not in ("", str(tmp_path)))])
+    options = ["--task", "beside_the_user:mine", "--users", 9, "--top", 1, "--tol", 0.5]
+    assert answer("hessian", "--ckpt", digits / "a.pt", *options)["checkpoints"][0]["parameters"] == 2410
+
+
+BAD = """
+import landscape as ll
+from examples.task import network, cross_entropy
+text = "objective"
+def nothing(checkpoint, options): pass
+def deaf(checkpoint, options):
+    import torch
+    batch = torch.ones(2, 64), torch.zeros(2, dtype=torch.long)
+    return ll.Objective(network(), [batch], lambda m, b: (cross_entropy(m, b)[0].sum(), 2))
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--task", "bad_task:nothing"], "returned NoneType, not a landscape.Objective"),
+        (["--task", "bad_task:text"], "is no function"),
+        (["--task", "bad_task:missing"], "no attribute 'missing'"),
+        (["--task", "no_such_module:f"], "No module named"),
+        (["--task", "bad_task:deaf", "--exclude", "*bias"], "pass include=options.include"),
+        (
+            ["--task", "examples.task:objective", "--ckpt", "none.ckpt"],
+            "no single state dict at 'state_dict'",
+        ),
+        (["--ckpt", "none.ckpt"], "names no task; installed are samrec, or say --task"),
+    ],
+)
+def test_a_task_that_cannot_be_used_is_one_line(landscape, digits, tmp_path, monkeypatch, options, message):
+    (tmp_path / "bad_task.py").write_text(BAD)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(digits)
+    code, out, err = landscape("hessian", *(() if "--ckpt" in options else ("--ckpt", "a.pt")), *options)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
