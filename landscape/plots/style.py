@@ -46,8 +46,9 @@ def paper() -> Iterator[None]:
         yield
 
 
-def save_figure(figure: "Figure", path: Path) -> Path:
+def save_figure(figure: "Figure", path: str | Path) -> Path:
     """Write a figure; the ending of `path` says as what (png, pdf, svg)."""
+    path = Path(path)
     # No date: the same figure is the same file.
     dated = {"pdf": "CreationDate", "svg": "Date"}.get(path.suffix[1:])
     with paper(), replacing(path) as temporary:
