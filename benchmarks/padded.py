@@ -1,5 +1,7 @@
 """The same model as most ports train it: a user a row of 50, and torch's own dropout and optimizer."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -27,7 +29,7 @@ class Padded:
         self.model = initial_model(config, split.num_items)
         for module in self.model.modules():
             if isinstance(module, Dropout):
-                module.forward = _torch_dropout(module.threshold / 2**16)  # type: ignore[method-assign]
+                module.forward = _torch_dropout(module.threshold / 2**16)  # type: ignore[method-assign, assignment] # on purpose
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.lr)
 
     def epoch(self, batch_size: int, seed: int, steps: int | None = None) -> int:
@@ -39,7 +41,7 @@ class Padded:
             batch = self.batch(order[first : first + batch_size], generator)
             self.optimizer.zero_grad()
             total, weight = bce(self.model, batch)
-            (total / weight).backward()  # type: ignore[no-untyped-call]
+            (total / weight).backward()  # type: ignore[no-untyped-call] # torch's
             self.optimizer.step()
         return len(firsts)
 
@@ -75,7 +77,7 @@ def padded(batch: Batch) -> Batch:
     return Batch(inputs, laid(batch.targets), laid(batch.negatives), laid(batch.used))
 
 
-def _torch_dropout(p: float):  # type: ignore[no-untyped-def]
+def _torch_dropout(p: float) -> Callable[[torch.Tensor, Draws | None], torch.Tensor]:
     def forward(x: torch.Tensor, draws: Draws | None) -> torch.Tensor:
         return x if draws is None else F.dropout(x, p)
 

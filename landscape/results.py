@@ -67,7 +67,7 @@ class Result:
                 values[name] = value
         header = json.dumps({"kind": type(self).__name__, "values": values}, allow_nan=True)
         with replacing(path) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, **{_HEADER: np.array(header)}, **arrays)  # type: ignore[arg-type]
+            np.savez_compressed(file, **{_HEADER: np.array(header)}, **arrays)  # type: ignore[arg-type] # names are ours
         return path
 
 

@@ -89,7 +89,7 @@ def fused_cross_entropy(model: Recommender, batch: Batch) -> tuple[Tensor, Tenso
     expected, targets, used = _positions(model, batch)
     shard = model.item if isinstance(model.item, ShardedEmbedding) else None
     arguments = expected, model.item.weight, targets, used, shard
-    total: Tensor = _FusedCrossEntropy.apply(*arguments)  # type: ignore[no-untyped-call]
+    total: Tensor = _FusedCrossEntropy.apply(*arguments)  # type: ignore[no-untyped-call] # torch's
     return total, used.sum()
 
 

@@ -170,13 +170,16 @@ class Block(nn.Module):
 
         if self.norm == "post":
             x = self.attention_norm(x + attended(x, x))
-            return self.ffn_norm(x + self.ffn(x, draws))  # type: ignore[no-any-return]
+            output: Tensor = self.ffn_norm(x + self.ffn(x, draws))
+            return output
         normed = self.attention_norm(x)
         if self.norm == "original":
-            normed = self.ffn_norm(normed + attended(normed, x))
-            return normed + self.ffn(normed, draws)  # type: ignore[no-any-return]
-        x = x + attended(normed, normed)
-        return x + self.ffn(self.ffn_norm(x), draws)  # type: ignore[no-any-return]
+            x = self.ffn_norm(normed + attended(normed, x))
+            output = x + self.ffn(x, draws)
+        else:
+            x = x + attended(normed, normed)
+            output = x + self.ffn(self.ffn_norm(x), draws)
+        return output
 
 
 class Recommender(nn.Module, ABC):

@@ -118,7 +118,7 @@ class SAM(Optimizer):
         self.base.step()
         self._steps += 1
 
-    def step(self, closure: Closure | Sequence[Closure] | None = None) -> Tensor:  # type: ignore[override]
+    def step(self, closure: Closure | Sequence[Closure] | None = None) -> Tensor:  # type: ignore[override] # closures
         """Take both passes; return the loss at w, or above it in a step that uses a kept direction again.
 
         If a pass raises, the weights are back at w before the exception leaves.

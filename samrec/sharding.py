@@ -43,7 +43,7 @@ class ShardedEmbedding(nn.Module):
 
     def forward(self, items: Tensor) -> Tensor:
         """Look up items of any shape; all ranks do at once, each its own. Shape (*items.shape, d)."""
-        found: Tensor = _Lookup.apply(self.weight, items, self)  # type: ignore[no-untyped-call]
+        found: Tensor = _Lookup.apply(self.weight, items, self)  # type: ignore[no-untyped-call] # torch's
         return found
 
     def here(self, items: Tensor) -> tuple[Tensor, Tensor]:

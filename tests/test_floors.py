@@ -1,6 +1,7 @@
 """An import only ever points down."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,11 @@ def test_the_trainer_meets_the_landscape_in_one_file(path, module):
 def test_solvers_know_a_product_not_a_model(solver):
     path = ROOT / "landscape" / "curvature" / f"{solver}.py"
     assert not {"landscape.objective", "landscape.params"} & set(imports(path))
+
+
+@pytest.mark.parametrize("package", ["landscape", "samrec", "figures", "benchmarks", "examples", "tests"])
+def test_what_a_checker_is_told_to_ignore_has_a_reason(package):
+    for path in (ROOT / package).rglob("*.py"):
+        for line in path.read_text("utf-8").splitlines():
+            if told := re.search(r"# (?:type: ignore|noqa)(?:\[[\w, -]+\]|: \w+)?(.*)", line):
+                assert re.search(r"\w", told[1]), f"{path.name}: {line.strip()}"

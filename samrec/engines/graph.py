@@ -44,7 +44,7 @@ class Captured:
         return self._record(batches) if self.calls == self.WARM_UP + 1 else self._aside(batches)
 
     def _aside(self, batches: Sequence[Batch]) -> Tensor:
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call] # torch's
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             result = self.step(batches)

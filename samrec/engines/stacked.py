@@ -128,10 +128,11 @@ class Stacked:
 
         def closure() -> Tensor:
             weights = {name: weight.detach() for name, weight in self.weights.items()}
-            gradients, (_, totals) = vmap(grad_and_value(mean, has_aux=True))(weights, *batch.tensors())
+            gradients, (_, found) = vmap(grad_and_value(mean, has_aux=True))(weights, *batch.tensors())
             for name, weight in self.weights.items():
                 weight.grad = gradients[name]
-            return totals  # type: ignore[no-any-return]
+            of_runs: Tensor = found
+            return of_runs
 
         totals = self.optimizer.step(closure)
         return torch.cat([totals, torch.stack([weights, at_w], 1)], 1)
