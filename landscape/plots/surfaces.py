@@ -242,7 +242,7 @@ def _planes(slices: Mapping[str, Slice], log: bool) -> "Figure":
             axes.set_ylabel(shown(label))
     levels = _levels(low, high)
     scale = ScalarMappable(Normalize(levels[0], levels[-1]), LOSS_MAP)
-    label = f"log₁₀(L − {least:.2g} + {epsilon:g})" if log else "loss"
+    label = f"log₁₀(L − Lmin + {epsilon:g}), Lmin = {least:.2g}" if log else "loss"
     figure.colorbar(scale, ax=panels.ravel().tolist(), label=label, shrink=0.85)
     return figure
 
