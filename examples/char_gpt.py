@@ -14,8 +14,8 @@ import landscape as ll
 from landscape import plots
 
 TEXT = Path(__file__).parents[1] / "README.md"
-STEPS, DIM, LAYERS, HEADS, CONTEXT = 800, 48, 2, 4, 48
-WINDOWS, PROBES, LANCZOS, TOL = 64, 2, 60, 1e-2
+STEPS, DIM, LAYERS, HEADS, CONTEXT = 600, 48, 2, 4, 48
+WINDOWS, PROBES, LANCZOS, TOL = 64, 4, 40, 1e-2
 PICTURES = Path(__file__).parent / "pictures"
 
 

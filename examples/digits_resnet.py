@@ -5,9 +5,7 @@ python examples/digits_resnet.py
 
 from pathlib import Path
 
-import numpy as np
 import torch
-from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional as F
@@ -79,25 +77,15 @@ def main(folder=PICTURES):
         name: ll.Objective(model, frozen, cross_entropy, units=by_image) for name, model in models.items()
     }
     surfaces = {name: ll.plane(objective, radius=0.25, tol=TOL) for name, objective in objectives.items()}
-    heights = {name: np.log10(surface.losses + 0.01) for name, surface in surfaces.items()}
-    low, high = min(h.min() for h in heights.values()), max(h.max() for h in heights.values())
-    with plots.paper():
-        figure = Figure(figsize=(plots.PAGE, 3.0))
-        panels = figure.subplots(1, 2, sharey=True)
-        for axes, (name, surface) in zip(panels, surfaces.items(), strict=True):
-            filled = plots.contours(axes, surface.coordinates, heights[name], low, high)
-            axes.plot(0, 0, "+", color="white", ms=6)
-            axes.set(title=f"{name}, {surface.evaluations} evaluations", xlabel="step along d₁")
-        panels[0].set_ylabel("step along d₂ (filter-normalized)")
-        figure.colorbar(filled, ax=panels, label="log₁₀ (loss + 0.01)", shrink=0.9)
-    plots.save_figure(figure, folder / "digits_resnet.png")
+    plots.save_figure(plots.surface_figure(surfaces, log=True), folder / "digits_resnet.png", dpi=150)
 
     top = {name: ll.top_eigenpairs(objective, k=3) for name, objective in objectives.items()}
     flatness = {name: ll.sharpness(o, ["sam", "asam"], rho=0.1) for name, o in objectives.items()}
     correct = {name: (model(x[1297:]).argmax(1) == y[1297:]).float().mean() for name, model in models.items()}
     for name, pairs in top.items():
         values = ", ".join(f"{value:.3g}" for value in pairs.eigenvalues)
-        print(f"{name}: {correct[name]:.1%} of new digits right, top eigenvalues {values}")
+        at = objectives[name].value()
+        print(f"{name}: loss {at:.4f}, {correct[name]:.1%} of new digits right, top eigenvalues {values}")
     print(*ll.verdict(ll.compare(flatness)), sep="\n")
     ratio = top["SAM"].eigenvalues[0] / top["SGD"].eigenvalues[0]
     rises = {name: surface.range[1] - surface.center for name, surface in surfaces.items()}

@@ -59,12 +59,14 @@ def squared(model, batch):
     return (model(users, items) - ratings).square().sum(), len(ratings)
 
 
-def objective_at(model, batch, scale):
+def rescaled(model, batch, scale):
     """Return L of the same function, with U larger by `scale` and V smaller."""
-    scaled = Factors().double()
-    weights = {"user.weight": scale * model.user.weight, "item.weight": model.item.weight / scale}
-    scaled.load_state_dict(weights)
-    return ll.Objective(scaled, [batch], squared)
+    other = Factors().double()
+    other.user.weight, other.item.weight = (
+        nn.Parameter(weight.detach() * by)
+        for weight, by in ((model.user.weight, scale), (model.item.weight, 1 / scale))
+    )
+    return ll.Objective(other, [batch], squared)
 
 
 def spectrum(objective):
@@ -76,7 +78,7 @@ def spectrum(objective):
 def main(folder=PICTURES):
     batch = data()
     model = trained(*batch)
-    objectives = {scale: objective_at(model, batch, scale) for scale in SCALES}
+    objectives = {scale: rescaled(model, batch, scale) for scale in SCALES}
     found = {scale: ll.sharpness(o, MEASURES, rho=0.05).measures for scale, o in objectives.items()}
     spectra = {scale: spectrum(objectives[scale]) for scale in (SCALES[0], SCALES[-1])}
 
@@ -84,19 +86,17 @@ def main(folder=PICTURES):
         figure = Figure(figsize=(plots.PAGE, 2.6))
         left, right = figure.subplots(1, 2)
         for (scale, values), color in zip(spectra.items(), plots.COLORS, strict=False):
-            left.plot(
-                1 + np.arange(len(values)), np.abs(values), ".", ms=3, color=color, label=f"c = {scale:g}"
-            )
-        left.set(yscale="log", xlabel="rank", ylabel="|eigenvalue| of the Hessian")
+            left.semilogy(np.abs(values), ".", ms=3, color=color, label=f"c = {scale:g}")
+        left.set(xlabel="rank", ylabel="|eigenvalue| of the Hessian")
         left.legend(title="the same function")
-        for measure, color in zip(MEASURES, plots.COLORS, strict=False):
+        for index, measure in enumerate(MEASURES):
             values = np.array([found[scale][measure]["value"] for scale in SCALES])
-            still = measure in INVARIANT
-            size = 8 - 2.5 * INVARIANT.index(measure) if still else 3  # they lie on one another
-            style = {"ls": "--", "mfc": "none", "ms": size} if still else {"ms": size}
-            right.plot(SCALES, values / values[0], marker="o", color=color, label=measure, **style)
-        right.set(xscale="log", yscale="log", xlabel="scale c of U, and 1/c of V", ylabel="relative to c = 1")
-        right.set(ylim=(0.6, 200))
+            still = {"ls": "--", "mfc": "none", "ms": 16 - 2.5 * index}  # they lie on one another
+            style = still if measure in INVARIANT else {"ms": 3}
+            right.loglog(
+                SCALES, values / values[0], marker="o", color=plots.COLORS[index], label=measure, **style
+            )
+        right.set(xlabel="scale c of U, and 1/c of V", ylabel="relative to c = 1", ylim=(0.6, 200))
         right.set_xticks(SCALES, [f"{scale:g}" for scale in SCALES])
         right.minorticks_off()
         right.legend()

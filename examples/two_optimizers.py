@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional as F
@@ -63,18 +62,9 @@ def main(folder=PICTURES):
     spans = [(low - 0.25, high + 0.25) for low, high in zip(places.min(0), places.max(0), strict=True)]
     surface = ll.look(start, ll.Frame(frame.directions, spans, frame.marks), tol=TOL)
 
-    with plots.paper():
-        figure = Figure(figsize=(1.3 * plots.COLUMN, 3.0))
-        axes = figure.add_subplot()
-        height = np.log10(surface.losses)
-        filled = plots.contours(axes, surface.coordinates, height, height.min(), height.max())
-        for (name, step), color in zip(steps.items(), ("white", "#E69F00"), strict=True):
-            axes.plot(*step.T, ".-", color=color, ms=3, lw=0.8)
-            axes.annotate(name, step[-1], (0, 5), textcoords="offset points", ha="center", color=color)
-        axes.plot(0, 0, "o", color="black", ms=3)
-        axes.annotate("start", (0, 0), (0, 5), textcoords="offset points", ha="center")
-        axes.set(xlabel="from the start to SGD's end at 1", ylabel="perpendicular, towards Adam's end")
-        figure.colorbar(filled, ax=axes, label="log₁₀ loss", shrink=0.85)
+    figure = plots.surface_figure({"SGD and Adam": surface}, log=True)
+    for step, color in zip(steps.values(), ("white", "#E69F00"), strict=True):
+        figure.axes[0].plot(*step.T, ".-", color=color, ms=3, lw=0.8)
     plots.save_figure(figure, folder / "two_optimizers.png")
 
     ends = {mark["name"]: mark["loss"] for mark in surface.marks}

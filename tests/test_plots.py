@@ -22,6 +22,14 @@ def test_planes_share_levels_colours_and_axes():
     assert len({axes.get_xlim() for axes in panels(figure)}) == 1
 
 
+def test_a_logarithmic_scale_is_shared_and_says_what_it_is_of():
+    figure = surface_figure({"flat": plane(0.1), "steep": plane(10.0)}, log=True)
+    assert len({next(c for c in axes.collections if c.filled).get_clim() for axes in panels(figure)}) == 1
+    assert figure.axes[-1].get_ylabel() == "log₁₀(L − Lmin + 0.01), Lmin = -2"  # and Lmax = 12
+    with pytest.raises(InputError, match="log is for planes"):
+        surface_figure({"a": line()}, log=True)
+
+
 def test_a_plane_is_drawn_with_x_to_the_right():
     result = plane()  # steep along x (axis 0), gentle along y
     figure = interactive_figure({"a": result})

@@ -10,7 +10,7 @@ from landscape.files import replacing
 from landscape.flatness.tables import PLAIN
 from landscape.plots.report_page import page
 from landscape.plots.style import COLORS
-from landscape.plots.surfaces import axis_label, common_dimension, loss_range, step_lengths
+from landscape.plots.surfaces import axis_label, common_dimension, log_floor, loss_range, step_lengths
 from landscape.results import Array
 from landscape.surface.slice import Slice
 from landscape.text import printable
@@ -49,12 +49,9 @@ def save_html(figure: Any, path: Path) -> Path:
 
 
 def _scales(low: float, high: float) -> dict[str, Any]:
-    """Return both scales of the loss, from the least and the largest over all slices.
-
-    ε is a thousandth of the range, the default tolerance: what is finer has not been measured.
-    """
+    """Return both scales of the loss, from the least and the largest over all slices."""
     high = high if high > low else low + 1
-    epsilon = float(f"{1e-3 * (high - low):.0e}")
+    epsilon = log_floor(low, high)
     logarithm = "log₁₀(L − Lmin + ε)"
     return {
         "least": low,

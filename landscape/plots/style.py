@@ -46,13 +46,13 @@ def paper() -> Iterator[None]:
         yield
 
 
-def save_figure(figure: "Figure", path: str | Path) -> Path:
-    """Write a figure; the ending of `path` says as what (png, pdf, svg)."""
+def save_figure(figure: "Figure", path: str | Path, dpi: int = 200) -> Path:
+    """Write a figure; the ending of `path` says as what (png, pdf, svg). `dpi` is of pixels."""
     path = Path(path)
     # No date: the same figure is the same file.
     dated = {"pdf": "CreationDate", "svg": "Date"}.get(path.suffix[1:])
     with paper(), replacing(path) as temporary:
-        figure.savefig(temporary, dpi=200, metadata={dated: None} if dated else None)
+        figure.savefig(temporary, dpi=dpi, metadata={dated: None} if dated else None)
     return path
 
 

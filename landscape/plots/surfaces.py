@@ -30,17 +30,22 @@ if TYPE_CHECKING:
 LEVELS = 16
 
 
-def surface_figure(slices: Mapping[str, Slice]) -> "Figure":
+def surface_figure(slices: Mapping[str, Slice], log: bool = False) -> "Figure":
     """Draw slices of one dimension by name: lines in one frame, or planes side by side.
 
     All share axes, contour levels and colours. A point without a finite loss is drawn as missing (grey).
 
+    Args:
+        log: colour planes by log₁₀(L - Lmin + ε), with Lmin the least loss shown and ε as in `log_floor`.
+
     Raises:
-        InputError: no slices, or of different dimensions.
+        InputError: no slices, or of different dimensions, or lines on a logarithmic scale.
     """
     dimension = common_dimension(slices)
+    if log and dimension == 1:
+        raise InputError("lines are drawn on a linear scale; log is for planes")
     with paper():
-        return _lines(slices) if dimension == 1 else _planes(slices)
+        return _lines(slices) if dimension == 1 else _planes(slices, log)
 
 
 def common_dimension(slices: Mapping[str, Slice]) -> int:
@@ -67,6 +72,14 @@ def loss_range(slices: Mapping[str, Slice]) -> tuple[float, float]:
     if np.isnan(ranges).all():
         raise InputError("no point of these slices has a finite loss; use a smaller radius")
     return float(np.nanmin(ranges[:, 0])), float(np.nanmax(ranges[:, 1]))
+
+
+def log_floor(low: float, high: float) -> float:
+    """Return the ε of a logarithmic scale of losses: a thousandth of their range, to one digit.
+
+    That is the default tolerance: what is finer has not been measured.
+    """
+    return float(f"{1e-3 * (high - low):.0e}")
 
 
 def step_lengths(result: Slice) -> str:
@@ -198,12 +211,15 @@ def _lines(slices: Mapping[str, Slice]) -> "Figure":
     return figure
 
 
-def _planes(slices: Mapping[str, Slice]) -> "Figure":
+def _planes(slices: Mapping[str, Slice], log: bool) -> "Figure":
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
-    low, high = loss_range(slices)
+    low, high = least, most = loss_range(slices)
+    epsilon = log_floor(least, most) or 1.0  # of a constant, any will do
+    if log:
+        low, high = np.log10([epsilon, most - least + epsilon])
     count = len(slices)
     columns = min(count, 3 if count != 4 else 2)
     rows = -(-count // columns)
@@ -214,7 +230,8 @@ def _planes(slices: Mapping[str, Slice]) -> "Figure":
     for axes in panels.ravel()[count:]:
         axes.set_axis_off()
     for axes, (name, result) in zip(panels.ravel(), slices.items(), strict=False):
-        contours(axes, result.coordinates, result.losses, low, high)
+        heights = np.log10(result.losses - least + epsilon) if log else result.losses
+        contours(axes, result.coordinates, heights, low, high)
         _on_the_plane(axes, result)
         axes.set(xlabel=shown(axis_label(result, 0)))
         facts = f"{shown(name)}: L(θ) = {result.center:.3f}, ‖d‖/‖θ‖ = {step_lengths(result)}"
@@ -225,7 +242,8 @@ def _planes(slices: Mapping[str, Slice]) -> "Figure":
             axes.set_ylabel(shown(label))
     levels = _levels(low, high)
     scale = ScalarMappable(Normalize(levels[0], levels[-1]), LOSS_MAP)
-    figure.colorbar(scale, ax=panels.ravel().tolist(), label="loss", shrink=0.85)
+    label = f"log₁₀(L − Lmin + {epsilon:g}), Lmin = {least:.2g}" if log else "loss"
+    figure.colorbar(scale, ax=panels.ravel().tolist(), label=label, shrink=0.85)
     return figure
 
 
@@ -254,6 +272,8 @@ def contours(
 
 def _on_the_plane(axes: "Axes", result: Slice) -> None:
     """Draw what lies on a plane: marks, a trajectory, or θ alone."""
+    from matplotlib.patheffects import withStroke
+
     if len(result.trajectory):
         x, y = result.trajectory.T
         axes.plot(x, y, ".-", color="white", ms=3, lw=0.8)
@@ -269,6 +289,7 @@ def _on_the_plane(axes: "Axes", result: Slice) -> None:
             ha="left" if inwards > 0 else "right",
             size=6,
             color="white",
+            path_effects=[withStroke(linewidth=1, foreground="0.2")],  # where the loss is high, it is yellow
         )
     if not result.marks:
         axes.plot(0, 0, "+", color="white", ms=6)
