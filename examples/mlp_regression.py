@@ -59,7 +59,7 @@ def main(folder=PICTURES):
     surface = ll.plane(objective, radius=0.5, tol=TOL, directions=directions)
     model = ll.quadratic_model(objective, directions)
     figure = plots.quadratic_figure(surface, model)
-    figure.axes[0].set_title(f"loss, ± {surface.error:.0e}")
+    figure.axes[0].title.set_text(f"loss, ± {surface.error:.0e}")
     plots.save_figure(figure, folder / "mlp_regression.png")
 
     apart = np.abs(surface.losses - model.at(surface.coordinates)) / surface.losses
