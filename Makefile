@@ -10,7 +10,7 @@ demo: .venv/demo
 	@echo "Open $(CURDIR)/demo/report.html"
 
 test: .venv/test lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Every reader with 10,000 damaged files (or FUZZ of them), every command with 50 kills: hours.
 soak: .venv/test
