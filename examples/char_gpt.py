@@ -15,7 +15,7 @@ from landscape import plots
 
 TEXT = Path(__file__).parents[1] / "README.md"
 STEPS, DIM, LAYERS, HEADS, CONTEXT = 600, 48, 2, 4, 48
-WINDOWS, PROBES, LANCZOS, TOL = 64, 4, 40, 1e-2
+WINDOWS, PROBES, LANCZOS, TOL = 32, 4, 40, 1e-2
 PICTURES = Path(__file__).parent / "pictures"
 
 
@@ -101,7 +101,7 @@ def main(folder=PICTURES):
         f"A GPT of {objective.params.numel:,} parameters at {objective.value():.2f} nats a character; its "
         f"plane is {surface.statement}. λmax = {pairs.eigenvalues[0]:.1f} and λmin = {pairs.smallest:.2f}, "
         f"but the mean eigenvalue is {trace / density.dimension:.4f}: the largest five make up "
-        f"{pairs.eigenvalues.sum() / trace:.0%} of the trace, {trace:.0f} ± {error:.1g}."
+        f"{pairs.eigenvalues.sum() / trace:.0%} of the trace, {trace:.0f} ± {error:.0f}."
     )
 
 
