@@ -46,12 +46,14 @@ class Able:
     Attributes:
         slots: slots through the layers, forward and backward.
         passed: bytes of the table read or written.
+        fresh: bytes of memory that the system hands out and takes back; a GPU's are kept.
         scored: floating-point operations in the products with all items.
         sent: bytes to other ranks.
     """
 
     slots: float
     passed: float
+    fresh: float
     scored: float
     sent: float
 
@@ -112,6 +114,11 @@ class Case:
         return self.table * (self.gradients * (formed + added) + 28 + 16 * self.sam)
 
     @property
+    def fresh(self) -> float:
+        """Bytes of tables that a step makes anew: each gradient (CE's has three parts), and SAM's w + e."""
+        return 4 * self.table * (self.gradients * (3 if self.loss == "ce" else 1) + self.sam)
+
+    @property
     def scored(self) -> float:
         """Operations of the products with all items: forward, and both gradients."""
         return 6 * self.slots * self.items * self.dim * self.gradients / self.ranks * (self.loss == "ce")
@@ -135,7 +142,7 @@ class Case:
         through_layers = self.gradients * self.slots / self.ranks / able.slots
         return (
             through_layers,
-            self.passes / able.passed,
+            self.passes / able.passed + self.fresh / able.fresh,
             self.scored / able.scored,
             self.sent / able.sent,
         )
@@ -147,13 +154,13 @@ class Case:
 
 def constants(ranks: int) -> tuple[Able, float]:
     """Measure on small catalogues what so many ranks can do at once, and one's memory beside the table."""
-    few, some = 2_000 * ranks, 100_000 * ranks
-    small, table = (Case(items, ranks, ranks > 1) for items in (few, some))
-    all_items = replace(table, loss="ce")
+    sizes = (2_000, 400_000, 50_000)
+    small, table, all_items = (Case(items * ranks, ranks, ranks > 1) for items in sizes)
+    all_items = replace(all_items, loss="ce")
     seconds = {case: run(case) for case in (small, table, all_items)}
     slots = small.slots / ranks / seconds[small]["seconds"]
     sent = seconds[small]["link"]
-    able = Able(slots, torch.inf, torch.inf, sent)
+    able = Able(slots, torch.inf, seconds[table]["fresh"], torch.inf, sent)
     able = replace(able, passed=table.passes / (seconds[table]["seconds"] - table.seconds(able)))
     able = replace(able, scored=all_items.scored / (seconds[all_items]["seconds"] - all_items.seconds(able)))
     return able, seconds[small]["memory"] - small.memory
@@ -214,7 +221,8 @@ def measured(case: Case) -> dict[str, float]:
         engine.step([[batch]], [step], config.lr, [config.radius]).sum().item()
         seconds.append(time.perf_counter() - began)
     sent = sum(ranks.sent)
-    return {"seconds": median(seconds[1:]), "memory": peak(), "sent": sent, "link": link(ranks)}
+    found = {"seconds": median(seconds[1:]), "memory": peak(), "sent": sent}
+    return found | {"link": link(ranks), "fresh": fresh(ranks)}
 
 
 def link(ranks: Ranks) -> float:
@@ -228,6 +236,20 @@ def link(ranks: Ranks) -> float:
         ranks.exchanged(torch.zeros(sum(rows)), rows, rows)
         best = min(best, time.perf_counter() - began)
     return 4 * (sum(rows) - rows[0]) / best
+
+
+def fresh(ranks: Ranks) -> float:
+    """Measure how many bytes of new memory a rank touches a second while all do, beyond writing them."""
+    kept, taken = torch.empty(2**27), []
+    kept.zero_()
+    for _ in range(3):
+        ranks.gathered(None)
+        began = time.perf_counter()
+        torch.empty(2**27).zero_()
+        between = time.perf_counter()
+        kept.zero_()
+        taken.append((between - began) - (time.perf_counter() - between))
+    return kept.nbytes / max(median(taken), 1e-9)
 
 
 def forget_peak() -> None:
@@ -251,7 +273,7 @@ RUN = [
 ]
 USERS, HISTORY = 20_000_000, 50  # 10^9 interactions
 A_RANK = 2_048  # users of a batch
-HALF_AN_H200 = Able(slots=1e7, passed=2.4e12, scored=4.6e13, sent=2.25e11)
+HALF_AN_H200 = Able(slots=1e7, passed=2.4e12, fresh=float("inf"), scored=4.6e13, sent=2.25e11)
 """Half of the 4.8 TB/s and of NVLink's 450 GB/s that are promised. A score is 384 operations and, written and
 read five times, 20 bytes, which bound it. Slots are a guess: launches bound them, as there is no graph."""
 BETWEEN_MACHINES = 2.5e10  # bytes a second, half of 400 Gbit/s a GPU
