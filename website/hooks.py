@@ -1,0 +1,50 @@
+"""What MkDocs calls while it builds.
+
+The site's tree is the repository's, so that a link in a page means the same on GitHub and here.
+"""
+
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+from website.generated import GENERATED
+from website.links import links
+
+ROOT = Path(__file__).parents[1]
+SHOWN = (
+    "*.md",
+    "docs/*.md",
+    "examples/*.md",
+    "examples/pictures/*.png",
+    "figures/gallery/*.md",
+    "figures/gallery/*.png",
+    "website/*.css",
+    "website/*.js",
+)
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Show the repository's pages, what they link to, and the pages that are made from its code."""
+    pages = {path for pattern in SHOWN for path in ROOT.glob(pattern)}
+    theme = [file for file in files if file.src_dir != config.docs_dir]
+    found = Files([*theme, *(_file(path, config) for path in sorted(pages | _linked(pages)))])
+    for name, make in GENERATED.items():
+        found.append(File.generated(config, name, content=make(ROOT)))
+    return found
+
+
+def _linked(pages: set[Path]) -> set[Path]:
+    """Return the files that the pages link to."""
+    targets = {
+        (page.parent / path).resolve()
+        for page in pages
+        if page.suffix == ".md"
+        for path, _ in links(page.read_text("utf-8"))
+    }
+    return {path for path in targets if path.is_file() and path.is_relative_to(ROOT)}
+
+
+def _file(path: Path, config: MkDocsConfig) -> File:
+    name = path.relative_to(ROOT).as_posix()
+    return File(name, str(ROOT), config.site_dir, config.use_directory_urls)
