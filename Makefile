@@ -3,27 +3,46 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test soak lint format bench clean
+.PHONY: help demo test soak lint format coverage docs dist bench clean
 
-demo: .venv/demo
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: .venv/demo  ## synthetic data -> SASRec and SAMRec -> demo/report.html, in under two minutes on two cores
 	$(BIN)/landscape demo --out demo
 	@echo "Open $(CURDIR)/demo/report.html"
 
-test: .venv/test lint
+test: .venv/test lint  ## lint, types, tests; with LANDSCAPE_DATA=FOLDER, the tests on real data too
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-# Every reader with 10,000 damaged files (or FUZZ of them), every command with 50 kills: hours.
-soak: .venv/test
+soak: .venv/test  ## every reader with 10,000 damaged files (or FUZZ of them), every command with 50 kills: hours
 	$(BIN)/python -m pytest -m soak tests
 
-lint: .venv/test
+lint: .venv/test  ## formatting, lint and types, changing nothing
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+format: .venv/test  ## format all files, and mend what lint can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+coverage: .venv/test  ## which lines no test reaches, processes of their own included: twice the time of the tests
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+docs: .venv/docs  ## the documentation as a site, build/site/index.html; needs no network once installed
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(BIN)/python -m mkdocs build --strict
+	@echo "Open $(CURDIR)/build/site/index.html"
+
+dist: .venv/test  ## a wheel and an sdist in dist/
+	$(BIN)/python -m build --no-isolation
+
 # BEAUTY is the data file, CKPT a SASRec trained on it; PEERS, SURFACE_PEERS and HESSIAN_PEERS the Pythons of
 # environments with benchmarks/requirements.txt and benchmarks/peers/{surface,hessian}_requirements.txt, if any.
-bench: .venv/test
+bench: .venv/test  ## time and memory, into benchmarks/results/; with BEAUTY=FILE, CKPT=FILE, PEERS=PYTHON
 	$(BIN)/python -m benchmarks.train --data $(or $(BEAUTY),Beauty.txt) $(if $(PEERS),--peers $(PEERS))
 	$(BIN)/python -m benchmarks.scale
 	$(if $(CKPT),$(BIN)/python -m benchmarks.surface --ckpt $(CKPT) --data $(or $(BEAUTY),Beauty.txt) \
@@ -32,19 +51,15 @@ bench: .venv/test
 		$(if $(HESSIAN_PEERS),--peers $(HESSIAN_PEERS)))
 	$(if $(CKPT),$(BIN)/python -m benchmarks.parallel --ckpt $(CKPT) --data $(or $(BEAUTY),Beauty.txt))
 
-format: .venv/test
-	$(BIN)/ruff format .
-	$(BIN)/ruff check --fix .
+clean:  ## remove what the others made
+	rm -rf .venv demo build dist
 
 .venv/demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(PIP) --editable .
 	@touch $@
 
-.venv/test: pyproject.toml constraints.txt
+.venv/test .venv/docs: .venv/%: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(PIP) --editable '.[test]'
+	$(PIP) --editable '.[$*]'
 	@touch $@
-
-clean:
-	rm -rf .venv demo

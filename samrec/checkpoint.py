@@ -168,7 +168,7 @@ def load(path: Path) -> Checkpoint:
         raise InputError(
             f"{path} is a damaged checkpoint: {'.'.join(map(str, first['loc']))}: {first['msg']}"
         ) from None
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (LookupError, TypeError, ArithmeticError, ValueError, AttributeError) as error:
         raise InputError(f"{path} is a damaged checkpoint: {error}") from error
     if checkpoint.config.layers > len(checkpoint.weights):  # to be known before so many are built
         raise InputError(f"{path}: the checkpoint's weights do not fit its settings: fewer than its layers")

@@ -1,7 +1,11 @@
 """What the benchmarks compare with must be the same work."""
 
+import sys
+
+import pytest
 import torch
 
+from benchmarks.compare import lines, main, ratios
 from benchmarks.padded import Padded
 from benchmarks.train import Ours, in_turns, ratio
 from samrec.config import Config
@@ -38,3 +42,32 @@ def test_turns_alternate_and_the_first_is_not_counted():
     assert seen == ["a0", "b0", "a1", "b1", "a2", "b2"]
     assert [len(values) for values in seconds.values()] == [2, 2]
     assert ratio({"a": [2.0, 6.0, 3.0], "b": [1.0, 2.0, 1.0]}, "a", "b") == 3.0
+
+
+OLD = {
+    "where": {"commit": "a", "day": "1", "cpu": "x", "threads": 2, "gpu": None, "python": "3", "torch": "2"},
+    "seconds": {"sam": 2.0, "gone": 1.0, "zero": 0.0, "same": 5},
+    "runs": [{"run": "first", "hr@10": 0.05}],
+    "all_seconds": [1.0, 3.0],
+}
+
+
+def test_ratios_are_of_what_both_results_hold_and_of_no_single_rounds():
+    new = OLD | {"seconds": {"sam": 3.0, "zero": 1.0, "same": 5}, "runs": [{"run": "first", "hr@10": 0.1}]}
+    assert list(ratios(OLD, new)) == [("seconds / sam", 2, 3, 1.5), ("runs / first / hr@10", 0.05, 0.1, 2)]
+    other = new | {"where": OLD["where"] | {"cpu": "y"}}
+    assert any("not the same cpu: x -> y" in line for line in lines(OLD, other))
+    assert not any("cpu" in line for line in lines(OLD, new))
+
+
+@pytest.mark.parametrize("bad", [["not.json"] * 2, ["missing.json"] * 2, ["--against", "no-such-commit"], []])
+def test_a_comparison_of_what_is_no_result_is_one_line_and_code_2(bad, tmp_path, monkeypatch, capsys):
+    (tmp_path / "not.json").write_text("[]")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["compare.py", *bad])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    captured = capsys.readouterr()
+    assert ended.value.code == 2
+    assert captured.err.splitlines()[-1].startswith("compare.py: error: ")
+    assert not captured.out

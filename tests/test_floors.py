@@ -52,7 +52,6 @@ def test_landscape_points_down(path, module):
     for imported in imports(path):
         if imported in known - {"landscape"}:
             assert floor(imported) <= floor(module), f"{module} imports {imported}"
-        assert not imported.startswith("figures")
         if not module.startswith("landscape.cli"):
             assert not imported.startswith("samrec"), f"{module} imports {imported}"
 
@@ -63,6 +62,13 @@ def test_the_trainer_meets_the_landscape_in_one_file(path, module):
         return
     known = {name for _, name in modules("landscape")}
     assert {i for i in imports(path) if i in known} <= GROUND
+
+
+@pytest.mark.parametrize("package", ["landscape", "samrec"])
+def test_what_is_installed_needs_nothing_of_the_checkout(package):
+    for path, module in modules(package):
+        outside = {imported.split(".")[0] for imported in imports(path)}
+        assert not outside & {"benchmarks", "examples", "figures", "tests", "website"}, module
 
 
 @pytest.mark.parametrize("solver", ["lanczos", "power", "solver"])

@@ -1,4 +1,4 @@
-"""What the README shows must run."""
+"""What the README and the tutorial show must run."""
 
 import re
 from pathlib import Path
@@ -6,13 +6,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text("utf-8")
 
 
-@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL))
-def test_the_python_of_the_readme_runs(code, tmp_path, monkeypatch, capsys):
+def python(page):
+    """The blocks of Python of a page."""
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text("utf-8"), flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("code", [*python("README.md"), "\n".join(python("docs/tutorial.md"))])
+def test_the_python_of_the_readme_and_the_tutorial_runs(code, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    exec(compile(code, "README.md", "exec"), {})  # our own file
+    exec(compile(code, "page.md", "exec"), {})  # our own file
     assert capsys.readouterr().out.split()[0] == "True"
 
 

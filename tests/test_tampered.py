@@ -176,6 +176,7 @@ def state_changes():
     yield "shape", lambda state: state["state"][0].update(exp_avg=torch.ones(7))
     yield "number", lambda state: state["state"][0].update(exp_avg=1.0)
     yield "text", lambda state: state.update(steps="x")
+    yield "infinite", lambda state: state.update(steps=float("inf"))
     yield "list", lambda state: state.update(state=[1, 2])
 
 

@@ -61,7 +61,9 @@ def names(package: str) -> Callable[[Path], str]:
         module = import_module(package)
         homes = {name: getattr(module, name).__module__.split(".")[1] for name in module.__all__}
         parts = [f"# {package}", (module.__doc__ or "").strip()]
-        for home, public in groupby(sorted(homes, key=lambda name: (homes[name], name)), key=homes.__getitem__):
+        for home, public in groupby(
+            sorted(homes, key=lambda name: (homes[name], name)), key=homes.__getitem__
+        ):
             parts += [f"## {home}", *(f"::: {package}.{name}" for name in public)]
         return "\n\n".join(parts)
 

@@ -3,7 +3,9 @@
 The site's tree is the repository's, so that a link in a page means the same on GitHub and here.
 """
 
+import re
 from pathlib import Path
+from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -32,6 +34,15 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name, make in GENERATED.items():
         found.append(File.generated(config, name, content=make(ROOT)))
     return found
+
+
+def on_page_markdown(text: str, **_: Any) -> str:
+    r"""Take \| in the code of a table for |, as GitHub does; Python-Markdown keeps the backslash."""
+    return re.sub(r"^\|.*$", lambda row: re.sub(r"`[^`]*`", _unescaped, row[0]), text, flags=re.MULTILINE)
+
+
+def _unescaped(code: re.Match[str]) -> str:
+    return code[0].replace(r"\|", "|")
 
 
 def _linked(pages: set[Path]) -> set[Path]:

@@ -220,7 +220,7 @@ def fitting() -> Iterator[None]:
     """Say in one line that an optimizer's state does not fit, whatever that provokes."""
     try:
         yield
-    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+    except (LookupError, TypeError, ArithmeticError, ValueError, RuntimeError, AttributeError) as error:
         raise InputError(f"the checkpoint's optimizer does not fit its settings: {error}") from error
 
 
