@@ -158,6 +158,17 @@ def test_a_model_that_takes_no_swapped_weights_is_measured_by_copies_and_says_so
         np.testing.assert_allclose(measure(objective), measure(plain), rtol=1e-4)
 
 
+def test_a_loss_that_is_defined_here_alone_is_measured_here():
+    def here(model, batch):
+        if model.layer.weight[0, 0] != first:
+            raise ValueError("elsewhere")
+        return total(model, batch)
+
+    model = Flat()
+    first = model.layer.weight[0, 0].item()
+    assert Objective(model, BATCHES, here).value() == Objective(model, BATCHES, total).value()
+
+
 def test_what_torch_has_wrong_is_found_and_measured_by_differences():
     """Torch 2.13 has the second derivative of weight_norm wrong on CPUs, in both modes or in one."""
     objective = Objective(built("weight norm").double(), [(x.double(), y) for x, y in BATCHES], total)
