@@ -1,7 +1,8 @@
 """`python -m benchmarks.parallel`: the same commands by one process and by several, one thread each.
 
 In turns in one run; what counts is the ratios, of the seconds that each command says its measurement took.
-A start takes each process a few seconds more. The result, with versions, goes to benchmarks/results/
+A start takes each process a few seconds more. The result, with versions, goes to benchmarks/results/, where
+commands that were not asked for keep theirs.
 """
 
 import argparse
@@ -75,10 +76,10 @@ def main() -> None:
         "hessian": ["hessian", *frozen],
         "train": ["train", "--data", str(asked.data), "--method", "samrec", "--epochs", "3"],
     }
-    found: dict[str, Any] = {"where": where()}
+    found: dict[str, Any] = json.loads(asked.out.read_text()) if asked.out.exists() else {}
     for name in asked.only:
         tasks = {ranks: partial(seconds, ranks, commands[name]) for ranks in asked.ranks}
-        found[name] = in_turns(tasks, asked.rounds)
+        found[name] = {"where": where(), **in_turns(tasks, asked.rounds)}
         write(found, asked.out)
     print(json.dumps(found, indent=1))
 

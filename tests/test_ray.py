@@ -49,7 +49,7 @@ def cluster():
 
 @pytest.fixture(scope="module")
 def base(data_file):
-    return {"data": str(data_file), **SMALL, "epochs": 60}
+    return {"data": str(data_file), **SMALL, "epochs": 300, "patience": 300}  # to be caught running
 
 
 @pytest.fixture(scope="module")
@@ -138,19 +138,14 @@ def test_a_cluster_that_cannot_do_it_is_one_line(start, tmp_path, options, messa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_sweep_that_is_stopped_and_loses_a_node_equals_that_of_one_machine(
-    start, base, cluster, local, tmp_path
-):
+def test_a_sweep_that_is_stopped_and_loses_a_node_equals_that_of_one_machine(start, cluster, local, tmp_path):
     out = tmp_path / "sweep"
     running = start()
     until_saved(running, out)
     running.send_signal(signal.SIGINT)
     _, said = ended(running, 128 + signal.SIGINT)
     assert said == "landscape: stopped by SIGINT; the same command continues the sweep\n"
-    stopped = any("stopped by SIGTERM in epoch" in log.read_text("utf-8") for log in out.glob("*/log.txt"))
-    assert stopped or all(
-        job.result() for job in plan(base, AXES, out)
-    )  # on a busy machine the signal is late
+    assert any("stopped by SIGTERM in epoch" in log.read_text("utf-8") for log in out.glob("*/log.txt"))
     running = start("--json")
     until_saved(running, out)
     (lost,) = cluster.worker_nodes
