@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from landscape.errors import MOST, InputError
 from landscape.files import locked
 from samrec.jobs import Job
-from samrec.runners.processes import end, failure, started
+from samrec.runners.processes import failure, started
 
 if TYPE_CHECKING:
     from ray import ObjectRef
@@ -27,6 +27,9 @@ PATIENCE = 30.0
 """Seconds for a cluster or a node to answer, and for a process of a lost node to leave a run's folder."""
 
 ANSWERS = "import sys, ray; ray.init(sys.argv[1], log_to_driver=False); ray.shutdown()"
+AGAIN = 1.0
+"""Seconds after which a run is asked again to stop: on a busy node Ray loses a cancellation now and then."""
+
 RETRIES = 3
 """How often a run is carried on whose node is lost."""
 
@@ -70,10 +73,11 @@ class Cluster:
     def __exit__(self, *_: object) -> None:
         import ray
 
-        for task in self.running:
-            ray.cancel(task)
-        if self.running:
-            ray.wait(list(self.running), num_returns=len(self.running))
+        left = list(self.running)
+        while left:
+            for task in left:
+                ray.cancel(task)
+            _, left = ray.wait(left, num_returns=len(left), timeout=AGAIN)
         ray.shutdown()
         self.aside.__exit__(None, None, None)
 
@@ -119,7 +123,10 @@ def carried_out(job: Job, device: str, threads: int, folder: Path) -> str:
         while process.poll() is None:
             time.sleep(0.05)  # a cancelled task is interrupted between two lines of Python
     finally:
-        end([process])
+        process.terminate()
+        while process.poll() is None:
+            with suppress(KeyboardInterrupt):  # cancelled again, as it saves
+                process.wait()
     return failure(job, process)
 
 
