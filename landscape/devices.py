@@ -15,6 +15,9 @@ DeviceName = Literal["auto", "cpu", "cuda"]
 def device_named(name: str) -> "torch.device":
     """Return the device: `auto` is CUDA where there is one, else the CPU. Each rank has a GPU of its own.
 
+    Args:
+        name: `auto`, or what `torch.device` takes: `cpu`, `cuda`, `cuda:1`.
+
     Raises:
         InputError: CUDA was asked for and there is none, or none for this rank, or the name is none of a
             torch device.

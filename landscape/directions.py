@@ -59,6 +59,15 @@ def random_direction(
     The draw is made on the CPU, so a seed means the same direction on every device. `index` numbers
     independent directions of one seed.
 
+    Args:
+        params: the parameters that move, with their weights.
+        seed, index: of the draw.
+        normalization: what is given the norm of the weights: each `filter`, each `layer`, or nothing.
+        biases: move those too, and the weights of norms.
+
+    Returns:
+        The direction, its vector of shape (numel,) and in units of the weights.
+
     Raises:
         InputError: nothing would move.
     """
@@ -111,7 +120,12 @@ def perpendicular(towards: Direction, given: Direction) -> Direction:
 
 
 def coordinates(step: Tensor, directions: Sequence[Direction]) -> list[float]:
-    """Return the steps along the directions that come nearest to `step`, shape (numel,): least squares."""
+    """Return the steps along the directions that come nearest to a step in θ: least squares.
+
+    Args:
+        step: shape (numel,).
+        directions: any number, linearly independent.
+    """
     basis = torch.stack([d.vector.double() for d in directions])
     found: list[float] = torch.linalg.solve(basis @ basis.T, basis @ step.double()).tolist()
     return found

@@ -92,6 +92,9 @@ def barrier(
         tol, grid, file: as for `line`: the tolerance, a plain grid instead, finished points.
         metrics: other objectives of the same parameters, evaluated at t = 0, 1/4, 1/2, 3/4 and 1.
 
+    Returns:
+        The path, of kind `linear`; its losses, and the height of its barrier, in units of L.
+
     Raises:
         InputError: the two differ in the names or shapes of their parameters, or are one point; or as `line`.
     """
@@ -148,6 +151,9 @@ def bezier(
         seed: of the sequence, and of the start.
         points: of the even grid on which L is then evaluated.
         metrics: as for `barrier`.
+
+    Returns:
+        The path, of kind `bezier`, with c in `bend`; its losses and barrier as of `barrier`.
 
     Raises:
         InputError: as `barrier`; fewer than one step or two points, a rate that is not positive and finite,

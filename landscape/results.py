@@ -76,6 +76,12 @@ def load(path: str | Path) -> Result:
 
     It is refused if it would unpack to far more than its size: see `landscape.archives.open_archive`.
 
+    Args:
+        path: of the `.npz` file.
+
+    Returns:
+        The result, of the class that was saved: `Slice`, `Eigenpairs`, `Sharpness`, …
+
     Raises:
         InputError: the file is missing, empty, damaged, or no result.
     """

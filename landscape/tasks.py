@@ -86,9 +86,12 @@ DIFFERENT = {
 def objectives_of(
     checkpoints: Iterable[Path], options: TaskOptions, task: str | None = None, shared: bool = False
 ) -> list["Objective"]:
-    """Build the objectives of checkpoints that are to be compared, before any is measured.
+    """Return the objectives of checkpoints that are to be compared, built before any is measured.
 
     Args:
+        checkpoints: their files, in the order in which they are compared.
+        options: what is measured, and on what.
+        task: `package.module:function` that makes an objective of a checkpoint; samrec's if not given.
         shared: deal the batches to the ranks, see `Objective.shared`; else each rank holds all of them.
 
     Raises:

@@ -29,12 +29,16 @@ def weights_of(path: Path | str, *, key: str | None = None, prefix: str | None =
     such as hyperparameters or classes in a pickle, is neither loaded nor run.
 
     Args:
+        path: of the file.
         key: which entry is the state dict. Without it, Lightning's is `state_dict`; else it is the file
             itself, or the one entry that holds nothing but tensors.
         prefix: take what has this in front of its name, and take that away: `model.` of a Lightning module
             that keeps the network as `self.model`. Without it, only what torch's own wrappers add goes:
             `torch.compile`, `DataParallel` and `DistributedDataParallel`, sharding and checkpointing.
             The empty prefix leaves all names as they are.
+
+    Returns:
+        The tensors by name, with the shapes and dtypes that they have in the file.
 
     Raises:
         InputError: the file cannot be read; holds no state dict, or several and no key is given; no name
@@ -56,6 +60,13 @@ def load_weights(
 
     As `weights_of`; but without a `prefix`, where the names are not the model's, one that makes them so is
     taken, if there is exactly one. Every weight of the model must be in the file, and have its shape.
+
+    Args:
+        model: of any kind; its weights are overwritten.
+        path, key, prefix: as for `weights_of`.
+
+    Returns:
+        The model that was given.
 
     Raises:
         InputError: as `weights_of`, or the weights are not the model's.

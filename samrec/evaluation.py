@@ -237,5 +237,18 @@ def _gains(ranks: Ints) -> dict[str, NDArray[np.float64]]:
 
 
 def evaluate(model: Recommender, split: Split, part: Part, among: Ranks = ALONE) -> dict[str, float]:
-    """Rank `part`'s held-out items and average: `metrics(ranks(model, split, part))`."""
+    """Rank `part`'s held-out items and average: `metrics(ranks(model, split, part))`.
+
+    Args:
+        model: on the device where it is to rank.
+        split: the users' histories, and the items held out.
+        part: `valid` or `test`.
+        among: the processes that share the users; by default this one has all.
+
+    Returns:
+        Means over users by name, each in [0, 1]: `hr@5`, `ndcg@10`, `mrr`, …
+
+    Raises:
+        InputError: the model's output is not finite.
+    """
     return metrics(ranks(model, split, part, among=among))

@@ -210,6 +210,9 @@ class Recommender(nn.Module, ABC):
 class SASRec(Recommender):
     """Predicts the next item from a history; the item table is both input embedding and output layer.
 
+    Kang & McAuley, "Self-Attentive Sequential Recommendation", ICDM 2018, section 3; see `PRESETS` for the
+    variants that others published under the name.
+
     Args:
         num_items: rows of the item table; there is none for padding.
         dim: width d of the model.

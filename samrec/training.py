@@ -60,7 +60,15 @@ def train(
     the seed and its number alone, so a run resumed from `last.pt` ends, on one device, with the same
     weights as one that was never stopped.
 
-    With `shard_items` the ranks share the item table by its rows, so that each holds, and steps, its part.
+    Args:
+        config: what is trained, on what, and how.
+        out: the run's folder.
+        device: as `landscape.device_named` takes it.
+        resume: go on with the run that `out` holds, if it holds one.
+        shard_items: the ranks share the item table by its rows, so that each holds, and steps, its part.
+
+    Returns:
+        The metrics of the best epoch on both parts, its number, and how long training took.
 
     Raises:
         InputError: the data cannot be used, `out` holds a run and `resume` is false (or holds one with

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 import landscape as ll
-from landscape import Objective
+from landscape import Direction, Objective
 
 
 class Held(nn.Module):
@@ -105,3 +105,9 @@ def test_a_group_that_no_loss_reads_is_flat():
     found = ll.sharpness_by_group(objective, samples=2, steps=2)
     assert {row["value"] for name, row in found["embedding"].measures.items() if name != "lpf"} == {0}
     assert ll.top_eigenpairs(objective.of_group("embedding"), 1).eigenvalues.tolist() == [0]
+
+
+def test_a_quadratic_model_needs_derivatives_that_are_finite():
+    objective = held(torch.zeros(2), lambda w: w.square().sum().sqrt())
+    with pytest.raises(ll.InputError, match="not finite"):
+        ll.quadratic_model(objective, [Direction(torch.ones(2).double(), "given")])

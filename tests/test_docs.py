@@ -1,14 +1,19 @@
 """The documentation: its links lead somewhere, it says what the code says, and it builds."""
 
+import dataclasses
+import inspect
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import landscape
+import landscape.plots
 import samrec
 from landscape.flatness.measures import MEASURES
 from website.links import links
@@ -42,6 +47,48 @@ def test_each_measure_is_explained_as_the_code_has_it(name):
     assert f"`{MEASURES[name].formula}`" in words
     assert MEASURES[name].source in words
     assert ("`*`" in words) == MEASURES[name].invariant
+
+
+PUBLIC = {
+    f"{package.__name__}.{name}": getattr(package, name)
+    for package in (landscape, landscape.plots, samrec)
+    for name in package.__all__
+    if callable(getattr(package, name))
+}
+
+
+def described(doc, section):
+    """The names that a section of a docstring describes."""
+    found = re.findall(rf"^{section}:\n((?:    .*\n|\n)*)", doc + "\n", flags=re.MULTILINE)
+    names = re.findall(r"^    (\w+(?:, \w+)*): ", "".join(found), flags=re.MULTILINE)
+    return {name for part in names for name in part.split(", ")}
+
+
+def raises_here(function):
+    """Whether a function's own lines refuse what they are given."""
+    return "raise InputError(" in inspect.getsource(function)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_each_public_name_says_what_it_takes_returns_and_refuses(name):
+    public = PUBLIC[name]
+    doc = inspect.getdoc(public) or ""
+    assert doc
+    if not inspect.isclass(public):
+        assert set(inspect.signature(public).parameters) <= described(doc, "Args")
+        if inspect.signature(public).return_annotation not in {"Figure", Any, Iterator[None]}:
+            assert doc.startswith("Return ") or "\nReturns:\n" in doc
+        assert "\nRaises:\n" in doc or not raises_here(public)
+        return
+    if dataclasses.is_dataclass(public):
+        docs = [inspect.getdoc(base) or "" for base in public.__mro__ if dataclasses.is_dataclass(base)]
+        fields = {field.name for field in dataclasses.fields(public) if field.init and field.repr}
+        assert fields <= set.union(*(described(text, "Attributes") for text in docs))
+    for method, member in inspect.getmembers(public, inspect.isfunction):
+        if not method.startswith("_") and member.__module__.partition(".")[0] in {"landscape", "samrec"}:
+            said = inspect.getdoc(member) or ""
+            assert said, method
+            assert "Raises:" in said or not raises_here(member), method
 
 
 @pytest.fixture(scope="module")

@@ -153,6 +153,10 @@ def spectral_density(
         target: an objective, for its Hessian, or another of its matrices.
         probes: random vectors; those of `landscape.trace` with the same seed.
         steps: products for each of them, and vectors in memory; at most n.
+        seed: of the signs.
+
+    Returns:
+        The density, λ in units of the loss (θ has none).
 
     Raises:
         InputError: fewer than two probes, which leave no standard error; no steps; a product is not finite.

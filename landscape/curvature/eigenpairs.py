@@ -113,6 +113,10 @@ def top_eigenpairs(
             measured to cost less than 4 alone.
         basis: how many vectors Lanczos may keep, by default what half of the free memory holds, at most some
             300. Where it is full, Lanczos restarts from its best vectors.
+        seed: of the random part of the vector that it starts from.
+
+    Returns:
+        The pairs that were found, λ in units of the loss (θ has none), each with its residual.
 
     Raises:
         InputError: k or tol is not positive, `bottom` is negative, or a product is not finite.

@@ -170,6 +170,10 @@ def hessian(objective: Objective, way: Way | None = None) -> Operator:
     batch of the first two, and the third, with a warning, where neither can follow the loss or both are found
     to be wrong, which torch's second derivatives sometimes are.
 
+    Args:
+        objective: L, at θ.
+        way: `reverse`, `forward` or `differences`; by default chosen as above.
+
     Raises:
         InputError: a way was asked for that cannot follow the loss, or the loss has no derivatives.
     """
@@ -236,6 +240,9 @@ def gauss_newton(objective: Objective) -> Operator:
     The loss is ℓ(z(θ)), z the outputs that the objective's `halves` name and J their Jacobian (Schraudolph
     2002, "Fast Curvature Matrix-Vector Products"). For a softmax or a logistic loss it is the Fisher matrix.
 
+    Args:
+        objective: L, at θ, with its `halves`.
+
     Raises:
         InputError: the objective was not given the halves of its loss, or they do not make up its value.
     """
@@ -254,6 +261,9 @@ def empirical_fisher(objective: Objective) -> Operator:
 
     It takes the gradients at the true labels, and is a Fisher matrix in no other sense (Kunstner et al. 2019,
     arXiv 1905.12558).
+
+    Args:
+        objective: L, at θ, with its `units`.
 
     Raises:
         InputError: the objective was not given the units of its loss.

@@ -86,6 +86,10 @@ def trace(
         probes: products with A, at most.
         tol: stop as soon as the standard error is at most `tol` times |value|. Stopping on an estimate makes
             that estimate a little too hopeful.
+        seed: of the signs.
+
+    Returns:
+        The trace, in units of the loss (θ has none), with its standard error over the probes.
 
     Raises:
         InputError: fewer than two probes (six for the methods that project), which leave no standard error;
@@ -121,7 +125,14 @@ def frobenius_norm(
 ) -> FrobeniusNorm:
     """Estimate ‖A‖_F as the root of the mean of ‖Az‖² over random signs z, since E ‖Az‖² = tr A².
 
-    Args: as `trace`.
+    Args:
+        target: an objective, for its Hessian, or another of its matrices.
+        probes: products with A, at most.
+        tol: stop as soon as the standard error is at most `tol` times the value.
+        seed: of the signs; those of `trace` with the same seed.
+
+    Returns:
+        The norm, in units of the loss, with its standard error.
 
     Raises:
         InputError: fewer than two probes, `tol` is not positive, or a product is not finite.
@@ -145,7 +156,13 @@ def diagonal(target: Objective | Operator, *, probes: int = 30, seed: int = 0) -
 
     Unbiased; the variance of a sample of A_ii is Σ_{j≠i} A_ij². The values sum to Hutchinson's trace.
 
-    Args: as `trace`.
+    Args:
+        target: an objective, for its Hessian, or another of its matrices.
+        probes: products with A.
+        seed: of the signs; those of `trace` with the same seed.
+
+    Returns:
+        The diagonal, in units of the loss, with a standard error for each entry.
 
     Raises:
         InputError: fewer than two probes, or a product is not finite.

@@ -172,6 +172,9 @@ def pac_bayes_bound(
         guess: the loss that is reached without having learned: 1/2 for two classes, or for a pair.
         seed: of the draws.
 
+    Returns:
+        The bounds, on the same scale as the loss, of both kinds of posterior and all σ.
+
     Raises:
         InputError: δ or `guess` is not between 0 and 1, a σ is not positive and finite or there is none,
             there are no samples, θ0 is not finite or not of θ's shape, or a unit's loss is not in [0, 1] or

@@ -97,6 +97,10 @@ def compare(
             the same in the same order is for the caller to see to.
         by_group: by name and then by group of parameters, as `sharpness_by_group` returns it.
 
+    Returns:
+        For each measure and checkpoint the value, its difference from the first's in its own unit, and its
+        ratio to it, with 95% intervals.
+
     Raises:
         InputError: no results, or two that were measured with different settings or on different units.
     """

@@ -83,13 +83,26 @@ def sharpness(
     rise: float = 0.1,
     seed: int = 0,
 ) -> Sharpness:
-    """Measure the sharpness of L at θ; see `MEASURES` for what each name means, `Settings` for the rest.
+    """Measure the sharpness of L at θ; see `MEASURES` for what each name means.
 
     The draws depend on `seed` alone, so two checkpoints of one model are perturbed alike. What several
     measures need is computed once.
 
     Args:
+        objective: L, at θ.
         measures: names; by default all that apply to this objective.
+        rho: radius ρ of the ball, Euclidean, in units of θ.
+        sigma: standard deviation σ of the average-case noise, per coordinate (relative to |θ| in the
+            adaptive measure).
+        epsilon: half the width of Keskar's box, where a weight is 0.
+        steps: of projected ascent.
+        samples: antithetic pairs of the average.
+        probes: random vectors of what is a trace.
+        rise: of the mean loss, at which the PAC-Bayes σ is read.
+        seed: of all draws.
+
+    Returns:
+        The measures, each with its value and standard error; a rise of the loss is in units of L.
 
     Raises:
         InputError: a name that is no measure, or one that does not apply; ρ, σ, ε or the rise is not
@@ -127,7 +140,13 @@ def sharpness_by_group(
     direction, and what two groups do together is in neither. A measure that does not apply to a group (the
     relative flatness of norms) is left out of it.
 
-    Args: as `sharpness`.
+    Args:
+        objective: L, at θ.
+        measures: names; by default all that apply.
+        settings: as for `sharpness`: `rho`, `sigma`, `seed`, …
+
+    Returns:
+        By name of the group, its measures.
 
     Raises:
         InputError: as `sharpness`.

@@ -22,19 +22,7 @@ from landscape.surface.certificate import ratio_parts
 
 @dataclass(frozen=True)
 class Settings:
-    """What the measures depend on.
-
-    Attributes:
-        rho: radius ρ of the ball, Euclidean.
-        sigma: standard deviation σ of the average-case noise, per coordinate (relative to |θ| in the
-            adaptive measure).
-        epsilon: half the width of Keskar's box, where a weight is 0.
-        steps: of projected ascent.
-        samples: antithetic pairs of the average.
-        probes: random vectors of what is a trace.
-        rise: of the mean loss, at which the PAC-Bayes σ is read.
-        seed: of all draws.
-    """
+    """What the measures depend on: the arguments of `sharpness`, which says what they mean."""
 
     rho: float = 0.1
     sigma: float = 0.01

@@ -21,7 +21,11 @@ def notes(comparison: Comparison) -> tuple[str, ...]:
 
 
 def verdict(comparison: Comparison) -> tuple[str, ...]:
-    """Say a sentence of each checkpoint but the first, and one of what the intervals speak for."""
+    """Return a sentence for each checkpoint but the first, and one of what the intervals speak for.
+
+    Args:
+        comparison: what `compare` returns.
+    """
     first, *others = comparison.names
     measured = [row for row in comparison.rows if row.group is None and row.measure not in (LOSS, NORM)]
     found = tuple(

@@ -49,6 +49,9 @@ def eigenvalue_figure(spectra: Mapping[str, Eigenpairs]) -> "Figure":
     """Draw the top eigenvalues by rank, and the smallest; open marks have not converged.
 
     Checkpoints stand side by side at each rank: equal values would hide one another.
+
+    Args:
+        spectra: by name of the checkpoint.
     """
     from matplotlib.figure import Figure
 

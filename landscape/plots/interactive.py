@@ -28,6 +28,9 @@ def interactive_figure(slices: Mapping[str, Slice]) -> Any:
     logarithmic scale that its switch chooses between. The figure itself is linear; `report_slices.js` draws
     each panel as a plot of its own.
 
+    Args:
+        slices: by the name of what they are of.
+
     Raises:
         InputError: no slices, of different dimensions, or without a finite loss.
     """
@@ -42,7 +45,15 @@ def interactive_figure(slices: Mapping[str, Slice]) -> Any:
 
 
 def save_html(figure: Any, path: Path) -> Path:
-    """Write a page that needs nothing else, plotly's code included, of what `interactive_figure` returned."""
+    """Write a page that needs nothing else, plotly's code included, of what `interactive_figure` returned.
+
+    Args:
+        figure: as it was returned.
+        path: where to; a file that is there is replaced.
+
+    Returns:
+        The path.
+    """
     with replacing(path) as temporary:
         temporary.write_text(page(ALONE, "Loss surfaces", figure), "utf-8")
     return path

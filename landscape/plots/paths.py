@@ -21,6 +21,9 @@ def path_figure(paths: Mapping[str, Path]) -> "Figure":
     Lines are solid and curves dashed, in one colour where they join the same two points. The chord between
     the ends is thin, and the height of the barrier above it is marked. Error bars are standard errors.
 
+    Args:
+        paths: by name; losses are drawn in their own unit.
+
     Raises:
         InputError: no paths.
     """

@@ -26,6 +26,10 @@ def spectrum_figure(
     Below stand the converged eigenvalues of `ticks`, by the same names. The lines end at a hundredth of the
     height of a single eigenvalue.
 
+    Args:
+        densities: by name of the checkpoint.
+        ticks: eigenvalues by the same names, of some or all; none by default.
+
     Raises:
         InputError: no densities, or ticks of a name that has none.
     """
@@ -67,6 +71,10 @@ def broadened(
     densities: Mapping[str, SpectralDensity], ticks: Mapping[str, Eigenpairs]
 ) -> tuple[Array, float, dict[str, Array]]:
     """Return an axis that holds all densities and converged eigenvalues, and the densities on it.
+
+    Args:
+        densities: by name of the checkpoint.
+        ticks: eigenvalues by the same names, of some or all.
 
     Returns:
         The axis λ, shape (points,); the width of the Gaussians that broaden the nodes; and by name the

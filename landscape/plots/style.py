@@ -47,7 +47,16 @@ def paper() -> Iterator[None]:
 
 
 def save_figure(figure: "Figure", path: str | Path, dpi: int = 200) -> Path:
-    """Write a figure; the ending of `path` says as what (png, pdf, svg). `dpi` is of pixels."""
+    """Write a figure; the ending of `path` says as what (png, pdf, svg).
+
+    Args:
+        figure: Matplotlib's, of a fixed size in inches.
+        path: where to; a file that is there is replaced.
+        dpi: pixels an inch, where there are pixels.
+
+    Returns:
+        The path.
+    """
     path = Path(path)
     # No date: the same figure is the same file.
     dated = {"pdf": "CreationDate", "svg": "Date"}.get(path.suffix[1:])

@@ -36,6 +36,7 @@ def surface_figure(slices: Mapping[str, Slice], log: bool = False) -> "Figure":
     All share axes, contour levels and colours. A point without a finite loss is drawn as missing (grey).
 
     Args:
+        slices: lines or planes, by the name of what they are of.
         log: colour planes by log₁₀(L - Lmin + ε), with Lmin the least loss shown and ε as in `log_floor`.
 
     Raises:
@@ -105,6 +106,9 @@ def axis_label(result: Slice, axis: int) -> str:
 def band_figure(groups: Mapping[str, Sequence[Slice]]) -> "Figure":
     """Draw lines of several seeds a model: the median over seeds, and a band from the lowest to the highest.
 
+    Args:
+        groups: by name of the model, the lines of its seeds, on one axis.
+
     Raises:
         InputError: a group has lines of different axes, or no line at all.
     """
@@ -126,7 +130,11 @@ def band_figure(groups: Mapping[str, Sequence[Slice]]) -> "Figure":
 
 
 def metric_figure(metrics: Mapping[str, Mapping[str, Slice]]) -> "Figure":
-    """Draw several metrics along the same lines, a panel each; a column a metric, a colour a model."""
+    """Draw several metrics along the same lines, a panel each; a column a metric, a colour a model.
+
+    Args:
+        metrics: by the metric's name, and then by the model's, a line.
+    """
     from matplotlib.figure import Figure
 
     with paper():
@@ -147,6 +155,10 @@ def metric_figure(metrics: Mapping[str, Mapping[str, Slice]]) -> "Figure":
 
 def quadratic_figure(result: Slice, model: Quadratic) -> "Figure":
     """Draw a slice, its quadratic model, and the slice minus the model (its anharmonicity).
+
+    Args:
+        result: a line or a plane.
+        model: of the same directions.
 
     Raises:
         InputError: as `surface_figure`.
@@ -252,7 +264,15 @@ def contours(
 ) -> Any:
     """Draw a plane's values, `values[i, j]` at (x_i, y_j), between two limits; what is not finite is grey.
 
-    Return what a colour bar takes.
+    Args:
+        axes: where to draw.
+        coordinates: x and y, shapes (n,) and (m,).
+        values: shape (n, m).
+        low, high: the limits, in units of the values.
+        colors: the name of Matplotlib's colour map.
+
+    Returns:
+        What a colour bar takes.
     """
     from matplotlib.colors import Normalize
     from matplotlib.ticker import MaxNLocator

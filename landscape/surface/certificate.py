@@ -107,6 +107,9 @@ def paired_error(a: Slice, b: Slice) -> float | None:
 
     What a user adds to both falls out, so it is far below that of two samples. None where the two are
     not of the same users and negatives, or nothing is known of these.
+
+    Args:
+        a, b: slices of the two, of the same loss; the error is in its unit.
     """
     same = all(a.provenance.get(key) == b.provenance.get(key) for key in SAMPLE)
     if not same or a.deviations.shape != b.deviations.shape or not a.deviations.size:

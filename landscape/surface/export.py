@@ -21,7 +21,7 @@ _MOST_VALUES = 2**24  # of a dataset: 128 MiB. A file of a few bytes may claim a
 
 
 def export(slice: Slice, path: Path) -> Path:
-    """Write a slice for another program, in the format that the ending of `path` names; return `path`.
+    """Write a slice for another program, in the format that the ending of `path` names.
 
     - `.csv`: columns x, loss or x, y, loss; a row a point, every digit of it. What is not finite is
       written as nan, inf or -inf.
@@ -30,6 +30,13 @@ def export(slice: Slice, path: Path) -> Path:
       of the largest finite loss. Binary, because the readers of ASCII stop at a NaN up to VTK 9.3.
     - `.h5`, `.hdf5`: the layout of Li et al.'s released code, see `read_hdf5`.
     - `.npz`: as `Slice.save`, the only one that keeps settings and provenance.
+
+    Args:
+        slice: a line or a plane; coordinates are in steps of its directions, losses in their own unit.
+        path: where to; a file that is there is replaced, once the new one is whole.
+
+    Returns:
+        The path.
 
     Raises:
         InputError: another ending, a file that cannot be written, or HDF5 without h5py.

@@ -61,6 +61,15 @@ def eigen_frame(objective: Objective, dimension: int, ends: bool = False, seed: 
 
     They have unit norm, so a radius is ‖δ‖.
 
+    Args:
+        objective: L, at θ.
+        dimension: 1 or 2.
+        ends: the top and the bottom eigenvector of a plane, in place of the two top ones.
+        seed: of the vector that Lanczos starts from.
+
+    Returns:
+        The frame, without marks; each direction tells its eigenvalue.
+
     Raises:
         InputError: an eigenpair has not converged.
     """
@@ -92,6 +101,16 @@ def between_frame(
     A step of 1 along the first axis goes all the way to the first of `others`. On a plane the second axis
     is perpendicular and as long: towards the second of them, or random if there is one alone.
 
+    Args:
+        objective: L, at θ.
+        others: the other points by name, each of shape (numel,): one or two.
+        dimension: 1 for the way, 2 for a plane.
+        name: of θ, for its mark.
+        seed: of the random axis.
+
+    Returns:
+        The frame, with all the points as marks: θ at the origin, the first of `others` at 1.
+
     Raises:
         InputError: there are too few or too many others, or they lie on one line.
     """
@@ -115,6 +134,10 @@ def trajectory_frame(objective: Objective, points: Sequence[Tensor]) -> Frame:
     Args:
         objective: at the end of the training.
         points: parameters as it went, in order, each of shape (numel,).
+
+    Returns:
+        The frame of the two principal components, with the share of variance that each holds, and in
+        `trajectory` the points as projected, shape (points, 2).
 
     Raises:
         InputError: they span no plane.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from landscape.curvature.operators import hessian
+from landscape.curvature.solver import Counted
 from landscape.directions import Direction
 from landscape.objective import Objective
 from landscape.results import Array, Result, agree, surroundings
@@ -40,11 +41,22 @@ class Quadratic(Result):
 
 
 def quadratic_model(objective: Objective, directions: Sequence[Direction]) -> Quadratic:
-    """Project gradient and Hessian onto a slice: one Hessian-vector product a direction."""
+    """Project gradient and Hessian onto a slice: one Hessian-vector product a direction.
+
+    Args:
+        objective: L, at θ.
+        directions: of the slice, one or two, each of shape (numel,).
+
+    Returns:
+        The quadratic model, in units of L and in steps of the directions.
+
+    Raises:
+        InputError: a product is not finite, or the loss has no derivatives.
+    """
     started = time.perf_counter()
     center, gradient = objective.value_and_grad()
     vectors = [d.vector.double() for d in directions]
-    operator = hessian(objective)
+    operator = Counted(hessian(objective))
     products = [operator(d.vector).double() for d in directions]
     projected = np.array([[float(v @ p) for p in products] for v in vectors])
     return Quadratic(

@@ -44,6 +44,7 @@ def line(
     """Evaluate L(θ + x d) for x from -radius to radius.
 
     Args:
+        objective: L, at θ.
         radius: in units of d: for a filter-normalized direction, 1 moves every filter by its own norm.
             `auto` is where L has doubled, see `doubling_radius`.
         tol: how far the curve may be off, relative to its range. Chebyshev points are refined (5, 9, 17,
@@ -54,6 +55,9 @@ def line(
         directions: (d,), instead of a random one.
         spans: ((from, to),) instead of the radius.
         file: where finished points are kept; an interrupted call goes on from there.
+
+    Returns:
+        The slice, its `losses` of shape (n,) and in units of L.
 
     Raises:
         InputError: fewer than two points, a radius, tolerance or span that is not positive and finite, or
@@ -81,12 +85,17 @@ def plane(
     """Evaluate L(θ + x d1 + y d2) on the square from -radius to radius.
 
     Args:
+        objective: L, at θ.
+        radius, tol, split: as for `line`; each axis has its own number of points.
+        grid: an even grid of N × N points, or of N × M, and no certificate.
+        seed, normalization, biases: of the random directions, see `random_direction`.
         directions: (d1, d2); without them, two random ones. They are not made orthogonal, which would undo
             their normalization; their cosine is in the result.
-        grid: an even grid of N × N points, or of N × M.
         spans: ((from, to), (from, to)) instead of the radius.
+        file: where finished points are kept; an interrupted call goes on from there.
 
-    Everything else is as for `line`; each axis has its own number of points.
+    Returns:
+        The slice, its `losses` of shape (n, m), indexed [x, y], and in units of L.
 
     Raises:
         InputError: as `line`, or not two directions.
@@ -142,6 +151,16 @@ def look(
     file: Path | None = None,
 ) -> Slice:
     """Evaluate L on the line or plane of a frame: what `line` and `plane` do, along any directions.
+
+    Args:
+        objective: L, at θ.
+        frame: the directions, with what is to be marked and drawn there. Its spans, if it has any, stand in
+            place of the radius.
+        radius, tol, grid, split, file: as for `line` and `plane`.
+        seed: of the points at which the surface is checked.
+
+    Returns:
+        The slice, with the frame's marks and their losses, and its trajectory.
 
     Raises:
         InputError: as these.

@@ -48,6 +48,9 @@ def basins(slice: Slice) -> list[Basin]:
 
     `parent` is an index into the list, and a parent stands before its children: it was born no later and
     dies no earlier. Of equal persistences the lower birth comes first.
+
+    Args:
+        slice: a line or a plane; what is looked at are its `losses`, shape (n,) or (n, m).
     """
     inside = np.flatnonzero(np.isfinite(slice.losses))
     order = inside[np.argsort(slice.losses.ravel()[inside], kind="stable")]
