@@ -81,6 +81,11 @@ def symmetric() -> Tensor:
     return root + root.T
 
 
+@pytest.fixture
+def positive(symmetric):
+    return symmetric @ symmetric / 12
+
+
 @pytest.fixture(scope="session")
 def interactions() -> Interactions:
     return markov(users=60, items=30, mean_length=8, seed=0).interactions

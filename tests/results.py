@@ -1,5 +1,7 @@
 """Made-up results of measurements, and a folder of a comparison made of them."""
 
+import math
+
 import numpy as np
 
 from landscape import Sharpness, Slice, SpectralDensity
@@ -133,3 +135,38 @@ def hostile_folder(path):
     index = Comparison(title=HOSTILE, checkpoints=checkpoints, ideal_hr10=0.9)
     write_index(index, path)
     return path
+
+
+SETTINGS = {"rho": 0.1, "seed": 0}
+PROVENANCE = {"data_sha256": "ab", "users": "40", "objective_seed": "0", "include": "*", "exclude": ""}
+NONE = np.empty(0)
+
+
+def standard_error(*kinds):
+    found = [k.var(ddof=1) / len(k) for k in kinds if len(k) > 1]
+    return math.sqrt(sum(found)) if found else None
+
+
+def measured(rows, loss=0.2, norm=10.0, settings=SETTINGS, provenance=PROVENANCE):
+    """A result by hand, from each measure's pseudo-values of draws and units, or its value alone."""
+    full = {
+        name: row
+        if isinstance(row, tuple)
+        else (row, NONE, NONE)
+        if np.isscalar(row)
+        else (row.mean(), NONE, row)
+        for name, row in rows.items()
+    }
+    return Sharpness(
+        loss=loss,
+        weight_norm=norm,
+        measures={
+            name: {"value": float(v), "se": standard_error(d, u)} | settings
+            for name, (v, d, u) in full.items()
+        },
+        by_draw=tuple(d for _, d, _ in full.values()),
+        by_unit=tuple(u for _, _, u in full.values()),
+        settings=settings,
+        provenance=provenance,
+        seconds=0.0,
+    )

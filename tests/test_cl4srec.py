@@ -1,237 +1,25 @@
 """CL4SRec: what its operators may do to a history, whose views are whose, and its loss from the formula."""
 
-from collections import Counter
-from itertools import count, permutations, product
+from itertools import count, product
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
-from scipy.stats import chi2_contingency, chisquare
 
 from samrec.checkpoint import load
 from samrec.config import Config
-from samrec.data.interactions import Interactions
 from samrec.data.packing import TrainingBatches, pack
-from samrec.data.ragged import Ragged
-from samrec.data.split import leave_one_out
 from samrec.engines.solo import with_bits
 from samrec.learner import NextItem
 from samrec.log import read_log
 from samrec.losses import bce
-from samrec.methods.cl4srec import Augmentation, CL4SRec, ContrastiveBatches, crop, info_nce, mask, reorder
+from samrec.methods.cl4srec import Augmentation, CL4SRec, ContrastiveBatches, info_nce
 from samrec.training import train, train_together
 from tests.conftest import small_sasrec
+from tests.histories import TOKEN, held_out_apart, operators_of, same_tensors, unpacked
 from tests.test_training import SMALL, small
 
 CPU = torch.device("cpu")
-TOKEN = 10**6  # after all items of any test
-LENGTHS = st.lists(st.integers(1, 23), min_size=1, max_size=8)
-TWENTIETHS = st.integers(0, 20)  # of a history: ⌊k n / 20⌋ is then exact in whole numbers
-SEEDS = st.integers(0, 2**32)
-some = settings(max_examples=60, deadline=None)
-
-
-def of_lengths(lengths):
-    """Histories in which each item occurs once, so that where one came from can be seen."""
-    return Ragged(np.arange(sum(lengths)), np.array(lengths))
-
-
-def sequences(ragged):
-    return [own.tolist() for own in np.split(ragged.values, ragged.starts[1:])]
-
-
-def drawn(seed=0):
-    return np.random.default_rng(seed)
-
-
-def likely(counts, expected=None):
-    """Whether counts may be of the probabilities claimed; seeds are fixed, so this never flickers."""
-    shares = None if expected is None else np.array(expected) / np.sum(expected) * np.sum(counts)
-    return chisquare(counts, shares).pvalue > 1e-3
-
-
-def unrelated(a, b):
-    """Whether two things may be drawn independently, from pairs of their values."""
-    table = np.zeros((max(a) + 1, max(b) + 1))
-    np.add.at(table, (np.array(a), np.array(b)), 1)
-    return chi2_contingency(table[table.any(1)][:, table.any(0)]).pvalue > 1e-3
-
-
-# The operators
-
-
-@some
-@given(LENGTHS, TWENTIETHS, SEEDS)
-@example([1, 20], 0, 0)
-@example([1, 20], 20, 0)
-def test_crop_keeps_a_run_of_its_share_and_at_least_one_item(lengths, k, seed):
-    histories = of_lengths(lengths)
-    for own, kept in zip(sequences(histories), sequences(crop(histories, k / 20, drawn(seed))), strict=True):
-        assert len(kept) == max(1, k * len(own) // 20)
-        assert kept == list(range(kept[0], kept[0] + len(kept)))
-        assert set(kept) <= set(own)
-
-
-@some
-@given(LENGTHS, TWENTIETHS, SEEDS)
-@example([1, 20], 0, 0)
-@example([1, 20], 20, 0)
-def test_mask_hides_exactly_its_share_and_leaves_the_rest(lengths, k, seed):
-    histories = of_lengths(lengths)
-    for own, shown in zip(
-        sequences(histories), sequences(mask(histories, k / 20, TOKEN, drawn(seed))), strict=True
-    ):
-        assert len(shown) == len(own)
-        assert shown.count(TOKEN) == k * len(own) // 20
-        assert all(new in (old, TOKEN) for old, new in zip(own, shown, strict=True))
-
-
-@some
-@given(LENGTHS, TWENTIETHS, SEEDS)
-@example([1, 20], 0, 0)
-@example([1, 20], 20, 0)
-def test_reorder_keeps_all_items_and_moves_them_within_one_window(lengths, k, seed):
-    histories = of_lengths(lengths)
-    for own, shuffled in zip(
-        sequences(histories), sequences(reorder(histories, k / 20, drawn(seed))), strict=True
-    ):
-        assert sorted(shuffled) == own
-        moved = [place for place, (old, new) in enumerate(zip(own, shuffled, strict=True)) if old != new]
-        assert not moved or moved[-1] - moved[0] < k * len(own) // 20
-
-
-@pytest.mark.parametrize("n", [25, 50, 100])
-def test_a_share_is_rounded_down_as_decimals_are(n):
-    """0.58 · 50 is 28.999… in binary."""
-    for hundredths in range(101):
-        hidden = mask(of_lengths([n]), hundredths / 100, TOKEN, drawn()).values == TOKEN
-        assert hidden.sum() == hundredths * n // 100
-
-
-@some
-@given(LENGTHS, SEEDS)
-def test_operators_leave_what_they_are_given_alone(lengths, seed):
-    histories = of_lengths(lengths)
-    Augmentation(0.5, 0.5, 0.5).views(histories, TOKEN, drawn(seed))
-    assert np.array_equal(histories.values, np.arange(sum(lengths)))
-    assert np.array_equal(histories.lengths, lengths)
-
-
-def test_where_a_crop_begins_is_uniform():
-    begins = crop(of_lengths([10] * 5000), 0.6, drawn()).values[::6] % 10
-    assert likely(np.bincount(begins, minlength=5))
-
-
-def test_which_items_are_hidden_is_uniform_over_all_sets_of_them():
-    hidden = mask(of_lengths([6] * 10_000), 0.5, TOKEN, drawn()).values.reshape(-1, 6) == TOKEN
-    found = Counter(map(tuple, hidden.tolist()))
-    assert len(found) == 20  # 6 over 3
-    assert likely(list(found.values()))
-
-
-def test_what_is_shuffled_is_uniform_over_windows_and_orders():
-    """Of 5 items a window of 3: three places and six orders, some of which come to the same."""
-    possible = Counter()
-    for first, order in product(range(3), permutations(range(3))):
-        moved = list(range(5))
-        moved[first : first + 3] = [first + place for place in order]
-        possible[tuple(moved)] += 1
-    shuffled = reorder(of_lengths([5] * 10_000), 0.6, drawn()).values.reshape(-1, 5) % 5
-    found = Counter(map(tuple, shuffled.tolist()))
-    assert found.keys() == possible.keys()
-    assert likely([found[key] for key in possible], list(possible.values()))
-
-
-# Two views of a history
-
-
-def operators_of(history, view, shares):
-    """Which operators may have made a view of a history."""
-    n = len(history)
-    kept, hidden, shuffled = (k * n // 20 for k in shares)
-    found = set()
-    runs = [history[first : first + max(1, kept)] for first in range(n)]
-    if view in runs and len(view) == max(1, kept):
-        found.add("crop")
-    pairs = list(zip(history, view, strict=False))
-    if len(view) == n and sum(new != old for old, new in pairs) == hidden:
-        found |= {"mask"} if all(new in (old, TOKEN) for old, new in pairs) else set()
-    moved = [place for place, (old, new) in enumerate(pairs) if old != new]
-    if sorted(view) == sorted(history) and (not moved or moved[-1] - moved[0] < shuffled):
-        found.add("reorder")
-    return found
-
-
-@some
-@given(
-    st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=12), min_size=1, max_size=7),
-    st.tuples(TWENTIETHS, TWENTIETHS, TWENTIETHS),
-    SEEDS,
-)
-@example([[3]], (0, 0, 0), 0)
-@example([[3], [3, 4]], (20, 20, 20), 0)
-def test_views_are_two_a_history_by_two_operators(given, shares, seed):
-    """So of its own items and the token alone, and in its own place."""
-    histories = Ragged(np.concatenate(given), np.array([len(own) for own in given]))
-    augmentation = Augmentation(*(k / 20 for k in shares))
-    views = sequences(augmentation.views(histories, TOKEN, drawn(seed)))
-    assert len(views) == 2 * len(given)
-    for history, first, second in zip(given, views[::2], views[1::2], strict=True):
-        made = product(*(operators_of(history, view, shares) for view in (first, second)))
-        assert any(a != b for a, b in made)
-    assert views == sequences(augmentation.views(histories, TOKEN, drawn(seed)))
-
-
-@pytest.fixture(scope="module")
-def many():
-    """Of 12 000 histories of 20 items: the operator of each view, 0, 1, 2, and how it came out.
-
-    That is where a crop begins, how many of the first ten items are hidden, and where the first moved one is.
-    """
-    histories = of_lengths([20] * 12_000)
-    views = Augmentation(0.5, 0.3, 0.6).views(histories, TOKEN, drawn())
-    operators, outcomes = [], []
-    for k, view in enumerate(sequences(views)):
-        begin = 20 * (k // 2)
-        if len(view) == 10:
-            operators.append(0)
-            outcomes.append(view[0] - begin)
-        elif TOKEN in view:
-            operators.append(1)
-            outcomes.append(view[:10].count(TOKEN))
-        else:
-            operators.append(2)
-            outcomes.append(next(place for place, item in enumerate(view) if item != begin + place))
-    return np.array(operators).reshape(-1, 2), np.array(outcomes).reshape(-1, 2)
-
-
-def test_all_six_ordered_pairs_of_operators_are_equally_likely(many):
-    operators, _ = many
-    pairs = np.bincount(operators @ [3, 1], minlength=9).reshape(3, 3)
-    assert not pairs.diagonal().any()
-    assert likely(pairs[~np.eye(3, dtype=bool)])
-    assert unrelated(operators[::2] @ [3, 1], operators[1::2] @ [3, 1])
-
-
-def test_views_of_one_history_are_drawn_independently(many):
-    operators, outcomes = many
-    for pair in permutations(range(3), 2):
-        own = (operators == pair).all(1)
-        assert own.sum() > 1500
-        assert unrelated(*outcomes[own].T), pair
-
-
-@pytest.mark.parametrize("operator", range(3))
-def test_views_of_neighbours_are_drawn_independently(many, operator):
-    operators, outcomes = many
-    first, second = (
-        np.where(half == operator, outcome, -1).max(1)
-        for half, outcome in ((operators[::2], outcomes[::2]), (operators[1::2], outcomes[1::2]))
-    )
-    both = (first >= 0) & (second >= 0)
-    assert unrelated(first[both], second[both])
 
 
 # Batches
@@ -239,33 +27,6 @@ def test_views_of_neighbours_are_drawn_independently(many, operator):
 
 def batches_of(split, width=8, shares=(0.6, 0.3, 0.6), negatives=2):
     return ContrastiveBatches(split, width, CPU, negatives, Augmentation(*shares))
-
-
-def slots_of(packed):
-    """The slots that each sequence was laid into, side by side in one row."""
-    rows, width = packed.items.shape
-    found = []
-    for number, last in enumerate(packed.last.tolist(), start=1):
-        slots = (packed.segments == number).flatten().nonzero().flatten().tolist()
-        assert slots == list(range(last - len(slots) + 1, last + 1))
-        assert slots[0] // width == last // width < rows
-        found.append(slots)
-    assert sum(map(len, found)) == int((packed.segments > 0).sum())
-    return found
-
-
-def unpacked(packed):
-    """The sequences laid into rows, in their order; each one's positions count from 0."""
-    items, positions = packed.items.flatten(), packed.positions.flatten()
-    found = []
-    for slots in slots_of(packed):
-        assert positions[slots].tolist() == list(range(len(slots)))
-        found.append(items[slots].tolist())
-    return found
-
-
-def same_tensors(a, b):
-    return all(torch.equal(x, y) for x, y in zip(a.tensors(), b.tensors(), strict=True))
 
 
 def test_the_recommendation_is_trained_on_what_sasrec_is(split):
@@ -304,15 +65,6 @@ def test_an_epoch_is_drawn_from_its_seed_alone_and_views_anew_in_each(split):
     assert same_tensors(a.inputs, b.inputs)
     assert unpacked(a.views) != unpacked(b.views)
     assert not same_tensors(first[0].inputs, other[0].inputs)
-
-
-def held_out_apart():
-    """Histories whose validation and test items, 21 and more, occur nowhere else; one too short for them."""
-    rng = np.random.default_rng(0)
-    trained = [rng.integers(1, 21, rng.integers(1, 12)).tolist() for _ in range(30)]
-    sequences = [[*own, 21 + 2 * user, 22 + 2 * user] for user, own in enumerate(trained)]
-    with pytest.warns(UserWarning, match="1 of 31 users"):
-        return leave_one_out(Interactions.from_histories([*sequences, [3, 4]], "here"))
 
 
 def test_no_batch_holds_the_token_but_in_views_nor_an_item_that_is_held_out():

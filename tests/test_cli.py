@@ -1,3 +1,5 @@
+"""What all commands share: help, options, one line for what goes wrong; and the shorter of them."""
+
 import inspect
 import json
 import re
@@ -12,9 +14,8 @@ import pytest
 import torch
 
 import landscape as ll
-from landscape.cli import sharpness, train
+from landscape.cli import train
 from landscape.cli.options import names_of
-from landscape.flatness.measures import MEASURES
 from samrec.config import Config
 from tests.conftest import ROOT, RUN
 
@@ -170,152 +171,6 @@ def test_surface_along_a_line(answer, both, tmp_path):
     found = answer("surface", *both, *options, "--out", tmp_path)
     result = ll.load(found["checkpoints"][0]["file"])
     assert result.coordinates[0].tolist() == [-0.5, -0.25, 0, 0.25, 0.5]
-
-
-@pytest.mark.parametrize("method", ["lanczos", "power"])
-def test_hessian(answer, both, method, tmp_path):
-    found = answer(
-        "hessian", *both, "--top", 2, "--method", method, "--trace", "--tol", 0.01, "--out", tmp_path
-    )
-    for entry in found["checkpoints"]:
-        assert entry.keys() >= {
-            "path",
-            "eigenvalues",
-            "smallest",
-            "residuals",
-            "converged",
-            "products",
-            "gradient_norm",
-            "seconds",
-            "trace",
-            "trace_se",
-        }
-        assert len(entry["eigenvalues"]) == 2
-    assert (
-        ll.load(tmp_path / "sasrec.hessian.npz").eigenvalues.tolist()
-        == found["checkpoints"][0]["eigenvalues"]
-    )
-
-
-@pytest.mark.parametrize("matrix", ["gauss-newton", "fisher"])
-def test_matrices_akin_to_the_hessian_with_blocks_and_spectrum(answer, both, matrix, tmp_path):
-    asked = ["--top", 1, "--tol", 0.01, "--by-group", "--density", "--steps", 5, "--out", tmp_path]
-    found = answer("hessian", *both, "--matrix", matrix, *asked)["checkpoints"]
-    for entry in found:
-        assert entry["matrix"] == matrix
-        assert entry["smallest"] > -1e-6
-        assert sum(block["parameters"] for block in entry["groups"].values()) == entry["parameters"]
-        largest = max(block["eigenvalues"][0] for block in entry["groups"].values())
-        assert largest <= entry["eigenvalues"][0] * 1.01  # Cauchy's interlacing
-        assert entry["density"]["moment_error"] < 1e-4
-        assert entry["density"]["effective_dimension"] > 0
-    assert {p.name for p in tmp_path.iterdir()} >= {"density.png", "density.pdf", "sasrec.density.npz"}
-    block = ll.load(tmp_path / "samrec.norm.hessian.npz")
-    assert block.eigenvalues.tolist() == found[1]["groups"]["norm"]["eigenvalues"]
-
-
-def test_the_top_alone(answer, both):
-    entry = answer("hessian", *both[:2], "--top", 2, "--bottom", 0, "--tol", 0.01)["checkpoints"][0]
-    assert entry["smallest"] is None
-    assert entry["bottom"] == []
-
-
-def test_a_checkpoint_that_is_no_minimum_is_said_to_be_none(landscape, both):
-    code, out, err = landscape("hessian", *both[:2], "--top", 1, "--tol", 0.01)
-    assert code == 0, err
-    assert "sasrec is no minimum of this loss: ‖∇L‖ is" in out
-
-
-def test_questions_of_the_hessian_that_have_no_answer(landscape, both, tmp_path):
-    torch.save({"weights": torch.nn.Linear(4, 2).state_dict()}, tmp_path / "linear.pt")
-    own = ["--ckpt", tmp_path / "linear.pt", "--task", "tests.tasks:regression"]
-    for asked, said in (
-        ([*both[:2], "--density", "--ridge", -1], "ridge and gamma must be positive"),
-        ([*own, "--matrix", "fisher"], "not given the units of its loss"),
-        ([*own, "--matrix", "gauss-newton"], "not given the halves of its loss"),
-    ):
-        code, out, err = landscape("hessian", *asked)
-        assert code == 2
-        assert said in err
-        assert not out
-
-
-def test_sharpness(answer, both):
-    found = answer("sharpness", *both, "--measure", "sam", "--measure", "average")
-    for entry in found["checkpoints"]:
-        assert entry.keys() >= {"path", "loss", "weight_norm", "measures"}
-        assert entry["measures"].keys() == {"sam", "average"}
-        assert entry["measures"]["average"].keys() >= {"value", "se"}
-    assert found["comparison"]["reference"] == "sasrec"
-    rows = {row["measure"]: row["checkpoints"]["samrec"] for row in found["comparison"]["rows"]}
-    assert rows.keys() == {"loss", "weight_norm", "sam", "average"}
-    assert rows["sam"]["low"] <= rows["sam"]["ratio"] <= rows["sam"]["high"]
-    assert min(row["difference_se"] for name, row in rows.items() if name != "weight_norm") > 0
-    assert found["comparison"]["verdict"][0].startswith("samrec against sasrec: ")
-    assert answer("sharpness", *both[:2], "--measure", "sam").keys() == {"checkpoints"}
-
-
-def test_sharpness_by_group(answer, landscape, both):
-    arguments = ["sharpness", *both, "--measure", "sam", "--by-group", "--users", 20]
-    found = answer(*arguments)
-    assert {"embedding", "attention", "norm"} <= found["groups"].keys()
-    rows = {(row["measure"], row["group"]): row["checkpoints"] for row in found["comparison"]["rows"]}
-    for group, entries in found["groups"].items():
-        assert [entry["path"] for entry in entries] == [str(path) for path in both[1::2]]
-        assert rows["sam", group]["samrec"]["value"] == entries[1]["measures"]["sam"]["value"]
-    squared = sum(entries[0]["weight_norm"] ** 2 for entries in found["groups"].values())
-    assert squared**0.5 == pytest.approx(found["checkpoints"][0]["weight_norm"])
-    assert "\n    embedding " in landscape(*arguments)[1]
-
-
-def test_sharpness_writes_folders_and_tables(answer, both, tmp_path):
-    places = [tmp_path / name for name in ("results", "tables/a.tex", "a.csv", "a.JSON")]
-    out = [option for place in places for option in ("--out", place)]
-    options = ["--measure", "sam", "--users", 20, "--by-group"]
-    found = answer("sharpness", *both, *options, *out)
-    assert json.loads(places[3].read_text("utf-8")) == found["comparison"]
-    assert r"samrec / sasrec \\" in places[1].read_text("utf-8")
-    assert places[2].read_text("utf-8").startswith("measure,group,")
-    files = {path.name for path in places[0].iterdir()}
-    assert files >= {"sasrec.sharpness.npz", "samrec.sharpness.npz", "samrec.embedding.sharpness.npz"}
-    kept = ll.load(places[0] / "samrec.sharpness.npz")
-    assert kept.measures == found["checkpoints"][1]["measures"]
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("table.xlsx", "a table ends in .json, .csv, .tex, and a folder in none"),
-        ("file/table.tex", "is a file"),
-        ("file", "is a file"),
-    ],
-)
-def test_sharpness_refuses_a_place_before_it_measures(landscape, both, tmp_path, monkeypatch, name, message):
-    monkeypatch.setattr("landscape.tasks.objectives_of", None)
-    (tmp_path / "file").write_text("")
-    code, out, err = landscape("sharpness", *both, "--out", tmp_path / "a.csv", "--out", tmp_path / name)
-    assert (code, out, err.count("\n")) == (2, "", 1)
-    assert message in err
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-def test_sharpness_has_an_option_for_each_setting_and_names_each_measure():
-    options = inspect.signature(sharpness.command).parameters
-    for name, setting in inspect.signature(ll.sharpness).parameters.items():
-        if setting.kind is setting.KEYWORD_ONLY:
-            assert options[name].default == setting.default
-    said = re.findall(r"[\w-]+", sharpness.command.__doc__)
-    assert set(MEASURES) <= set(said)
-
-
-def test_sharpness_of_three_is_two_tables(landscape, both, runs, tmp_path, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "100")
-    third = shutil.copy(runs / "samrec" / "last.pt", tmp_path / "third.pt")
-    code, out, err = landscape("sharpness", *both, "--ckpt", third, "--measure", "sam", "--users", 20)
-    assert code == 0, err
-    assert "Ratios, with 95% intervals" in out
-    assert "third / sasrec" in out
-    assert max(map(len, out.splitlines())) <= 100
 
 
 def test_equal_seeds_print_equal_numbers(answer, both):

@@ -12,42 +12,8 @@ from scipy.stats import t as student
 
 from landscape import InputError
 from landscape.flatness.comparison import Contrast, compare
-from landscape.flatness.measures import Sharpness
 from landscape.flatness.tables import LATEX, PLAIN, entries, notes, to_csv, to_json, to_latex, verdict
-
-SETTINGS = {"rho": 0.1, "seed": 0}
-PROVENANCE = {"data_sha256": "ab", "users": "40", "objective_seed": "0", "include": "*", "exclude": ""}
-NONE = np.empty(0)
-
-
-def standard_error(*kinds):
-    found = [k.var(ddof=1) / len(k) for k in kinds if len(k) > 1]
-    return math.sqrt(sum(found)) if found else None
-
-
-def measured(rows, loss=0.2, norm=10.0, settings=SETTINGS, provenance=PROVENANCE):
-    """A result by hand, from each measure's pseudo-values of draws and units, or its value alone."""
-    full = {
-        name: row
-        if isinstance(row, tuple)
-        else (row, NONE, NONE)
-        if np.isscalar(row)
-        else (row.mean(), NONE, row)
-        for name, row in rows.items()
-    }
-    return Sharpness(
-        loss=loss,
-        weight_norm=norm,
-        measures={
-            name: {"value": float(v), "se": standard_error(d, u)} | settings
-            for name, (v, d, u) in full.items()
-        },
-        by_draw=tuple(d for _, d, _ in full.values()),
-        by_unit=tuple(u for _, _, u in full.values()),
-        settings=settings,
-        provenance=provenance,
-        seconds=0.0,
-    )
+from tests.results import NONE, PROVENANCE, SETTINGS, measured, standard_error
 
 
 def contrast(x, y, name="sam"):

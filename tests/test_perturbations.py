@@ -1,0 +1,239 @@
+"""Measures of a perturbed loss, the worst and the average one: their closed forms, and where they end."""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import landscape as ll
+from landscape import InputError, Objective
+from landscape.flatness.noise import LARGEST, sigma_reaching
+from tests.flatness import RHO, SIGMA, by_unit, draws, measure, squared
+
+# the worst perturbation
+
+
+def test_one_step_on_a_quadratic(quadratic, symmetric):
+    """With u = ĝ: L(θ + ρu) - L(θ) = ρ‖g‖ + ρ² uᵀAu / 2."""
+    at = torch.linspace(-1, 1, 12).double()
+    g = symmetric @ at
+    u = g / g.norm()
+    expected = RHO * g.norm() + RHO**2 * (u @ symmetric @ u) / 2
+    value, error = measure(quadratic(symmetric, at), "sam")
+    assert value == pytest.approx(float(expected), rel=1e-10)
+    assert error is None
+
+
+def test_one_adaptive_step_on_a_quadratic(quadratic, symmetric):
+    """δ = ρ θ² g / ‖|θ| g‖, zero weights included."""
+    at = torch.linspace(-1, 1, 12).double()
+    at[3] = 0
+    g = symmetric @ at
+    delta = RHO * at**2 * g / (at * g).norm()
+    value, _ = measure(quadratic(symmetric, at), "asam")
+    assert value == pytest.approx(float(g @ delta + delta @ symmetric @ delta / 2), rel=1e-10)
+
+
+def test_the_worst_case_at_a_minimum_is_the_top_eigenvalue(quadratic, positive):
+    """At g = 0: max over ‖δ‖ <= ρ of δᵀAδ/2 = λmax ρ² / 2."""
+    value, _ = measure(quadratic(positive, torch.zeros(12).double()), "worst", steps=200)
+    assert value == pytest.approx(float(torch.linalg.eigvalsh(positive)[-1]) * RHO**2 / 2, rel=1e-6)
+
+
+@pytest.mark.parametrize(("worst", "stepped"), [("worst", "sam"), ("worst-adaptive", "asam")])
+def test_the_worst_case_is_at_least_one_step(quadratic, symmetric, sasrec_objective, worst, stepped):
+    at = torch.linspace(-1, 1, 12).double()
+    for objective in (quadratic(symmetric, at), sasrec_objective):
+        assert measure(objective, worst)[0] >= measure(objective, stepped)[0]
+
+
+def trust_region(matrix, g):
+    """Return max over ‖u‖ <= ρ of gᵀu + uᵀAu/2: u = (μ - A)⁻¹ g with μ > λmax and ‖u‖ = ρ."""
+    values, vectors = torch.linalg.eigh(matrix)
+    low, high = float(values[-1]) + 1e-12, float(values[-1]) + float(g.norm()) / RHO + 1
+    for _ in range(200):
+        mu = (low + high) / 2
+        u = vectors @ ((vectors.T @ g) / (mu - values))
+        low, high = (mu, high) if u.norm() > RHO else (low, mu)
+    return float(g @ u + u @ matrix @ u / 2)
+
+
+def test_the_worst_case_solves_the_trust_region_problem(quadratic, positive):
+    at = torch.linspace(-1, 1, 12).double()
+    value, _ = measure(quadratic(positive, at), "worst", steps=100)
+    assert value == pytest.approx(trust_region(positive, positive @ at), rel=1e-8)
+
+
+def test_the_adaptive_worst_case_solves_it_in_units_of_the_weights(quadratic, positive):
+    """With δ = |θ| u, the matrix is C A C and the gradient C g, C = diag |θ|."""
+    at = torch.linspace(0.5, 1.5, 12).double()
+    value, _ = measure(quadratic(positive, at), "worst-adaptive", steps=200)
+    inner = torch.outer(at, at) * positive
+    assert value == pytest.approx(trust_region(inner, at * (positive @ at)), rel=1e-6)
+
+
+@pytest.mark.parametrize("at", [0.0, 2.0])
+def test_keskars_worst_of_a_diagonal_quadratic_is_a_corner_of_the_box(quadratic, at):
+    """|δ_i| = ε (|θ_i| + 1), and the rise is in percent of 1 + L."""
+    a = torch.linspace(0.5, 2, 12).double()
+    theta = torch.full((12,), at).double()
+    side = 0.2 * (theta + 1)
+    expected = 100 * (a * theta * side + a * side**2 / 2).sum() / (1 + (a * theta**2).sum() / 2)
+    value, _ = measure(quadratic(torch.diag(a), theta), "keskar", epsilon=0.2)
+    assert value == pytest.approx(float(expected), rel=1e-10)
+
+
+def test_keskars_worst_of_a_convex_quadratic_is_the_best_of_all_corners(quadratic, positive):
+    matrix, at = positive[:6, :6], torch.linspace(-1, 1, 6).double()
+    corners = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0]).double()] * 6) * 0.1 * (at.abs() + 1)
+    rises = corners @ matrix @ at + ((corners @ matrix) * corners).sum(1) / 2
+    value, _ = measure(quadratic(matrix, at), "keskar", epsilon=0.1)
+    assert value == pytest.approx(float(100 * rises.max() / (1 + at @ matrix @ at / 2)), rel=1e-10)
+
+
+def test_a_loss_below_minus_one_has_no_percentage(quadratic):
+    objective = quadratic(torch.eye(2).double(), torch.zeros(2).double(), torch.ones(2).double())
+    lower = Objective(nn.Linear(1, 1), [None], lambda m, _: (m.bias.sum() ** 2 - 9, 1))
+    quick = {"samples": 2, "probes": 2, "steps": 1}
+    assert "keskar" in ll.sharpness(objective, **quick).measures
+    assert "keskar" not in ll.sharpness(lower, **quick).measures
+    with pytest.raises(InputError, match=r"1 \+ L"):
+        ll.sharpness(lower, ["keskar"])
+
+
+def test_a_zero_gradient_is_no_division(quadratic, positive):
+    objective = quadratic(positive, torch.zeros(12).double())
+    for name in ("sam", "asam", "m-sharpness"):
+        assert measure(objective, name)[0] == 0
+
+
+def test_m_sharpness_is_the_mean_of_what_each_batch_rises_alone():
+    torch.manual_seed(0)
+    model = nn.Linear(3, 1).double()
+    batches = [(torch.randn(n, 3).double(), torch.randn(n).double()) for n in (4, 8)]
+    alone = [measure(by_unit(model, [batch], squared), "sam")[0] for batch in batches]
+    row = ll.sharpness(by_unit(model, batches, squared), ["m-sharpness"], rho=RHO).measures["m-sharpness"]
+    assert row["value"] == pytest.approx((4 * alone[0] + 8 * alone[1]) / 12, rel=1e-12)
+    assert row["m"] == 8
+    one = by_unit(model, batches[:1], squared)
+    assert measure(one, "m-sharpness")[0] == pytest.approx(measure(one, "sam")[0], rel=1e-12)
+
+
+# the average perturbation
+
+
+def test_the_average_of_a_quadratic_is_half_the_trace(quadratic, symmetric):
+    """E over z of L(θ + σz) - L(θ) = σ² tr A / 2: antithetic pairs take the gradient out exactly."""
+    objective = quadratic(symmetric, 100 * torch.ones(12).double())
+    value, error = measure(objective, "average", samples=1000)
+    assert abs(value - SIGMA**2 * float(symmetric.trace()) / 2) < 3 * error
+    variance = SIGMA**4 * float((symmetric**2).sum()) / 2
+    assert error == pytest.approx((variance / 1000) ** 0.5, rel=0.1)
+
+
+def test_the_adaptive_average_scales_by_the_weights(quadratic, symmetric):
+    at = torch.linspace(0, 2, 12).double()
+    value, error = measure(quadratic(symmetric, at), "average-adaptive", samples=1000)
+    assert abs(value - SIGMA**2 * float((at**2 * symmetric.diag()).sum()) / 2) < 3 * error
+
+
+def test_the_filtered_loss_is_the_loss_and_its_average_rise(sasrec_objective):
+    found = ll.sharpness(sasrec_objective, ["lpf", "average"], samples=3)
+    rows = found.measures
+    assert rows["lpf"]["value"] == pytest.approx(found.loss + rows["average"]["value"], rel=1e-14)
+
+
+def test_measures_of_one_noise_share_their_evaluations():
+    """The σ at which both PAC-Bayes searches begin is the average's by default."""
+    calls = []
+    model, batch = nn.Linear(2, 1), (torch.ones(3, 2), torch.zeros(3))
+
+    def each(model, batch):
+        calls.append(1)
+        return squared(model, batch)
+
+    objective = by_unit(model, [batch], each)
+
+    def spent(*names):
+        calls.clear()
+        ll.sharpness(objective, names, samples=4)
+        return len(calls)
+
+    assert spent("average", "lpf") == spent("average")
+    assert spent("average", "pac-bayes-sigma") == spent("pac-bayes-sigma")
+
+
+@pytest.mark.parametrize("name", ["pac-bayes-sigma", "pac-bayes-sigma-adaptive"])
+def test_the_pac_bayes_sigma_of_a_quadratic(quadratic, positive, name):
+    """The rise is σ² zᵀAz / 2 of each draw, so 1/σ² is the mean of zᵀAz / (2 rise), exactly."""
+    at = torch.linspace(0.5, 1.5, 12).double()
+    scale = at if name.endswith("adaptive") else torch.ones_like(at)
+    z = draws(3, 5, 12) * scale
+    each = ((z @ positive) * z).sum(1) / (2 * 0.7)
+    found = ll.sharpness(quadratic(positive, at), [name], samples=5, rise=0.7, seed=3)
+    row = found.measures[name]
+    assert row["value"] == pytest.approx(float(each.mean()), rel=1e-10)
+    assert row["sigma"] == pytest.approx(float(each.mean()) ** -0.5, rel=1e-10)
+    np.testing.assert_allclose(found.by_draw[0], each, rtol=1e-8)
+
+
+def test_at_the_pac_bayes_sigma_the_average_rise_is_the_one_asked_for(sasrec_objective):
+    found = ll.sharpness(sasrec_objective, ["pac-bayes-sigma"], samples=3, rise=0.3)
+    sigma = found.measures["pac-bayes-sigma"]["sigma"]
+    assert measure(sasrec_objective, "average", samples=3, sigma=sigma)[0] == pytest.approx(0.3, rel=1e-4)
+
+
+def known(rise):
+    """Noise under which the loss rises as a function of σ."""
+    return SimpleNamespace(rise=lambda sigma: SimpleNamespace(mean=rise(sigma)))
+
+
+@pytest.mark.parametrize("power", [0.5, 1, 2, 4])
+@pytest.mark.parametrize("sigma", [1e-6, 0.3, 500.0])
+def test_the_sigma_of_a_power_law_is_found_with_its_power(power, sigma):
+    reached = sigma_reaching(known(lambda s: 0.1 * (s / sigma) ** power), 0.1)
+    assert reached.sigma == pytest.approx(sigma, rel=1e-9)
+    assert reached.power == pytest.approx(power, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("rise", "sigma"),
+    [
+        (lambda s: s**2 - s, (1 + 1.6**0.5) / 2),  # falls first, as at a saddle
+        (lambda s: s**2 if s < 0.2 else math.inf, 0.2),  # overflows
+        (lambda s: 0.0 if s < 3 else math.nan, 3),
+        (lambda s: float(s > 0.05), 0.05),  # jumps
+        (math.expm1, math.log1p(0.15)),
+    ],
+)
+def test_the_sigma_is_found_where_the_loss_is_no_power(rise, sigma):
+    assert sigma_reaching(known(rise), 0.15).sigma == pytest.approx(sigma, rel=1e-3)
+
+
+@pytest.mark.parametrize("rise", [lambda s: 0.0, lambda s: -(s**2), lambda s: 0.1 * math.tanh(s)])
+def test_a_rise_that_is_never_reached_is_no_sharpness(rise):
+    assert sigma_reaching(known(rise), 0.15).sigma == math.inf
+    assert sigma_reaching(known(lambda s: s / LARGEST), 1.0).sigma == pytest.approx(LARGEST)
+
+
+def test_a_bounded_loss_has_a_pac_bayes_sharpness_of_zero(quadratic):
+    found = ll.sharpness(quadratic(torch.zeros(2, 2).double(), torch.ones(2).double()), samples=2)
+    row = found.measures["pac-bayes-sigma"]
+    assert (row["value"], row["se"], row["sigma"]) == (0, None, math.inf)
+
+
+def test_a_loss_that_falls_off_a_cliff_has_a_sigma_at_its_edge():
+    def cliff(model, _):
+        near = model.weight.abs().max() < 1
+        return torch.where(near, model.weight.square(), math.inf).sum(), 1
+
+    layer = nn.Linear(2, 2)
+    nn.init.zeros_(layer.weight)
+    found = ll.sharpness(Objective(layer, [None], cliff), ["pac-bayes-sigma"], samples=4, rise=50)
+    row = found.measures["pac-bayes-sigma"]
+    furthest = float(draws(0, 4, 6)[:, :4].abs().max())
+    assert row["sigma"] == pytest.approx(1 / furthest, rel=2e-3)
+    assert np.isfinite(found.by_draw[0]).all()
