@@ -29,7 +29,7 @@ format: .venv/test  ## format all files, and mend what lint can mend
 
 coverage: .venv/test  ## which lines no test reaches, processes of their own included: twice the time of the tests
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest -n 2 --dist loadfile
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

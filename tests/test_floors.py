@@ -1,4 +1,4 @@
-"""An import only ever points down."""
+"""How the tree is built: an import only ever points down, a file is short, an exception has a reason."""
 
 import ast
 import re
@@ -83,3 +83,9 @@ def test_what_a_checker_is_told_to_ignore_has_a_reason(package):
         for line in path.read_text("utf-8").splitlines():
             if told := re.search(r"# (?:type: ignore|noqa)(?:\[[\w, -]+\]|: \w+)?(.*)", line):
                 assert re.search(r"\w", told[1]), f"{path.name}: {line.strip()}"
+
+
+@pytest.mark.parametrize("package", ["landscape", "samrec", "figures", "benchmarks", "examples", "tests"])
+def test_no_file_is_beyond_400_lines(package):
+    for path in (ROOT / package).rglob("*.py"):
+        assert len(path.read_text("utf-8").splitlines()) <= 400, path.name
