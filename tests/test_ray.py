@@ -40,8 +40,10 @@ def cluster():
         patched.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # or a driver takes 127.0.0.1 for eth0
         found = utils.Cluster()
         try:
+            handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as `nohup ray start &` has it
             for _ in range(2):
                 found.add_node(**NODE)
+            signal.signal(signal.SIGINT, handler)
             yield found
         finally:
             found.shutdown()

@@ -4,6 +4,7 @@ import io
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from landscape.errors import MOST, InputError
 from landscape.files import locked
 from samrec.jobs import Job
-from samrec.runners.processes import failure, started
+from samrec.runners.processes import end, failure, started
 
 if TYPE_CHECKING:
     from ray import ObjectRef
@@ -27,9 +28,6 @@ PATIENCE = 30.0
 """Seconds for a cluster or a node to answer, and for a process of a lost node to leave a run's folder."""
 
 ANSWERS = "import sys, ray; ray.init(sys.argv[1], log_to_driver=False); ray.shutdown()"
-AGAIN = 1.0
-"""Seconds after which a run is asked again to stop: on a busy node Ray loses a cancellation now and then."""
-
 RETRIES = 3
 """How often a run is carried on whose node is lost."""
 
@@ -73,11 +71,10 @@ class Cluster:
     def __exit__(self, *_: object) -> None:
         import ray
 
-        left = list(self.running)
-        while left:
-            for task in left:
-                ray.cancel(task)
-            _, left = ray.wait(left, num_returns=len(left), timeout=AGAIN)
+        for task in self.running:
+            ray.cancel(task)
+        if self.running:
+            ray.wait(list(self.running), num_returns=len(self.running))
         ray.shutdown()
         self.aside.__exit__(None, None, None)
 
@@ -115,6 +112,8 @@ class Cluster:
 
 def carried_out(job: Job, device: str, threads: int, folder: Path) -> str:
     """Train in a process of this node, on paths from that folder; return what went wrong."""
+    # Ray cancels by an interrupt, and a node that was started in the background ignores those.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if folder.is_dir():
         os.chdir(folder)
     _await_free(job.out)
@@ -123,10 +122,7 @@ def carried_out(job: Job, device: str, threads: int, folder: Path) -> str:
         while process.poll() is None:
             time.sleep(0.05)  # a cancelled task is interrupted between two lines of Python
     finally:
-        process.terminate()
-        while process.poll() is None:
-            with suppress(KeyboardInterrupt):  # cancelled again, as it saves
-                process.wait()
+        end([process])
     return failure(job, process)
 
 
