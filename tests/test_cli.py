@@ -213,7 +213,9 @@ def test_checkpoints_are_named_by_their_run(tmp_path):
         (tmp_path / run).mkdir(parents=True)
     best = [tmp_path / run / "best.pt" for run in ("x/a", "x/b", "y/a")]
     assert names_of(best[:2]) == ["a", "b"]
-    assert names_of([best[0], best[2]]) == ["x-a-best", "y-a-best"]
+    assert names_of([best[0], best[2]]) == ["x-a", "y-a"]
+    assert names_of([best[0], best[0].with_name("last.pt")]) == ["a-best", "a-last"]
+    assert names_of([tmp_path / "x.pt", tmp_path / "x.ckpt"]) == ["x-1", "x-2"]
     assert names_of([tmp_path / "mine.pt"]) == ["mine"]
 
 

@@ -34,7 +34,7 @@ def figures():
     yield surface_figure({name: plane(marks=marks, directions=between) for name in NAMES[:2]})
     yield surface_figure({name: line(marks=on_a_line, directions=between[:1]) for name in NAMES})
     yield band_figure({name: [line(), line(2.0)] for name in NAMES})
-    yield metric_figure({metric: {name: line() for name in NAMES} for metric in NAMES[:2]})
+    yield metric_figure({metric: {name: [line(), line(2.0)] for name in NAMES} for metric in NAMES[:2]})
     yield eigenvalue_figure({name: hessian() for name in NAMES})
     yield training_figure({name: [{"epoch": 1, "loss": 1.0, "valid": {"ndcg@10": 0.1}}] for name in NAMES})
     yield spectrum_figure({name: density() for name in NAMES}, {name: hessian() for name in NAMES})

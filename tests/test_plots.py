@@ -5,8 +5,9 @@ from landscape import InputError
 from landscape.plots.curves import eigenvalue_figure, training_figure
 from landscape.plots.interactive import interactive_figure
 from landscape.plots.style import save_figure
-from landscape.plots.surfaces import surface_figure
-from tests.results import hessian, line, plane
+from landscape.plots.surfaces import quadratic_figure, surface_figure
+from landscape.surface.geometry import Quadratic
+from tests.results import COMMON, hessian, line, plane
 
 
 def panels(figure):
@@ -28,6 +29,15 @@ def test_a_logarithmic_scale_is_shared_and_says_what_it_is_of():
     assert figure.axes[-1].get_ylabel() == "log₁₀(L − Lmin + 0.01), Lmin = -2"  # and Lmax = 12
     with pytest.raises(InputError, match="log is for planes"):
         surface_figure({"a": line()}, log=True)
+
+
+def test_a_line_stands_above_what_its_quadratic_model_misses():
+    result = line()
+    model = Quadratic(center=1.0, gradient=np.zeros(1), hessian=np.eye(1), **COMMON)
+    upper, lower = quadratic_figure(result, model).axes
+    shown = {drawn.get_label(): drawn.get_ydata() for drawn in upper.lines}
+    np.testing.assert_array_equal(shown["quadratic model"], model.at(result.coordinates))
+    np.testing.assert_array_equal(lower.lines[-1].get_ydata(), shown["loss"] - shown["quadratic model"])
 
 
 def test_a_plane_is_drawn_with_x_to_the_right():

@@ -79,14 +79,18 @@ def hold(context: typer.Context, folder: Path) -> None:
 def names_of(checkpoints: list[Path]) -> list[str]:
     """Name each checkpoint: by its file, or by its folder where the file is a run's best.pt or last.pt.
 
+    Where that does not tell them apart, by as much of the path as does.
+
     Raises:
         InputError: the same checkpoint is given twice.
     """
     if len({c.resolve() for c in checkpoints}) < len(checkpoints):
         raise InputError("the same checkpoint is given twice; each --ckpt must be another file")
-    names = [c.resolve().parent.name if c.stem in ("best", "last") else c.stem for c in checkpoints]
-    if len(set(names)) < len(names):
-        names = ["-".join(c.resolve().with_suffix("").parts[-3:]).strip("/") for c in checkpoints]
-    if len(set(names)) < len(names):
-        names = [f"{name}-{number}" for number, name in enumerate(names, start=1)]
-    return names
+    files = [c.resolve().with_suffix("").parts[1:] for c in checkpoints]
+    runs = [parts[:-1] if parts[-1] in ("best", "last") else parts for parts in files]
+    for depth in range(1, max(map(len, files)) + 1):
+        for places, length in ((runs, depth), (files, depth + 1)):
+            names = ["-".join(parts[-length:]) for parts in places]
+            if all(names) and len(set(names)) == len(names):
+                return names
+    return [f"{parts[-1]}-{number}" for number, parts in enumerate(files, start=1)]

@@ -164,8 +164,11 @@ def command(
 
     if not ranks().first:
         return
-    groups = {name: [slices[label] for label in frames if frames[label][0] == name] for name in framed}
-    pictures = _draw(out, slices, groups, models, others, animate)
+    groups, *by_metric = (
+        {name: [found[label] for label in frames if frames[label][0] == name] for name in framed}
+        for found in (slices, *others.values())
+    )
+    pictures = _draw(out, slices, groups, models, dict(zip(others, by_metric, strict=True)), animate)
     pictures.append(save_html(interactive_figure(slices), out / "surface.html"))
     entries = [
         _entry(paths[name], each, slices[label], file(label, "surface.npz"))
@@ -256,7 +259,7 @@ def _draw(
     slices: "Mapping[str, Slice]",
     groups: "Mapping[str, Sequence[Slice]]",
     models: "Mapping[str, Quadratic]",
-    metrics: "Mapping[str, Mapping[str, Slice]]",
+    metrics: "Mapping[str, Mapping[str, Sequence[Slice]]]",
     animate: bool,
 ) -> list[Path]:
     """Draw all that was measured, as PNG and PDF."""
@@ -268,7 +271,7 @@ def _draw(
     figures = {"surface": band_figure(groups) if banded else surface_figure(slices)}
     figures |= {f"{label}.quadratic": quadratic_figure(slices[label], m) for label, m in models.items()}
     if metrics:
-        figures["metrics"] = metric_figure({"loss": slices, **metrics})
+        figures["metrics"] = metric_figure({"loss": groups, **metrics})
     pictures = save_figures(figures, out)
     if animate:
         pictures += [save_animation(s, out / f"{label}.gif", label) for label, s in slices.items()]

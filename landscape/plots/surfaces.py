@@ -25,6 +25,7 @@ from landscape.surface.slice import Slice
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 LEVELS = 16
@@ -124,31 +125,35 @@ def band_figure(groups: Mapping[str, Sequence[Slice]]) -> "Figure":
             axes.fill_between(x, losses.min(0), losses.max(0), color=color, alpha=0.2, lw=0)
             axes.plot(x, np.median(losses, 0), color=color, label=shown(name))
         count = len(next(iter(groups.values())))
+        _few_ticks(axes.xaxis)
         axes.set(xlabel=f"step along d ({count} random directions)", ylabel="loss")
         axes.legend(title="median, lowest to highest", title_fontsize=6)
         return figure
 
 
-def metric_figure(metrics: Mapping[str, Mapping[str, Slice]]) -> "Figure":
+def metric_figure(metrics: Mapping[str, Mapping[str, Sequence[Slice]]]) -> "Figure":
     """Draw several metrics along the same lines, a panel each; a column a metric, a colour a model.
 
     Args:
-        metrics: by the metric's name, and then by the model's, a line.
+        metrics: by the metric's name, and then by the model's, its lines: one, or one a seed.
     """
     from matplotlib.figure import Figure
 
     with paper():
         figure = Figure(figsize=(PAGE if len(metrics) > 1 else COLUMN, 2.2))
         panels = figure.subplots(1, len(metrics), squeeze=False)[0]
-        for axes, (metric, slices) in zip(panels, metrics.items(), strict=True):
-            for (name, result), color in zip(slices.items(), COLORS * len(slices), strict=False):
-                axes.plot(result.coordinates[0], result.losses, color=color, label=shown(name))
-                for at in [mark["at"][0] for mark in result.marks] or [0.0]:
+        for axes, (metric, models) in zip(panels, metrics.items(), strict=True):
+            for (name, lines), color in zip(models.items(), COLORS * len(models), strict=False):
+                for number, result in enumerate(lines):
+                    label = shown(name) if number == 0 else None
+                    axes.plot(result.coordinates[0], result.losses, color=color, label=label)
+                for at in [mark["at"][0] for mark in lines[0].marks] or [0.0]:
                     axes.axvline(at, color="0.7", lw=0.6, zorder=0)
+            _few_ticks(axes.xaxis)
             axes.set(ylabel=metric_label(metric))
-        lines = next(iter(metrics.values()))
-        figure.supxlabel(shown(axis_label(next(iter(lines.values())), 0)), fontsize=8)
-        if len(lines) > 1:
+        first = next(iter(metrics.values()))
+        figure.supxlabel(shown(axis_label(next(iter(first.values()))[0], 0)), fontsize=8)
+        if len(first) > 1:
             panels[0].legend()
         return figure
 
@@ -168,18 +173,7 @@ def quadratic_figure(result: Slice, model: Quadratic) -> "Figure":
     expected = model.at(result.coordinates)
     with paper():
         if result.losses.ndim == 1:
-            figure = Figure(figsize=(COLUMN, 2.3))
-            axes = figure.add_subplot()
-            x = result.coordinates[0]
-            for values, style, label in (
-                (result.losses, "-", "loss"),
-                (expected, "--", "quadratic model"),
-                (result.losses - expected, ":", "difference"),
-            ):
-                axes.plot(x, values, style, color=COLORS[0], label=label)
-            axes.set(xlabel=shown(axis_label(result, 0)), ylabel="loss")
-            axes.legend()
-            return figure
+            return _line_and_model(result, expected)
         figure = Figure(figsize=(PAGE, 2.5))
         panels = figure.subplots(1, 3, sharex=True, sharey=True)
         finite = np.isfinite(result.losses)
@@ -202,6 +196,23 @@ def quadratic_figure(result: Slice, model: Quadratic) -> "Figure":
         return figure
 
 
+def _line_and_model(result: Slice, expected: Array) -> "Figure":
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(COLUMN, 3.0))
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
+    x = result.coordinates[0]
+    upper.plot(x, result.losses, color=COLORS[0], label="loss")
+    upper.plot(x, expected, "--", color=COLORS[1], label="quadratic model")
+    upper.set(ylabel="loss")
+    upper.legend()
+    lower.axhline(0, color="0.7", lw=0.6)
+    lower.plot(x, result.losses - expected, color=COLORS[0])
+    lower.set(xlabel=shown(axis_label(result, 0)), ylabel="difference")
+    _few_ticks(lower.xaxis)
+    return figure
+
+
 def _lines(slices: Mapping[str, Slice]) -> "Figure":
     from matplotlib.figure import Figure
 
@@ -217,6 +228,7 @@ def _lines(slices: Mapping[str, Slice]) -> "Figure":
             )
         if not result.marks:
             axes.plot(0, result.center, "o", ms=3, color=color)
+    _few_ticks(axes.xaxis)
     axes.set(xlabel=shown(axis_label(next(iter(slices.values())), 0)), ylabel="loss")
     axes.set_title(_certificates(slices), fontsize=6, loc="left")
     axes.legend()
@@ -275,7 +287,6 @@ def contours(
         What a colour bar takes.
     """
     from matplotlib.colors import Normalize
-    from matplotlib.ticker import MaxNLocator
 
     levels = _levels(low, high)
     x, y = coordinates
@@ -285,9 +296,16 @@ def contours(
     lines = axes.contour(x, y, finite, levels=levels[1:-2:2], colors="white", linewidths=0.5)
     axes.clabel(lines, fmt="%g", fontsize=5)
     axes.set_aspect("equal")
-    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    _few_ticks(axes.xaxis)
+    _few_ticks(axes.yaxis)
     return filled
+
+
+def _few_ticks(axis: "Axis") -> None:
+    """Leave room between the numbers of an axis, which have a sign and up to two decimals."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
 
 
 def _on_the_plane(axes: "Axes", result: Slice) -> None:
