@@ -20,6 +20,7 @@ def training_figure(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> "Figure"
     Of a loss in parts the recommendation's is drawn, which compares between methods.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     with paper():
         figure = Figure(figsize=(PAGE, 2.2))
@@ -39,8 +40,9 @@ def training_figure(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> "Figure"
                 color=color,
                 label=shown(name),
             )
-        left.set(xlabel="epoch", ylabel="training loss (dropout on)")
-        right.set(xlabel="epoch", ylabel="validation NDCG@10")
+        for axes, label in ((left, "training loss (dropout on)"), (right, "validation NDCG@10")):
+            axes.set(xlabel="epoch", ylabel=label)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         left.legend()
         return figure
 

@@ -87,8 +87,8 @@ def log_floor(low: float, high: float) -> float:
 def step_lengths(result: Slice) -> str:
     """Say how far a step of 1 goes, relative to the weights: in filter units that differs by model."""
     norm = result.settings["theta_norm"]
-    lengths = [d["norm"] / norm if norm else float("nan") for d in result.directions]
-    return " and ".join(f"{length:.2g}" for length in lengths)
+    lengths = [f"{d['norm'] / norm if norm else float('nan'):.2g}" for d in result.directions]
+    return lengths[0] if len(set(lengths)) == 1 else " and ".join(lengths)
 
 
 def axis_label(result: Slice, axis: int) -> str:
