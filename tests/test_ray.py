@@ -51,7 +51,7 @@ def cluster():
 
 @pytest.fixture(scope="module")
 def base(data_file):
-    return {"data": str(data_file), **SMALL, "epochs": 300, "patience": 300}  # to be caught running
+    return {"data": str(data_file), **SMALL, "epochs": 120, "patience": 120}  # to be caught running
 
 
 @pytest.fixture(scope="module")

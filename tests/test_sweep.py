@@ -94,7 +94,7 @@ def command(base, out, *more):
 
 def test_a_stopped_sweep_goes_on_by_the_same_command(base, tmp_path, monkeypatch):
     """On a CPU each run is a process, and the same bit for bit as alone."""
-    out, base = tmp_path / "sweep", {**base, "epochs": 40}
+    out, base = tmp_path / "sweep", {**base, "epochs": 20}
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # another number of threads adds up in another order
     running = subprocess.Popen(command(base, out), cwd=ROOT, stderr=subprocess.PIPE, text=True)
     while not list(out.glob("*/last.pt")):
