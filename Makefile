@@ -12,8 +12,9 @@ demo: .venv/demo  ## synthetic data -> SASRec and SAMRec -> demo/report.html, in
 	$(BIN)/landscape demo --out demo
 	@echo "Open $(CURDIR)/demo/report.html"
 
+# In the order of names: the files with the fewest tests, which xdist would leave for the end, are the slowest.
 test: .venv/test lint  ## lint, types, tests; with LANDSCAPE_DATA=FOLDER, the tests on real data too
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 soak: .venv/test  ## every reader with 10,000 damaged files (or FUZZ of them), every command with 50 kills: hours
 	$(BIN)/python -m pytest -m soak tests
@@ -29,7 +30,7 @@ format: .venv/test  ## format all files, and mend what lint can mend
 
 coverage: .venv/test  ## which lines no test reaches, processes of their own included: twice the time of the tests
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n 2 --dist loadfile
+	$(BIN)/coverage run -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
