@@ -16,7 +16,7 @@ demo: .venv/demo  ## synthetic data -> SASRec and SAMRec -> demo/report.html, in
 test: .venv/test lint  ## lint, types, tests; with LANDSCAPE_DATA=FOLDER, the tests on real data too
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-soak: .venv/test  ## every reader with 10,000 damaged files (or FUZZ of them), every command with 50 kills: hours
+soak: .venv/test  ## every reader with 10,000 damaged files (or FUZZ of them), every command with 50 kills: an hour
 	$(BIN)/python -m pytest -m soak tests
 
 lint: .venv/test  ## formatting, lint and types, changing nothing

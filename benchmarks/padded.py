@@ -29,7 +29,7 @@ class Padded:
         self.model = initial_model(config, split.num_items)
         for module in self.model.modules():
             if isinstance(module, Dropout):
-                module.forward = _torch_dropout(module.threshold / 2**16)  # type: ignore[method-assign, assignment] # on purpose
+                module.forward = _torch_dropout(module.threshold / 2**16)  # type: ignore[method-assign, assignment] # what ours is timed against
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.lr)
 
     def epoch(self, batch_size: int, seed: int, steps: int | None = None) -> int:

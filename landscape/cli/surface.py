@@ -164,11 +164,12 @@ def command(
 
     if not ranks().first:
         return
-    groups, *by_metric = (
-        {name: [found[label] for label in frames if frames[label][0] == name] for name in framed}
-        for found in (slices, *others.values())
-    )
-    pictures = _draw(out, slices, groups, models, dict(zip(others, by_metric, strict=True)), animate)
+
+    def by_model(found: "Mapping[str, Slice]") -> "dict[str, list[Slice]]":
+        return {name: [found[label] for label in frames if frames[label][0] == name] for name in framed}
+
+    grouped = {key: by_model(found) for key, found in others.items()}
+    pictures = _draw(out, slices, by_model(slices), models, grouped, animate)
     pictures.append(save_html(interactive_figure(slices), out / "surface.html"))
     entries = [
         _entry(paths[name], each, slices[label], file(label, "surface.npz"))
