@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from figures.bootstrap import compared
-from figures.plan import DATA, DECAYS, DROPOUTS, THIRD
+from figures.plan import DATA, DECAYS, DROPOUTS, THIRD, base
 from figures.records import Record, read_records, select
 from figures.style import (
     COLOR,
@@ -47,7 +47,7 @@ def data(results: Path) -> dict[str, Any]:
     for name, loss in product(DATA, THIRD):
         lines = []
         for decay in DECAYS:
-            short = {"loss": loss, "epochs": THIRD[loss], "weight_decay": decay}
+            short = base(loss, THIRD) | {"weight_decay": decay}
             plain, sam = (
                 [select(records, name, **short, **own, dropout=rate) for rate in RATES]
                 for own in SETTINGS.values()

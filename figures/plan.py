@@ -81,7 +81,7 @@ class Training:
         """A name that says how it differs from the defaults, and what it trains on."""
         own: dict[str, Any] = {"loss": "bce", "method": "sasrec", "seed": 0} | dict(self.settings)
         loss, method, seed = (own.pop(key) for key in ("loss", "method", "seed"))
-        for plain in ("eval_every", "precision", "save_every"):
+        for plain in ("eval_every", "precision", "save_every", "init", "positions"):
             own.pop(plain, None)
         if own.get("epochs") == EPOCHS[loss]:
             own.pop("epochs")
@@ -192,7 +192,7 @@ def dropouts(scale: Scale, records: Mapping[str, Record]) -> Iterator[Training]:
 
 def rivals(scale: Scale, records: Mapping[str, Record]) -> Iterator[Training]:
     """Methods with self-supervision beside SASRec and SAMRec, in the architecture of S3Rec's authors."""
-    shape = {"loss": "bce", "preset": RIVAL_PRESET}
+    shape = {"loss": "bce", "preset": RIVAL_PRESET, "positions": "start"}
     for data in ("Beauty", "Toys_and_Games"):
         yield Training(data, shape)
         yield Training(data, shape | _sam(0.1) | {"every": 5})
@@ -262,7 +262,7 @@ def _own(run: Training, method: str) -> dict[str, Any]:
 
 def base(loss: str, epochs: Mapping[str, int] = EPOCHS) -> dict[str, Any]:
     """Return the settings of every run under a loss. CE over all items is 1.6 times as fast in bf16."""
-    settings = {"loss": loss, "epochs": epochs[loss], "eval_every": VALIDATE[loss]}
+    settings = {"loss": loss, "epochs": epochs[loss], "eval_every": VALIDATE[loss], "init": "xavier"}
     return settings | ({"precision": "bf16"} if loss == "ce" else {})
 
 

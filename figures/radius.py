@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from figures.plan import DATA, RADII, THIRD
+from figures.plan import DATA, RADII, THIRD, short
 from figures.records import ANY, read_records, select
 from figures.style import COLOR, LOSSES, METRICS, SETS, band, line, missing, seeds, spread
 from landscape.plots.style import PAGE, paper
@@ -23,8 +23,8 @@ def data(results: Path) -> dict[str, Any]:
     records = read_records(results)
     panels = []
     for name, loss in product(DATA, THIRD):
-        short = {"loss": loss, "epochs": THIRD[loss]}
-        runs = select(records, name, **short) + select(records, name, **short, method="samrec", rho=ANY)
+        asked = short(loss)
+        runs = select(records, name, **asked) + select(records, name, **asked, method="samrec", rho=ANY)
         best = max((run.test["hr@10"] for run in runs), default=0.0)
         by_radius = {
             rho: [run for run in runs if run.settings.get("rho", 0.0) == rho]

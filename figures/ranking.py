@@ -33,7 +33,16 @@ def data(results: Path) -> dict[str, Any]:
 
 def _rivals(records: Mapping[str, Record], name: str) -> dict[str, list[Record]]:
     found = {
-        method: select(records, name, method=method, preset=RIVAL_PRESET, rho=ANY, every=ANY, temperature=ANY)
+        method: select(
+            records,
+            name,
+            method=method,
+            preset=RIVAL_PRESET,
+            positions="start",
+            rho=ANY,
+            every=ANY,
+            temperature=ANY,
+        )
         for method in METHODS_BESIDE
     }
     return {method: runs for method, runs in found.items() if runs}

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from landscape.errors import InputError
 from landscape.files import replacing, writable
+from samrec.architecture import completed
 from samrec.config import Config
 from samrec.data.interactions import Ints
 
@@ -79,7 +80,7 @@ def read_records(results: Path) -> dict[str, Record]:
             record = Record.model_validate_json(path.read_bytes())
         except ValidationError as error:
             raise InputError(f"{path} is no record of a run: {error.errors()[0]['msg']}") from None
-        found[record.name] = record
+        found[record.name] = record.model_copy(update={"settings": completed(record.settings)})
     return found
 
 

@@ -3,6 +3,7 @@
     python -m figures.run --data DATA --list            what is there, what is missing, how long it takes
     python -m figures.run --data DATA --work runs       everything that is missing
     python -m figures.run --data DATA planes sharpness  only what has such a name
+    python -m figures.run --data DATA --ablation        which architecture SASRec should have by default
 
 DATA is a folder with Beauty.txt and the other files. On a GPU the study is larger: see `figures.plan.SCALES`.
 """
@@ -11,9 +12,11 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.where import where
+from figures.ablation import ablation
 from figures.measure import Bench, Measurement, measurements
 from figures.plan import SCALES, Scale, Training, trainings
 from figures.records import Record, read_records, write_record
@@ -130,6 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--processes", type=int, help="runs at once on a CPU; one a core if not given")
+    parser.add_argument("--ablation", action="store_true", help="only the ablation of architectures")
     parser.add_argument("--list", action="store_true", help="only say what is missing")
     asked = parser.parse_args(arguments)
     if asked.data is None:
@@ -138,6 +142,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         device = device_named(asked.device).type
         scale = SCALES[device]
         bench = Bench(asked.work, Path(asked.data), asked.results, device)
+        if asked.ablation:
+            bench = replace(bench, results=asked.results / "ablation")
+            known = read_records(bench.results)
+            train([run for run in ablation() if run.name not in known], bench, device, asked.processes)
+            return
         if asked.list:
             show(scale, bench, device, asked.names)
             return

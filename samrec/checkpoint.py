@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from landscape.errors import InputError
 from landscape.files import read_checkpoint, write_checkpoint
+from samrec.architecture import completed
 from samrec.config import Config, configure
 from samrec.data.interactions import Interactions
 from samrec.methods import new_model
@@ -158,7 +159,7 @@ def load(path: Path) -> Checkpoint:
             **{
                 "extra": {},  # of methods that files from before them did not know
                 **content,
-                "config": configure(dict(content["config"])),
+                "config": configure(completed(content["config"])),
                 "best": tuple(content["best"]),
                 "sums": content["sums"].flatten(1),
             }

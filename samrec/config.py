@@ -3,6 +3,7 @@
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,21 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from landscape.errors import InputError
 from landscape.files import existing, replacing
-from samrec.choices import Ascent, Format, Loss, Method, Perturb, Precision, Preset, Schedule
+from samrec.architecture import NAMES, PRESETS, Architecture
+from samrec.choices import (
+    Activation,
+    Ascent,
+    Format,
+    Init,
+    Loss,
+    Method,
+    Norm,
+    Perturb,
+    Positions,
+    Precision,
+    Preset,
+    Schedule,
+)
 
 
 class Config(BaseModel):
@@ -59,7 +74,14 @@ class Config(BaseModel):
     negatives: int | None = Field(None, ge=1, description="a position; 1 for bce, 256 for gbce and sampled")
     calibration: float = Field(0.75, ge=0, le=1, description="of gbce: 0 is bce, 1 calibrated as softmax")
 
-    preset: Preset = Field("sasrec", description="architecture, see samrec.model.PRESETS")
+    preset: Preset = Field("sasrec", description="decides each setting of the architecture not given")
+    norm: Norm = "pre"
+    scaled: bool = True
+    activation: Activation = "relu"
+    expansion: int = Field(1, ge=1)
+    residual_dropout: bool = False
+    init: Init = "normal"
+    positions: Positions = "start"
     dim: int = Field(64, ge=1)
     max_length: int = Field(50, ge=1)
     layers: int = Field(2, ge=1)
@@ -82,6 +104,15 @@ class Config(BaseModel):
     )
     seed: int = Field(0, ge=0)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_preset(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Fill in what the preset decides, so that a stored run does not depend on what it decides later."""
+        preset = given.get("preset", "sasrec")
+        if given.get("method") == "gru4rec" or preset not in tuple(PRESETS):  # refused later, by its name
+            return given
+        return asdict(PRESETS[preset]) | given
+
     @model_validator(mode="after")
     def _consistent(self) -> "Config":
         if self.dim % self.heads:
@@ -97,8 +128,6 @@ class Config(BaseModel):
                 raise ValueError(f"{name} is not of method {self.method}; it is of {', '.join(methods)}")
         if not self.radius and self.rho is None and (changed := [k for k in OF_SAM if self._is_set(k)]):
             raise ValueError(f"{changed[0]} is SAM's, which {self.method} has with a radius; give rho too")
-        if self.method == "gru4rec" and self._is_set("preset"):
-            raise ValueError("preset is an architecture of the Transformer, and gru4rec has none")
         if self.method == "gru4rec" and self.perturb == "norm-only":
             raise ValueError("perturb is norm-only, and gru4rec has no normalization to perturb")
         if self.ascent != "batch" and self.every > 1:
@@ -128,6 +157,11 @@ class Config(BaseModel):
         if self.rho is None:
             return 0.1 if self.method == "samrec" else 0.0
         return self.rho
+
+    @property
+    def architecture(self) -> Architecture:
+        """What the Transformer is like."""
+        return Architecture(**{name: getattr(self, name) for name in NAMES})
 
     @property
     def by_rows(self) -> bool:
@@ -168,7 +202,9 @@ OF_SAM = ("rho", "rho_schedule", "rho_warmup", "adaptive", "every", "perturb", "
 OF_VIEWS = ("contrast", "temperature", "crop", "reorder")
 OF_FINE_TUNING = ("pretrained", "pretrain_epochs")
 OF_PRETRAINING = ("attributes", "associated_attribute", "masked_item", "masked_attribute", "segment")
+OF_TRANSFORMERS: tuple[Method, ...] = ("sasrec", "samrec", "cl4srec", "s3rec", "s3rec-pretraining")
 METHODS_OF: Mapping[str, Sequence[Method]] = {
+    **dict.fromkeys(("preset", *NAMES), OF_TRANSFORMERS),
     **dict.fromkeys(OF_SAM, ("samrec", "cl4srec", "s3rec", "gru4rec")),
     **dict.fromkeys(OF_VIEWS, ("cl4srec",)),
     **dict.fromkeys(OF_FINE_TUNING, ("s3rec",)),

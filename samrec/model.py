@@ -1,52 +1,15 @@
 """SASRec: a causal Transformer over item histories (Kang & McAuley, ICDM 2018, arXiv 1808.09781)."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
 from math import prod
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from samrec.architecture import PRESETS, Architecture
 from samrec.data.packing import Packed
 from samrec.sharding import ShardedEmbedding
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """What the published variants of the model differ in.
-
-    Attributes:
-        norm: where LayerNorm stands. `pre`: x + f(LN x), and one at the end. `original`: LN x + f(LN x),
-            where attention's keys and values are of x itself, and one at the end, as in the first
-            release. `post`: LN(x + f(x)), and one on the embedded input, as in BERT.
-        scaled: whether input rows are scaled by √d. They start small, which suits the output layer that
-            shares them, and would else drown among the positions. On Beauty (BCE, dropout 0.5) that took
-            validation NDCG@10 after 120 epochs from .0292 to .0338.
-        activation, expansion: of the feed-forward layer, d to expansion · d to d.
-        residual_dropout: dropout on what attention adds, and none inside the feed-forward layer.
-        normal: start linear weights as N(0, 0.02²), like the embeddings, rather than Xavier uniform.
-    """
-
-    norm: Literal["pre", "post", "original"] = "pre"
-    scaled: bool = True
-    activation: Literal["relu", "gelu"] = "relu"
-    expansion: int = 1
-    residual_dropout: bool = False
-    normal: bool = False
-
-
-PRESETS: Mapping[str, Architecture] = {
-    "sasrec": Architecture(),
-    # The first release (github.com/kang205/SASRec); the output projection that it lacks is kept.
-    "sasrec-original": Architecture(norm="original"),
-    # What S3Rec (arXiv 2008.07873), CL4SRec and RecBole train under the name of SASRec.
-    "sasrec-bert": Architecture(
-        norm="post", scaled=False, activation="gelu", expansion=4, residual_dropout=True, normal=True
-    ),
-}
 
 
 class Draws:
@@ -236,6 +199,7 @@ class SASRec(Recommender):
         self.max_length = max_length
         self.scale = dim**0.5 if architecture.scaled else 1.0
         self.post = architecture.norm == "post"
+        self.from_end = architecture.positions == "end"
         self.item = nn.Embedding(num_items, dim)
         self.position = nn.Embedding(max_length, dim)
         self.norm = nn.LayerNorm(dim)  # of the input or of the output
@@ -243,7 +207,7 @@ class SASRec(Recommender):
         self.blocks = nn.ModuleList(Block(dim, heads, dropout, architecture) for _ in range(layers))
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                if architecture.normal:
+                if architecture.init == "normal":
                     nn.init.normal_(module.weight, std=0.02)
                 else:
                     nn.init.xavier_uniform_(module.weight)
@@ -261,7 +225,8 @@ class SASRec(Recommender):
         """
         draws = self.dealt(histories)
         items = self.item(histories.items) if embedded is None else embedded
-        x = items * self.scale + self.position(histories.positions)
+        positions = histories.from_end(self.max_length) if self.from_end else histories.positions
+        x = items * self.scale + self.position(positions)
         x = self.dropout(self.norm(x) if self.post else x, draws)
         mask = block_mask(histories.segments, causal).to(x.dtype)
         for block in self.blocks:

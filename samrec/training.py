@@ -16,6 +16,7 @@ from landscape.devices import device_named
 from landscape.errors import InputError
 from landscape.files import locked, writable
 from landscape.parallel import ranks
+from samrec.architecture import NAMES
 from samrec.checkpoint import Checkpoint, State, load
 from samrec.config import Config, write_config
 from samrec.data.attributes import beside
@@ -241,7 +242,7 @@ def _pretrained(run: Run) -> Checkpoint:
     found.check_data(run.split.interactions)
     if found.config.method == "gru4rec":
         raise InputError(f"{run.begins_from} is a gru4rec, and s3rec goes on from a Transformer")
-    shape = ("preset", "dim", "max_length", "layers", "heads")
+    shape = ("preset", *(name for name in NAMES if name != "init"), "dim", "max_length", "layers", "heads")
     now, then = run.config.model_dump(include=set(shape)), found.config.model_dump(include=set(shape))
     if changed := [name for name in shape if now[name] != then[name]]:
         name = changed[0]

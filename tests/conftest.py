@@ -17,6 +17,7 @@ import landscape as ll
 from landscape import Objective
 from landscape.cli import app
 from landscape.curvature.operators import Operator, hessian
+from samrec.architecture import Architecture
 from samrec.data.interactions import Interactions
 from samrec.data.packing import TrainingBatches
 from samrec.data.split import Split, leave_one_out
@@ -106,7 +107,8 @@ def data_file(interactions: Interactions, tmp_path_factory: pytest.TempPathFacto
 def small_sasrec(split: Split, seed: int = 0) -> SASRec:
     """A trained-looking SASRec in float64: weights far enough from 0 that every term of a Hessian counts."""
     torch.manual_seed(seed)
-    model = SASRec(split.num_items, dim=4, max_length=6, layers=1, heads=2, dropout=0.5).double()
+    large = Architecture(init="xavier")
+    model = SASRec(split.num_items, 4, 6, layers=1, heads=2, dropout=0.5, architecture=large).double()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))

@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from samrec import chunks, losses
+from samrec.architecture import PRESETS, completed
+from samrec.config import configure
 from samrec.data.packing import TrainingBatches, pack
 from samrec.losses import bce, cross_entropy, fused_cross_entropy, gbce, sampled_softmax
 from samrec.methods.gru4rec import GRU4Rec
-from samrec.model import PRESETS, Attention, Draws, Dropout, SASRec, block_mask
+from samrec.model import Attention, Draws, Dropout, SASRec, block_mask
 from tests.conftest import small_sasrec
 
 
@@ -176,7 +178,8 @@ def test_presets_put_norms_where_their_papers_do(monkeypatch):
                     linear.weight.zero_()
                     linear.bias.zero_()
         x = model.item.weight[histories.items] * (1 if preset == "sasrec-bert" else 2)  # √4
-        x = x + model.position.weight[histories.positions]
+        first = 3 if architecture.positions == "end" else 0  # of three items, in six positions
+        x = x + model.position.weight[first + histories.positions]
         normed = torch.nn.functional.layer_norm(x, (4,))
         again = torch.nn.functional.layer_norm(normed, (4,))
         expected = {"sasrec": normed, "sasrec-original": again, "sasrec-bert": again}[preset]
@@ -187,6 +190,20 @@ def test_presets_put_norms_where_their_papers_do(monkeypatch):
         assert len(seen) == 5  # two a layer, and one of the input or of the output
         torch.testing.assert_close(seen[0], x)
     assert PRESETS["sasrec-bert"].expansion == 4
+
+
+def test_positions_from_the_end_are_those_that_padding_on_the_left_gives():
+    """Histories of different lengths in one row end at one position, whoever stands beside them."""
+    architecture = replace(PRESETS["sasrec"], positions="end")
+    model = SASRec(12, dim=4, max_length=6, heads=2, architecture=architecture).eval().double()
+    shifted = SASRec(12, dim=4, max_length=6, heads=2).eval().double()
+    for length in (1, 4, 6):
+        shifted.load_state_dict(model.state_dict())
+        with torch.no_grad():
+            shifted.position.weight.copy_(model.position.weight.roll(length - 6, 0))
+        together, alone = packed([9] * (6 - length), list(range(length))), packed(list(range(length)))
+        found = outputs(model, together)[-1] if length < 6 else outputs(model, alone)[0]
+        torch.testing.assert_close(found, outputs(shifted, alone)[0])
 
 
 def test_the_original_attends_to_what_is_not_normalized():
@@ -288,3 +305,28 @@ def test_half_precision_products_give_nearly_the_same_gradient(split, model):
     for exact, half in zip(*found, strict=True):
         assert half.dtype == torch.float32
         assert float(((exact - half).norm() / exact.norm()).detach()) < 0.03
+
+
+@pytest.mark.parametrize(
+    ("stored", "init", "positions"),
+    [
+        ({"preset": "sasrec"}, "xavier", "start"),
+        ({}, "xavier", "start"),
+        ({"preset": "sasrec-bert"}, "normal", "start"),
+        ({"preset": "sasrec-original"}, "xavier", "start"),
+        ({"preset": "sasrec", "init": "normal", "positions": "end"}, "normal", "end"),
+    ],
+)
+def test_runs_stored_before_presets_changed_keep_the_architecture_that_they_had(stored, init, positions):
+    settings = completed(stored)
+    assert (settings["init"], settings["positions"]) == (init, positions)
+    assert completed(settings) == settings
+    assert configure({"data": "d", **settings}).architecture.init == init
+
+
+def test_a_preset_decides_what_is_not_given_and_settings_name_all_of_it():
+    config = configure({"data": "d", "preset": "sasrec-bert", "expansion": 2})
+    assert config.architecture == replace(PRESETS["sasrec-bert"], expansion=2)
+    assert config.settings["norm"] == "post"
+    assert configure(config.settings) == config
+    assert "norm" not in configure({"data": "d", "method": "gru4rec"}).settings

@@ -9,11 +9,12 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from samrec.architecture import PRESETS
 from samrec.data.attributes import Attributes
 from samrec.data.packing import pack
 from samrec.engines.solo import with_bits
 from samrec.methods.s3rec import PIECES, Pretraining, PretrainingBatches, Weights, in_pieces
-from samrec.model import PRESETS, SASRec
+from samrec.model import SASRec
 from tests.conftest import small_sasrec
 from tests.histories import (
     LENGTHS,

@@ -13,7 +13,7 @@ from scipy.stats import kendalltau
 
 from figures.__main__ import render
 from figures.bootstrap import compared, kendall, relative_gain
-from figures.plan import DATA, SCALES, THIRD, Scale, Training, full_runs, trainings
+from figures.plan import DATA, SCALES, THIRD, Scale, Training, full_runs, short, trainings
 from figures.records import LARGEST, Record, read_records, write_record
 from figures.style import rounded, seeds, spread
 
@@ -255,7 +255,7 @@ def test_nothing_stored_is_drawn_as_missing(name, tmp_path):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_one_run_is_drawn(name, tmp_path):
-    run = Training("Beauty", {"loss": "bce", "epochs": THIRD["bce"]})
+    run = Training("Beauty", short("bce"))
     record, ranks = made_up(run, 100)
     write_record(record, ranks, tmp_path)
     write({"run": run.name, **look(record)}, tmp_path / "minima" / f"{run.name}.json")

@@ -7,7 +7,20 @@ import typer
 
 from landscape.cli.options import Columns, Device, Json, ShardItems
 from landscape.cli.output import Table, show, stoppable
-from samrec.choices import Ascent, Format, Loss, Method, Perturb, Precision, Preset, Schedule
+from samrec.choices import (
+    Activation,
+    Ascent,
+    Format,
+    Init,
+    Loss,
+    Method,
+    Norm,
+    Perturb,
+    Positions,
+    Precision,
+    Preset,
+    Schedule,
+)
 
 if TYPE_CHECKING:
     from samrec.run import Outcome
@@ -56,6 +69,33 @@ def command(
     preset: Annotated[
         Preset | None,
         typer.Option(help="This toolkit's, the first release's, or that of S3Rec and RecBole.", **MODEL),
+    ] = None,
+    norm: Annotated[
+        Norm | None, typer.Option(help="Where LayerNorm stands (the preset's; pre for sasrec).", **MODEL)
+    ] = None,
+    scaled: Annotated[
+        bool | None,
+        typer.Option("--scaled/--unscaled", help="Multiply input embeddings by √d (preset's).", **MODEL),
+    ] = None,
+    activation: Annotated[
+        Activation | None, typer.Option(help="Of the feed-forward layer (the preset's).", **MODEL)
+    ] = None,
+    expansion: Annotated[
+        int | None, typer.Option(help="Width of the feed-forward layer, in units of d.", **MODEL)
+    ] = None,
+    residual_dropout: Annotated[
+        bool | None,
+        typer.Option(
+            "--residual-dropout/--inner-dropout",
+            help="Apply dropout to what attention adds, or inside the feed-forward layer.",
+            **MODEL,
+        ),
+    ] = None,
+    init: Annotated[
+        Init | None, typer.Option(help="Initial weights of linear layers: N(0, 0.02²) or Xavier.", **MODEL)
+    ] = None,
+    positions: Annotated[
+        Positions | None, typer.Option(help="Count positions from the start or the end.", **MODEL)
     ] = None,
     dim: Annotated[int | None, typer.Option(help="Width d (64).", **MODEL)] = None,
     max_length: Annotated[int | None, typer.Option(help="Longest history L (50).", **MODEL)] = None,

@@ -51,6 +51,11 @@ class Packed(Tensors):
             last=F.pad(self.last, (0, max(0, histories - len(self.last)))),
         )
 
+    def from_end(self, width: int) -> Tensor:
+        """Return the positions counted so that each history ends at `width` - 1. Shape (rows, width)."""
+        lengths = 1 + self.positions.flatten()[self.last]
+        return self.positions + (width - lengths)[self.segments - 1]  # of empty slots: any, within the width
+
     def dealt(self, first: int, every: int) -> "Packed":
         """Return each `every`-th row from `first` on. Histories of other rows end in slot 0, as padding does.
 

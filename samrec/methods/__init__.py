@@ -13,7 +13,7 @@ from samrec.losses import loss_of
 from samrec.methods.cl4srec import Augmentation, CL4SRec, ContrastiveBatches
 from samrec.methods.gru4rec import GRU4Rec
 from samrec.methods.s3rec import Pretraining, PretrainingBatches, Weights
-from samrec.model import PRESETS, Recommender, SASRec
+from samrec.model import Recommender, SASRec
 
 
 def new_model(config: Config, num_items: int) -> Recommender:
@@ -32,7 +32,7 @@ def new_sasrec(config: Config, num_items: int) -> SASRec:
         config.layers,
         config.heads,
         config.dropout,
-        PRESETS[config.preset],
+        config.architecture,
     )
 
 

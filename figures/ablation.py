@@ -1,0 +1,50 @@
+"""Which architecture of SASRec is best per unit of time: one change at a time, each to its best epoch."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from figures.plan import Training
+
+DATA = ("Beauty", "Toys_and_Games")
+SEEDS = (0, 1)
+TO_THE_BEST = {"loss": "bce", "epochs": 200, "eval_every": 5, "patience": 25}
+VARIANTS: Mapping[str, dict[str, Any]] = {
+    "default": {},
+    "expansion-4": {"expansion": 4},
+    "gelu": {"activation": "gelu"},
+    "residual-dropout": {"residual_dropout": True},
+    "positions-end": {"positions": "end"},
+    "post-norm": {"norm": "post"},
+    "unscaled": {"scaled": False},
+    "post-norm-unscaled": {"norm": "post", "scaled": False},
+    "original-norm": {"norm": "original"},
+    "xavier": {"init": "xavier"},
+    "bert": {"preset": "sasrec-bert"},
+    "bert-positions-start": {"preset": "sasrec-bert", "positions": "start"},
+}
+"""The default preset but for one setting; `sasrec-bert` has five others, and is there to compare with."""
+
+
+@dataclass(frozen=True)
+class Variant(Training):
+    """A run of the ablation.
+
+    Attributes:
+        label: what it differs in from the default, one of `VARIANTS`.
+    """
+
+    label: str
+
+    @cached_property
+    def name(self) -> str:
+        return f"ablation.{self.data.split('_')[0].lower()}.{self.label}.seed-{self.settings['seed']}"
+
+
+def ablation() -> Iterator[Variant]:
+    """Yield every run: one seed of all variants on all data sets first."""
+    for seed in SEEDS:
+        for data in DATA:
+            for label, changed in VARIANTS.items():
+                yield Variant(data, TO_THE_BEST | changed | {"seed": seed}, label)

@@ -1,0 +1,65 @@
+"""What the published variants of SASRec differ in. Imports nothing heavy: the command line shows it."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from samrec.choices import Activation, Init, Norm, Positions, Preset
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The choices that the variants of the Transformer make.
+
+    Attributes:
+        norm: where LayerNorm stands. `pre`: x + f(LN x), and one at the end. `original`: LN x + f(LN x),
+            where attention's keys and values are of x itself, and one at the end, as in the first
+            release. `post`: LN(x + f(x)), and one on the embedded input, as in BERT.
+        scaled: multiply the item embeddings of the input by √d. They start small, which suits the output
+            layer that shares them; unscaled, they would be drowned out by the position embeddings.
+        activation, expansion: of the feed-forward layer, which maps d to expansion · d to d.
+        residual_dropout: apply dropout to what attention adds, and none inside the feed-forward layer.
+        init: start linear weights from N(0, 0.02²), like the embeddings, or from Xavier's uniform
+            distribution, whose weights are about seven times as large at d = 64.
+        positions: count a history's positions from its `start`, or so that its last item always has the
+            last position (`end`), as left padding does.
+    """
+
+    norm: Norm = "pre"
+    scaled: bool = True
+    activation: Activation = "relu"
+    expansion: int = 1
+    residual_dropout: bool = False
+    init: Init = "normal"
+    positions: Positions = "start"
+
+
+PRESETS: Mapping[Preset, Architecture] = {
+    "sasrec": Architecture(),
+    # The first release (github.com/kang205/SASRec); the output projection that it lacks is kept.
+    "sasrec-original": Architecture(norm="original", init="xavier", positions="end"),
+    # What S3Rec (arXiv 2008.07873), CL4SRec and RecBole train under the name of SASRec. S3Rec pads on the
+    # left, so its positions are counted from the end.
+    "sasrec-bert": Architecture(
+        norm="post", scaled=False, activation="gelu", expansion=4, residual_dropout=True, positions="end"
+    ),
+}
+NAMES = tuple(field.name for field in fields(Architecture))
+"""The settings that a preset decides where they are not given."""
+
+_EARLIER: Mapping[str, dict[str, Any]] = {
+    "sasrec": {"init": "xavier"},
+    "sasrec-original": {"positions": "start"},
+    "sasrec-bert": {"positions": "start"},
+}
+
+
+def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Add to a stored run's settings the architecture that its preset stood for when it was stored.
+
+    Runs stored since then name all of it. Earlier ones name the preset alone, and presets have changed.
+    """
+    preset = settings.get("preset", "sasrec")
+    if "init" in settings or settings.get("method") == "gru4rec" or preset not in tuple(PRESETS):
+        return dict(settings)
+    return asdict(PRESETS[preset]) | _EARLIER[preset] | dict(settings)
