@@ -21,7 +21,7 @@ import landscape as ll
 from benchmarks.surface import operations, profiled, said_by
 from benchmarks.train import HERE, limits, memory, ratio, write
 from benchmarks.where import where
-from landscape.objective import Objective
+from landscape.objective.objective import Objective
 from landscape.tasks import TaskOptions
 from samrec.task import objective
 

@@ -20,8 +20,8 @@ from samrec.checkpoint import Checkpoint, load
 from samrec.data.readers import read
 from samrec.data.split import leave_one_out
 from samrec.evaluation import intervals, metrics, ranks
-from samrec.log import read_log
 from samrec.methods.baselines import evaluated
+from samrec.training.log import read_log
 
 
 def row(run: Path, best: Checkpoint, folder: Path) -> dict[str, Any]:

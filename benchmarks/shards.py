@@ -26,14 +26,14 @@ from torch import Tensor
 from benchmarks.scale import world, write_page
 from benchmarks.train import HERE, write
 from benchmarks.where import where
-from landscape import parallel
-from landscape.parallel import Ranks
+from landscape.runtime import ranks as parallel
+from landscape.runtime.ranks import Ranks
 from samrec.chunks import SCORES
 from samrec.config import Config
-from samrec.engines.sharded import Sharded
-from samrec.engines.solo import Solo
 from samrec.losses import ROWS
 from samrec.methods import batches_of, initial_learner
+from samrec.training.engines.sharded import Sharded
+from samrec.training.engines.solo import Solo
 
 STEPS = 3
 BATCH = 256

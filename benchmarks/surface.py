@@ -21,8 +21,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import landscape as ll
 from benchmarks.train import HERE, limits, memory, write
 from benchmarks.where import where
-from landscape.directions import random_direction
-from landscape.objective import Objective
+from landscape.objective.objective import Objective
+from landscape.surface.directions import random_direction
 from landscape.surface.points import Points
 from landscape.surface.ways import ways
 from landscape.tasks import TaskOptions

@@ -25,12 +25,12 @@ from samrec.config import Config
 from samrec.data.packing import TrainingBatches
 from samrec.data.readers import read
 from samrec.data.split import Split, leave_one_out
-from samrec.engines.solo import Solo
 from samrec.evaluation import evaluate
-from samrec.jobs import plan
 from samrec.methods import batches_of, initial_learner, initial_model
-from samrec.sweep import sweep
-from samrec.training import train
+from samrec.sweeps.jobs import plan
+from samrec.sweeps.sweep import sweep
+from samrec.training.engines.solo import Solo
+from samrec.training.loop import train
 
 HERE = Path(__file__).parent
 PEERS = ("recbole", "rectools")

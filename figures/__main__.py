@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from figures.style import rounded
-from landscape.files import replacing
 from landscape.plots.interactive import save_html
 from landscape.plots.style import save_figures
+from landscape.storage.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

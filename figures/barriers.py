@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from figures.style import COLOR, missing, title
-from landscape.paths import STATIONS
-from landscape.paths import Path as Way
 from landscape.plots.style import PAGE, paper
-from landscape.results import load_as
+from landscape.storage.results import load_as
+from landscape.surface.paths import STATIONS
+from landscape.surface.paths import Path as Way
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

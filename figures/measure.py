@@ -14,9 +14,9 @@ import landscape as ll
 from benchmarks.where import where
 from figures.plan import Scale, full_runs
 from figures.records import Record
-from landscape.files import replacing
 from landscape.flatness.tables import entries
-from landscape.objective import Objective
+from landscape.objective.objective import Objective
+from landscape.storage.files import replacing
 from landscape.surface.frames import eigen_frame
 from landscape.tasks import TaskOptions, objective_of
 from samrec.checkpoint import kept

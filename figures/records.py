@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from landscape.errors import InputError
-from landscape.files import replacing, writable
+from landscape.storage.files import replacing, writable
 from samrec.architecture import completed
 from samrec.config import Config
 from samrec.data.interactions import Ints

@@ -20,15 +20,15 @@ from figures.ablation import ablation
 from figures.measure import Bench, Measurement, measurements
 from figures.plan import SCALES, Scale, Training, trainings
 from figures.records import Record, read_records, write_record
-from landscape import progress
-from landscape.devices import device_named
 from landscape.errors import InputError
+from landscape.runtime import progress
+from landscape.runtime.devices import device_named
 from samrec.checkpoint import load
 from samrec.evaluation import metrics
-from samrec.jobs import Job
-from samrec.log import read_log
-from samrec.sweep import sweep
+from samrec.sweeps.jobs import Job
+from samrec.sweeps.sweep import sweep
 from samrec.task import ranking
+from samrec.training.log import read_log
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from figures.style import METHODS, band, line, missing, title
 from landscape.plots.style import COLUMN, paper
-from landscape.results import load_as
+from landscape.storage.results import load_as
 from landscape.surface.slice import Slice
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from landscape.curvature.density import SpectralDensity
 from landscape.curvature.eigenpairs import Eigenpairs
 from landscape.plots.spectra import broadened
 from landscape.plots.style import COLUMN, paper
-from landscape.results import load_as
+from landscape.storage.results import load_as
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from landscape.plots.style import COLORS
-from landscape.results import Array
+from landscape.storage.results import Array
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

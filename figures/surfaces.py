@@ -9,7 +9,7 @@ from figures.measure import EIGEN_RADIUS
 from figures.style import METHODS, missing, title
 from landscape.plots.style import LOSS_MAP, PAGE, paper
 from landscape.plots.surfaces import contours, step_lengths
-from landscape.results import load_as
+from landscape.storage.results import load_as
 from landscape.surface.slice import Slice
 
 if TYPE_CHECKING:

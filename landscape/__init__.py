@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from landscape.lazy import attributes
+from landscape.runtime.lazy import attributes
 
 if TYPE_CHECKING:
     from landscape.curvature.density import SpectralDensity as SpectralDensity
@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     from landscape.curvature.trace import diagonal as diagonal
     from landscape.curvature.trace import frobenius_norm as frobenius_norm
     from landscape.curvature.trace import trace as trace
-    from landscape.devices import device_named as device_named
-    from landscape.directions import Direction as Direction
-    from landscape.directions import coordinates as coordinates
-    from landscape.directions import random_direction as random_direction
     from landscape.errors import InputError as InputError
     from landscape.flatness.bounds import Bound as Bound
     from landscape.flatness.bounds import pac_bayes_bound as pac_bayes_bound
@@ -31,14 +27,17 @@ if TYPE_CHECKING:
     from landscape.flatness.measures import sharpness as sharpness
     from landscape.flatness.measures import sharpness_by_group as sharpness_by_group
     from landscape.flatness.tables import verdict as verdict
-    from landscape.objective import Objective as Objective
-    from landscape.params import ParamSpace as ParamSpace
-    from landscape.paths import Path as Path
-    from landscape.paths import barrier as barrier
-    from landscape.paths import bezier as bezier
-    from landscape.results import load as load
-    from landscape.supervision import supervised as supervised
+    from landscape.objective.objective import Objective as Objective
+    from landscape.objective.params import ParamSpace as ParamSpace
+    from landscape.objective.supervised import supervised as supervised
+    from landscape.runtime.devices import device_named as device_named
+    from landscape.storage.results import load as load
+    from landscape.storage.weights import load_weights as load_weights
+    from landscape.storage.weights import weights_of as weights_of
     from landscape.surface.certificate import paired_error as paired_error
+    from landscape.surface.directions import Direction as Direction
+    from landscape.surface.directions import coordinates as coordinates
+    from landscape.surface.directions import random_direction as random_direction
     from landscape.surface.export import export as export
     from landscape.surface.frames import Frame as Frame
     from landscape.surface.frames import between_frame as between_frame
@@ -46,6 +45,9 @@ if TYPE_CHECKING:
     from landscape.surface.frames import trajectory_frame as trajectory_frame
     from landscape.surface.geometry import Quadratic as Quadratic
     from landscape.surface.geometry import quadratic_model as quadratic_model
+    from landscape.surface.paths import Path as Path
+    from landscape.surface.paths import barrier as barrier
+    from landscape.surface.paths import bezier as bezier
     from landscape.surface.sampler import line as line
     from landscape.surface.sampler import look as look
     from landscape.surface.sampler import plane as plane
@@ -54,35 +56,33 @@ if TYPE_CHECKING:
     from landscape.surface.topology import basins as basins
     from landscape.tasks import TaskOptions as TaskOptions
     from landscape.tasks import objectives_of as objectives_of
-    from landscape.weights import load_weights as load_weights
-    from landscape.weights import weights_of as weights_of
 
 _PUBLIC = {
     "Basin": "landscape.surface.topology",
     "Bound": "landscape.flatness.bounds",
     "Diagonal": "landscape.curvature.trace",
-    "Direction": "landscape.directions",
+    "Direction": "landscape.surface.directions",
     "Eigenpairs": "landscape.curvature.eigenpairs",
     "Frame": "landscape.surface.frames",
     "FrobeniusNorm": "landscape.curvature.trace",
     "InputError": "landscape.errors",
-    "Objective": "landscape.objective",
+    "Objective": "landscape.objective.objective",
     "Operator": "landscape.curvature.operators",
-    "ParamSpace": "landscape.params",
-    "Path": "landscape.paths",
+    "ParamSpace": "landscape.objective.params",
+    "Path": "landscape.surface.paths",
     "Quadratic": "landscape.surface.geometry",
     "Sharpness": "landscape.flatness.measures",
     "Slice": "landscape.surface.slice",
     "SpectralDensity": "landscape.curvature.density",
     "TaskOptions": "landscape.tasks",
     "Trace": "landscape.curvature.trace",
-    "barrier": "landscape.paths",
+    "barrier": "landscape.surface.paths",
     "basins": "landscape.surface.topology",
     "between_frame": "landscape.surface.frames",
-    "bezier": "landscape.paths",
+    "bezier": "landscape.surface.paths",
     "compare": "landscape.flatness.comparison",
-    "coordinates": "landscape.directions",
-    "device_named": "landscape.devices",
+    "coordinates": "landscape.surface.directions",
+    "device_named": "landscape.runtime.devices",
     "diagonal": "landscape.curvature.trace",
     "eigen_frame": "landscape.surface.frames",
     "empirical_fisher": "landscape.curvature.operators",
@@ -91,24 +91,24 @@ _PUBLIC = {
     "gauss_newton": "landscape.curvature.operators",
     "hessian": "landscape.curvature.operators",
     "line": "landscape.surface.sampler",
-    "load": "landscape.results",
-    "load_weights": "landscape.weights",
+    "load": "landscape.storage.results",
+    "load_weights": "landscape.storage.weights",
     "look": "landscape.surface.sampler",
     "objectives_of": "landscape.tasks",
     "pac_bayes_bound": "landscape.flatness.bounds",
     "paired_error": "landscape.surface.certificate",
     "plane": "landscape.surface.sampler",
     "quadratic_model": "landscape.surface.geometry",
-    "random_direction": "landscape.directions",
+    "random_direction": "landscape.surface.directions",
     "sharpness": "landscape.flatness.measures",
     "sharpness_by_group": "landscape.flatness.measures",
     "spectral_density": "landscape.curvature.density",
-    "supervised": "landscape.supervision",
+    "supervised": "landscape.objective.supervised",
     "top_eigenpairs": "landscape.curvature.eigenpairs",
     "trace": "landscape.curvature.trace",
     "trajectory_frame": "landscape.surface.frames",
     "verdict": "landscape.flatness.tables",
-    "weights_of": "landscape.weights",
+    "weights_of": "landscape.storage.weights",
 }
 __all__ = list(_PUBLIC)
 __getattr__ = attributes(__name__, _PUBLIC)

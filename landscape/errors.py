@@ -1,6 +1,4 @@
-"""The one error that means: what was given cannot be used."""
-
-from landscape.text import printable, shortened
+"""The one error that means: what was given cannot be used; and text from outside, made fit to be shown."""
 
 MOST = 300
 """Characters of a message: a file's own words stand in it, and a file may say anything."""
@@ -15,3 +13,16 @@ class InputError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(shortened(printable(shortened(message, 2 * MOST)), MOST))
+
+
+def printable(text: str) -> str:
+    """Return `text` with what a terminal would act on (control characters, escape sequences) written out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def shortened(text: str, most: int) -> str:
+    """Return a text of at most `most` characters: where it is longer, its middle is left out."""
+    if len(text) <= most:
+        return text
+    tail = (most - 3) // 3
+    return f"{text[: most - 3 - tail]} … {text[-tail:]}"

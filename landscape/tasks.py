@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from landscape.errors import InputError
-from landscape.files import existing, read_checkpoint
-from landscape.parallel import ranks
+from landscape.runtime.ranks import ranks
+from landscape.storage.checkpoints import read_checkpoint
+from landscape.storage.files import existing
 
 if TYPE_CHECKING:
-    from landscape.objective import Objective
+    from landscape.objective.objective import Objective
 
 GROUP = "landscape.tasks"
 FOREIGN = (".ckpt", ".safetensors")
@@ -58,7 +59,7 @@ def objective_of(checkpoint: Path, options: TaskOptions, task: str | None = None
         InputError: the checkpoint cannot be read, there is no such task, it returns no objective, or it does
             not heed the metric, the patterns or the device of the options.
     """
-    from landscape.objective import Objective
+    from landscape.objective.objective import Objective
 
     found = (_imported(task) if task else _registered(checkpoint))(checkpoint, options)
     if not isinstance(found, Objective):

@@ -2,21 +2,21 @@
 
 from typing import TYPE_CHECKING
 
-from landscape.lazy import attributes
+from landscape.runtime.lazy import attributes
 
 if TYPE_CHECKING:
     from samrec.config import Config as Config
     from samrec.evaluation import evaluate as evaluate
     from samrec.model import SASRec as SASRec
     from samrec.sam import SAM as SAM
-    from samrec.training import train as train
+    from samrec.training.loop import train as train
 
 _PUBLIC = {
     "Config": "samrec.config",
     "SAM": "samrec.sam",
     "SASRec": "samrec.model",
     "evaluate": "samrec.evaluation",
-    "train": "samrec.training",
+    "train": "samrec.training.loop",
 }
 __all__ = list(_PUBLIC)
 __getattr__ = attributes(__name__, _PUBLIC)

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from landscape.errors import InputError
-from landscape.files import read_checkpoint, write_checkpoint
+from landscape.storage.checkpoints import read_checkpoint, write_checkpoint
 from samrec.architecture import completed
 from samrec.config import Config, configure
 from samrec.data.interactions import Interactions
@@ -38,10 +38,10 @@ class Checkpoint:
         epoch: whole epochs trained.
         valid: metrics of the latest validation.
         weights: the recommender's state dict.
-        extra: what the method learned beside it (`samrec.learner`), by name.
+        extra: what the method learned beside it (`samrec.methods.learner`), by name.
         optimizer: the optimizer's state dict; empty but in `last.pt`, as nothing continues from the others.
         best: epoch and NDCG@10 of the best validation so far.
-        sums: what each step since the end of `epoch` returned (`samrec.engines.Engine.step`), by which
+        sums: what each step since the end of `epoch` returned (`samrec.training.engines`), by which
             the number of these steps is known too. Shape (steps, parts of the loss + 2).
     """
 

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from landscape.errors import InputError
-from landscape.files import existing, replacing
+from landscape.storage.files import existing, replacing
 from samrec.architecture import NAMES, PRESETS, Architecture
 from samrec.choices import (
     Activation,

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from landscape.errors import InputError
-from landscape.parallel import ALONE, Ranks
+from landscape.runtime.ranks import ALONE, Ranks
 from samrec.chunks import chunk_rows
 from samrec.data.interactions import Ints
 from samrec.data.packing import Packed, evaluation_histories, pack

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from landscape.errors import InputError
-from landscape.parallel import Ranks
+from landscape.runtime.ranks import Ranks
 
 
 class ShardedEmbedding(nn.Module):

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from landscape.devices import device_named
 from landscape.errors import InputError
-from landscape.files import sha256
-from landscape.frozen import Halves, Loss
-from landscape.objective import Objective
-from landscape.parallel import ALONE, Ranks
+from landscape.objective.frozen import Halves, Loss
+from landscape.objective.objective import Objective
+from landscape.runtime.devices import device_named
+from landscape.runtime.ranks import ALONE, Ranks
+from landscape.storage.files import sha256
 from landscape.tasks import TaskOptions
 from samrec.checkpoint import Checkpoint, load
 from samrec.config import Config

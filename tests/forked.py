@@ -11,7 +11,7 @@ import torch
 from landscape.cli import app
 
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["samrec.training", "landscape.plots.report", __name__])
+processes.set_forkserver_preload(["samrec.training.loop", "landscape.report.report", __name__])
 
 
 def command(arguments, said, room):

@@ -1,4 +1,4 @@
-"""What the ranks of tests/test_parallel.py do, and what one process does to compare: `-m tests.ranks`."""
+"""What the ranks of test_parallel.py do, and one process to compare with: `-m tests.ranks`."""
 
 import json
 import os
@@ -11,19 +11,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from samrec.loop.engines.solo import Solo, with_bits
+from samrec.loop.log import read_log
 
 import landscape as ll
-from landscape import InputError, parallel
+from landscape import InputError
 from landscape.cli import app, compare
+from landscape.runtime import ranks as parallel
 from landscape.surface.record import Record
 from landscape.tasks import TaskOptions, objective_of
-from samrec import training
 from samrec.config import Config
 from samrec.data.readers import read
 from samrec.data.split import leave_one_out
-from samrec.engines.solo import Solo, with_bits
-from samrec.log import read_log
 from samrec.methods import batches_of, initial_learner
+from samrec.training import loop
 
 CPU = torch.device("cpu")
 SMALL = {"dim": 8, "max_length": 8, "batch_size": 64, "eval_every": 2, "dropout": 0.5, "epochs": 5}
@@ -91,7 +92,7 @@ def in_float64():
 @in_float64()
 def curve(folder, out, shard_items=False, **settings):
     """Train, and return what was logged."""
-    training.train(config(folder, **settings), folder / out, "cpu", resume=True, shard_items=shard_items)
+    loop.train(config(folder, **settings), folder / out, "cpu", resume=True, shard_items=shard_items)
     return [
         {k: v for k, v in line.items() if k != "seconds"} for line in read_log(folder / out / "metrics.jsonl")
     ]

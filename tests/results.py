@@ -8,7 +8,7 @@ from landscape import Sharpness, Slice, SpectralDensity
 from landscape.curvature.eigenpairs import Eigenpairs
 from landscape.curvature.trace import Trace
 from landscape.flatness.measures import MEASURES
-from landscape.plots.report import Compared, Comparison, result_path, write_index
+from landscape.report.report import Compared, Comparison, result_path, write_index
 
 LONG = "a_name_that_says_everything_about_its_training_and_never_takes_a_breath"
 METRICS = dict.fromkeys(("hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20", "mrr"), 0.25)

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from landscape import Objective
-from landscape.files import read_checkpoint
+from landscape.storage.checkpoints import read_checkpoint
 
 
 def squared(model, batch):

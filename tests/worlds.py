@@ -11,7 +11,7 @@ from torch.func import functional_call, jacrev
 from torch.nn import functional as F
 
 from landscape import Objective
-from landscape.derivatives import twice_differentiable
+from landscape.objective.derivatives import twice_differentiable
 
 
 def rotated(values, dtype: torch.dtype = torch.float64) -> tuple[Tensor, NDArray[np.float64]]:

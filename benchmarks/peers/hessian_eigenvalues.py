@@ -47,7 +47,7 @@ from scipy.sparse.linalg import eigsh
 from torch import Tensor, nn
 
 from benchmarks.padded import padded
-from landscape.objective import Objective
+from landscape.objective.objective import Objective
 from landscape.tasks import TaskOptions
 from samrec.checkpoint import load
 from samrec.data.packing import Batch

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from landscape import parallel
 from landscape.cli import (
     baselines,
     bound,
@@ -26,8 +25,8 @@ from landscape.cli import (
     train,
 )
 from landscape.cli.output import complain
-from landscape.errors import InputError
-from landscape.text import printable
+from landscape.errors import InputError, printable
+from landscape.runtime import ranks as parallel
 
 SHARED = ("train", "evaluate", "surface", "hessian", "sharpness", "compare")
 """Commands that the processes of `torchrun --nproc-per-node N -m landscape …` carry out together."""

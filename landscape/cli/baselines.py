@@ -46,7 +46,7 @@ def command(
 
       landscape baselines --data Beauty.txt --split valid --train-fraction 0.2
     """
-    from landscape.progress import bar
+    from landscape.runtime.progress import bar
     from samrec.config import configure
     from samrec.data.readers import read
     from samrec.data.split import leave_one_out

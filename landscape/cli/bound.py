@@ -11,7 +11,7 @@ from landscape.cli import options
 from landscape.cli.options import Checkpoints, Data, Device, Json, Seed, Task
 from landscape.cli.output import Table, show
 from landscape.errors import InputError
-from landscape.files import read_checkpoint
+from landscape.storage.checkpoints import read_checkpoint
 from landscape.tasks import TaskOptions
 
 if TYPE_CHECKING:

@@ -17,12 +17,12 @@ from landscape.cli import options
 from landscape.cli.options import Checkpoints, Data, Device, Exclude, Include, Json, Seed, Task, Users
 from landscape.cli.output import Table, show
 from landscape.errors import InputError
-from landscape.parallel import ranks
+from landscape.runtime.ranks import ranks
 from landscape.tasks import TaskOptions
 
 if TYPE_CHECKING:
-    from landscape.objective import Objective
-    from landscape.results import Result
+    from landscape.objective.objective import Objective
+    from landscape.storage.results import Result
 
 R = TypeVar("R", bound="Result")
 PROBES, STEPS = 4, 40  # of the spectral density: about half as long again as all else
@@ -58,7 +58,7 @@ def command(
 
       landscape compare --ckpt runs/sasrec/best.pt --ckpt runs/samrec/best.pt --out compare
     """
-    from landscape.plots.report import MOST
+    from landscape.report.report import MOST
 
     if len(ckpt) > MOST:
         raise InputError(f"{len(ckpt)} checkpoints are given; one report compares {MOST} at most")
@@ -108,8 +108,8 @@ def compare(
         top_eigenpairs,
         trace,
     )
-    from landscape.files import read_checkpoint
-    from landscape.plots.report import PAGE, Compared, Comparison, render, result_path, write_index
+    from landscape.report.report import PAGE, Compared, Comparison, render, result_path, write_index
+    from landscape.storage.checkpoints import read_checkpoint
     from landscape.tasks import objectives_of
     from samrec.checkpoint import TASK
 
@@ -177,7 +177,7 @@ class _Measuring:
 
     def result(self, part: str, kind: type[R], measure: Callable[..., R], of: Any, **asked: Any) -> R:
         """Return what an earlier run found, if it asked the same of the same; else measure, and save it."""
-        from landscape.plots.report import result_path
+        from landscape.report.report import result_path
 
         asked["seed"] = self.seed
         path = result_path(self.folder, self.name, part)
@@ -194,7 +194,7 @@ class _Measuring:
 
 def _answer(kind: type[R], path: Path, request: str) -> R | None:
     """Read the result of an earlier run, if there is one and it is what was asked for now."""
-    from landscape.results import load_as
+    from landscape.storage.results import load_as
 
     if path.exists():
         with suppress(InputError):  # it is damaged, or something else
@@ -209,7 +209,7 @@ def _identity(objective: "Objective") -> str:
 
     Of the whole objective: shares of the batches are summed in another order, which moves that last bit.
     """
-    from landscape.results import surroundings
+    from landscape.storage.results import surroundings
     from landscape.surface.record import fingerprint
 
     told = surroundings(objective.theta.device) | {"landscape": version("samrec-landscape")}
@@ -244,8 +244,8 @@ def _trained(path: Path, settings: TaskOptions) -> dict[str, Any]:
     """What the trainer knows of its checkpoint: ranking, and the run's log where it lies beside it."""
     from samrec.data.split import Part
     from samrec.evaluation import intervals, metrics
-    from samrec.log import read_log
     from samrec.task import ranking
+    from samrec.training.log import read_log
 
     valid, test = (
         ranking(path, part, settings.data, settings.device, among=ranks()).ranks for part in get_args(Part)

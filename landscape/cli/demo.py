@@ -33,7 +33,7 @@ def command(
     from samrec.config import configure
     from samrec.data.readers import read
     from samrec.data.synthetic import markov, write_sequences
-    from samrec.training import train
+    from samrec.training.loop import train
 
     synthetic = markov(seed=seed)
     options.hold(context, out)

@@ -9,7 +9,7 @@ import typer
 from landscape.cli.options import Checkpoint, Data, Device, Json, Seed, ShardItems
 from landscape.cli.output import Table, show
 from landscape.cli.train import METRICS
-from landscape.parallel import ranks
+from landscape.runtime.ranks import ranks
 
 
 def command(

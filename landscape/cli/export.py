@@ -29,7 +29,7 @@ def command(
 
       landscape export resnet56_surface.h5 resnet56.surface.npz
     """
-    from landscape.results import load_as
+    from landscape.storage.results import load_as
     from landscape.surface.export import HDF5, export, read_hdf5
     from landscape.surface.slice import Slice
 

@@ -12,14 +12,14 @@ from landscape.cli import options
 from landscape.cli.options import Checkpoints, Data, Device, Exclude, Include, Json, Seed, Task, Users
 from landscape.cli.output import Table, show
 from landscape.errors import InputError
-from landscape.parallel import ranks
 from landscape.plots.style import subscript
+from landscape.runtime.ranks import ranks
 
 if TYPE_CHECKING:
     from landscape.curvature.density import SpectralDensity
     from landscape.curvature.eigenpairs import Eigenpairs
     from landscape.curvature.trace import Trace
-    from landscape.objective import Objective
+    from landscape.objective.objective import Objective
 
 TITLES = {"hessian": "Hessian", "gauss-newton": "Generalized Gauss-Newton", "fisher": "Empirical Fisher"}
 

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from landscape.devices import DeviceName
 from landscape.errors import InputError
-from landscape.files import locked, writable
-from landscape.parallel import ranks
+from landscape.runtime.devices import DeviceName
+from landscape.runtime.ranks import ranks
+from landscape.storage.files import locked, writable
 from landscape.tasks import TaskOptions
 
 Checkpoints = Annotated[

@@ -9,8 +9,8 @@ from typing import Any
 
 import typer
 
-from landscape.parallel import ranks
-from landscape.text import printable
+from landscape.errors import printable
+from landscape.runtime.ranks import ranks
 
 
 def show(as_json: bool, values: Mapping[str, Any], *tables: "Table") -> None:
@@ -38,7 +38,7 @@ def complain(message: str) -> None:
 @contextmanager
 def stoppable() -> Iterator[None]:
     """End a command whose training was stopped by a signal: one line, and the exit code that shells know."""
-    from samrec.stopping import Stopped
+    from samrec.training.stopping import Stopped
 
     try:
         yield

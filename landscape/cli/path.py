@@ -13,8 +13,8 @@ from landscape.cli.output import Table, show, with_error
 from landscape.errors import InputError
 
 if TYPE_CHECKING:
-    from landscape.objective import Objective
-    from landscape.paths import Path as Between
+    from landscape.objective.objective import Objective
+    from landscape.surface.paths import Path as Between
 
 LABELS = {"linear": "line", "bezier": "Bézier"}
 
@@ -57,9 +57,9 @@ def command(
 
       landscape path --ckpt a/best.pt --ckpt b/best.pt --bezier --metric hr@10 --metric ndcg@10
     """
-    from landscape.paths import barrier, bezier, endpoint
     from landscape.plots.paths import path_figure
     from landscape.plots.style import save_figures
+    from landscape.surface.paths import barrier, bezier, endpoint
     from landscape.tasks import objective_of, objectives_of
 
     if len(ckpt) < 2:

@@ -25,7 +25,7 @@ def command(
 
       landscape report compare
     """
-    from landscape.plots.report import render
+    from landscape.report.report import render
 
     page = render(folder)
     show(json, {"report": str(page)}, Table(f"Report: {page}", [], []))

@@ -10,8 +10,8 @@ from landscape.cli import options
 from landscape.cli.options import Checkpoints, Data, Device, Exclude, Include, Json, Seed, Task, Users
 from landscape.cli.output import Table, show
 from landscape.errors import InputError
-from landscape.files import writable
-from landscape.parallel import ranks
+from landscape.runtime.ranks import ranks
+from landscape.storage.files import writable
 
 if TYPE_CHECKING:
     from landscape.flatness.comparison import Comparison

@@ -11,14 +11,14 @@ from landscape.cli import options
 from landscape.cli.options import Checkpoints, Data, Device, Exclude, Include, Json, Seed, Task, Users
 from landscape.cli.output import Table, show, with_error
 from landscape.errors import InputError
-from landscape.files import checkpoints_in
-from landscape.parallel import ranks
+from landscape.runtime.ranks import ranks
+from landscape.storage.checkpoints import checkpoints_in
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from landscape.directions import Normalization
-    from landscape.objective import Objective
+    from landscape.objective.objective import Objective
+    from landscape.surface.directions import Normalization
     from landscape.surface.frames import Frame
     from landscape.surface.geometry import Quadratic
     from landscape.surface.sampler import Radius

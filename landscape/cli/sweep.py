@@ -60,8 +60,8 @@ def command(
     """
     from landscape.errors import InputError
     from samrec.config import read_settings
-    from samrec.jobs import plan
-    from samrec.sweep import sweep
+    from samrec.sweeps.jobs import plan
+    from samrec.sweeps.sweep import sweep
 
     if ray is not None and jobs:
         raise InputError("--jobs is of this machine; with --ray a cluster runs as many as it has room for")

@@ -23,7 +23,7 @@ from samrec.choices import (
 )
 
 if TYPE_CHECKING:
-    from samrec.run import Outcome
+    from samrec.training.run import Outcome
 
 LOSS, MODEL, STEPS, OF_SAM, VIEWS, PRETRAINING, DATA = (
     {"rich_help_panel": panel}
@@ -243,7 +243,7 @@ def command(
     options = dict(locals())  # by their names, which are those of the settings
     from landscape.errors import InputError
     from samrec.config import Config, configure, read_settings
-    from samrec.training import train
+    from samrec.training.loop import train
 
     if config is None and resume and out is not None and (out / "config.toml").exists():
         config = out / "config.toml"

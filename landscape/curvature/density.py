@@ -8,13 +8,13 @@ import torch
 from scipy.linalg import eigh_tridiagonal, hessenberg
 from torch import Tensor
 
-from landscape import progress
 from landscape.curvature.operators import Operator
 from landscape.curvature.probes import Probes, check, mean
 from landscape.curvature.solver import dot, project_out
 from landscape.errors import InputError
-from landscape.objective import Objective
-from landscape.results import Array, Result, agree
+from landscape.objective.objective import Objective
+from landscape.runtime import progress
+from landscape.storage.results import Array, Result, agree
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

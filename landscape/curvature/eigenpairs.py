@@ -7,13 +7,13 @@ from typing import Literal
 
 import numpy as np
 
-from landscape import progress
 from landscape.curvature.lanczos import lanczos
 from landscape.curvature.operators import Operator, operator_of
 from landscape.curvature.power import power_iteration
 from landscape.errors import InputError
-from landscape.objective import Objective
-from landscape.results import Array, Result, agree, need_numbers, surroundings
+from landscape.objective.objective import Objective
+from landscape.runtime import progress
+from landscape.storage.results import Array, Result, agree, need_numbers, surroundings
 
 Method = Literal["lanczos", "power"]
 BLOCK = 4  # vectors at once, where that is tried

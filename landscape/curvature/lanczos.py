@@ -19,8 +19,8 @@ from landscape.curvature.solver import (
     scales,
     unit,
 )
-from landscape.devices import free_memory
-from landscape.results import Array
+from landscape.runtime.devices import free_memory
+from landscape.storage.results import Array
 
 LONGEST = 300  # vectors; past it, the small dense problem of each step begins to cost
 

@@ -21,10 +21,10 @@ from landscape.curvature.products import (
     Parts,
     by_differences,
 )
-from landscape.devices import free_memory
 from landscape.errors import InputError
-from landscape.objective import Objective
-from landscape.threads import one_each
+from landscape.objective.objective import Objective
+from landscape.runtime.devices import free_memory
+from landscape.runtime.threads import one_each
 
 Way = Literal["reverse", "forward", "differences"]
 ASYMMETRY = 3e-3  # in units of ‖Hv‖, v a standard normal vector: a hundred times what float32 rounds

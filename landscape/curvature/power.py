@@ -19,7 +19,7 @@ from landscape.curvature.solver import (
     scales,
     unit,
 )
-from landscape.results import Array
+from landscape.storage.results import Array
 
 Scale = Callable[[Array, float], Array]
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from landscape.curvature.operators import Operator, operator_of
 from landscape.curvature.solver import Counted
 from landscape.errors import InputError
-from landscape.objective import Objective
-from landscape.results import Array, surroundings
+from landscape.objective.objective import Objective
+from landscape.storage.results import Array, surroundings
 
 LEAST = 8  # samples before their spread is believed
 AT_ONCE = 8  # vectors

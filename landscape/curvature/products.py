@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.func import grad, jvp, vmap
 
-from landscape.derivatives import gradient, twice_differentiable
-from landscape.objective import Objective
+from landscape.objective.derivatives import gradient, twice_differentiable
+from landscape.objective.objective import Objective
 
 Parts = Sequence[Tensor]
 

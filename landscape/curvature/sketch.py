@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from landscape.curvature.probes import LEAST, Probes, mean
-from landscape.results import Array
+from landscape.storage.results import Array
 
 _PARALLEL = 1e-10  # sin² of an angle that rounding has swallowed
 

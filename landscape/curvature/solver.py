@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from landscape.errors import InputError
-from landscape.results import Array
+from landscape.storage.results import Array
 
 Matvec = Callable[[Tensor], Tensor]
 COLUMNS = 2**16  # of a basis, taken at once

@@ -7,14 +7,14 @@ from typing import Literal
 import numpy as np
 import torch
 
-from landscape import progress
 from landscape.curvature.operators import Operator
 from landscape.curvature.probes import Probes, check, mean, meets
 from landscape.curvature.sketch import Estimator, HutchPlusPlus, XTrace, budgets, exact
 from landscape.curvature.solver import dot
 from landscape.errors import InputError
-from landscape.objective import Objective
-from landscape.results import Array, Result, agree
+from landscape.objective.objective import Objective
+from landscape.runtime import progress
+from landscape.storage.results import Array, Result, agree
 
 Method = Literal["hutchinson", "hutch++", "xtrace"]
 PROJECTING: Mapping[str, type[Estimator]] = {"hutch++": HutchPlusPlus, "xtrace": XTrace}

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from landscape import progress
 from landscape.flatness.point import Point
+from landscape.runtime import progress
 
 
 class Ball(Protocol):

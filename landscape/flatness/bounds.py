@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from scipy.special import rel_entr
 from torch import Tensor
 
-from landscape import progress
 from landscape.errors import InputError
-from landscape.objective import Objective
-from landscape.results import Array, Result, agree, need_numbers, surroundings
+from landscape.objective.objective import Objective
+from landscape.runtime import progress
+from landscape.storage.results import Array, Result, agree, need_numbers, surroundings
 
 SIGMAS = tuple(2.0**k for k in range(-6, 4))
 EPSILON = 1e-3

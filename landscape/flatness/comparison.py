@@ -10,7 +10,7 @@ from scipy.special import stdtrit
 
 from landscape.errors import InputError
 from landscape.flatness.measures import MEASURES, Sharpness
-from landscape.results import Array
+from landscape.storage.results import Array
 from landscape.surface.certificate import CONFIDENCE, SAMPLE
 
 FROZEN = (*SAMPLE, "metric", "include", "exclude")

@@ -10,8 +10,8 @@ import numpy as np
 from landscape.errors import InputError
 from landscape.flatness import average_case, first_order, second_order, worst_case
 from landscape.flatness.point import Estimate, Point, Settings, influences
-from landscape.objective import Objective
-from landscape.results import Array, Result, agree, need_numbers, surroundings
+from landscape.objective.objective import Objective
+from landscape.storage.results import Array, Result, agree, need_numbers, surroundings
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from landscape import progress
-from landscape.objective import Objective
-from landscape.results import Array
+from landscape.objective.objective import Objective
+from landscape.runtime import progress
+from landscape.storage.results import Array
 
 FIRST, LARGEST = 0.01, 1e3  # σ: where the search begins, and where it gives up
 _STRIDE = math.log(10)  # of log σ, at most

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from landscape import progress
 from landscape.curvature.operators import Operator, hessian
 from landscape.curvature.probes import Probes
 from landscape.curvature.solver import dot
 from landscape.flatness.noise import Noise
-from landscape.objective import Objective
-from landscape.params import Entry
-from landscape.results import Array
+from landscape.objective.objective import Objective
+from landscape.objective.params import Entry
+from landscape.runtime import progress
+from landscape.storage.results import Array
 from landscape.surface.certificate import ratio_parts
 
 

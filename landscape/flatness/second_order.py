@@ -3,13 +3,13 @@
 import numpy as np
 import torch
 
-from landscape import progress
 from landscape.curvature.eigenpairs import top_eigenpairs
 from landscape.curvature.operators import hessian
 from landscape.curvature.solver import dot
 from landscape.errors import InputError
 from landscape.flatness.point import Estimate, Point
-from landscape.params import Entry
+from landscape.objective.params import Entry
+from landscape.runtime import progress
 
 
 def lambda_max(point: Point) -> Estimate:

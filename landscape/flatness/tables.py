@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from landscape.files import replacing
 from landscape.flatness.comparison import LOSS, NORM, Comparison, Contrast, Row
+from landscape.storage.files import replacing
 
 
 def notes(comparison: Comparison) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from landscape.lazy import attributes
+from landscape.runtime.lazy import attributes
 
 if TYPE_CHECKING:
     from landscape.plots.curves import eigenvalue_figure as eigenvalue_figure

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from landscape.errors import InputError
-from landscape.files import replacing
 from landscape.plots.style import COLUMN, paper
 from landscape.plots.surfaces import surface_figure
+from landscape.storage.files import replacing
 from landscape.surface.slice import Slice
 
 if TYPE_CHECKING:

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from landscape.files import replacing
+from landscape.errors import printable
 from landscape.flatness.tables import PLAIN
-from landscape.plots.report_page import page
+from landscape.plots.page import page
 from landscape.plots.style import COLORS
 from landscape.plots.surfaces import axis_label, common_dimension, log_floor, loss_range, step_lengths
-from landscape.results import Array
+from landscape.storage.files import replacing
+from landscape.storage.results import Array
 from landscape.surface.slice import Slice
-from landscape.text import printable
 
 ALONE = '{% extends "report.html.j2" %}{% block report %}{{ self.slices() }}{% endblock %}'
 NUMBERS = "<br>loss %{customdata[0]:.4f}<br>rise over L(θ) %{customdata[1]:+.4f}<extra></extra>"
@@ -25,7 +25,7 @@ def interactive_figure(slices: Mapping[str, Slice]) -> Any:
     """Return a plotly figure: lines in one frame, or planes as 3D surfaces side by side, on one scale.
 
     What the page around it says stands in `layout.meta`: the captions of each panel, and the linear and the
-    logarithmic scale that its switch chooses between. The figure itself is linear; `report_slices.js` draws
+    logarithmic scale that its switch chooses between. The figure itself is linear; `slices.js` draws
     each panel as a plot of its own.
 
     Args:

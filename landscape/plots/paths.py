@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from landscape.errors import InputError
-from landscape.paths import STATIONS, Path
 from landscape.plots.style import COLORS, COLUMN, PAGE, metric_label, paper, shown
+from landscape.surface.paths import STATIONS, Path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,7 @@ from landscape.curvature.density import SpectralDensity
 from landscape.curvature.eigenpairs import Eigenpairs
 from landscape.errors import InputError
 from landscape.plots.style import COLORS, PAGE, paper, shown
-from landscape.results import Array
+from landscape.storage.results import Array
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

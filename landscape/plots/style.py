@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from landscape.files import replacing
-from landscape.text import printable
+from landscape.errors import printable
+from landscape.storage.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

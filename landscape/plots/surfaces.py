@@ -19,7 +19,7 @@ from landscape.plots.style import (
     shown,
     subscript,
 )
-from landscape.results import Array
+from landscape.storage.results import Array
 from landscape.surface.geometry import Quadratic
 from landscape.surface.slice import Slice
 

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from landscape.chebyshev import Axis, at_points
-from landscape.objective import Objective
-from landscape.results import Array
+from landscape.objective.objective import Objective
+from landscape.storage.results import Array
+from landscape.surface.chebyshev import Axis, at_points
 from landscape.surface.points import Points
 from landscape.surface.slice import Slice
 

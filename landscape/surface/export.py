@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from landscape.directions import Direction
 from landscape.errors import InputError
-from landscape.files import existing, replacing
-from landscape.results import Array
+from landscape.storage.files import existing, replacing
+from landscape.storage.results import Array
+from landscape.surface.directions import Direction
 from landscape.surface.slice import Slice
 
 HDF5 = (".h5", ".hdf5")

@@ -8,7 +8,11 @@ import torch
 from torch import Tensor
 
 from landscape.curvature.eigenpairs import top_eigenpairs
-from landscape.directions import (
+from landscape.errors import InputError
+from landscape.objective.objective import Objective
+from landscape.runtime.ranks import ranks
+from landscape.storage.results import Array
+from landscape.surface.directions import (
     Direction,
     Normalization,
     coordinates,
@@ -17,10 +21,6 @@ from landscape.directions import (
     principal,
     random_direction,
 )
-from landscape.errors import InputError
-from landscape.objective import Objective
-from landscape.parallel import ranks
-from landscape.results import Array
 
 Span = tuple[float, float]
 MARGIN = 0.25  # of what must be on the slice, added at each side

@@ -8,9 +8,9 @@ import numpy as np
 
 from landscape.curvature.operators import hessian
 from landscape.curvature.solver import Counted
-from landscape.directions import Direction
-from landscape.objective import Objective
-from landscape.results import Array, Result, agree, surroundings
+from landscape.objective.objective import Objective
+from landscape.storage.results import Array, Result, agree, surroundings
+from landscape.surface.directions import Direction
 from landscape.surface.slice import Slice
 
 RAYS = 72  # on a plane, one every 5°

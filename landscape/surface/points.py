@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from landscape import progress
-from landscape.derivatives import twice_differentiable
-from landscape.directions import Direction
-from landscape.objective import Objective
-from landscape.parallel import ranks
-from landscape.results import Array
+from landscape.objective.derivatives import twice_differentiable
+from landscape.objective.objective import Objective
+from landscape.runtime import progress
+from landscape.runtime.ranks import ranks
+from landscape.storage.results import Array
+from landscape.surface.directions import Direction
 from landscape.surface.record import Record, fingerprint
 from landscape.surface.ways import PLAIN, Losses, Step, Way, moved, ways
 

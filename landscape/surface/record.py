@@ -8,11 +8,11 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-from landscape.directions import Direction
 from landscape.errors import InputError
-from landscape.files import replacing
-from landscape.objective import Objective
-from landscape.parallel import ALONE, Ranks
+from landscape.objective.objective import Objective
+from landscape.runtime.ranks import ALONE, Ranks
+from landscape.storage.files import replacing
+from landscape.surface.directions import Direction
 from landscape.surface.ways import Step
 
 ELSEWHERE = ("checkpoint", "data")

@@ -9,12 +9,12 @@ from typing import Literal
 
 import numpy as np
 
-from landscape.chebyshev import FINEST, Axis, on_grid
-from landscape.directions import Direction, Normalization, cosine
 from landscape.errors import InputError
-from landscape.objective import Objective
-from landscape.results import Array, surroundings
+from landscape.objective.objective import Objective
+from landscape.storage.results import Array, surroundings
 from landscape.surface.certificate import Certificate, checked, fresh_error, standard_error, uncovered
+from landscape.surface.chebyshev import FINEST, Axis, on_grid
+from landscape.surface.directions import Direction, Normalization, cosine
 from landscape.surface.frames import Frame, Span, random_frame
 from landscape.surface.points import Points
 from landscape.surface.slice import Slice

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from landscape.chebyshev import Axis, on_grid
 from landscape.errors import InputError
-from landscape.results import Array, Result, agree, need_numbers
+from landscape.storage.results import Array, Result, agree, need_numbers
+from landscape.surface.chebyshev import Axis, on_grid
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

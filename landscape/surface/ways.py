@@ -9,10 +9,10 @@ from queue import SimpleQueue
 import torch
 from torch import Tensor
 
-from landscape.devices import free_memory
-from landscape.directions import Direction
-from landscape.objective import Objective
-from landscape.threads import one_each
+from landscape.objective.objective import Objective
+from landscape.runtime.devices import free_memory
+from landscape.runtime.threads import one_each
+from landscape.surface.directions import Direction
 
 Step = tuple[float, ...]
 Losses = Generator[float, None, None]

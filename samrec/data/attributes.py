@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from landscape.errors import InputError
-from landscape.files import existing
+from landscape.storage.files import existing
 from samrec.data.interactions import Interactions, Ints
 
 _SHAPE = TypeAdapter(dict[str, list[int]])

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from landscape.errors import InputError
-from landscape.files import existing, replacing, sha256, writable
-from landscape.progress import bar
+from landscape.runtime.progress import bar
+from landscape.storage.files import existing, replacing, sha256, writable
 
 HOME = "https://raw.githubusercontent.com/RUCAIBox/CIKM2020-S3Rec/master/data/"
 TIMEOUT = 30.0  # seconds without a byte

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from landscape.errors import InputError
-from landscape.files import existing
+from landscape.storage.files import existing
 from samrec.data.filters import first_of_each, k_core
 from samrec.data.interactions import Interactions
 

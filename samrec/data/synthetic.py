@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from landscape.errors import InputError
-from landscape.files import replacing
+from landscape.storage.files import replacing
 from samrec.data.interactions import Interactions, Ints
 
 SUCCESSORS = np.array([0.4, 0.25, 0.15, 0.12, 0.08])  # how an item's likely successors share their part

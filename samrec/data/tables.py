@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from landscape.errors import InputError
-from landscape.files import most_unpacked
+from landscape.storage.archives import most_unpacked
 from samrec.data.interactions import Interactions
 
 # What people call the columns, in lower case and without RecBole's `:type`.

@@ -8,10 +8,10 @@ from samrec.config import Config
 from samrec.data.attributes import read_attributes
 from samrec.data.packing import TrainingBatches
 from samrec.data.split import Split
-from samrec.learner import Learner, NextItem
 from samrec.losses import loss_of
 from samrec.methods.cl4srec import Augmentation, CL4SRec, ContrastiveBatches
 from samrec.methods.gru4rec import GRU4Rec
+from samrec.methods.learner import Learner, NextItem
 from samrec.methods.s3rec import Pretraining, PretrainingBatches, Weights
 from samrec.model import Recommender, SASRec
 

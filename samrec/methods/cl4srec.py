@@ -16,8 +16,8 @@ from samrec.data.interactions import Ints
 from samrec.data.packing import Batch, Packed, TrainingBatches, in_numpy
 from samrec.data.ragged import Ragged, slices
 from samrec.data.split import Split
-from samrec.learner import NextItem
 from samrec.losses import Loss
+from samrec.methods.learner import NextItem
 from samrec.methods.masking import MaskToken
 from samrec.model import Recommender
 

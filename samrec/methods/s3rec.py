@@ -17,7 +17,7 @@ from samrec.data.interactions import Ints
 from samrec.data.packing import Batch, Packed, TrainingBatches, in_numpy
 from samrec.data.ragged import Ragged, slices
 from samrec.data.split import Split
-from samrec.learner import Learner
+from samrec.methods.learner import Learner
 from samrec.methods.masking import MaskToken
 from samrec.model import SASRec
 

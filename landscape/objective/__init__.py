@@ -1,0 +1,1 @@
+"""One frozen loss L(θ), and the coordinates it is a function of."""

@@ -1,0 +1,59 @@
+"""Batches of whatever kind, kept beside the weights that they are evaluated with."""
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+HALF = (torch.bfloat16, torch.float16)
+LARGE = 2**30  # bytes of batches, from which on to say so
+
+
+def kept(batches: Iterable[Any], like: Tensor) -> list[Any]:
+    """Return all batches; tensors elsewhere than the weights move to them, half precision into theirs."""
+
+    def beside(t: Tensor) -> Tensor:
+        return t.to(like if t.dtype in HALF else like.device)
+
+    found, size = list(batches), 0
+    for number, batch in enumerate(found):
+        tensors = list(tensors_of(batch))
+        size += sum(t.nbytes for t in tensors)
+        if any(t.device != like.device or t.dtype in HALF for t in tensors):
+            found[number] = mapped(batch, beside)
+    if size > LARGE:
+        said = f"the batches are kept, all of them, in {size / 2**30:.1f} GiB of memory"
+        warnings.warn(f"{said}; fewer may do", stacklevel=3)
+    return found
+
+
+def tensors_of(batch: Any) -> list[Tensor]:
+    """Return the tensors of a batch."""
+    found: list[Tensor] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    mapped(batch, note)
+    return found
+
+
+def mapped(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Change the tensors of a batch, in whatever ordinary containers they lie."""
+    if isinstance(batch, Tensor):
+        return change(batch)
+    if isinstance(batch, Mapping):
+        return {key: mapped(value, change) for key, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(mapped(value, change) for value in batch))
+    if isinstance(batch, list | tuple):
+        return type(batch)(mapped(value, change) for value in batch)
+    if is_dataclass(batch) and not isinstance(batch, type):
+        return replace(
+            batch, **{f.name: mapped(getattr(batch, f.name), change) for f in fields(batch) if f.init}
+        )
+    return batch

@@ -1,0 +1,65 @@
+"""The usual case in one line: pairs of inputs and targets, and a loss of torch's."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from landscape.errors import InputError
+from landscape.objective.objective import Objective
+
+Criterion = Callable[..., Tensor]
+
+
+def supervised(model: nn.Module, batches: Iterable[Any], criterion: Criterion, **options: Any) -> Objective:
+    """Return the mean of a loss over all pairs of inputs and targets, with its units and its halves.
+
+        objective = supervised(model, loader, F.cross_entropy)
+
+    It is what the criterion's own mean is over all data at once: over examples, or over all numbers of the
+    targets where one example has several (pixels, tokens, outputs). Class weights and ignored targets, which
+    change what a mean is over, need a loss of one's own (`Objective`).
+
+    Args:
+        model: takes a batch's inputs: a tensor, a tuple as several arguments, a mapping as named ones. It
+            may return an object with `logits`, as Hugging Face's do.
+        batches: pairs (inputs, targets), from a list or a data loader.
+        criterion: `criterion(outputs, targets, reduction="none")` is the loss of each target, as are those of
+            `torch.nn.functional`: `cross_entropy`, `mse_loss`, `binary_cross_entropy_with_logits`.
+        options: of `Objective`.
+
+    Raises:
+        InputError: a batch is no pair, or the criterion gives no loss of each target; and as `Objective`.
+    """
+
+    def halves(outputs: Tensor, batch: Any) -> tuple[Tensor, Tensor]:
+        sums, weights = _of_examples(criterion(outputs, batch[1], reduction="none"))
+        return sums.sum(), weights.sum()
+
+    def units(model: nn.Module, batch: Any) -> tuple[Tensor, Tensor]:
+        return _of_examples(criterion(_outputs(model, batch), batch[1], reduction="none"))
+
+    def loss(model: nn.Module, batch: Any) -> tuple[Tensor, Tensor]:
+        return halves(_outputs(model, batch), batch)
+
+    return Objective(model, batches, loss, units=units, halves=(_outputs, halves), **options)
+
+
+def _outputs(model: nn.Module, batch: Any) -> Tensor:
+    if not isinstance(batch, tuple | list) or len(batch) != 2:
+        raise InputError("a batch must be a pair of inputs and targets; for others give Objective a loss")
+    inputs = batch[0]
+    if isinstance(inputs, Mapping):
+        outputs = model(**inputs)
+    else:
+        outputs = model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
+    found: Tensor = getattr(outputs, "logits", outputs)
+    return found
+
+
+def _of_examples(costs: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum the losses of each example's targets, and count them, shape (examples,) both."""
+    if not costs.dim():
+        raise InputError('the criterion must give the loss of each target where reduction is "none"')
+    rows = costs.flatten(1) if costs.dim() > 1 else costs[:, None]
+    return rows.sum(1), rows.new_full((len(rows),), rows.shape[1])

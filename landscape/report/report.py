@@ -1,0 +1,290 @@
+"""One folder of results as one self-contained page."""
+
+import base64
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from landscape.curvature.density import SpectralDensity
+from landscape.curvature.eigenpairs import Eigenpairs
+from landscape.curvature.trace import Trace
+from landscape.errors import InputError
+from landscape.flatness.comparison import LOSS, NORM, compare
+from landscape.flatness.comparison import Comparison as Contrasts
+from landscape.flatness.measures import MEASURES, Sharpness
+from landscape.flatness.tables import PLAIN, notes
+from landscape.plots.curves import eigenvalue_figure, training_figure
+from landscape.plots.interactive import interactive_figure
+from landscape.plots.page import page
+from landscape.plots.spectra import spectrum_figure
+from landscape.plots.style import paper
+from landscape.plots.surfaces import surface_figure
+from landscape.report.words import sentences
+from landscape.storage.files import existing, replacing
+from landscape.storage.results import Result, load_as
+from landscape.surface.slice import Slice
+from landscape.training_log import LogLine
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+INDEX, PAGE = "compare.json", "report.html"
+RANKING = ("hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20", "mrr")
+MOST = 6
+"""How many checkpoints a page can show: a browser draws some sixteen scenes, a figure has seven colours."""
+LEGEND = 24
+"""Characters of a name that the legend of a column's width has room for."""
+Intervals = dict[str, tuple[float, float]]
+
+
+class Compared(BaseModel):
+    """What is known of one checkpoint beside the measurements.
+
+    Attributes:
+        name: as shown, and the stem of its result files in the folder.
+        path: of the checkpoint.
+        test, valid: ranking metrics, where its task ranks; `users` says over how many.
+        test_intervals, valid_intervals: their 95% intervals, from and to.
+        log: the lines of its metrics.jsonl, where there is one.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    path: str
+    users: int = 0
+    valid: dict[str, float] = {}
+    test: dict[str, float] = {}
+    valid_intervals: Intervals = {}
+    test_intervals: Intervals = {}
+    log: list[LogLine] = []
+
+
+class Comparison(BaseModel):
+    """The index of a comparison's folder, `compare.json`.
+
+    Attributes:
+        title: of the report.
+        checkpoints: what was compared, in order.
+        ideal_hr10: on synthetic data, what an ideal ranker expects to reach.
+        command: the command line that made it.
+        version: of this package, when it was made.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    title: str
+    checkpoints: list[Compared]
+    ideal_hr10: float | None = None
+    command: str = ""
+    version: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """The measurements of one checkpoint; the density was not always wanted, and older folders lack it."""
+
+    plane: Slice
+    line: Slice
+    hessian: Eigenpairs
+    trace: Trace
+    sharpness: Sharpness
+    density: SpectralDensity | None = None
+
+
+def result_path(folder: Path, name: str, part: str) -> Path:
+    """Where the measurement `part` (a field of `Measured`) of a checkpoint lies."""
+    return folder / f"{name}.{part}.npz"
+
+
+def render(folder: Path) -> Path:
+    """Write `report.html` from the results in `folder`; return its path.
+
+    Raises:
+        InputError: the folder holds no comparison, or a result is missing or damaged.
+    """
+    comparison, measured = read_comparison(folder)
+    densities = _densities(measured)
+    spectra = {name: m.hessian for name, m in measured.items()}
+    sharpness = compare({name: m.sharpness for name, m in measured.items()})
+    text = page(
+        '{% extends "report.html.j2" %}',
+        comparison.title,
+        interactive_figure({name: m.plane for name, m in measured.items()}),
+        comparison=comparison,
+        measured=measured,
+        densities=densities,
+        sentences=list(sentences(spectra, {name: m.trace for name, m in measured.items()}, sharpness)),
+        ranking=RANKING,
+        number=PLAIN.number,
+        sharpness=_rows(sharpness, next(iter(measured.values())).sharpness),
+        notes=notes(sharpness),
+        pictures={part: _embedded(figure) for part, figure in _pictures(comparison, measured).items()},
+        origins=_origins(comparison, measured),
+    )
+    path = folder / PAGE
+    with replacing(path) as temporary:
+        temporary.write_text(text, "utf-8")
+    return path
+
+
+def read_comparison(folder: Path) -> tuple[Comparison, dict[str, Measured]]:
+    """Read a folder's index, and the measurements of each checkpoint by its name.
+
+    Raises:
+        InputError: as `render`.
+    """
+    comparison = read_index(folder)
+    return comparison, {c.name: _read_measured(folder, c.name) for c in comparison.checkpoints}
+
+
+def _read_measured(folder: Path, name: str) -> Measured:
+    density = result_path(folder, name, "density")
+    return Measured(
+        plane=load_as(Slice, result_path(folder, name, "plane")),
+        line=load_as(Slice, result_path(folder, name, "line")),
+        hessian=load_as(Eigenpairs, result_path(folder, name, "hessian")),
+        trace=load_as(Trace, result_path(folder, name, "trace")),
+        sharpness=load_as(Sharpness, result_path(folder, name, "sharpness")),
+        density=load_as(SpectralDensity, density) if density.exists() else None,
+    )
+
+
+def _densities(measured: Mapping[str, Measured]) -> dict[str, SpectralDensity]:
+    return {name: m.density for name, m in measured.items() if m.density}
+
+
+def write_index(comparison: Comparison, folder: Path) -> None:
+    """Write the index that `read_comparison` reads."""
+    with replacing(folder / INDEX) as temporary:
+        temporary.write_text(comparison.model_dump_json(indent=1), "utf-8")
+
+
+def read_index(folder: Path) -> Comparison:
+    """Read a folder's index.
+
+    Raises:
+        InputError: there is none, or it is not readable.
+    """
+    path = folder / INDEX
+    if not path.exists():
+        raise InputError(
+            f"{folder} holds no comparison (no {INDEX}); make one with: landscape compare --out {folder}"
+        )
+    try:
+        comparison = Comparison.model_validate_json(existing(path, "comparison").read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(
+            f"{path} is not readable: {'.'.join(map(str, first['loc']))} {first['msg']}"
+        ) from None
+    names = [c.name for c in comparison.checkpoints]
+    if not names or len(set(names)) < len(names) or any(Path(name).name != name for name in names):
+        raise InputError(f"{path} needs at least one checkpoint, each with a name of its own that is no path")
+    return comparison
+
+
+def _pictures(comparison: Comparison, measured: Mapping[str, Measured]) -> dict[str, "Figure"]:
+    """Draw what has been measured, and leave out what has not."""
+    short = {name: _short(name, number) for number, name in enumerate(measured, start=1)}
+    logs = {short[c.name]: c.log for c in comparison.checkpoints if c.log}
+    spectra = {short[name]: m.hessian for name, m in measured.items()}
+    spread = {short[name]: density for name, density in _densities(measured).items()}
+    found = {
+        "planes": surface_figure({short[name]: m.plane for name, m in measured.items()}),
+        "lines": surface_figure({short[name]: m.line for name, m in measured.items()}),
+        "eigenvalues": eigenvalue_figure(spectra),
+    }
+    if len(measured) > 3:  # inside the frame a legend of so many would lie on the lines
+        _legend_below(found["lines"])
+    if logs:
+        found["training"] = training_figure(logs)
+    if spread:
+        found["spectrum"] = spectrum_figure(spread, {name: spectra[name] for name in spread})
+    return found
+
+
+def _legend_below(figure: "Figure") -> None:
+    (axes,) = figure.axes
+    if legend := axes.get_legend():
+        legend.remove()
+    lines = len(axes.get_legend_handles_labels()[1])
+    figure.set_figheight(figure.get_figheight() + 0.15 * lines)  # inches, about what one takes
+    figure.legend(loc="outside lower center")
+
+
+def _short(name: str, number: int) -> str:
+    """Return a name that a legend has room for; one that is cut is told apart by its number on the page."""
+    return name if len(name) <= LEGEND else f"{number}: {name[: LEGEND // 2]}…{name[-LEGEND // 3 :]}"
+
+
+def _embedded(figure: "Figure") -> str:
+    buffer = io.BytesIO()
+    with paper():
+        figure.savefig(buffer, format="png", dpi=200)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _rows(comparison: Contrasts, of: Sharpness) -> list[dict[str, Any]]:
+    """Return the table of sharpness as a page shows it: below a value, how it contrasts with the first."""
+    count = len(comparison.names)
+    return [
+        {
+            "label": label.strip(),
+            "formula": _formula(row.measure, of),
+            "cells": [
+                {"value": value, "contrast": contrast, "differs": found is not None and found.differs}
+                for value, contrast, found in zip(
+                    written[:count], ("", *written[count:]), (None, *row.contrasts), strict=True
+                )
+            ],
+        }
+        for row, (label, *written) in zip(comparison.rows, PLAIN.table(comparison)[1], strict=True)
+    ]
+
+
+def _formula(measure: str, result: Sharpness) -> str:
+    """Say what a row of the table is: formula, source, and the settings that it depends on."""
+    if measure not in MEASURES or measure not in result.measures:
+        return {LOSS: "at the checkpoint, dropout off", NORM: "of all that takes part"}.get(measure, "")
+    known, row = MEASURES[measure], result.measures[measure]
+    settings = ", ".join(f"{name} {row[name]}" for name in known.uses if name in row and name != "seed")
+    return f"{known.formula} ({known.source}){': ' if settings else ''}{settings}"
+
+
+def _origins(comparison: Comparison, measured: Mapping[str, Measured]) -> dict[str, Any]:
+    """Gather where the numbers are from: what all checkpoints share, what each has alone, all settings."""
+    told = {
+        name: {k: v for k, v in m.hessian.provenance.items() if v and k not in ("checkpoint", "request")}
+        for name, m in measured.items()
+    }
+    shared = _common(told.values())
+    own = {name: {k: v for k, v in of.items() if k not in shared} for name, of in told.items()}
+    parts: dict[str, list[Result]] = {
+        part: [result for m in measured.values() if (result := getattr(m, part))]
+        for part in Measured.__dataclass_fields__
+    }
+    settings = [
+        (part, _common([r.settings for r in results]), [r.seconds for r in results])
+        for part, results in parts.items()
+        if results
+    ]
+    return {
+        "shared": shared | ({"landscape": comparison.version} if comparison.version else {}),
+        "own": own,
+        "differing": list(dict.fromkeys(key for of in own.values() for key in of)),
+        "parts": [
+            (part, {k: v for k, v in of.items() if v is not None and k != "fingerprint"}, seconds)
+            for part, of, seconds in settings
+        ],
+    }
+
+
+def _common(several: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what all of several mappings say alike."""
+    first, *others = several
+    return {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}

@@ -1,0 +1,1 @@
+"""What a computation runs on: devices, threads, ranks, and a progress bar."""

@@ -1,0 +1,72 @@
+"""Where to compute."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from landscape.errors import InputError
+from landscape.runtime.ranks import processes_here, ranks
+
+if TYPE_CHECKING:
+    import torch
+
+DeviceName = Literal["auto", "cpu", "cuda"]
+
+
+def device_named(name: str) -> "torch.device":
+    """Return the device: `auto` is CUDA where there is one, else the CPU. Each rank has a GPU of its own.
+
+    Args:
+        name: `auto`, or what `torch.device` takes: `cpu`, `cuda`, `cuda:1`.
+
+    Raises:
+        InputError: CUDA was asked for and there is none, or none for this rank, or the name is none of a
+            torch device.
+    """
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"no device {name!r}; expected auto, cpu or cuda") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError("device cuda was asked for, but this machine has none; use --device cpu or auto")
+    if device.type == "cuda" and ranks().size > 1:
+        return _own_gpu()
+    return device
+
+
+def _own_gpu() -> "torch.device":
+    import torch
+
+    local, count = ranks().local, torch.cuda.device_count()
+    if local >= count:
+        raise InputError(f"{local + 1} processes or more on a machine of {count} GPUs; start one for each")
+    torch.cuda.set_device(local)  # streams and graphs are of the current device
+    return torch.device("cuda", local)
+
+
+def free_memory(device: "torch.device") -> int:
+    """Return how many bytes are free on a device: of a CPU, what the system and its container leave.
+
+    Of a CPU's, which the ranks on it share, the part of one.
+    """
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    free = [
+        int(line.split()[1]) * 1024 for line in _lines("/proc/meminfo") if line.startswith("MemAvailable")
+    ]
+    used, limit = (_lines(f"/sys/fs/cgroup/memory.{name}") for name in ("current", "max"))
+    if used and limit and limit[0].strip().isdigit():
+        free.append(int(limit[0]) - int(used[0]))
+    return max(0, min(free, default=2**32)) // processes_here()  # not on Linux: what any machine has
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []

@@ -1,0 +1,131 @@
+"""Files that are either whole or not there, and never run; folders that one process writes to at a time."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from landscape.errors import InputError
+from landscape.runtime.ranks import ranks
+
+_PART = ".part."
+"""What names of files begin with that are being written."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`, and rename it to `path` once the block has succeeded.
+
+    A reader therefore never sees half a file, and an exception (or a kill) leaves the old one as it was.
+
+    Raises:
+        InputError: the folder cannot be made or written to, or the disk is full.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{_PART}{path.name}.", suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # mkstemp makes files that only their owner can read
+        temporary.replace(path)
+    except OSError as error:  # of whatever the block calls: not every one has a number
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        if temporary:
+            temporary.unlink(missing_ok=True)
+
+
+def drop_parts(folder: Path) -> None:
+    """Remove what a kill left half-written in a folder that no other process writes to."""
+    for part in folder.glob(f"{_PART}*"):
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a folder while the block runs; it is made, and removed if left empty.
+
+    The lock (`flock`, on the folder itself, so that no file is left behind) dies with the process that holds
+    it; of several ranks, the first does for all. What an earlier process left half-written is removed. On a
+    system or a disk that cannot lock, the folder is free to all.
+
+    Raises:
+        InputError: another process holds it, or it cannot be made.
+    """
+    if not ranks().first:
+        ranks().gathered(None)  # the first holds it
+        yield
+        return
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror}") from error
+    try:
+        with suppress(ImportError):
+            import fcntl
+
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(f"{folder} is in use: another process writes to it") from None
+            except OSError:
+                pass  # a disk that cannot lock
+        drop_parts(folder)
+        ranks().gathered(None)
+        yield
+    finally:
+        with suppress(OSError):
+            for path in made:
+                path.rmdir()  # only if it is empty
+        os.close(handle)
+
+
+def writable(folder: Path) -> Path:
+    """Return `folder` if it is one to write to, or can be made: to be asked before long work. Makes nothing.
+
+    Raises:
+        InputError: it (or the nearest folder above it that exists) is a file, or not ours to write to.
+    """
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise InputError(f"cannot write to {folder}: {nearest} is a file")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise InputError(f"cannot write to {folder}: no permission in {nearest}")
+    return folder
+
+
+def existing(path: Path, what: str) -> Path:
+    """Return `path` if it is a readable, non-empty file; `what` names it in the error.
+
+    Raises:
+        InputError: there is no such file, it is a folder or a device, or it holds nothing.
+    """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, not a {what}")
+    if path.exists() and not path.is_file():  # a pipe may never end
+        raise InputError(f"{path} is no regular file; expected a {what}")
+    try:
+        with path.open("rb") as file:
+            if not file.read(1):
+                raise InputError(f"{path} is empty; expected a {what}")
+    except OSError as error:
+        raise InputError(f"cannot read {what} {path}: {error.strerror}") from error
+    except ValueError as error:  # a name that no file can have
+        raise InputError(f"cannot read {what} {path}: {error}") from None
+    return path
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

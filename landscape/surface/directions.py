@@ -1,0 +1,169 @@
+"""Where to look from a minimum."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from landscape.errors import InputError
+from landscape.objective.params import ParamSpace
+
+Normalization = Literal["filter", "layer", "none"]
+
+
+@dataclass(frozen=True, eq=False)
+class Direction:
+    """A direction in parameter space, and how it came about.
+
+    Attributes:
+        vector: shape (numel,); a step of 1 along the axis adds it once.
+        kind: `random`, or the name of what it was taken from.
+        seed, normalization: of a random direction; None elsewhere.
+        details: what else results should say of it (an eigenvalue, a share of variance), as JSON holds it.
+    """
+
+    vector: Tensor
+    kind: str
+    seed: int | None = None
+    normalization: Normalization | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def provenance(self) -> dict[str, Any]:
+        """Return everything but the vector, and its Euclidean norm."""
+        return {
+            "kind": self.kind,
+            "seed": self.seed,
+            "normalization": self.normalization,
+            **self.details,
+            "norm": float(self.vector.double().norm()),
+        }
+
+
+def random_direction(
+    params: ParamSpace,
+    seed: int = 0,
+    normalization: Normalization = "filter",
+    index: int = 0,
+    biases: bool = False,
+) -> Direction:
+    """Draw a Gaussian direction and scale it as the weights are scaled.
+
+    `filter` gives every filter of the direction the norm of the same filter of θ (Li et al., "Visualizing
+    the Loss Landscape of Neural Nets", NeurIPS 2018, section 4); `layer` does so tensor by tensor; `none`
+    leaves the draw. What has no filters (biases, norms) stands still, as there, unless `biases`; then
+    each such tensor is taken as one filter.
+
+    The draw is made on the CPU, so a seed means the same direction on every device. `index` numbers
+    independent directions of one seed.
+
+    Args:
+        params: the parameters that move, with their weights.
+        seed, index: of the draw.
+        normalization: what is given the norm of the weights: each `filter`, each `layer`, or nothing.
+        biases: move those too, and the weights of norms.
+
+    Returns:
+        The direction, its vector of shape (numel,) and in units of the weights.
+
+    Raises:
+        InputError: nothing would move.
+    """
+    drawn = np.random.default_rng((seed, index)).standard_normal(params.numel)
+    theta = params.split(params.theta)
+    parts = params.split(torch.from_numpy(drawn).to(params.theta))
+    scaled = {}
+    for entry in params.entries:
+        d, w = parts[entry.name], theta[entry.name]
+        if entry.filter_axis is None and not biases:
+            scaled[entry.name] = torch.zeros_like(d)
+        elif normalization == "none":
+            scaled[entry.name] = d
+        else:
+            kept = (entry.filter_axis,) if normalization == "filter" else ()
+            over = tuple(axis for axis in range(d.dim()) if axis not in kept)
+            scaled[entry.name] = d * (_norm(w, over) / _norm(d, over))
+    direction = params.join(scaled)
+    if not direction.any():
+        raise InputError("no filter moves: all that takes part are biases, norms or zeros")
+    return Direction(direction, "random", seed, normalization, {"biases": biases})
+
+
+def difference(a: Tensor, b: Tensor) -> Direction:
+    """Return the way from one point to another, both of shape (numel,); a step of 1 goes all of it.
+
+    Raises:
+        InputError: they are one point, or of different sizes.
+    """
+    if a.shape != b.shape:
+        raise InputError(f"points of {a.numel()} and {b.numel()} parameters have no difference")
+    if torch.equal(a, b):
+        raise InputError("both checkpoints are the same point; there is no direction between them")
+    return Direction(b - a, "difference")
+
+
+def perpendicular(towards: Direction, given: Direction) -> Direction:
+    """Return the part of one direction that is perpendicular to another, as long as that other.
+
+    Two of them as axes then draw their plane without distortion.
+
+    Raises:
+        InputError: they are parallel.
+    """
+    u, v = towards.vector.double(), given.vector.double()
+    rest = u - (u @ v) / (v @ v) * v
+    if rest.norm() <= 1e-6 * u.norm():
+        raise InputError("the points lie on one line and span no plane")
+    return Direction((rest * (v.norm() / rest.norm())).to(given.vector), towards.kind)
+
+
+def coordinates(step: Tensor, directions: Sequence[Direction]) -> list[float]:
+    """Return the steps along the directions that come nearest to a step in θ: least squares.
+
+    Args:
+        step: shape (numel,).
+        directions: any number, linearly independent.
+    """
+    basis = torch.stack([d.vector.double() for d in directions])
+    found: list[float] = torch.linalg.solve(basis @ basis.T, basis @ step.double()).tolist()
+    return found
+
+
+def principal(points: Tensor, count: int = 2) -> list[Direction]:
+    """Return the principal components of points of shape (n, numel), longest first, of unit norm.
+
+    About their mean (Li et al. 2018, section 7, and the code of that paper). Each says its share of the
+    variance; the sign is such that the largest entry is positive, so two runs never mirror each other.
+
+    Raises:
+        InputError: the points span fewer than `count` dimensions.
+    """
+    apart = points - points.mean(0)
+    gram = (apart @ apart.T).double()  # n × n: far smaller than a covariance of parameters
+    values, vectors = torch.linalg.eigh(gram)
+    if len(values) <= count or values[-count] <= 1e-10 * values[-1]:
+        raise InputError(f"{len(points)} points of the trajectory span fewer than {count} dimensions")
+    found = []
+    for index in range(1, count + 1):
+        vector = vectors[:, -index].to(apart) @ apart
+        vector = vector / vector.double().norm().to(vector)
+        vector = vector * vector[vector.abs().argmax()].sign()
+        share = float(values[-index] / values.sum())
+        found.append(Direction(vector, "principal component", details={"explained_variance": share}))
+    return found
+
+
+def cosine(a: Direction, b: Direction) -> float:
+    """Return the cosine between two directions; of two random ones it is reported, never forced to 0.
+
+    Making them orthogonal after normalizing would undo the normalization.
+    """
+    u, v = a.vector.double(), b.vector.double()
+    return float(u @ v / (u.norm() * v.norm()))
+
+
+def _norm(tensor: Tensor, over: tuple[int, ...]) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(tensor, dim=over, keepdim=True)
+    return norm

@@ -1,0 +1,1 @@
+"""Many runs: here, on a GPU together, or on a cluster."""

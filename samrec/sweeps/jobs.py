@@ -1,0 +1,80 @@
+"""The runs of a sweep: every combination of some settings, each in a folder of its own."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from landscape.errors import InputError
+from samrec.config import Config, applies, configure, read_settings
+from samrec.training.log import read_log
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One run of a sweep.
+
+    Attributes:
+        varied: the settings that distinguish it, as they were given.
+        out: its folder.
+    """
+
+    varied: Mapping[str, str]
+    config: Config
+    out: Path
+
+    @property
+    def name(self) -> str:
+        return self.out.name
+
+    def result(self) -> dict[str, Any] | None:
+        """Return what came of it, from its log: epochs, best epoch, validation and test; None before that.
+
+        Raises:
+            InputError: the log is damaged.
+        """
+        lines = read_log(self.out / "metrics.jsonl")
+        if not lines or "test" not in lines[-1]:
+            return None
+        *trained, last = lines
+        valid = {line["epoch"]: line["valid"] for line in trained if "valid" in line}
+        if last["epoch"] not in valid:
+            raise InputError(f"{self.out} holds a log without the validation of its best epoch")
+        return {
+            "epochs": trained[-1]["epoch"],
+            "best_epoch": last["epoch"],
+            "seconds": sum(line.get("seconds", 0.0) for line in trained),
+            "valid": valid[last["epoch"]],
+            "test": lines[-1]["test"],
+        }
+
+
+def plan(settings: Mapping[str, Any], varied: Mapping[str, Sequence[str]], out: Path) -> list[Job]:
+    """Make a job of every combination of the varied settings.
+
+    A varied setting that a method does not have (SAM's, where it is sasrec) does not multiply its jobs.
+
+    Raises:
+        InputError: a setting or a value is none, `out` holds runs with other settings, or the method is a
+            pre-training, which ranks nothing.
+    """
+    jobs: dict[str, Job] = {}
+    for values in product(*varied.values()):
+        combination = dict(zip(varied, values, strict=True))
+        method = str({**settings, **combination}.get("method", "sasrec"))
+        if method == "s3rec-pretraining":
+            raise InputError("a sweep compares rankings, and s3rec-pretraining ranks nothing; sweep s3rec")
+        combination = {key: value for key, value in combination.items() if applies(key, method)}
+        name = ",".join(f"{key}={value}" for key, value in combination.items()).replace(os.sep, "_")
+        jobs[name] = Job(combination, configure({**settings, **combination}), out / (name or "run"))
+    for job in jobs.values():
+        path = job.out / "config.toml"
+        if path.exists() and (before := configure(read_settings(path))) != job.config:
+            now, then = job.config.model_dump(), before.model_dump()
+            key = next(key for key in now if now[key] != then[key])
+            raise InputError(
+                f"{job.out} holds a run with {key} {then[key]!r}, not {now[key]!r}; choose another --out"
+            )
+    return list(jobs.values())

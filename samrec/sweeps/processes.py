@@ -1,0 +1,83 @@
+"""Runs as processes, each by the command `landscape train`, so many at once on this machine."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+
+from samrec.config import write_config
+from samrec.sweeps.jobs import Job
+
+Process = subprocess.Popen[bytes]
+
+RUN = """
+from samrec.training.stopping import end_with_parent
+end_with_parent()
+from landscape.cli.app import main
+main()
+"""
+"""The program of a run's process: if it outlived a sweep that is killed, it would keep its folder locked."""
+
+
+class Processes:
+    """A runner (see `samrec.sweeps.sweep.Runner`): `at_once` processes that share this machine.
+
+    OMP_NUM_THREADS, where it is set, is a run's number of threads instead.
+    """
+
+    def __init__(self, device: str, at_once: int) -> None:
+        self.device, self.at_once = device, at_once
+        self.waiting: list[Job] = []
+        self.running: dict[Job, Process] = {}
+        self.environment: dict[str, str] = {}
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        end(list(self.running.values()))
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        threads = max(1, (os.cpu_count() or 1) // min(self.at_once, len(jobs)))
+        self.environment = {"OMP_NUM_THREADS": str(threads)} | os.environ
+        self.waiting = list(jobs)
+
+    def ended(self) -> Iterator[tuple[Job, str]]:
+        while self.waiting and len(self.running) < self.at_once:
+            job = self.waiting.pop(0)
+            self.running[job] = started(job, self.device, self.environment)
+        for job in [job for job, process in self.running.items() if process.poll() is not None]:
+            yield job, failure(job, self.running.pop(job))
+
+
+def started(job: Job, device: str, environment: Mapping[str, str]) -> Process:
+    """Start, or continue, a run; what it says goes to its log.txt."""
+    settings = job.out / "config.toml"
+    if not settings.exists():
+        write_config(job.config, settings)
+    run = ["train", "--config", settings, "--out", job.out, "--resume", "--device", device, "--json"]
+    with (job.out / "log.txt").open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-c", RUN, *map(str, run)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+            env=environment,
+            start_new_session=True,  # a Ctrl-C is ours to pass on, once
+        )
+
+
+def failure(job: Job, process: Process) -> str:
+    """Return what went wrong with a run that has ended: the last line it said, or nothing."""
+    if not process.returncode:
+        return ""
+    lines = (job.out / "log.txt").read_text("utf-8", errors="replace").splitlines()
+    return lines[-1].removeprefix("landscape: ") if lines else "it said nothing"
+
+
+def end(running: Sequence[Process]) -> None:
+    """Let runs finish their step and save."""
+    for process in running:
+        process.terminate()
+    for process in running:
+        process.wait()

@@ -1,0 +1,270 @@
+"""The training loop, from data to checkpoints."""
+
+import signal
+import time
+import warnings
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from landscape.errors import InputError
+from landscape.runtime import progress
+from landscape.runtime.devices import device_named
+from landscape.runtime.ranks import ranks
+from landscape.storage.files import locked, writable
+from samrec.architecture import NAMES
+from samrec.checkpoint import Checkpoint, State, load
+from samrec.config import Config, write_config
+from samrec.data.attributes import beside
+from samrec.data.packing import Batch
+from samrec.data.readers import read
+from samrec.data.split import leave_one_out
+from samrec.methods import initial_learner
+from samrec.model import Recommender
+from samrec.training.engines.sharded import Sharded
+from samrec.training.engines.solo import Solo
+from samrec.training.engines.stacked import Stacked
+from samrec.training.run import Outcome, Run, clear, pretraining_of
+from samrec.training.schedule import share
+from samrec.training.stopping import Request, Stopped, stopping
+
+
+class Engine(Protocol):
+    """What takes the steps of one run, or of several together: `samrec.training.engines`."""
+
+    def load(self, checkpoints: Sequence[Checkpoint]) -> None: ...
+    def states(self) -> list[State]: ...
+    def models(self) -> list[Recommender]: ...
+    def step(
+        self, batches: Sequence[Sequence[Batch]], seeds: Sequence[int], lr: float, rhos: Sequence[float]
+    ) -> Tensor: ...
+
+
+def train(
+    config: Config,
+    out: Path | None = None,
+    device: str = "auto",
+    resume: bool = False,
+    shard_items: bool = False,
+) -> Outcome:
+    """Train a model and evaluate its best epoch on the test part.
+
+    Writes best.pt, last.pt, metrics.jsonl and config.toml to the folder `out`, by default
+    runs/DATA-METHOD-seedN, and with `config.save_every` the checkpoints of `samrec.checkpoint.trajectory`.
+
+    Every epoch ends with `last.pt` and a line in `metrics.jsonl`; SIGTERM and SIGINT end the run after
+    the step they come in, with a `last.pt` of that step. A step's users, negatives and dropout depend on
+    the seed and its number alone, so a run resumed from `last.pt` ends, on one device, with the same
+    weights as one that was never stopped.
+
+    Args:
+        config: what is trained, on what, and how.
+        out: the run's folder.
+        device: as `landscape.device_named` takes it.
+        resume: go on with the run that `out` holds, if it holds one.
+        shard_items: the ranks share the item table by its rows, so that each holds, and steps, its part.
+
+    Returns:
+        The metrics of the best epoch on both parts, its number, and how long training took.
+
+    Raises:
+        InputError: the data cannot be used, `out` holds a run and `resume` is false (or holds one with
+            other settings), another process writes to it, or the loss is not finite; then `last.pt` is of
+            the epoch before.
+        Stopped: a signal asked for it (a KeyboardInterrupt).
+    """
+    out = out or Path("runs") / f"{Path(config.data).stem}-{config.method}-seed{config.seed}"
+    return train_together([config], [out], device, resume, shard_items)[0]
+
+
+def train_together(
+    configs: Sequence[Config],
+    outs: Sequence[Path],
+    device: str = "auto",
+    resume: bool = False,
+    shard_items: bool = False,
+) -> list[Outcome]:
+    """Train several models of one shape at once (`samrec.training.engines.stacked`), each as `train` would.
+
+    Raises:
+        InputError: as `train`, or the runs to be resumed stand at different steps.
+        Stopped: a signal asked for it.
+    """
+    with ExitStack() as held:
+        for out in outs:
+            held.enter_context(locked(writable(out)))
+        return _train_together(configs, outs, device, resume, shard_items)
+
+
+def _train_together(
+    configs: Sequence[Config], outs: Sequence[Path], device: str, resume: bool, shard_items: bool
+) -> list[Outcome]:
+    started = time.perf_counter()
+    _check_ranks(configs, shard_items)
+    where = device_named(device)
+    for config, out in zip(configs, outs, strict=True):
+        if config.pretrains and not (out / "last.pt").exists():
+            _pretrain(config, out, device, resume)
+    configs = [_with_attributes(config) for config in configs]
+    first = configs[0]
+    split = leave_one_out(read(Path(first.data), **first.reading))
+    if not len(split.trained):
+        raise InputError(
+            f"{first.data}: no user has two items to train on; histories of four or more are needed"
+        )
+    runs = [Run.prepared(*pair, split, where, resume) for pair in zip(configs, outs, strict=True)]
+    if len({(run.epoch, len(run.sums)) for run in runs}) > 1:
+        raise InputError("runs that train together must stand at the same step; resume them one by one")
+    try:
+        with stopping() as request:
+            durations = _train(runs, where, request, shard_items)
+    finally:
+        for run in runs:
+            if not (run.out / "last.pt").exists():
+                clear(run.out)  # a first epoch that failed leaves nothing
+    return [run.outcome(where, started, durations, shard_items) for run in runs]
+
+
+def _train(runs: list[Run], device: torch.device, request: Request, shard_items: bool) -> list[float]:
+    """Train from where the runs stand to their end; return the seconds of each epoch.
+
+    A run that has ended while others go on is computed along with them, and no longer looked at.
+    """
+    first, config = runs[0], runs[0].config
+    engine = _engine(runs, device, shard_items)
+    if config.save_every and not first.last:
+        for run, state in zip(runs, engine.states(), strict=True):
+            run.keep(state)
+    going = [run for run in runs if run.goes_on]
+    steps = first.batches.steps(config.batch_size)
+    durations: list[float] = []
+
+    with progress.bar(_label(runs), config.epochs * steps, done=round(first.at() * steps)) as advance:
+        while going:
+            began, whole = time.perf_counter(), not first.sums
+            for step in zip(*(run.steps() for run in runs), strict=True):
+                batches, seeds = zip(*step, strict=True)
+                lr = config.lr * share(config.lr_schedule, config.warmup, config.epochs, first.at())
+                sums = engine.step(batches, seeds, lr, [run.rho() for run in runs])
+                for run, own in zip(runs, sums, strict=True):
+                    run.sums.append(own)
+                advance(first.status())
+                if (number := request.asked()) and len(first.sums) < steps:
+                    _stop(runs, going, engine, number)
+            losses = {run: run.mean_losses() for run in going}  # waits for the device
+            seconds = time.perf_counter() - began
+            durations += [seconds] if whole else []
+            for run, model, state in zip(runs, engine.models(), engine.states(), strict=True):
+                if run in losses:
+                    run.end_epoch(losses[run], seconds, model, state, among_others=len(runs) > 1)
+                else:
+                    run.epoch, run.sums = run.epoch + 1, []
+            going = [run for run in going if run.goes_on]
+            if (number := request.asked()) and (going or not first.validates):  # more after a pre-training
+                _stop(runs, going, engine, number)
+    return durations
+
+
+def _check_ranks(configs: Sequence[Config], shard_items: bool) -> None:
+    """Refuse what the ranks cannot do together, or one cannot do alone."""
+    size, first = ranks().size, configs[0]
+    if shard_items and first.ascent == "rank":
+        raise InputError("ranks that climb alone, by ascent rank, need all items each; do not shard them")
+    if size == 1 and any(config.ascent == "rank" for config in configs):
+        raise InputError("with ascent rank each of torchrun's processes climbs alone; one has ascent batch")
+    if size > 1 and len(configs) > 1:
+        raise InputError("several runs train together in one process; train them one by one under torchrun")
+    if size > 1 and not first.by_rows:
+        hint = ", or give --pretrained" if first.pretrains else ""
+        raise InputError(f"{first.method} learns from whole batches, not row by row: use one process{hint}")
+
+
+def _engine(runs: list[Run], device: torch.device, shard_items: bool) -> Engine:
+    """Build what takes the steps, and load what the runs continue from."""
+    config = runs[0].config
+    learners = [initial_learner(run.config, run.split, fused=len(runs) == 1) for run in runs]
+    for run, learner in zip(runs, learners, strict=True):
+        run.parts = learner.parts
+        if run.begins_from and not run.last:
+            learner.model.load_state_dict(_pretrained(run).model().state_dict())
+    rows = max(run.batches.rows(config.batch_size // config.micro_batches) for run in runs)
+    engine: Engine
+    if len(runs) == 1:
+        engine = (Sharded if shard_items else Solo)(config, learners[0], device, rows)
+    else:
+        engine = Stacked([run.config for run in runs], learners, device, rows)
+    if all(run.last for run in runs):
+        engine.load([run.last for run in runs if run.last])
+    return engine
+
+
+def _with_attributes(config: Config) -> Config:
+    """Let a pre-training use the attributes beside its data, if it names none; say so if there are none."""
+    if config.method != "s3rec-pretraining" or config.attributes:
+        return config
+    if found := beside(Path(config.data)):
+        return config.model_copy(update={"attributes": str(found)})
+    warnings.warn(
+        f"no attributes are beside {config.data}: pre-training by masked items and segments alone "
+        "(--attributes FILE names them)",
+        stacklevel=2,
+    )
+    return config
+
+
+def _pretrain(config: Config, out: Path, device: str, resume: bool) -> None:
+    """Pre-train in a folder of its own, or go on there; OUT holds from the start what to resume by."""
+    settings = out / "config.toml"
+    fresh = not settings.exists()
+    if fresh:
+        write_config(config, settings)
+    try:
+        train(config.pretraining, pretraining_of(out), device, resume)
+    except BaseException:
+        if fresh and not pretraining_of(out).exists():
+            settings.unlink()
+            clear(out)
+        raise
+
+
+def _pretrained(run: Run) -> Checkpoint:
+    """Read the checkpoint that a fine-tuning begins from.
+
+    Raises:
+        InputError: there is none, or it is of other data or another model.
+    """
+    assert run.begins_from
+    found = load(run.begins_from)
+    found.check_data(run.split.interactions)
+    if found.config.method == "gru4rec":
+        raise InputError(f"{run.begins_from} is a gru4rec, and s3rec goes on from a Transformer")
+    shape = ("preset", *(name for name in NAMES if name != "init"), "dim", "max_length", "layers", "heads")
+    now, then = run.config.model_dump(include=set(shape)), found.config.model_dump(include=set(shape))
+    if changed := [name for name in shape if now[name] != then[name]]:
+        name = changed[0]
+        raise InputError(f"{run.begins_from} is pre-trained with {name} {then[name]!r}, not {now[name]!r}")
+    return found
+
+
+def _stop(runs: list[Run], going: list[Run], engine: Engine, number: int) -> None:
+    """Save where the runs stand, and leave."""
+    for run, state in zip(runs, engine.states(), strict=True):
+        if run in going and run.sums:
+            run.mean_losses()  # a run that has diverged keeps the last good state
+            run.save(state)
+    ranks().gathered(None)  # torchrun ends all ranks when the first of them leaves
+    name = signal.Signals(number).name
+    where = "at the end of the pre-training"
+    if going:
+        run = going[0]
+        steps = run.batches.steps(run.config.batch_size)
+        where = f"in epoch {run.epoch + 1}, after step {len(run.sums)} of {steps}"
+    raise Stopped(f"stopped by {name} {where}; continue with --resume", number)
+
+
+def _label(runs: list[Run]) -> str:
+    return runs[0].config.method if len(runs) == 1 else f"{len(runs)} runs"

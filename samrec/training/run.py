@@ -1,0 +1,299 @@
+"""Where one run stands: what it trains on next, when it ends, and what is kept of it."""
+
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from landscape.errors import InputError
+from landscape.runtime.ranks import ranks
+from landscape.storage.files import drop_parts
+from samrec.checkpoint import Checkpoint, State, kept, load, of_epoch, save
+from samrec.config import Config, write_config
+from samrec.data.packing import Batch, TrainingBatches
+from samrec.data.split import Split
+from samrec.evaluation import evaluate
+from samrec.methods import batches_of
+from samrec.model import Recommender
+from samrec.sharding import ShardedEmbedding
+from samrec.training.log import append, read_log, truncate
+from samrec.training.schedule import share
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to.
+
+    Attributes:
+        out: the folder with best.pt, last.pt, metrics.jsonl and config.toml, and epochs if it keeps them.
+        epochs: epochs trained in all; `best_epoch` is the one with the best validation NDCG@10.
+        seconds: wall time of this call; `seconds_per_epoch` is the median of training alone.
+        losses: the parts of the training loss in the last epoch, by name.
+        valid, test: metrics of best.pt, by `samrec.evaluation.metrics`; none of a pre-training, whose last
+            epoch is the one to go on from.
+    """
+
+    out: Path
+    epochs: int
+    best_epoch: int
+    seconds: float
+    seconds_per_epoch: float
+    losses: dict[str, float]
+    valid: dict[str, float]
+    test: dict[str, float]
+
+
+@dataclass(eq=False)
+class Run:
+    """Where one run stands.
+
+    Attributes:
+        epoch: whole epochs trained; `sums` are of the steps since.
+        best: epoch and NDCG@10 of the best validation; `valid` are the metrics of the latest.
+        last: the checkpoint to continue from.
+        parts: names of the parts of the training loss; `train` knows them.
+    """
+
+    config: Config
+    out: Path
+    split: Split
+    batches: TrainingBatches
+    epoch: int = 0
+    sums: list[Tensor] = field(default_factory=list)
+    best: tuple[int, float] = (0, -1.0)
+    valid: dict[str, float] = field(default_factory=dict)
+    last: Checkpoint | None = None
+    parts: tuple[str, ...] = ()
+
+    @classmethod
+    def prepared(cls, config: Config, out: Path, split: Split, device: torch.device, resume: bool) -> "Run":
+        split = split.fraction(config.train_fraction, config.seed).noisy(config.noise, config.seed)
+        batches = batches_of(config, split, device)
+        last = _continued(config, out, split, resume)
+        if last is None:
+            return cls(config, out, split, batches)
+        sums = list(last.sums.to(device))
+        return cls(config, out, split, batches, last.epoch, sums, last.best, last.valid, last)
+
+    @property
+    def validates(self) -> bool:
+        """Whether it is trained to rank: a pre-training is not, and ends with its last epoch."""
+        return self.config.method != "s3rec-pretraining"
+
+    @property
+    def begins_from(self) -> Path | None:
+        """The pre-trained checkpoint that S3Rec's fine-tuning begins from; None for other methods."""
+        if self.config.method != "s3rec":
+            return None
+        given = self.config.pretrained
+        return Path(given) if given else pretraining_of(self.out) / "last.pt"
+
+    @property
+    def goes_on(self) -> bool:
+        patient = not self.validates or self.epoch - self.best[0] < self.config.patience
+        return self.epoch < self.config.epochs and patient
+
+    def steps(self) -> Iterator[tuple[list[Batch], int]]:
+        """Yield what is left of the epoch under way: micro-batches, and the seed of their dropout."""
+        seed, epoch, parts = self.config.seed, self.epoch + 1, self.config.micro_batches
+        batches = self.batches.epoch(self.config.batch_size // parts, (seed, epoch))
+        for step in range(self.batches.steps(self.config.batch_size)):
+            batch = list(islice(batches, parts))
+            if step >= len(self.sums):
+                yield batch, _seed(seed, epoch, step)
+
+    def at(self) -> float:
+        """How many epochs have been trained, and what part of the next."""
+        return self.epoch + len(self.sums) / self.batches.steps(self.config.batch_size)
+
+    def rho(self) -> float:
+        """What the radius is at this step."""
+        config = self.config
+        return config.radius * share(config.rho_schedule, config.rho_warmup, config.epochs, self.at())
+
+    def end_epoch(
+        self, losses: dict[str, float], seconds: float, model: Recommender, state: State, among_others: bool
+    ) -> None:
+        """Close the epoch: validate if it is time, log, and save.
+
+        A run among others saves only when it validates: sixteen checkpoints would take longer than an epoch.
+        """
+        self.epoch, self.sums = self.epoch + 1, []
+        line: dict[str, Any] = {"epoch": self.epoch, "loss": sum(losses.values())}
+        line |= {"losses": losses} if len(losses) > 1 else {}
+        line["seconds"] = round(seconds, 4)
+        improved = False
+        due = self.epoch % self.config.eval_every == 0 or self.epoch == self.config.epochs
+        if due and self.validates:
+            line["valid"] = self.valid = evaluate(model, self.split, "valid", ranks())
+            if improved := self.valid["ndcg@10"] > self.best[1]:
+                self.best = (self.epoch, self.valid["ndcg@10"])
+        if ranks().first:
+            append(self.out / "metrics.jsonl", line)
+        every = self.config.save_every
+        if every and (self.epoch % every == 0 or not self.goes_on):
+            self.keep(state)
+        if not among_others or "valid" in line or not self.goes_on:
+            self.save(state, improved)
+
+    def save(self, state: State, improved: bool = False) -> None:
+        """Write last.pt, and best.pt if it is that too; of several ranks, the first does."""
+        if not ranks().first:
+            return
+        checkpoint = self._checkpoint(state)
+        self._check_weights(state)
+        if improved:
+            save(replace(checkpoint, optimizer={}), self.out / "best.pt")
+        save(checkpoint, self.out / "last.pt")
+        if not (self.out / "config.toml").exists():
+            write_config(self.config, self.out / "config.toml")
+
+    def keep(self, state: State) -> None:
+        """Write the checkpoint of this epoch, for the trajectory.
+
+        It comes before last.pt: a run killed in between writes it once more, and lacks none.
+        """
+        self._check_weights(state)
+        if ranks().first:
+            path = of_epoch(self.out, self.epoch, self.config.epochs)
+            save(replace(self._checkpoint(state), optimizer={}), path)
+
+    def _checkpoint(self, state: State) -> Checkpoint:
+        return Checkpoint(
+            config=self.config,
+            digest=self.split.interactions.digest,
+            num_items=self.split.num_items,
+            epoch=self.epoch,
+            valid=self.valid,
+            **state._asdict(),
+            best=self.best,
+            sums=torch.stack(self.sums).cpu() if self.sums else torch.empty(0, len(self.parts) + 2),
+        )
+
+    def _check_weights(self, state: State) -> None:
+        """Make sure that what is saved is not worse than what it replaces: a loss is of before its step.
+
+        Raises:
+            InputError: a weight is not finite.
+        """
+        bad = [name for name, t in state.weights.items() if not t.isfinite().all()]
+        if bad:
+            after = f"step {len(self.sums)} of epoch {self.epoch + 1}" if self.sums else f"epoch {self.epoch}"
+            raise InputError(
+                f"training diverged: {bad[0]} is not finite after {after}; "
+                f"try a smaller lr (now {self.config.lr:g})"
+            )
+
+    def mean_losses(self) -> dict[str, float]:
+        """Average each part of the loss over the weights of the epoch's steps; look at the device once.
+
+        Steps of SAM that saw the loss above w alone do not count.
+
+        Raises:
+            InputError: the loss of a step was not finite.
+        """
+        table = torch.stack(self.sums).double().cpu()
+        totals, weight, at_w = table[:, :-2], table[:, -2], table[:, -1]
+        total = totals.sum(1)
+        if not total.isfinite().all():
+            step = int((~total.isfinite()).nonzero()[0])
+            raise InputError(
+                f"training diverged: the loss is {total[step]:g} in epoch {self.epoch + 1}, step {step + 1}; "
+                f"try a smaller lr (now {self.config.lr:g})"
+                + (f" or rho (now {self.config.radius:g})" if self.config.radius else "")
+            )
+        means = at_w @ totals / (weight @ at_w)  # NaN where no step saw the loss at w
+        return dict(zip(self.parts, means.tolist(), strict=True))
+
+    def status(self) -> str:
+        """What stands beside the bar. Reading the loss waits for the device, so only now and then."""
+        if len(self.sums) % 20 != 1:
+            return ""
+        *totals, weight, _ = self.sums[-1].tolist()
+        text = f"epoch {self.epoch + 1} · loss {sum(totals) / weight:.4f}"
+        return f"{text} · valid NDCG@10 {self.valid['ndcg@10']:.4f}" if self.valid else text
+
+    def outcome(
+        self, device: torch.device, started: float, durations: list[float], shard_items: bool = False
+    ) -> Outcome:
+        """Evaluate the best epoch on the test part, and log that."""
+        log = self.out / "metrics.jsonl"
+        ranks().gathered(None)  # the first has written its files
+        last = next((line for line in reversed(read_log(log)) if "loss" in line), None)
+        if last is None:
+            raise InputError(f"{log} no longer holds the epochs that were trained")
+        best = load(self.out / ("best.pt" if self.validates else "last.pt"))
+        model = best.model()
+        if shard_items:
+            model.item = ShardedEmbedding(model.item.weight, ranks())
+        test = evaluate(model.to(device), self.split, "test", ranks()) if self.validates else {}
+        if test and ranks().first:
+            append(log, {"epoch": best.epoch, "test": test})
+        return Outcome(
+            out=self.out,
+            epochs=last["epoch"],
+            best_epoch=best.epoch,
+            seconds=time.perf_counter() - started,
+            seconds_per_epoch=float(np.median(durations)) if durations else 0.0,
+            losses=last.get("losses", dict.fromkeys(self.parts, last["loss"])),
+            valid=best.valid,
+            test=test,
+        )
+
+
+def pretraining_of(out: Path) -> Path:
+    """Return the folder in which a run of S3Rec pre-trains, if it begins from nothing."""
+    return out / "pretraining"
+
+
+def _seed(seed: int, epoch: int, step: int) -> int:
+    return int(np.random.SeedSequence((seed, epoch, step, 1)).generate_state(1, np.uint64)[0] >> 1)
+
+
+def clear(out: Path) -> None:
+    """Remove what is left of a run without a last.pt: nothing can continue it. Other files stay."""
+    if not ranks().first:
+        return
+    for path in (*out.glob("metrics.jsonl"), *kept(out).values()):
+        path.unlink(missing_ok=True)
+    drop_parts(out / "epochs")
+    with suppress(OSError):
+        (out / "epochs").rmdir()  # only if it is empty
+
+
+def _continued(config: Config, out: Path, split: Split, resume: bool) -> Checkpoint | None:
+    """Return the checkpoint to continue from, if any, and drop what is kept of epochs after it."""
+    path = out / "last.pt"
+    if not path.exists():
+        clear(out)
+        return None
+    if not resume:
+        raise InputError(f"{out} already holds a run; continue it with --resume, or give another --out")
+    last = load(path)
+    last.check_data(split.interactions)
+    # What may differ when a run goes on: where its data lie, when it stops, and what is kept of it.
+    # Schedules know their end.
+    free = {"data", "patience", "save_every", "attributes", "pretrained"}
+    if (config.lr_schedule, config.rho_schedule) == ("constant", "constant"):
+        free.add("epochs")
+    before, now = (c.model_dump(exclude=free) for c in (last.config, config))
+    if changed := [key for key in now if now[key] != before[key]]:
+        raise InputError(
+            f"{path} was trained with other settings: "
+            + ", ".join(f"{key} {before[key]!r}, not {now[key]!r}" for key in changed)
+        )
+    if not ranks().first:
+        return last
+    truncate(out / "metrics.jsonl", last.epoch)
+    drop_parts(out / "epochs")
+    for epoch, later in kept(out).items():
+        if epoch > last.epoch:
+            later.unlink(missing_ok=True)
+    return last

@@ -1,0 +1,240 @@
+"""How the page of a comparison behaves in a browser."""
+
+import shutil
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from landscape.plots.interactive import interactive_figure, save_html
+from landscape.report.report import render
+from tests.results import HOSTILE, LONG, METRICS, folder_of, hostile_folder, line, plane
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    executable = next((path for name in names if (path := shutil.which(name))), None)
+    if executable is None:
+        pytest.skip("no Chromium is installed")
+    from playwright.sync_api import sync_playwright
+
+    arguments = [
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--enable-unsafe-swiftshader",
+    ]
+    with sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=executable, args=arguments)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def page(browser):
+    """A tab; `page.said` gathers console errors, exceptions, and what is asked of the network."""
+    tab = browser.new_page(viewport={"width": 1200, "height": 900})
+    tab.said = []
+    tab.on("console", lambda m: tab.said.append(m.text) if m.type == "error" else None)
+    tab.on("pageerror", lambda error: tab.said.append(str(error)))
+    tab.on(
+        "request",
+        lambda r: None if r.url.startswith(("file:", "data:", "blob:")) else tab.said.append(r.url),
+    )
+    yield tab
+    tab.close()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """The report on two checkpoints."""
+    return render(folder_of(tmp_path_factory.mktemp("two"), ["a", "b"]))
+
+
+PLOTS = "PLOTS", "document.querySelectorAll('.plot')"
+DRAWN = "#slices[data-drawn=yes]"
+EYES = (
+    "[...document.querySelectorAll('.plot')].map(p => {const e = p._fullLayout.scene._scene.getCamera().eye;"
+    " return [e.x, e.y, e.z]})"
+)
+
+
+def opened(tab, path):
+    tab.set_default_timeout(120_000)
+    tab.goto(path.as_uri())
+    tab.wait_for_selector(DRAWN)
+    return tab
+
+
+def follows(tab, since=None):
+    """Wait until all cameras have come to rest at one place, another than `since`; return it."""
+
+    def moves(eyes):
+        stray = np.ptp(eyes, axis=0).max() > 1e-3
+        return stray or (since is not None and np.abs(eyes[0] - since).max() < 1e-2)
+
+    before, eyes = None, np.array(tab.evaluate(EYES))
+    for _ in range(100):
+        if before is not None and np.array_equal(before, eyes) and not moves(eyes):
+            return eyes[0]
+        tab.wait_for_timeout(200)
+        before, eyes = eyes, np.array(tab.evaluate(EYES))
+    raise AssertionError(f"the cameras did not come to rest together: {eyes.tolist()}")
+
+
+def test_cameras_follow_one_another(report, page):
+    tab = opened(page, report)
+    before = follows(tab)
+    tab.evaluate(
+        "window.moves = 0; for (const p of PLOTS) p.on('plotly_relayout', () => moves++)".replace(*PLOTS)
+    )
+    plot = tab.locator(".plot").nth(1)
+    plot.scroll_into_view_if_needed()
+    box = plot.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    tab.mouse.move(x, y)
+    tab.mouse.down()
+    tab.mouse.move(x + 60, y + 20, steps=4)
+    tab.mouse.up()
+    turned = follows(tab, since=before)
+    tab.mouse.wheel(0, 200)
+    zoomed = follows(tab, since=turned)
+    assert np.linalg.norm(zoomed) > np.linalg.norm(turned) + 1e-2
+    made = tab.evaluate("moves")
+    tab.wait_for_timeout(500)
+    assert tab.evaluate("moves") == made < 60  # they come to rest
+    tab.get_by_role("button", name="reset the view").click()
+    np.testing.assert_allclose(follows(tab, since=zoomed), before, atol=1e-3)
+    assert page.said == []
+
+
+def test_cameras_follow_a_finger(report, page):
+    tab = opened(page, report)
+    before = follows(tab)
+    tab.evaluate(
+        """() => {
+        const canvas = document.querySelector('.plot canvas'), box = canvas.getBoundingClientRect();
+        const send = (kind, x, y) => {
+            const touch = new Touch({identifier: 1, target: canvas, clientX: box.x + x, clientY: box.y + y});
+            const changed = {changedTouches: [touch], touches: [touch], bubbles: true, cancelable: true};
+            canvas.dispatchEvent(new TouchEvent(kind, changed));
+        };
+        send('touchstart', 100, 100); send('touchmove', 160, 120); send('touchmove', 200, 120);
+        send('touchend', 200, 120);
+    }"""
+    )
+    follows(tab, since=before)
+    assert page.said == []
+
+
+def test_the_switch_changes_every_scene_and_nothing_else(report, page):
+    tab = opened(page, report)
+    shown = (
+        "[...PLOTS].map(p => [p._fullLayout.scene.zaxis.range, p._fullLayout.coloraxis.cmin,"
+        " p._fullLayout.coloraxis.cmax, p._fullData[0].z[2][2], p._fullData[0].customdata[2][2][0]])"
+    ).replace(*PLOTS)
+    linear = tab.evaluate(shown)
+    before = tab.evaluate(EYES)
+    tab.focus("button[data-scale=log]")
+    tab.keyboard.press("Enter")
+    tab.wait_for_function(
+        "[...document.querySelectorAll('.plot')].every(p => p._fullLayout.scene.zaxis.title.text != 'loss')",
+    )
+    assert tab.get_attribute("button[data-scale=log]", "aria-pressed") == "true"
+    assert tab.get_attribute("button[data-scale=linear]", "aria-pressed") == "false"
+    assert "ε = 0.003" in tab.inner_text(".scale-label")
+    for (limits, low, high, z, loss), was in zip(tab.evaluate(shown), linear, strict=True):
+        assert (
+            limits == [low, high] == pytest.approx([np.log10(0.003), np.log10(2.4 + 0.4 + 0.003)], abs=1e-3)
+        )
+        assert (loss, was[3]) == (was[4], was[4])
+        assert z == pytest.approx(np.log10(loss + 0.4 + 0.003))
+    np.testing.assert_allclose(tab.evaluate(EYES), before, atol=1e-6)
+    tab.click("button[data-scale=linear]")
+    tab.wait_for_function(
+        "[...document.querySelectorAll('.plot')].every(p => p._fullLayout.scene.zaxis.title.text == 'loss')",
+    )
+    assert tab.evaluate(shown) == linear
+    assert page.said == []
+
+
+def test_hovering_reads_the_numbers_off(tmp_path, page):
+    figure = interactive_figure({"<b>a</b>": plane(grid=9, center=0.25)})
+    tab = opened(page, save_html(figure, tmp_path / "s.html"))
+    assert tab.get_by_text("<b>a</b>").count() == 1
+    tab.evaluate("document.querySelector('.plot').on('plotly_hover', e => { window.seen = e.points[0] })")
+    box = tab.locator(".plot").bounding_box()
+    tab.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] * 0.6)
+    tab.wait_for_function("window.seen !== undefined")
+    x, y, z, (loss, rise) = tab.evaluate("[seen.x, seen.y, seen.z, [...seen.customdata]]")
+    assert (loss, rise) == pytest.approx((z, z - 0.25))
+    assert z == pytest.approx(x**2 + 0.2 * y)
+    text = tab.locator(".hovertext").first.text_content()
+    assert all(word in text for word in ("α", "β", "loss", "rise"))
+    assert page.said == []
+
+
+@pytest.mark.parametrize("count", [1, 6])
+def test_every_scene_is_drawn_on_a_phone_and_in_the_dark(tmp_path, page, count):
+    page.set_viewport_size({"width": 360, "height": 740})
+    page.emulate_media(color_scheme="dark")
+    names = [f"{LONG}_{number}" for number in range(count)]
+    tab = opened(page, render(folder_of(tmp_path, names, users=3, test=METRICS, valid=METRICS)))
+    assert tab.locator(".plot canvas").count() == count
+    assert tab.evaluate("document.documentElement.scrollWidth") == 360
+    places = [tab.locator(".panel").nth(i).bounding_box() for i in range(count)]
+    assert all(a["y"] + a["height"] <= b["y"] for a, b in pairwise(places))
+    ink = tab.evaluate("getComputedStyle(document.body).color")
+    assert int(ink[4:].split(",")[0]) > 200
+    assert tab.evaluate("document.querySelector('.plot')._fullLayout.font.color") == "#e6e6e6"
+    assert (
+        tab.evaluate("getComputedStyle(document.querySelector('img')).backgroundColor")
+        == "rgb(255, 255, 255)"
+    )
+    assert page.said == []
+
+
+def test_nothing_overlaps_or_is_clipped_at_1200_pixels(tmp_path, page):
+    names = [f"{LONG}_{number}" for number in range(3)]
+    tab = opened(page, render(folder_of(tmp_path, names, users=3, test=METRICS, valid=METRICS)))
+    assert tab.evaluate("[...document.querySelectorAll('.wide')].every(w => w.scrollWidth <= w.clientWidth)")
+    titles = [tab.locator("h3").nth(i).bounding_box() for i in range(3)]
+    assert len({box["y"] for box in titles}) == 1
+    assert all(a["x"] + a["width"] <= b["x"] for a, b in pairwise(titles))
+
+
+def test_in_print_pictures_stand_in_for_what_can_be_turned(report, page):
+    tab = opened(page, report)
+    tab.emulate_media(media="print", color_scheme="dark")
+    assert not tab.locator("#slices").is_visible()
+    assert tab.get_by_alt_text("Loss surfaces side by side").is_visible()
+    assert tab.evaluate("getComputedStyle(document.body).color") == "rgb(26, 26, 26)"
+    assert tab.evaluate(
+        "[...document.querySelectorAll('.wide')].every(w => getComputedStyle(w).overflowX === 'visible')"
+    )
+
+
+def test_lines_have_the_switch_too(tmp_path, page):
+    tab = opened(
+        page, save_html(interactive_figure({"<b>a</b>": line(), "b": line(2.0)}), tmp_path / "l.html")
+    )
+    top = "Math.max(...document.querySelector('.plot')._fullData[1].y)"
+    assert tab.evaluate(top) == 2.0
+    tab.click("button[data-scale=log]")
+    tab.wait_for_function(f"{top} < 1")
+    assert tab.evaluate(top) == pytest.approx(np.log10(2.002))
+    assert page.said == []
+
+
+def test_hostile_names_are_shown_and_not_run(tmp_path, page):
+    page.goto(render(hostile_folder(tmp_path)).as_uri())
+    page.wait_for_selector("#slices .gl-container canvas", state="attached")
+    assert page.title() == HOSTILE
+    assert page.locator("img").evaluate_all("all => all.every(i => i.complete && i.naturalWidth > 100)")
+    assert page.locator("table").count() == 6
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert page.said == []

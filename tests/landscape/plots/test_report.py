@@ -1,0 +1,234 @@
+"""What the page of a comparison says."""
+
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from landscape import InputError
+from landscape.flatness.comparison import compare
+from landscape.plots.curves import eigenvalue_figure
+from landscape.plots.interactive import interactive_figure
+from landscape.report.report import Comparison, render, result_path
+from landscape.report.words import sentences
+from tests.results import (
+    LONG,
+    METRICS,
+    folder_of,
+    hessian,
+    hostile_folder,
+    plane,
+    sharpness,
+    trace,
+)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return hostile_folder(tmp_path)
+
+
+def test_the_report_is_one_file_and_escapes_what_it_is_given(folder):
+    text = render(folder).read_text("utf-8")
+    assert "<script>alert" not in text
+    assert "{{ 7 * 7 }}" in text  # shown, not computed
+    assert "b &amp; &lt;i&gt;c" in text
+    assert "<i>c" not in text
+    markup = re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
+    for outside in ('src="http', 'href="http', '<link rel="stylesheet', "@import"):
+        assert outside not in markup
+    assert markup.count('src="data:image/png;base64,') == 4
+
+
+def test_the_report_says_what_does_not_hold(folder):
+    text = render(folder).read_text("utf-8")
+    assert "is no minimum of the measured loss: ‖∇L‖ is 0.3 and λmin is -0.5" in text
+    assert "1 of 2 eigenvalues have not converged" in text
+    assert "against plain" in text
+
+
+def test_a_folder_without_a_comparison(tmp_path):
+    with pytest.raises(InputError, match="holds no comparison"):
+        render(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ("{", "not readable"),
+        ('{"title": "x"}', "checkpoints Field required"),
+        ('{"title": "x", "checkpoints": []}', "at least one checkpoint"),
+        (
+            '{"title": "x", "checkpoints": [{"name": "../a", "path": "b"}]}',
+            "a name of its own that is no path",
+        ),
+    ],
+)
+def test_an_index_that_is_damaged(tmp_path, index, message):
+    (tmp_path / "compare.json").write_text(index)
+    with pytest.raises(InputError, match=message):
+        render(tmp_path)
+
+
+def test_a_missing_result(folder):
+    result_path(folder, "plain", "trace").unlink()
+    with pytest.raises(InputError, match="cannot read result file"):
+        render(folder)
+    assert not (folder / "report.html").exists()
+
+
+def test_the_index_reloads(folder):
+    text = (folder / "compare.json").read_text()
+    assert json.loads(Comparison.model_validate_json(text).model_dump_json()) == json.loads(text)
+
+
+def said(traces=None, spectra=None, sharp=None):
+    """The sentence that contrasts b with a."""
+    traces = traces or (trace(7.0), trace(7.0))
+    spectra = spectra or (hessian(), hessian())
+    sharp = sharp or (sharpness(), sharpness())
+    found = [dict(zip("ab", pair, strict=True)) for pair in (spectra, traces, sharp)]
+    return next(sentences(found[0], found[1], compare(found[2])))
+
+
+def side_of(quantity, text):
+    """Which of the sides a sentence puts a quantity on."""
+    (side,) = [part for part in text.partition(": ")[2].split("; ") if quantity in part]
+    return side.partition(" in ")[0]
+
+
+def test_a_difference_within_its_error_is_not_distinguishable():
+    assert side_of("trace", said(traces=(trace(7.0), trace(7.0)))) == "not distinguishable"
+    apart = replace(trace(8.0), samples=np.array([5.0, 8.0, 11.0]))  # by draws of its own
+    assert side_of("trace", said(traces=(trace(7.0), apart))) == "not distinguishable"
+    assert side_of("(SAM)", said(sharp=(sharpness(), sharpness(1.001, noise=0.1)))) == "not distinguishable"
+
+
+def test_a_difference_beyond_its_error_has_a_side():
+    assert side_of("trace", said(traces=(trace(7.0), trace(8.0)))) == "higher"  # what probes share falls out
+    assert side_of("trace", said(traces=(trace(8.0), trace(7.0)))) == "lower"
+    assert side_of("(SAM)", said(sharp=(sharpness(), sharpness(2.0)))) == "higher"
+    assert side_of("(ASAM)", said(sharp=(sharpness(2.0), sharpness(1.0)))) == "lower"
+
+
+def test_eigenvalues_are_told_apart_by_their_residuals():
+    near = replace(hessian(), eigenvalues=np.array([3.0005, 2.0]))
+    far = replace(hessian(), eigenvalues=np.array([3.1, 2.0]))
+    unsettled = replace(far, converged=[False, False])
+    assert side_of("λmax", said(spectra=(hessian(), near))) == "not distinguishable"
+    assert side_of("λmax", said(spectra=(hessian(), far))) == "higher"
+    assert side_of("λmax", said(spectra=(far, hessian()))) == "lower"
+    assert side_of("λmax", said(spectra=(hessian(), unsettled))) == "not distinguishable"
+
+
+def test_without_any_error_nothing_is_claimed():
+    bare = [
+        replace(s, measures={"sam": s.measures["sam"] | {"se": None}}) for s in (sharpness(), sharpness(2.0))
+    ]
+    bare = [replace(s, by_draw=(), by_unit=()) for s in bare]
+    assert side_of("(SAM)", said(sharp=bare)) == "without an error to tell"
+
+
+def test_the_trace_is_said_as_the_table_below_shows_it():
+    """Its error over users is in the table's interval, and not in that of the probes."""
+    both = [sharpness(measures=("sam", "trace")), sharpness(1.001, 0.1, measures=("sam", "trace"))]
+    text = said(traces=(trace(7.0), trace(8.0)), sharp=both)
+    assert side_of("trace", text) == "not distinguishable"
+    assert text.count("trace") == 1
+
+
+def test_one_checkpoint_is_against_none(tmp_path):
+    text = render(folder_of(tmp_path, ["alone"])).read_text("utf-8")
+    assert "against" not in text.partition("<h2>Loss surface")[0].partition("<body>")[2]
+    assert "alone: L(θ) 0.300" in text
+
+
+@pytest.mark.parametrize("count", [1, 2, 6])
+@pytest.mark.filterwarnings("error")
+def test_any_number_of_long_names_up_to_six(tmp_path, count):
+    names = [f"{LONG}_{number}" for number in range(count)]
+    text = render(folder_of(tmp_path, names, users=3, test=METRICS, valid=METRICS)).read_text("utf-8")
+    assert text.count('<figure class="panel">') == count
+    assert all(f"<h3>{name}</h3>" in text for name in names)
+
+
+def test_plotly_is_embedded_once(tmp_path):
+    from plotly.offline import get_plotlyjs
+
+    text = render(folder_of(tmp_path, ["a", "b"])).read_text("utf-8")
+    assert text.count(get_plotlyjs()[:2000]) == 1
+
+
+def test_a_density_is_shown_where_there_is_one(tmp_path):
+    assert "<h2>Spectrum" in render(folder_of(tmp_path / "new", ["a", "b"])).read_text("utf-8")
+    assert "<h2>Spectrum" not in render(folder_of(tmp_path / "old", ["a", "b"], False)).read_text("utf-8")
+
+
+def test_ranking_has_intervals_where_they_are_known(tmp_path):
+    known = {"users": 1234, "valid": METRICS, "test": METRICS}
+    between = dict.fromkeys(METRICS, (0.2, 0.3))
+    old = render(folder_of(tmp_path / "old", ["a"], **known)).read_text("utf-8")
+    new = render(folder_of(tmp_path / "new", ["a"], **known, test_intervals=between)).read_text("utf-8")
+    assert "[0.2000, 0.3000]" not in old
+    assert new.count("[0.2000, 0.3000]") == len(METRICS)
+    assert "test, 1,234 users" in old
+
+
+def test_what_was_measured_stands_in_the_page(tmp_path):
+    folder = folder_of(tmp_path, ["a", "b"])
+    for name, weights in (("a", "aaaa"), ("b", "bbbb")):
+        told = {"data_sha256": "dddd", "checkpoint_sha256": weights, "torch": "9.9"}
+        replace(hessian(), provenance=told).save(result_path(folder, name, "hessian"))
+    text = render(folder).read_text("utf-8").partition("<h2>What was measured")[2]
+    assert [text.count(word) for word in ("dddd", "aaaa", "bbbb", "9.9")] == [1, 1, 1, 1]
+    assert "<code>landscape compare</code>" in text
+
+
+def test_a_contrast_stands_below_its_value_and_is_bold_where_it_is_clear(tmp_path):
+    text = render(folder_of(tmp_path, ["a", "b"])).read_text("utf-8")
+    row = text.partition(">sam<small>")[2].partition("</tr>")[0]
+    assert row.count("<td>") == 2
+    assert 'class="differs">2.0' in row
+
+
+def test_marks_of_equal_eigenvalues_do_not_hide_one_another():
+    (axes,) = eigenvalue_figure(dict.fromkeys("abc", hessian())).axes
+    marks = [m for m in axes.lines if m.get_marker() in ("o", "v")]
+    places = [float(np.ravel(m.get_xdata())[0]) for m in marks]
+    assert len(marks) == 3 * 3
+    assert np.diff(sorted(places)).min() > 0.1
+
+
+def test_both_scales_are_one_for_all_planes():
+    meta = interactive_figure({"flat": plane(0.5), "steep": plane(10.0)}).layout.meta
+    low, high = meta["linear"]["range"]
+    assert (low, high) == (-2.0, 12.0)  # of 10 (x² + y / 5)
+    assert meta["least"] == low
+    assert meta["epsilon"] == pytest.approx(1e-3 * (high - low), rel=0.5)
+    assert meta["log"]["range"] == pytest.approx(np.log10([meta["epsilon"], high - low + meta["epsilon"]]))
+    assert f"ε = {meta['epsilon']:g}" in meta["log"]["label"]
+
+
+def test_hovering_shows_the_loss_and_its_rise_over_the_own_centre():
+    figure = interactive_figure({"a": plane(center=0.25)})
+    (surface,) = figure.data
+    np.testing.assert_allclose(surface.customdata[..., 0], surface.z)
+    np.testing.assert_allclose(surface.customdata[..., 1], np.array(surface.z) - 0.25)
+    for shown in ("α %{x", "β %{y", "loss %{customdata[0]", "%{customdata[1]"):
+        assert shown in surface.hovertemplate
+
+
+def test_a_loss_that_is_not_finite_is_left_out_in_3d_too():
+    bent = plane()
+    bent.losses[0, 0], bent.losses[4, 4] = np.nan, np.inf
+    (surface,) = interactive_figure({"bent": bent}).data
+    assert np.isnan([surface.z[0][0], surface.z[4][4]]).all()
+
+
+def test_a_damaged_density_is_said(tmp_path):
+    folder = folder_of(tmp_path, ["a"])
+    result_path(folder, "a", "density").write_bytes(b"damaged")
+    with pytest.raises(InputError, match="not a readable result"):
+        render(folder)

@@ -1,0 +1,98 @@
+"""Folders that one process writes to, and disks that are full."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from landscape import InputError, load
+from landscape.storage.files import locked
+from tests.conftest import ROOT, RUN
+from tests.forked import ended
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from landscape.storage.files import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def held(tmp_path):
+    """A folder that another process holds, and that process."""
+    folder = tmp_path / "held"
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, folder], stdout=subprocess.PIPE, cwd=ROOT)
+    assert holder.stdout.readline() == b"held\n"
+    yield folder, holder
+    holder.kill()
+    holder.communicate()
+
+
+def test_a_folder_is_one_processes_and_free_when_that_dies(held, landscape, data_file):
+    folder, holder = held
+    train = ("train", "--data", data_file, "--out", folder, *RUN)
+    code, out, err = landscape(*train)
+    assert (code, out) == (2, "")
+    assert err == f"landscape: {folder} is in use: another process writes to it\n"
+    (folder / ".part.best.pt.x.pt").write_bytes(b"half of it")
+    holder.kill()
+    holder.wait()
+    assert landscape(*train)[0] == 0
+    assert not list(folder.glob(".part.*"))
+
+
+@pytest.mark.parametrize("name", ["surface", "compare", "hessian", "sharpness", "sweep"])
+def test_every_command_that_fills_a_folder_holds_it(held, landscape, runs, data_file, name):
+    folder, _ = held
+    of = {"sweep": ("--data", data_file, "--vary", "seed=0")}
+    given = of.get(name, ("--ckpt", runs / "sasrec" / "best.pt"))
+    code, out, err = landscape(name, *given, "--out", folder)
+    assert (code, out, err) == (2, "", f"landscape: {folder} is in use: another process writes to it\n")
+
+
+def test_a_folder_is_made_and_removed_again_if_nothing_came(tmp_path):
+    folder = tmp_path / "a" / "b"
+    with locked(folder):
+        assert folder.is_dir()
+    assert not (tmp_path / "a").exists()
+    with locked(folder):
+        (folder / "x.txt").touch()
+    assert (folder / "x.txt").exists()
+
+
+def test_a_lock_is_not_shared_within_a_process_either(tmp_path):
+    with locked(tmp_path), pytest.raises(InputError, match="in use"), locked(tmp_path):
+        pass
+    with locked(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("room", [300, 2500, 20_000])
+def test_a_full_disk_is_one_line_and_leaves_the_last_good_file(data_file, tmp_path, room):
+    """In whichever file the disk is full: the log, a checkpoint."""
+    out, said = tmp_path / "run", tmp_path / "said.txt"
+    train = ["train", "--data", data_file, "--out", out, *RUN]
+    ended(train, said)
+    before = {name: (out / name).read_bytes() for name in ("best.pt", "last.pt")}
+    more = [*train, "--epochs", 6, "--resume"]
+    ended(more, said, room, code=2)
+    assert said.read_text("utf-8").startswith("landscape: cannot write ")
+    assert said.read_text("utf-8").count("\n") == 1
+    assert {name: (out / name).read_bytes() for name in before} == before
+    ended(more, said)
+
+
+def test_a_full_disk_under_a_surface_keeps_the_points_that_are_whole(runs, tmp_path):
+    said = tmp_path / "said.txt"
+    surface = ["surface", "--ckpt", runs / "sasrec" / "best.pt", "--dim", 1, "--grid", 101, "--users", 8]
+    ended([*surface, "--out", tmp_path / "whole"], said)
+    ended([*surface, "--out", tmp_path / "out"], said, 2000, code=2)
+    assert said.read_text("utf-8").startswith(f"landscape: cannot write {tmp_path}/out/sasrec.points.jsonl: ")
+    ended([*surface, "--out", tmp_path / "out"], said)
+    found, expected = (load(tmp_path / name / "sasrec.surface.npz") for name in ("out", "whole"))
+    np.testing.assert_allclose(found.losses, expected.losses, rtol=1e-5)
+    assert found.settings["reused"] > 10

@@ -1,0 +1,61 @@
+import pytest
+import torch
+from torch import nn
+
+from landscape import InputError, ParamSpace, random_direction
+from landscape.surface.directions import cosine
+
+
+@pytest.fixture
+def params():
+    torch.manual_seed(0)
+    return ParamSpace(
+        nn.Sequential(nn.Embedding(6, 4), nn.Linear(4, 3), nn.LayerNorm(3), nn.Conv1d(3, 2, 2)).double()
+    )
+
+
+def test_every_filter_of_the_direction_has_the_norm_of_the_same_filter_of_the_weights(params):
+    d = params.split(random_direction(params, seed=3).vector)
+    w = params.split(params.theta)
+    for entry in params.entries:
+        if entry.filter_axis is None:
+            assert not d[entry.name].any()  # biases and norms stand still (Li et al.)
+        else:
+            got, expected = (t[entry.name].flatten(1).norm(dim=1) for t in (d, w))
+            torch.testing.assert_close(got, expected)
+
+
+def test_layer_normalization_matches_whole_tensors(params):
+    d = params.split(random_direction(params, normalization="layer").vector)
+    w = params.split(params.theta)
+    torch.testing.assert_close(d["0.weight"].norm(), w["0.weight"].norm())
+
+
+def test_without_normalization_every_coordinate_moves(params):
+    assert random_direction(params, normalization="none", biases=True).vector.all()
+
+
+def test_a_filter_of_zeros_stays_where_it_is(params):
+    params.theta[:4] = 0  # the first row of the embedding
+    direction = random_direction(params).vector
+    assert not direction[:4].any()
+    assert direction.isfinite().all()
+
+
+def test_a_seed_is_a_direction(params):
+    a, b = (random_direction(params, seed=5).vector for _ in range(2))
+    assert torch.equal(a, b)
+    assert not torch.equal(a, random_direction(params, seed=6).vector)
+    assert not torch.equal(a, random_direction(params, seed=5, index=1).vector)
+
+
+def test_directions_have_both_signs_and_are_nearly_orthogonal():
+    params = ParamSpace(nn.Linear(100, 100, bias=False))
+    a, b = (random_direction(params, seed=0, index=i) for i in range(2))
+    assert abs(cosine(a, b)) < 0.05
+    assert abs(float((a.vector > 0).float().mean()) - 0.5) < 0.02
+
+
+def test_a_direction_that_moves_nothing_is_refused():
+    with pytest.raises(InputError, match="no filter moves"):
+        random_direction(ParamSpace(nn.LayerNorm(4)))

@@ -1,0 +1,175 @@
+"""Where to look: eigenvectors, between checkpoints, along a training."""
+
+import numpy as np
+import pytest
+import torch
+
+import landscape as ll
+from landscape import InputError
+from landscape.surface.directions import coordinates, difference, perpendicular, principal
+from landscape.surface.frames import between_frame, eigen_frame, trajectory_frame
+from landscape.surface.geometry import convex_share, doubling_widths, quadratic_model
+from landscape.surface.points import Points
+from landscape.surface.sampler import doubling_radius, look
+
+RNG = np.random.default_rng(0)
+
+
+def vector(*values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+@pytest.fixture
+def bowl(quadratic):
+    """L = xᵀAx/2 + 1 with eigenvalues 8, 4, 2, -1 along no axis, at its stationary point."""
+    rotation = torch.linalg.qr(torch.from_numpy(RNG.standard_normal((4, 4))))[0]
+    matrix = rotation @ torch.diag(vector(8, 4, 2, -1)) @ rotation.T
+    objective = quadratic(matrix, torch.zeros(4).double())
+    objective._bound.loss = lambda model, _: (model() + 1, 1)
+    return objective
+
+
+@pytest.mark.parametrize(("ends", "expected"), [(False, (8, 4)), (True, (8, -1))])
+def test_a_plane_of_eigenvectors_has_their_curvatures(bowl, ends, expected):
+    frame = eigen_frame(bowl, 2, ends)
+    assert [d.details["eigenvalue"] for d in frame.directions] == pytest.approx(expected, rel=1e-3)
+    result = look(bowl, frame)
+    x, y = np.meshgrid(*result.coordinates, indexing="ij")
+    np.testing.assert_allclose(result.losses, 1 + (expected[0] * x**2 + expected[1] * y**2) / 2, atol=1e-2)
+    assert result.directions[0]["norm"] == pytest.approx(1)
+
+
+def test_eigenvectors_are_never_mirrored(sasrec_objective):
+    a, b = (eigen_frame(sasrec_objective, 2, seed=seed).directions for seed in (0, 7))
+    for one, other in zip(a, b, strict=True):
+        assert float(one.vector @ other.vector) > 0.99
+
+
+def test_a_plane_through_three_checkpoints_passes_through_their_losses(sasrec_objective):
+    theta = sasrec_objective.theta
+    generator = torch.Generator().manual_seed(0)
+    others = {n: theta + 0.1 * torch.randn(len(theta), generator=generator).double() for n in "bc"}
+    frame = between_frame(sasrec_objective, others, 2, "a")
+    u, v = (d.vector for d in frame.directions)
+    assert abs(float(u @ v)) < 1e-10 * float(u @ u)
+    assert float(u.norm()) == pytest.approx(float(v.norm()))
+    result = look(sasrec_objective, frame, grid=3)
+    for mark, point in zip(result.marks, (theta, *others.values()), strict=True):
+        assert mark["loss"] == pytest.approx(sasrec_objective.value(point), rel=1e-9)
+        assert all(
+            low < x < high for x, (low, high) in zip(mark["at"], result.settings["spans"], strict=True)
+        )
+
+
+def test_the_line_between_two_goes_from_one_to_the_other(bowl):
+    other = vector(1, 0, 2, 0)
+    result = look(bowl, between_frame(bowl, {"b": other}, 1, "a"))
+    assert result.settings["spans"] == [[-0.25, 1.25]]
+    assert [mark["at"] for mark in result.marks] == [[0.0], [pytest.approx(1.0)]]
+    assert result.marks[1]["loss"] == pytest.approx(bowl.value(other))
+
+
+def test_too_many_points_or_none_between_are_refused(bowl):
+    a, b, c = vector(1, 0, 0, 0), vector(0, 1, 0, 0), vector(2, 0, 0, 0)
+    for others, dimension in (({}, 1), ({"b": a, "c": b}, 1), ({"b": a, "c": b, "d": c}, 2)):
+        with pytest.raises(InputError, match="a line takes 2"):
+            between_frame(bowl, others, dimension, "a")
+    with pytest.raises(InputError, match="on one line"):
+        between_frame(bowl, {"b": a, "c": c}, 2, "a")
+    with pytest.raises(InputError, match="the same point"):
+        between_frame(bowl, {"b": bowl.theta.clone()}, 1, "a")
+    with pytest.raises(InputError, match="4 and 3 parameters"):
+        difference(a, a[:3])
+
+
+def test_principal_components_of_points_on_a_plane_hold_all_of_their_variance():
+    basis = torch.linalg.qr(torch.from_numpy(RNG.standard_normal((50, 2))))[0].T
+    steps = torch.from_numpy(RNG.standard_normal((9, 2))) * vector(3, 1)
+    points = steps @ basis + 1
+    directions = principal(points)
+    shares = [d.details["explained_variance"] for d in directions]
+    assert sum(shares) == pytest.approx(1)
+    assert shares[0] > shares[1]
+    for d in directions:
+        assert float(d.vector.norm()) == pytest.approx(1)
+        assert d.vector[d.vector.abs().argmax()] > 0
+    for point in points:
+        x, y = coordinates(point - points[0], directions)
+        torch.testing.assert_close(points[0] + x * directions[0].vector + y * directions[1].vector, point)
+
+
+def test_shares_of_variance_are_those_of_a_singular_value_decomposition():
+    points = torch.from_numpy(RNG.standard_normal((7, 20)))
+    values = np.linalg.svd((points - points.mean(0)).numpy(), compute_uv=False) ** 2
+    found = [d.details["explained_variance"] for d in principal(points)]
+    np.testing.assert_allclose(found, values[:2] / values.sum(), rtol=1e-10)
+
+
+def test_a_trajectory_lies_on_its_plane_and_ends_at_the_centre(bowl):
+    points = [bowl.theta + s * vector(1, 2, 0, 0) + s**2 * vector(0, 0, 1, 0) for s in (3.0, 2.0, 1.0, 0.0)]
+    result = look(bowl, trajectory_frame(bowl, points), grid=3)
+    assert result.trajectory.shape == (4, 2)
+    np.testing.assert_allclose(result.trajectory[-1], 0, atol=1e-12)
+    points_at = Points(bowl, trajectory_frame(bowl, points).directions)
+    for point, step in zip(points, result.trajectory, strict=True):
+        assert points_at.at(step[None])[0] == pytest.approx(bowl.value(point))
+    with pytest.raises(InputError, match="span fewer than 2"):
+        trajectory_frame(bowl, points[:2])
+
+
+def test_a_perpendicular_is_as_long_and_spans_the_same_plane():
+    a, b = (difference(torch.zeros(5).double(), torch.from_numpy(RNG.standard_normal(5))) for _ in range(2))
+    c = perpendicular(b, a)
+    assert float(a.vector @ c.vector) == pytest.approx(0, abs=1e-12)
+    assert float(c.vector.norm()) == pytest.approx(float(a.vector.norm()))
+    assert torch.linalg.matrix_rank(torch.stack([a.vector, b.vector, c.vector])) == 2
+
+
+def test_the_quadratic_model_is_a_quadratic_loss_itself(bowl):
+    result = ll.plane(bowl, directions=[difference(bowl.theta, torch.from_numpy(v)) for v in np.eye(4)[:2]])
+    bowl.params.theta.zero_()
+    model = quadratic_model(bowl, [difference(bowl.theta, torch.from_numpy(v)) for v in np.eye(4)[:2]])
+    np.testing.assert_allclose(model.at(result.coordinates), result.losses, atol=1e-12)
+
+
+def test_the_projected_hessian_is_the_dense_one_projected(sasrec_objective, dense_hessian, tmp_path):
+    frame = eigen_frame(sasrec_objective, 2)
+    model = quadratic_model(sasrec_objective, frame.directions)
+    basis = torch.stack([d.vector for d in frame.directions])
+    np.testing.assert_allclose(model.hessian, (basis @ dense_hessian @ basis.T).numpy(), atol=1e-9)
+    np.testing.assert_allclose(model.gradient, (basis @ sasrec_objective.grad()).numpy(), atol=1e-12)
+    loaded = ll.load(model.save(tmp_path / "a.npz"))
+    np.testing.assert_array_equal(loaded.hessian, model.hessian)
+
+
+def axis(index):
+    return difference(torch.zeros(4).double(), torch.eye(4).double()[index])
+
+
+def test_a_parabola_doubles_where_it_should(quadratic):
+    objective = quadratic(torch.diag(vector(8, 2, 2, 2)), torch.zeros(4).double())
+    objective._bound.loss = lambda model, _: (model() + 1, 1)  # L = 1 + 4 x² + y² + …: doubled at 1/2 and 1
+    line = ll.line(objective, directions=[axis(0)], radius=2)
+    np.testing.assert_allclose(doubling_widths(line), 0.5, atol=1e-3)
+    widths = doubling_widths(ll.plane(objective, directions=[axis(0), axis(1)], radius=2))
+    assert widths.min() == pytest.approx(0.5, abs=5e-3)
+    assert widths.max() == pytest.approx(1, abs=5e-3)
+    assert np.isinf(doubling_widths(ll.line(objective, directions=[axis(0)], radius=0.1))).all()
+    assert doubling_radius(Points(objective, [axis(0), axis(1)])) == pytest.approx(0.5, rel=0.06)
+    assert ll.line(objective, directions=[axis(0)], radius="auto").losses[-1] == pytest.approx(2, rel=0.1)
+
+
+def test_a_loss_that_never_doubles_has_no_automatic_radius(quadratic):
+    flat = quadratic(torch.zeros(4, 4).double(), torch.ones(4).double(), torch.zeros(4).double())
+    with pytest.raises(InputError, match="which doubles nowhere"):
+        ll.line(flat, directions=[axis(0)], radius="auto")
+    flat._bound.loss = lambda model, _: (model() + 1, 1)
+    with pytest.raises(InputError, match="not doubled at a radius of 64"):
+        ll.line(flat, directions=[axis(0)], radius="auto")
+
+
+def test_how_much_of_a_slice_is_convex(quadratic, bowl):
+    saddle = ll.plane(bowl, directions=eigen_frame(bowl, 2, ends=True).directions)
+    assert convex_share(saddle) == 0
+    assert convex_share(ll.plane(bowl, directions=eigen_frame(bowl, 2).directions)) == 1
+    assert convex_share(ll.line(bowl, directions=eigen_frame(bowl, 1).directions)) == 1

@@ -1,0 +1,144 @@
+"""Many runs: which they are, that each is what it would be alone, and that a stopped sweep goes on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from landscape import InputError
+from samrec.checkpoint import load
+from samrec.config import Config
+from samrec.sweeps import sweep as sweeping
+from samrec.sweeps.jobs import plan
+from samrec.sweeps.sweep import sweep
+from samrec.training.loop import train
+from tests.conftest import ROOT
+from tests.samrec.training.test_training import SMALL, same_weights
+
+AXES = {"method": ["sasrec", "samrec"], "rho": ["0.1", "0.2"], "seed": ["0", "1"]}
+NAMES = [
+    "method=sasrec,seed=0",
+    "method=sasrec,seed=1",
+    *(f"method=samrec,rho={rho},seed={seed}" for rho in (0.1, 0.2) for seed in (0, 1)),
+]
+
+
+@pytest.fixture
+def base(data_file):
+    return {"data": str(data_file), **SMALL, "epochs": 4}
+
+
+def test_a_plan_is_every_combination_once(base, tmp_path):
+    jobs = plan(base, AXES, tmp_path)
+    assert [job.name for job in jobs] == NAMES
+    assert [job.config.radius for job in jobs] == [0, 0, 0.1, 0.1, 0.2, 0.2]
+    assert jobs[0].config == Config(**base)
+
+
+def test_values_that_are_none_are_refused_before_anything_is_trained(base, tmp_path):
+    with pytest.raises(InputError, match="setting rho: Input should be a valid number"):
+        plan({**base, "method": "samrec"}, {"rho": ["0.1", "much"]}, tmp_path)
+    with pytest.raises(InputError, match="setting colour"):
+        plan(base, {"colour": ["red"]}, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_other_settings_is_refused(base, tmp_path):
+    job = plan(base, {"seed": ["0"]}, tmp_path)[0]
+    train(job.config, job.out, "cpu")
+    with pytest.raises(InputError, match="holds a run with dim 8, not 16"):
+        plan({**base, "dim": 16}, {"seed": ["0"]}, tmp_path)
+
+
+def test_runs_on_a_gpu_train_as_one_model_and_equal_their_twins(base, tmp_path, monkeypatch):
+    """The CPU stands in: what decides is the kind of device."""
+    monkeypatch.setattr(sweeping, "device_named", lambda name: torch.device("cuda"))
+    jobs = plan(base, AXES, tmp_path / "sweep")
+    train(jobs[3].config, jobs[3].out, "cpu")  # one is done already
+    done = (jobs[3].out / "last.pt").stat().st_mtime_ns
+    sweep(jobs, "cpu")
+    assert (jobs[3].out / "last.pt").stat().st_mtime_ns == done
+    for job in jobs:
+        alone = train(job.config, tmp_path / job.name, "cpu")
+        a, b = (load(out / "last.pt").weights for out in (alone.out, job.out))
+        # Rounding, which Adam makes a whole step of where a gradient is nothing else.
+        for name in ("item.weight", "blocks.0.ffn.inner.weight"):
+            assert float((a[name] - b[name]).norm() / a[name].norm()) < 2e-2
+        assert job.result()["epochs"] == alone.epochs
+        assert job.result()["test"].keys() == alone.test.keys()
+    rows = json.loads((tmp_path / "sweep" / "results.json").read_text())
+    assert [row["run"] for row in rows] == NAMES
+    assert all(row["test"] for row in rows)
+
+
+def test_one_run_that_diverges_leaves_the_others(base, tmp_path, monkeypatch):
+    monkeypatch.setattr(sweeping, "device_named", lambda name: torch.device("cuda"))
+    jobs = plan({**base, "method": "samrec"}, {"rho": ["0.1", "1e30"]}, tmp_path)
+    with pytest.raises(InputError, match="1 of 2 runs failed; rho=1e30: training diverged"):
+        sweep(jobs, "cpu")
+    assert jobs[0].result() is not None
+
+
+def command(base, out, *more):
+    settings = [f"--set={key}={value}" for key, value in base.items()]
+    return [
+        *(sys.executable, "-m", "landscape", "sweep", "--out", out, "--device", "cpu", *settings),
+        *("--vary", "method=sasrec,samrec", "--vary", "seed=0,1", "--jobs", "2", *more),
+    ]
+
+
+def test_a_stopped_sweep_goes_on_by_the_same_command(base, tmp_path, monkeypatch):
+    """On a CPU each run is a process, and the same bit for bit as alone."""
+    out, base = tmp_path / "sweep", {**base, "epochs": 20}
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # another number of threads adds up in another order
+    running = subprocess.Popen(command(base, out), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while not list(out.glob("*/last.pt")):
+        time.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=100)
+    assert running.returncode == 128 + signal.SIGINT, said
+    assert said == "landscape: stopped by SIGINT; the same command continues the sweep\n"
+    ended = subprocess.run(command(base, out, "--json"), cwd=ROOT, capture_output=True, text=True, check=True)
+    runs = json.loads(ended.stdout)["runs"]
+    assert [run["run"] for run in runs] == [
+        f"method={m},seed={s}" for m in ("sasrec", "samrec") for s in (0, 1)
+    ]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        alone = train(Config(**{**base, "method": "samrec", "seed": 1}), tmp_path / "alone", "cpu")
+    finally:
+        torch.set_num_threads(threads)
+    assert same_weights(load(alone.out / "last.pt"), load(out / "method=samrec,seed=1" / "last.pt"))
+    assert runs[-1]["test"] == alone.test
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--vary", "rho", "--data", "DATA"], "'rho' is not NAME=VALUE"),
+        (["--vary", "seed=0"], "nothing to train on"),
+        (["--vary", "seed=0,x", "--data", "DATA"], "setting seed: "),
+        (["--vary", "seed=0", "--set", "epochs=0", "--data", "DATA"], "setting epochs: "),
+    ],
+)
+def test_a_sweep_that_makes_no_sense_is_one_line(landscape, tmp_path, data_file, arguments, message):
+    arguments = [str(data_file) if a == "DATA" else a for a in arguments]
+    code, out, err = landscape("sweep", "--out", tmp_path / "sweep", *arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_a_dry_run_prints_the_plan_alone(answer, data_file, tmp_path):
+    found = answer(
+        "sweep", "--data", data_file, "--vary", "max-length=8,9", "--out", tmp_path / "s", "--dry-run"
+    )
+    assert found == {"runs": [{"run": f"max_length={n}", "done": False} for n in (8, 9)]}
+    assert not os.path.exists(tmp_path / "s")

@@ -1,0 +1,222 @@
+"""Several runs as one, and a step as a graph: each must be the plain step of one run."""
+
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from landscape import InputError
+from samrec.checkpoint import load
+from samrec.config import Config
+from samrec.data.packing import TrainingBatches
+from samrec.methods import batches_of, initial_learner
+from samrec.training.engines.graph import Captured
+from samrec.training.engines.solo import Solo
+from samrec.training.log import read_log
+from samrec.training.loop import train, train_together
+
+CPU = torch.device("cpu")
+SMALL = {
+    "dim": 8,
+    "max_length": 8,
+    "batch_size": 16,
+    "eval_every": 2,
+    "patience": 50,
+    "dropout": 0.3,
+    "epochs": 4,
+}
+
+
+def configs(data_file, **settings):
+    """Runs that may train together: other seeds, radii, methods."""
+    rest = {"data": str(data_file), **SMALL, **settings}
+    sam = {name: rest.pop(name) for name in ("adaptive", "every", "perturb", "rho_schedule") if name in rest}
+    return [
+        Config(seed=0, method="samrec", rho=0.0, **sam, **rest),
+        Config(seed=1, method="samrec", rho=0.2, **sam, **rest),
+        Config(seed=1, method="samrec", rho=0.5, **sam, **rest),
+    ]
+
+
+@pytest.fixture(autouse=True)
+def double():
+    """In float32 Adam turns rounding into whole steps where a gradient is zero but for rounding."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def nearly_the_same(a, b):
+    for name, tensor in a.weights.items():
+        assert tensor.dtype == torch.float64
+        torch.testing.assert_close(tensor, b.weights[name], rtol=1e-5, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"loss": "ce", "dropout": 0.0},
+        {"loss": "gbce", "negatives": 4},
+        {"adaptive": True, "clip": 0.5},
+        {"every": 2, "perturb": "no-embedding"},
+        {"preset": "sasrec-bert", "lr_schedule": "cosine", "warmup": 2, "rho_schedule": "linear"},
+        {"preset": "sasrec-original"},
+    ],
+)
+def test_each_of_several_runs_equals_its_solo_twin(data_file, tmp_path, settings):
+    runs = configs(data_file, **settings)
+    together = train_together(runs, [tmp_path / f"together-{i}" for i in range(3)], "cpu")
+    for i, config in enumerate(runs):
+        alone = train(config, tmp_path / f"alone-{i}", "cpu")
+        for name in ("last.pt", "best.pt"):
+            nearly_the_same(load(alone.out / name), load(together[i].out / name))
+        losses = [
+            [line["loss"] for line in read_log(o.out / "metrics.jsonl") if "loss" in line]
+            for o in (alone, together[i])
+        ]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+        assert together[i].epochs == alone.epochs
+        sizes = [(o.out / "last.pt").stat().st_size for o in (alone, together[i])]
+        assert sizes[1] < 1.6 * sizes[0]  # its own part of the three that are stacked
+
+
+def test_runs_of_sasrec_take_plain_steps_together(data_file, tmp_path):
+    runs = [Config(data=str(data_file), seed=seed, **SMALL) for seed in (0, 1)]
+    together = train_together(runs, [tmp_path / "a", tmp_path / "b"], "cpu")
+    nearly_the_same(
+        load(train(runs[1], tmp_path / "c", "cpu").out / "last.pt"), load(together[1].out / "last.pt")
+    )
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_a_run_may_go_on_alone_or_together(data_file, tmp_path, every):
+    """Checkpoints are the same whoever wrote them."""
+    runs = configs(data_file, every=every)
+    half = [config.model_copy(update={"epochs": 2}) for config in runs]
+    whole = [train(config, tmp_path / f"whole-{i}", "cpu") for i, config in enumerate(runs)]
+    for i, config in enumerate(half):
+        train(config, tmp_path / f"alone-first-{i}", "cpu")
+    train_together(half, [tmp_path / f"together-first-{i}" for i in range(3)], "cpu")
+    train_together(runs, [tmp_path / f"alone-first-{i}" for i in range(3)], "cpu", resume=True)
+    for i, config in enumerate(runs):
+        train(config, tmp_path / f"together-first-{i}", "cpu", resume=True)
+        for how in ("alone", "together"):
+            nearly_the_same(load(whole[i].out / "last.pt"), load(tmp_path / f"{how}-first-{i}" / "last.pt"))
+
+
+def test_runs_of_radius_zero_keep_no_direction(data_file, tmp_path):
+    rest = {"data": str(data_file), **SMALL, "epochs": 2, "method": "samrec", "rho": 0.0, "every": 2}
+    runs = [Config(seed=seed, **rest) for seed in (0, 1)]
+    outs = [tmp_path / "a", tmp_path / "b"]
+    train_together(runs, outs, "cpu")
+    train_together([c.model_copy(update={"epochs": 4}) for c in runs], outs, "cpu", resume=True)
+    alone = train(runs[1].model_copy(update={"epochs": 4}), tmp_path / "c", "cpu")
+    nearly_the_same(load(alone.out / "last.pt"), load(outs[1] / "last.pt"))
+
+
+def test_one_that_has_ended_does_not_stop_the_others(data_file, tmp_path):
+    rest = {**SMALL, "epochs": 30, "lr": 0.02}
+    runs = [
+        Config(data=str(data_file), seed=seed, **{**rest, "patience": p}) for seed, p in ((0, 2), (1, 29))
+    ]
+    outs = [tmp_path / "short", tmp_path / "long"]
+    short, long = train_together(runs, outs, "cpu")
+    assert short.epochs == short.best_epoch + 2 < long.epochs
+    assert [line["epoch"] for line in read_log(outs[0] / "metrics.jsonl")][-2] == short.epochs
+
+
+def test_runs_at_different_steps_are_not_mixed(data_file, tmp_path):
+    runs = configs(data_file)
+    train(runs[0].model_copy(update={"epochs": 2}), tmp_path / "0", "cpu")
+    with pytest.raises(InputError, match="must stand at the same step"):
+        train_together(runs[:2], [tmp_path / "0", tmp_path / "1"], "cpu", resume=True)
+
+
+class Recorded:
+    """Stands in for a CUDA graph: what was recorded is run again, on the recorded inputs, into one output."""
+
+    def __init__(self):
+        self.replays = 0
+
+    def replay(self):
+        self.replays += 1
+        self.output.copy_(self.run())
+
+
+@pytest.fixture
+def recording(monkeypatch):
+    """Let a CPU record and replay; return the graphs that were recorded."""
+    graphs = []
+
+    @contextmanager
+    def record(graph):
+        graphs.append(graph)
+        yield
+
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Recorded)
+    monkeypatch.setattr(torch.cuda, "graph", record)
+    return graphs
+
+
+def remembering(step, graphs, parts=1):
+    """Recording does not compute: let it remember what to do, and leave the weights alone."""
+
+    def wrapped(batches):
+        if graphs and not hasattr(graphs[-1], "run"):
+            graphs[-1].run = lambda: step(batches)
+            graphs[-1].output = torch.zeros(parts + 2)
+            return graphs[-1].output
+        return step(batches)
+
+    return wrapped
+
+
+@pytest.mark.parametrize("method", ["sasrec", "samrec", "cl4srec", "s3rec-pretraining"])
+def test_replayed_steps_are_the_steps(split, recording, method):
+    """On one shape, whatever number of rows a batch needs, with weights that go on from one to the next."""
+    config = Config(data="", method=method, **SMALL)
+    batches = batches_of(config, split, CPU)
+    rows = batches.rows(16)
+    plain, graphed = (Solo(config, initial_learner(config, split), CPU, rows) for _ in range(2))
+    graphed.captured = Captured(remembering(graphed._step, recording, len(graphed.learner.parts)))
+    for number, batch in enumerate([b for epoch in range(3) for b in batches.epoch(16, (0, epoch))]):
+        expected, found = (e.step([[batch]], [number], 1e-2, [config.radius]) for e in (plain, graphed))
+        torch.testing.assert_close(found, expected)
+    assert len(recording) == 1
+    assert recording[0].replays == number + 1 - Captured.WARM_UP
+    for a, b in zip(plain.learner.parameters(), graphed.learner.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_a_batch_of_another_shape_is_computed_without_the_graph(split, recording):
+    config = Config(data="", **SMALL)
+    engine = Solo(
+        config, initial_learner(config, split), CPU, rows=0
+    )  # every batch then has the rows that it needs
+    engine.captured = Captured(remembering(engine._step, recording))
+    for number, batch in enumerate(
+        [b for epoch in range(6) for b in TrainingBatches(split, 8, CPU).epoch(16, (0, epoch))]
+    ):
+        engine.step([[batch]], [number], 1e-2, [0.0])
+    assert 0 < recording[0].replays < number + 1 - Captured.WARM_UP
+
+
+def test_a_step_that_cannot_be_recorded_is_taken_all_the_same(split, recording, monkeypatch):
+    def refuse(graph):
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    monkeypatch.setattr(torch.cuda, "graph", refuse)
+    captured = Captured(lambda batches: torch.ones(3))
+    (batch,) = list(TrainingBatches(split, 8, CPU).epoch(60, (0,)))
+    for call in range(6):
+        if call == Captured.WARM_UP:
+            with pytest.warns(UserWarning, match="without a CUDA graph: operation not permitted when stream"):
+                assert captured([batch]).sum() == 3
+        else:
+            assert captured([batch]).sum() == 3

@@ -1,0 +1,334 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from landscape import InputError
+from landscape.tasks import TaskOptions
+from samrec import methods
+from samrec.checkpoint import load, trajectory
+from samrec.config import Config, configure, read_settings, write_config
+from samrec.data.readers import read
+from samrec.data.split import leave_one_out
+from samrec.data.synthetic import markov, write_sequences
+from samrec.evaluation import evaluate, metrics
+from samrec.losses import bce
+from samrec.methods import initial_model
+from samrec.task import objective, ranking
+from samrec.training import loop
+from samrec.training.engines.solo import Solo
+from samrec.training.log import read_log
+
+SMALL = {"dim": 8, "max_length": 8, "batch_size": 16, "eval_every": 2, "patience": 50, "dropout": 0.3}
+
+
+def small(data_file, **settings):
+    return Config(data=str(data_file), **{**SMALL, "epochs": 6, **settings})
+
+
+def same_weights(a, b):
+    return all(torch.equal(t, b.weights[name]) for name, t in a.weights.items())
+
+
+def at_step(number, happens, monkeypatch):
+    """Let `happens` be called, or be raised, when this step is about to be taken."""
+    steps, step = [], Solo.step
+
+    def counted(*arguments):
+        steps.append(1)
+        if len(steps) == number:
+            if isinstance(happens, type):
+                raise happens
+            happens()
+        return step(*arguments)
+
+    monkeypatch.setattr(Solo, "step", counted)
+
+
+def test_a_run_leaves_what_it_says(data_file, tmp_path):
+    config = small(data_file)
+    outcome = loop.train(config, tmp_path / "run", "cpu")
+    assert {p.name for p in outcome.out.iterdir()} == {"best.pt", "last.pt", "metrics.jsonl", "config.toml"}
+    assert configure(read_settings(outcome.out / "config.toml")) == config
+    lines = read_log(outcome.out / "metrics.jsonl")
+    assert [line["epoch"] for line in lines[:-1]] == [1, 2, 3, 4, 5, 6]
+    assert ["valid" in line for line in lines[:-1]] == [False, True] * 3
+    assert lines[-1] == {"epoch": outcome.best_epoch, "test": outcome.test}
+    best = load(outcome.out / "best.pt")
+    assert best.epoch == outcome.best_epoch
+    assert best.valid["ndcg@10"] == max(line["valid"]["ndcg@10"] for line in lines if "valid" in line)
+    assert metrics(ranking(outcome.out / "best.pt", "test").ranks) == outcome.test
+    assert load(outcome.out / "last.pt").epoch == 6
+
+
+@pytest.mark.parametrize("method", ["sasrec", "samrec"])
+def test_an_interrupted_run_equals_an_unbroken_one(data_file, tmp_path, method):
+    config = small(data_file, method=method)
+    whole = loop.train(config, tmp_path / "whole", "cpu")
+    loop.train(config.model_copy(update={"epochs": 4}), tmp_path / "parts", "cpu")
+    with (tmp_path / "parts" / "metrics.jsonl").open("a") as log:
+        log.write('{"epoch": 5, "loss": 9, "seco')  # as a kill in the middle of a line leaves it
+    parts = loop.train(config, tmp_path / "parts", "cpu", resume=True)
+    for name in ("best.pt", "last.pt"):
+        a, b = load(whole.out / name), load(parts.out / name)
+        assert same_weights(a, b)
+        assert (a.epoch, a.best, a.valid) == (b.epoch, b.best, b.valid)
+    assert parts.test == whole.test
+    logs = [read_log(o.out / "metrics.jsonl") for o in (whole, parts)]
+    assert [[line["epoch"], line.get("loss")] for line in logs[0]] == [
+        [line["epoch"], line.get("loss")] for line in logs[1]
+    ]
+
+
+def test_a_run_interrupted_inside_an_epoch_loses_that_epoch_alone(data_file, tmp_path, monkeypatch):
+    config = small(data_file)
+    whole = loop.train(config, tmp_path / "whole", "cpu")
+    at_step(14, KeyboardInterrupt, monkeypatch)  # of four an epoch
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(config, tmp_path / "run", "cpu")
+    assert load(tmp_path / "run" / "last.pt").epoch == 3
+    monkeypatch.undo()
+    loop.train(config, tmp_path / "run", "cpu", resume=True)
+    assert same_weights(load(whole.out / "last.pt"), load(tmp_path / "run" / "last.pt"))
+
+
+def test_training_leaves_the_callers_random_numbers_alone(data_file, tmp_path):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    loop.train(small(data_file, epochs=2), tmp_path / "run", "cpu")
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_sam_without_a_radius_is_sasrec(data_file, tmp_path):
+    a = loop.train(small(data_file, epochs=2), tmp_path / "a", "cpu")
+    b = loop.train(small(data_file, epochs=2, method="samrec", rho=0.0), tmp_path / "b", "cpu")
+    c = loop.train(small(data_file, epochs=2, method="samrec"), tmp_path / "c", "cpu")
+    assert same_weights(load(a.out / "last.pt"), load(b.out / "last.pt"))
+    assert not same_weights(load(a.out / "last.pt"), load(c.out / "last.pt"))
+
+
+def test_micro_batches_are_the_batch(data_file, tmp_path):
+    """The same users and negatives, and gradients that add up; m-sharpness climbs by each alone."""
+    runs = {
+        name: load(
+            loop.train(small(data_file, epochs=2, dropout=0.0, **s), tmp_path / name, "cpu").out / "last.pt"
+        )
+        for name, s in {
+            "whole": {"method": "samrec"},
+            "parts": {"method": "samrec", "micro_batches": 4},
+            "each": {"method": "samrec", "micro_batches": 4, "ascent": "micro-batch"},
+        }.items()
+    }
+    whole, parts, each = (runs[name].weights["item.weight"] for name in ("whole", "parts", "each"))
+    torch.testing.assert_close(whole, parts, rtol=1e-3, atol=1e-4)
+    assert float((each - whole).norm()) > 10 * float((parts - whole).norm())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"precision": "bf16", "loss": "ce"},
+        {"precision": "bf16", "method": "samrec", "clip": 1.0, "micro_batches": 2},
+        {"loss": "sampled", "negatives": 8, "lr_schedule": "cosine", "warmup": 1},
+        {"loss": "gbce", "negatives": 8, "calibration": 1.0, "weight_decay": 1e-4},
+        {"preset": "sasrec-bert", "method": "samrec", "adaptive": True, "rho": 1.0, "rho_schedule": "linear"},
+        {
+            "preset": "sasrec-original",
+            "method": "samrec",
+            "every": 2,
+            "perturb": "norm-only",
+            "rho_warmup": 1,
+        },
+    ],
+)
+def test_settings_combine_and_the_loss_falls(data_file, tmp_path, settings):
+    out = loop.train(small(data_file, lr=5e-3, **settings), tmp_path / "run", "cpu").out
+    losses = [line["loss"] for line in read_log(out / "metrics.jsonl") if "loss" in line]
+    assert losses[-1] < losses[0]
+    assert load(out / "last.pt").weights["item.weight"].dtype == torch.float32
+
+
+def test_a_share_of_the_users_is_trained_on_and_everyone_is_tested(data_file, tmp_path):
+    config = small(data_file, train_fraction=0.5)
+    split = leave_one_out(read(data_file))
+    half, quarter = split.fraction(0.5, 3), split.fraction(0.25, 3)
+    assert len(half.trained) == round(len(split.trained) / 2)
+    assert set(quarter.trained) < set(half.trained) < set(split.trained)
+    assert set(half.trained) != set(split.fraction(0.5, 4).trained)
+    assert np.array_equal(half.evaluated, split.evaluated)
+    assert np.array_equal(split.fraction(1.0, 3).trained, split.trained)
+    out = loop.train(config, tmp_path / "run", "cpu").out
+    frozen = objective(out / "best.pt", TaskOptions(device="cpu"))
+    assert frozen.provenance["users"] == str(len(half.trained))
+    assert sum(len(batch.inputs.last) for batch in frozen.batches) == len(half.trained)
+
+
+def test_a_schedule_knows_its_end(data_file, tmp_path):
+    config = small(data_file, epochs=2, lr_schedule="cosine")
+    loop.train(config, tmp_path / "run", "cpu")
+    with pytest.raises(InputError, match="other settings: epochs 2, not 4"):
+        loop.train(config.model_copy(update={"epochs": 4}), tmp_path / "run", "cpu", resume=True)
+
+
+def test_it_stops_when_validation_no_longer_improves(data_file, tmp_path):
+    outcome = loop.train(small(data_file, epochs=500, lr=0.05, patience=6), tmp_path / "run", "cpu")
+    assert outcome.epochs == outcome.best_epoch + 6 < 500
+
+
+@pytest.mark.parametrize(("method", "loss"), [("sasrec", "bce"), ("samrec", "bce"), ("sasrec", "ce")])
+def test_a_known_structure_is_learned(tmp_path, method, loss):
+    """Far above chance, 10 / 100, and not above an ideal ranker but by luck."""
+    world = markov(users=600, items=100, mean_length=12, seed=0)
+    write_sequences(world.interactions, tmp_path / "data.txt")
+    config = small(
+        tmp_path / "data.txt",
+        method=method,
+        loss=loss,
+        epochs=40,
+        dim=32,
+        dropout=0.1,
+        lr=5e-3,
+        batch_size=64,
+    )
+    found = loop.train(config, tmp_path / "run", "cpu").test["hr@10"]
+    assert 0.7 * world.ideal_hr10 < found < world.ideal_hr10 + 3 * 0.5 / 600**0.5
+
+
+def test_a_trajectory_runs_from_the_initial_weights_to_the_last_epoch(data_file, tmp_path):
+    """And keeping it changes nothing that is computed."""
+    config = small(data_file, save_every=4)
+    out = loop.train(config, tmp_path / "run", "cpu").out
+    paths = trajectory(out)
+    assert [p.name for p in paths] == ["epoch-0000.pt", "epoch-0004.pt", "epoch-0006.pt"]
+    points, last = [load(path) for path in paths], load(out / "last.pt")
+    assert [(point.epoch, point.optimizer, len(point.sums)) for point in points] == [
+        (epoch, {}, 0) for epoch in (0, 4, 6)
+    ]
+    drawn = initial_model(config, last.num_items).state_dict()
+    assert all(torch.equal(t, points[0].weights[name]) for name, t in drawn.items())
+    assert same_weights(points[-1], last)
+    assert [objective(path, TaskOptions(device="cpu")).provenance["epoch"] for path in paths] == [*"046"]
+    without = loop.train(small(data_file), tmp_path / "without", "cpu")
+    assert same_weights(load(without.out / "last.pt"), last)
+    with pytest.raises(InputError, match="without keeps no trajectory; train with --save-every N"):
+        trajectory(without.out)
+
+
+def test_a_trajectory_ends_where_patience_does_and_sorts_by_name(data_file, tmp_path):
+    config = small(data_file, epochs=10_000, lr=0.05, patience=3, save_every=7)
+    outcome = loop.train(config, tmp_path / "run", "cpu")
+    names = [p.name for p in trajectory(outcome.out)]
+    assert names == sorted(names)
+    assert (names[0], names[-1]) == ("epoch-00000.pt", f"epoch-{outcome.epochs:05d}.pt")
+
+
+def test_runs_that_train_together_keep_their_own_trajectories(data_file, tmp_path):
+    configs = [small(data_file, epochs=3, save_every=2, seed=seed) for seed in (0, 1)]
+    for outcome, config in zip(
+        loop.train_together(configs, [tmp_path / "a", tmp_path / "b"], "cpu"), configs, strict=True
+    ):
+        first, second, third = map(load, trajectory(outcome.out))
+        drawn = initial_model(config, first.num_items).state_dict()
+        assert all(torch.equal(t, first.weights[name]) for name, t in drawn.items())
+        assert (first.epoch, second.epoch, third.epoch) == (0, 2, 3)
+        assert same_weights(third, load(outcome.out / "last.pt"))
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(data_file, tmp_path):
+    loop.train(small(data_file, epochs=2), tmp_path / "run", "cpu")
+    with pytest.raises(InputError, match="already holds a run; continue it with --resume"):
+        loop.train(small(data_file, epochs=2), tmp_path / "run", "cpu")
+    with pytest.raises(InputError, match="other settings: dim 8, not 16"):
+        loop.train(small(data_file, epochs=2, dim=16), tmp_path / "run", "cpu", resume=True)
+    other = tmp_path / "other.txt"
+    other.write_text("1 1 2 3 4 5\n2 3 4 5 6\n")
+    with pytest.raises(InputError, match="is not the data of the checkpoint"):
+        loop.train(small(other, epochs=2), tmp_path / "run", "cpu", resume=True)
+
+
+@pytest.mark.parametrize("save_every", [None, 1])
+def test_a_first_epoch_that_diverges_leaves_nothing(data_file, tmp_path, save_every):
+    with pytest.raises(InputError, match=r"loss is (nan|inf) in epoch 1, step \d+; try a smaller lr"):
+        loop.train(small(data_file, lr=1e30, save_every=save_every), tmp_path / "run", "cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_divergence_later_leaves_the_last_good_epoch(data_file, tmp_path, monkeypatch):
+    steps = []
+
+    def failing(model, batch):
+        steps.append(1)
+        total, weight = bce(model, batch)
+        return total * (float("nan") if len(steps) == 14 else 1), weight
+
+    monkeypatch.setattr(methods, "loss_of", lambda *_, **__: failing)
+    with pytest.raises(InputError, match="loss is nan in epoch 4, step 2"):
+        loop.train(small(data_file), tmp_path / "run", "cpu")
+    last = load(tmp_path / "run" / "last.pt")
+    assert last.epoch == 3
+    assert all(t.isfinite().all() for t in last.weights.values())
+
+
+def test_histories_too_short_to_train_on_are_refused(tmp_path):
+    (tmp_path / "a.txt").write_text("1 1 2 3\n2 1 2 3\n")
+    with pytest.raises(InputError, match="no user has two items to train on"):
+        loop.train(small(tmp_path / "a.txt"), tmp_path / "run", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"dim": 7}, "dim 7 is not a multiple of heads 2"),
+        ({"rho": 0.1}, "rho is not of method sasrec; it is of samrec, cl4srec"),
+        ({"every": 2}, "every is not of method sasrec"),
+        (
+            {"method": "cl4srec", "adaptive": True},
+            "adaptive is SAM's, which cl4srec has with a radius; give rho",
+        ),
+        ({"crop": 0.5}, "crop is not of method sasrec; it is of cl4srec"),
+        (
+            {"method": "cl4srec", "attributes": "a.json"},
+            "attributes is not of method cl4srec; it is of s3rec, s",
+        ),
+        ({"method": "s3rec-pretraining", "pretrain_epochs": 3}, "pretrain_epochs is not of method s3rec-pre"),
+        ({"method": "gru4rec", "rho": 0.1, "perturb": "norm-only"}, "gru4rec has no normalization"),
+        ({"method": "gru4rec", "preset": "sasrec-bert"}, "preset is not of method gru4rec"),
+        ({"method": "gru4rec", "init": "xavier"}, "init is not of method gru4rec"),
+        ({"preset": "bert"}, "setting preset: .*'sasrec-bert'"),
+        ({"preset": ["bert"]}, "setting preset: .*'sasrec-bert'"),
+        ({"method": "cl4srec", "temperature": 0}, "setting temperature: .*greater than 0"),
+        ({"method": "samrec", "every": 2, "ascent": "micro-batch"}, "every keeps one direction"),
+        ({"loss": "ce", "negatives": 5}, "ce scores all items"),
+        ({"calibration": 0.5}, "calibration is gbce's"),
+        ({"batch_size": 10, "micro_batches": 3}, "batch_size 10 is not a multiple of micro_batches 3"),
+        ({"train_fraction": 0}, "setting train_fraction: .*greater than 0"),
+        ({"dropout": 1.0}, "setting dropout: .*less than 1"),
+        ({"lr": float("nan")}, "setting lr: .*"),
+        ({"epochs": "many"}, "setting epochs: .*integer"),
+        ({"method": "bert"}, "setting method: .*'sasrec', 'samrec', 'cl4srec'"),
+        ({"colour": 1}, "setting colour: .*"),
+        ({"patience": 2, "eval_every": 5}, "patience 2 is shorter"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_in_one_line(settings, message):
+    with pytest.raises(InputError, match=message) as caught:
+        configure({"data": "x", **settings})
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_survive_toml(tmp_path):
+    config = Config(data='a "quoted"\\ päth\n.txt', method="samrec", rho=1e-5, lr=0.5)
+    write_config(config, tmp_path / "c.toml")
+    assert configure(read_settings(tmp_path / "c.toml")) == config
+
+
+def test_a_checkpoint_ranks_as_the_model_it_was(data_file, tmp_path):
+    out = loop.train(small(data_file, epochs=2), tmp_path / "run", "cpu").out
+    split = leave_one_out(read(data_file))
+    assert evaluate(load(out / "best.pt").model(), split, "valid") == load(out / "best.pt").valid
+    assert (
+        json.loads((out / "metrics.jsonl").read_text().splitlines()[1])["valid"]
+        == load(out / "best.pt").valid
+    )

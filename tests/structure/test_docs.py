@@ -1,0 +1,122 @@
+"""The documentation: its links lead somewhere, it says what the code says, and it builds."""
+
+import dataclasses
+import inspect
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import landscape
+import landscape.plots
+import samrec
+from landscape.flatness.measures import MEASURES
+from website.links import links
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted(
+    path for folder in ("", "docs", "benchmarks", "examples") for path in (ROOT / folder).glob("*.md")
+)
+
+
+def anchors(page):
+    """The anchors that GitHub makes of a page's headings."""
+    text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(page):
+    for path, anchor in links(page.read_text("utf-8")):
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), path
+        assert not anchor or anchor in anchors(target), f"{path}#{anchor}"
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_each_measure_is_explained_as_the_code_has_it(name):
+    text = (ROOT / "docs" / "measures.md").read_text("utf-8")
+    (section,) = re.findall(rf"^### {name}\n(.*?)(?=^##|\Z)", text, flags=re.DOTALL | re.MULTILINE)
+    words = " ".join(section.split())
+    assert f"`{MEASURES[name].formula}`" in words
+    assert MEASURES[name].source in words
+    assert ("`*`" in words) == MEASURES[name].invariant
+
+
+PUBLIC = {
+    f"{package.__name__}.{name}": getattr(package, name)
+    for package in (landscape, landscape.plots, samrec)
+    for name in package.__all__
+    if callable(getattr(package, name))
+}
+
+
+def described(doc, section):
+    """The names that a section of a docstring describes."""
+    found = re.findall(rf"^{section}:\n((?:    .*\n|\n)*)", doc + "\n", flags=re.MULTILINE)
+    names = re.findall(r"^    (\w+(?:, \w+)*): ", "".join(found), flags=re.MULTILINE)
+    return {name for part in names for name in part.split(", ")}
+
+
+def raises_here(function):
+    """Whether a function's own lines refuse what they are given."""
+    return "raise InputError(" in inspect.getsource(function)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_each_public_name_says_what_it_takes_returns_and_refuses(name):
+    public = PUBLIC[name]
+    doc = inspect.getdoc(public) or ""
+    assert doc
+    if not inspect.isclass(public):
+        assert set(inspect.signature(public).parameters) <= described(doc, "Args")
+        if inspect.signature(public).return_annotation not in {"Figure", Any, Iterator[None]}:
+            assert doc.startswith("Return ") or "\nReturns:\n" in doc
+        assert "\nRaises:\n" in doc or not raises_here(public)
+        return
+    if dataclasses.is_dataclass(public):
+        docs = [inspect.getdoc(base) or "" for base in public.__mro__ if dataclasses.is_dataclass(base)]
+        fields = {field.name for field in dataclasses.fields(public) if field.init and field.repr}
+        assert fields <= set.union(*(described(text, "Attributes") for text in docs))
+    for method, member in inspect.getmembers(public, inspect.isfunction):
+        if not method.startswith("_") and member.__module__.partition(".")[0] in {"landscape", "samrec"}:
+            said = inspect.getdoc(member) or ""
+            assert said, method
+            assert "Raises:" in said or not raises_here(member), method
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The site, built as `make docs` builds it; a warning is an error."""
+    pytest.importorskip("mkdocs")
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder]
+    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    environment = os.environ | {"PYTHONPATH": paths, "NO_MKDOCS_2_WARNING": "1"}
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return folder
+
+
+def test_the_site_has_each_command_and_each_public_name(site):
+    commands = (site / "docs" / "commands.html").read_text("utf-8")
+    for path in (ROOT / "landscape" / "cli").glob("*.py"):
+        if "\ndef command(" in path.read_text("utf-8"):
+            assert f'id="landscape-{path.stem}"' in commands
+    for package in (landscape, samrec):
+        page = (site / "docs" / f"{package.__name__}.html").read_text("utf-8")
+        assert all(f'id="{package.__name__}.{name}"' in page for name in package.__all__)
+
+
+def test_the_site_needs_no_network(site):
+    for page in site.rglob("*.html"):
+        loaded = re.findall(
+            r"<(?:script|link|img)\b[^>]*\b(?:src|href)=\"?([^\s\">]+)", page.read_text("utf-8")
+        )
+        assert not [url for url in loaded if url.startswith(("http", "//"))], page.name
