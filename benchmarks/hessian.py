@@ -27,9 +27,9 @@ from samrec.task import objective
 
 TOP = 5
 OURS: Mapping[str, Mapping[str, Any]] = {
-    "ours": {"bottom": 0},
-    "ours, λmin included": {"bottom": 1},
-    "ours, by power iteration": {"bottom": 0, "method": "power"},
+    "ours": {"smallest": 0},
+    "ours, λmin included": {"smallest": 1},
+    "ours, by power iteration": {"smallest": 0, "method": "power"},
 }
 PEERS = ("hessian-eigenthings", "curvlinops-for-pytorch")
 SLOW_PEER = "PyHessian"  # minutes a run
@@ -40,7 +40,7 @@ Ask = Callable[..., dict[str, Any]]
 
 def eigenvalues(own: Objective, ask: Ask | None, rounds: int, slow_tol: float) -> dict[str, Any]:
     """Find the top five in our ways, and by each peer on padded batches, in turns."""
-    ll.top_eigenpairs(own, TOP, bottom=0)  # not counted
+    ll.top_eigenpairs(own, TOP, smallest=0)  # not counted
     runs: dict[str, list[dict[str, Any]]] = {}
     for number in range(rounds):
         for name, settings in OURS.items():

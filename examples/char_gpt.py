@@ -77,7 +77,7 @@ def main(folder=PICTURES):
     objective = ll.Objective(model, frozen, next_character)
 
     surface = ll.plane(objective, radius=1.0, tol=TOL)
-    pairs = ll.top_eigenpairs(objective, k=5, bottom=1, tol=1e-2)
+    pairs = ll.top_eigenpairs(objective, k=5, smallest=1, tol=1e-2)
     density = ll.spectral_density(objective, probes=PROBES, steps=LANCZOS)
     axis, width, curves = plots.broadened({"GPT": density}, {"GPT": pairs})
     with plots.paper():

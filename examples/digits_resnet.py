@@ -74,7 +74,8 @@ def main(folder=PICTURES):
     # BatchNorm is measured as it is used: in eval mode, with the running statistics of the training.
     frozen = list(zip(x[:IMAGES].split(128), y[:IMAGES].split(128), strict=True))
     objectives = {
-        name: ll.Objective(model, frozen, cross_entropy, units=by_image) for name, model in models.items()
+        name: ll.Objective(model, frozen, cross_entropy, per_example=by_image)
+        for name, model in models.items()
     }
     surfaces = {name: ll.plane(objective, radius=0.25, tol=TOL) for name, objective in objectives.items()}
     plots.save_figure(plots.surface_figure(surfaces, log=True), folder / "digits_resnet.png", dpi=150)

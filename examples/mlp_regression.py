@@ -52,7 +52,7 @@ def by_example(model, batch):
 
 def main(folder=PICTURES):
     x, y = data()
-    objective = ll.Objective(trained(x, y), [(x, y)], squared, units=by_example)
+    objective = ll.Objective(trained(x, y), [(x, y)], squared, per_example=by_example)
 
     # Filter-normalized (Li et al. 2018): a step of 1 moves every unit's weights by their own norm.
     directions = [ll.random_direction(objective.params, seed=0, index=index) for index in range(2)]

@@ -57,7 +57,7 @@ def objective(checkpoint, options):
         model,
         list(zip(x[drawn].to(device).split(BATCH), y[drawn].to(device).split(BATCH), strict=True)),
         lambda model, batch: tuple(part.sum() for part in of_example(model, batch)),
-        units=of_example,
+        per_example=of_example,
         include=options.include,
         exclude=options.exclude,
         provenance={"metric": options.metric if options.metric in METRICS else "loss"},

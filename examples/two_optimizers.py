@@ -60,7 +60,7 @@ def main(folder=PICTURES):
     }
     places = np.concatenate(list(steps.values()))
     spans = [(low - 0.25, high + 0.25) for low, high in zip(places.min(0), places.max(0), strict=True)]
-    surface = ll.look(start, ll.Frame(frame.directions, spans, frame.marks), tol=TOL)
+    surface = ll.evaluate_slice(start, ll.Frame(frame.directions, spans, frame.marks), tol=TOL)
 
     figure = plots.surface_figure({"SGD and Adam": surface}, log=True)
     for step, color in zip(steps.values(), ("white", "#E69F00"), strict=True):

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 from figures.style import COLOR, missing, title
 from landscape.plots.style import PAGE, paper
 from landscape.storage.results import load_as
-from landscape.surface.paths import STATIONS
-from landscape.surface.paths import Path as Way
+from landscape.surface.paths import STATIONS, PathProfile
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,7 +24,7 @@ def data(results: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted((results / "barriers").glob("*.npz")):
         label, name = path.stem.rsplit(".", 1)
-        way = load_as(Way, path)
+        way = load_as(PathProfile, path)
         found.setdefault(label, {})[name] = {
             "from": way.provenance["checkpoint"],
             "to": way.provenance["other"]["checkpoint"],

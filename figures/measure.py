@@ -168,7 +168,7 @@ def _save(found: Any, record: Record, bench: Bench, name: str, **more: Any) -> N
 def _plane(record: Record, view: str, bench: Bench, name: str) -> None:
     objective = bench.objective(bench.best(record), record, exclude=TABLES if view == "still" else ())
     if view == "eigen":
-        found = ll.look(objective, eigen_frame(objective, 2), radius=EIGEN_RADIUS, tol=1e-3)
+        found = ll.evaluate_slice(objective, eigen_frame(objective, 2), radius=EIGEN_RADIUS, tol=1e-3)
     else:
         found = ll.plane(objective, tol=1e-3)
     _save(replace(found, deviations=found.deviations[:0]), record, bench, name)
@@ -187,7 +187,7 @@ def _density(record: Record, bench: Bench, name: str) -> None:
 def _eigenvalues(record: Record, bench: Bench, name: str) -> None:
     found = ll.top_eigenpairs(ll.hessian(bench.objective(bench.best(record), record)), 5)
     none = np.empty((0, found.eigenvectors.shape[1]))
-    small = replace(found, eigenvectors=none, bottom_vectors=none)  # 16 MB
+    small = replace(found, eigenvectors=none, smallest_eigenvectors=none)  # 16 MB
     _save(small, record, bench, name)
 
 

@@ -45,11 +45,11 @@ if TYPE_CHECKING:
     from landscape.surface.frames import trajectory_frame as trajectory_frame
     from landscape.surface.geometry import Quadratic as Quadratic
     from landscape.surface.geometry import quadratic_model as quadratic_model
-    from landscape.surface.paths import Path as Path
+    from landscape.surface.paths import PathProfile as PathProfile
     from landscape.surface.paths import barrier as barrier
     from landscape.surface.paths import bezier as bezier
+    from landscape.surface.sampler import evaluate_slice as evaluate_slice
     from landscape.surface.sampler import line as line
-    from landscape.surface.sampler import look as look
     from landscape.surface.sampler import plane as plane
     from landscape.surface.slice import Slice as Slice
     from landscape.surface.topology import Basin as Basin
@@ -69,7 +69,7 @@ _PUBLIC = {
     "Objective": "landscape.objective.objective",
     "Operator": "landscape.curvature.operators",
     "ParamSpace": "landscape.objective.params",
-    "Path": "landscape.surface.paths",
+    "PathProfile": "landscape.surface.paths",
     "Quadratic": "landscape.surface.geometry",
     "Sharpness": "landscape.flatness.measures",
     "Slice": "landscape.surface.slice",
@@ -93,7 +93,7 @@ _PUBLIC = {
     "line": "landscape.surface.sampler",
     "load": "landscape.storage.results",
     "load_weights": "landscape.storage.weights",
-    "look": "landscape.surface.sampler",
+    "evaluate_slice": "landscape.surface.sampler",
     "objectives_of": "landscape.tasks",
     "pac_bayes_bound": "landscape.flatness.bounds",
     "paired_error": "landscape.surface.certificate",

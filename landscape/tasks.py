@@ -93,11 +93,11 @@ def objectives_of(
         checkpoints: their files, in the order in which they are compared.
         options: what is measured, and on what.
         task: `package.module:function` that makes an objective of a checkpoint; samrec's if not given.
-        shared: deal the batches to the ranks, see `Objective.shared`; else each rank holds all of them.
+        shared: deal the batches to the ranks, see `Objective.distribute`; else each rank holds all of them.
 
     Raises:
         InputError: as `objective_of`, or two are of different data, losses or frozen batches; and as
-            `Objective.shared`.
+            `Objective.distribute`.
     """
     objectives = {checkpoint: objective_of(checkpoint, options, task) for checkpoint in checkpoints}
     first, *others = objectives
@@ -106,7 +106,7 @@ def objectives_of(
             a, b = (objectives[checkpoint].provenance.get(key) for checkpoint in (first, other))
             if a != b:
                 raise InputError(f"{first} and {other} are of different {what}; their losses do not compare")
-    return [o.shared(ranks()) if shared else o for o in objectives.values()]
+    return [o.distribute(ranks()) if shared else o for o in objectives.values()]
 
 
 def _registered(checkpoint: Path) -> Task:

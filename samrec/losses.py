@@ -17,7 +17,7 @@ from samrec.model import Recommender
 from samrec.sharding import ShardedEmbedding
 
 Loss = Callable[[Recommender, Batch], tuple[Tensor, Tensor]]
-Halves = tuple[Callable[[Recommender, Batch], Tensor], Callable[[Tensor, Batch], tuple[Tensor, Tensor]]]
+Parts = tuple[Callable[[Recommender, Batch], Tensor], Callable[[Tensor, Batch], tuple[Tensor, Tensor]]]
 
 
 def bce(model: Recommender, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -109,10 +109,10 @@ def loss_of(name: choices.Loss, calibration: float, fused: bool = False) -> Loss
     return fused_cross_entropy if fused and name == "ce" else LOSSES[name]
 
 
-def halves_of(name: choices.Loss, calibration: float, items: int) -> Halves:
-    """Return a loss cut in two: what the model scores, and what these scores cost, (sum, weight) again.
+def parts_of(name: choices.Loss, calibration: float, items: int) -> Parts:
+    """Return a loss as two parts: what the model scores, and what these scores cost, (sum, weight) again.
 
-    The second half is convex, as the generalized Gauss-Newton matrix needs it. Cross-entropy holds the scores
+    The second part is convex, as the generalized Gauss-Newton matrix needs it. Cross-entropy holds the scores
     of all items at every position at once, where `cross_entropy` goes by chunks.
     """
     if name == "ce":

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from landscape.errors import InputError
-from landscape.objective.frozen import Halves, Loss
+from landscape.objective.frozen import Forward, Loss
 from landscape.objective.objective import Objective
 from landscape.runtime.devices import device_named
 from landscape.runtime.ranks import ALONE, Ranks
@@ -26,13 +26,13 @@ from samrec.data.readers import read
 from samrec.data.split import Part, Split, leave_one_out
 from samrec.data.tensors import Tensors
 from samrec.evaluation import Candidates, Ranking, candidates, count_above, gain, ranks
-from samrec.losses import drawn_scores, halves_of, loss_of
+from samrec.losses import drawn_scores, loss_of, parts_of
 from samrec.methods import initial_model
 from samrec.model import Recommender
 from samrec.sharding import ShardedEmbedding
 
-Frozen = tuple[Ints, list[Any], Loss, Loss, Halves | None]
-"""The users of an objective, its batches, its loss, the same by user, and in two halves if it has them."""
+Frozen = tuple[Ints, list[Any], Loss, Loss, tuple[Forward, Loss] | tuple[None, None]]
+"""The users of an objective, its batches, its loss, the same by user, and as its two parts if it has them."""
 BATCH = 256  # users at once: their activations stay in a CPU's cache, and the memory of a product bounded
 
 
@@ -54,13 +54,14 @@ def objective(checkpoint: Path, options: TaskOptions) -> Objective:
     config = loaded.config
     split = _split(loaded, options.data)
     frozen = _FROZEN.get(options.metric, _frozen_ranking)
-    users, batches, loss, units, halves = frozen(config, split, options, device)
+    users, batches, loss, by_user, (forward, criterion) = frozen(config, split, options, device)
     return Objective(
         loaded.model().to(device),
         batches,
         loss,
-        units=units,
-        halves=halves,
+        per_example=by_user,
+        forward=forward,
+        criterion=criterion,
         include=options.include,
         exclude=options.exclude,
         provenance={
@@ -111,8 +112,7 @@ def _frozen_loss(config: Config, split: Split, options: TaskOptions, device: tor
             (of_slot,) = torch.autograd.grad(total, used, create_graph=differentiable)
         return _summed_by_history(of_slot, batch)
 
-    halves = halves_of(config.loss, config.calibration, split.num_items)
-    return users, batches, loss, by_user, halves
+    return users, batches, loss, by_user, parts_of(config.loss, config.calibration, split.num_items)
 
 
 def _frozen_pairwise(config: Config, split: Split, options: TaskOptions, device: torch.device) -> Frozen:
@@ -130,7 +130,7 @@ def _frozen_pairwise(config: Config, split: Split, options: TaskOptions, device:
         return errors / positions, torch.ones_like(errors)
 
     batches = list(drawn.of_users(users, BATCH, (options.seed,)))
-    return users, batches, _over_users(by_user), by_user, None
+    return users, batches, _over_users(by_user), by_user, (None, None)
 
 
 def _frozen_ranking(config: Config, split: Split, options: TaskOptions, device: torch.device) -> Frozen:
@@ -143,7 +143,7 @@ def _frozen_ranking(config: Config, split: Split, options: TaskOptions, device: 
         return gains, torch.ones_like(gains)
 
     batches = list(candidates(split, "test", config.max_length, device, BATCH, users))
-    return users, batches, _over_users(by_user), by_user, None
+    return users, batches, _over_users(by_user), by_user, (None, None)
 
 
 _FROZEN = {"loss": _frozen_loss, "valid-loss": _frozen_loss, "pairwise": _frozen_pairwise}

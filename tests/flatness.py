@@ -22,7 +22,7 @@ def by_unit(model, batches, each):
         losses = each(model, batch)
         return losses, torch.ones_like(losses)
 
-    return Objective(model, batches, lambda m, b: (each(m, b).sum(), len(each(m, b))), units=units)
+    return Objective(model, batches, lambda m, b: (each(m, b).sum(), len(each(m, b))), per_example=units)
 
 
 def squared(model, batch):

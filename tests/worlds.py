@@ -80,8 +80,9 @@ def built(model: nn.Module, batches: list[tuple[Tensor, Tensor]], costs: Callabl
         model,
         batches,
         lambda model, batch: criterion(model(batch[0]), batch),
-        units=by_unit,
-        halves=(lambda model, batch: model(batch[0]), criterion),
+        per_example=by_unit,
+        forward=lambda model, batch: model(batch[0]),
+        criterion=criterion,
     )
 
 
@@ -140,7 +141,7 @@ def jacobian(objective: Objective, part: str) -> tuple[Tensor, Tensor]:
         weights = {f"model.{name}": t for name, t in objective.params.split(theta).items()}
         bound = objective._bound
         found = [functional_call(bound, weights, (batch, part)) for batch in objective.batches]
-        return torch.cat([(f[0] if part == "units" else f).flatten() for f in found])
+        return torch.cat([(f[0] if part == "per_example" else f).flatten() for f in found])
 
     return of(objective.theta), jacrev(of)(objective.theta)
 
@@ -158,7 +159,7 @@ def dense(objective: Objective, matrix: str) -> Tensor:
         # Not torch.func's jacrev(jacrev), which torch 2.13 has wrong in the weight of a LayerNorm.
         return torch.autograd.functional.hessian(mean_loss, objective.theta)
     if matrix == "fisher":
-        _, rows = jacobian(objective, "units")
+        _, rows = jacobian(objective, "per_example")
         return (rows.T @ rows / objective.weight).detach()
     z, rows = jacobian(objective, "outputs")
     sizes = [functional_call(objective._bound, {}, (batch, "outputs")).shape for batch in objective.batches]

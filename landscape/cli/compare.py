@@ -92,7 +92,7 @@ def compare(
     Ranks that were joined share the batches, of surfaces the points, of the ranking the users.
 
     Raises:
-        InputError: as `objectives_of` and `Objective.shared`.
+        InputError: as `objectives_of` and `Objective.distribute`.
     """
     from landscape import (
         Eigenpairs,
@@ -117,7 +117,7 @@ def compare(
     seed = settings.seed
     compared, entries = [], []
     objectives = objectives_of(checkpoints.values(), settings, task)
-    shares = [objective.shared(ranks()) for objective in objectives]  # refused before anything is measured
+    shares = [objective.distribute(ranks()) for objective in objectives]
     for (name, path), objective, shared in zip(checkpoints.items(), objectives, shares, strict=True):
         at = _Measuring(out, name, seed, _identity(objective))
         operator = hessian(shared)

@@ -32,7 +32,9 @@ def command(
         typer.Option(help="The Hessian, the generalized Gauss-Newton matrix, or the empirical Fisher."),
     ] = "hessian",
     top: Annotated[int, typer.Option(min=1, help="How many of the largest eigenvalues.")] = 5,
-    bottom: Annotated[int, typer.Option(min=0, help="How many of the smallest; 0 saves some products.")] = 1,
+    smallest: Annotated[
+        int, typer.Option(min=0, help="How many of the smallest; 0 saves some products.")
+    ] = 1,
     method: Annotated[
         Literal["lanczos", "power"],
         typer.Option(help="Power iteration finds those largest in magnitude, slowly, and keeps no basis."),
@@ -93,10 +95,10 @@ def command(
     from landscape.curvature.trace import trace as estimate_trace
     from landscape.tasks import objectives_of
 
-    def measured(objective: "Objective", top: int, bottom: int, whole: bool) -> Spectrum:
+    def measured(objective: "Objective", top: int, smallest: int, whole: bool) -> Spectrum:
         operator = MATRICES[matrix](objective)
         pairs = top_eigenpairs(
-            operator, top, method, bottom=bottom, tol=tol, max_products=max_products, seed=seed
+            operator, top, method, smallest=smallest, tol=tol, max_products=max_products, seed=seed
         )
         estimate = None
         if trace:
@@ -114,11 +116,11 @@ def command(
     )
     found: dict[str, Spectrum] = {}
     for name, objective in objectives.items():
-        found[name] = measured(objective, top, bottom, whole=True)
+        found[name] = measured(objective, top, smallest, whole=True)
         if out is not None:
             found[name].save(out, name)
     blocks = {
-        (name, group): measured(objective.of_group(group), 1, min(bottom, 1), whole=False)
+        (name, group): measured(objective.restrict(group=group), 1, min(smallest, 1), whole=False)
         for name, objective in objectives.items()
         for group in (objective.params.groups if by_group else ())
     }
@@ -139,7 +141,7 @@ def command(
     if blocks:
         rows = [[name, group, *block.cells()] for (name, group), block in blocks.items()]
         tables.append(Table("Blocks", ["", "group", "parameters", "λmax", "λmin", "trace"], rows))
-    notes = {name: spectrum.pairs.not_a_minimum for name, spectrum in found.items()}
+    notes = {name: spectrum.pairs.why_not_a_minimum for name, spectrum in found.items()}
     tables += [
         Table(f"{name} is no minimum of this loss: {why}.", [], []) for name, why in notes.items() if why
     ]
@@ -171,13 +173,13 @@ class Spectrum:
             "residuals": pairs.residuals.tolist(),
             "converged": pairs.converged,
             "smallest": pairs.smallest,
-            "bottom": pairs.bottom.tolist(),
-            "bottom_residuals": pairs.bottom_residuals.tolist(),
-            "bottom_converged": pairs.bottom_converged,
+            "smallest_eigenvalues": pairs.smallest_eigenvalues.tolist(),
+            "smallest_residuals": pairs.smallest_residuals.tolist(),
+            "smallest_converged": pairs.smallest_converged,
             "products": pairs.products,
             "product": pairs.settings["product"],
             "gradient_norm": pairs.gradient_norm,
-            "not_a_minimum": pairs.not_a_minimum,
+            "why_not_a_minimum": pairs.why_not_a_minimum,
             "seconds": pairs.seconds,
             "trace": self.trace and self.trace.value,
             "trace_se": self.trace and self.trace.standard_error,
@@ -242,7 +244,7 @@ def _tops(pairs: "Eigenpairs") -> Iterator[str]:
 
 
 def _bottoms(pairs: "Eigenpairs") -> Iterator[str]:
-    return _marked(pairs.bottom.tolist(), pairs.bottom_converged)
+    return _marked(pairs.smallest_eigenvalues.tolist(), pairs.smallest_converged)
 
 
 def _marked(values: list[float], converged: list[bool]) -> Iterator[str]:

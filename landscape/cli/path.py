@@ -14,7 +14,7 @@ from landscape.errors import InputError
 
 if TYPE_CHECKING:
     from landscape.objective.objective import Objective
-    from landscape.surface.paths import Path as Between
+    from landscape.surface.paths import PathProfile
 
 LABELS = {"linear": "line", "bezier": "Bézier"}
 
@@ -75,7 +75,7 @@ def command(
     def drawn(number: int) -> "Objective":
         return objective_of(ckpt[0], replace(settings, users=None, seed=seed + 1 + number), task)
 
-    paths: dict[str, Between] = {}
+    paths: dict[str, PathProfile] = {}
     entries = []
     for name, to, other in zip(names[1:], ckpt[1:], others, strict=True):
         pair = f"{names[0]}-{name}"
@@ -111,7 +111,7 @@ def command(
     show(json, {"paths": entries, "pictures": [str(p) for p in pictures]}, *tables)
 
 
-def _barriers(start: str, paths: "Mapping[str, Between]", pictures: list[Path]) -> Table:
+def _barriers(start: str, paths: "Mapping[str, PathProfile]", pictures: list[Path]) -> Table:
     rows = []
     for name, path in paths.items():
         rows.append(
@@ -131,7 +131,7 @@ def _barriers(start: str, paths: "Mapping[str, Between]", pictures: list[Path]) 
     )
 
 
-def _metrics(start: str, paths: "Mapping[str, Between]") -> Table:
+def _metrics(start: str, paths: "Mapping[str, PathProfile]") -> Table:
     """A column a path: there are few of them, and their names are long."""
 
     def cell(found: Mapping[str, list[float]], station: int) -> str:

@@ -104,7 +104,7 @@ def command(
     from landscape.plots.interactive import interactive_figure, save_html
     from landscape.surface.geometry import quadratic_model
     from landscape.surface.points import Points
-    from landscape.surface.sampler import PLAIN, doubling_radius, look
+    from landscape.surface.sampler import PLAIN, doubling_radius, evaluate_slice
     from landscape.tasks import objective_of, objectives_of
     from samrec.checkpoint import trajectory as samrec_trajectory
 
@@ -143,7 +143,7 @@ def command(
     models: dict[str, Quadratic] = {}
     others: dict[str, dict[str, Slice]] = {key: {} for key in metrics}
     for label, (name, each, frame) in frames.items():
-        slices[label] = look(
+        slices[label] = evaluate_slice(
             objectives[name],
             frame,
             radius=reach,
@@ -159,7 +159,9 @@ def command(
             models[label].save(file(label, "quadratic.npz"))
         for key, found in others.items():
             kept = file(label, f"{key}.points.jsonl")
-            found[label] = look(metrics[key][name], frame, radius=reach, grid=points or PLAIN[dim], file=kept)
+            found[label] = evaluate_slice(
+                metrics[key][name], frame, radius=reach, grid=points or PLAIN[dim], file=kept
+            )
             found[label].save(file(label, f"{key}.surface.npz"))
 
     if not ranks().first:

@@ -30,9 +30,9 @@ class Eigenpairs(Result):
             two runs never mirror each other. Shape (k, numel).
         residuals: ‖Hv - λv‖ / |λ|, by one more product each. Shape (k,).
         converged: whether each residual is within the tolerance.
-        bottom: the smallest eigenvalues, the most negative first. Shape (bottom,).
-        bottom_vectors: theirs, oriented like the others. Shape (bottom, numel).
-        bottom_residuals: theirs, relative to ‖H‖, since λ may be next to zero. Shape (bottom,).
+        smallest_eigenvalues: the most negative first. Shape (smallest,).
+        smallest_eigenvectors: theirs, oriented like the others. Shape (smallest, numel).
+        smallest_residuals: theirs, relative to ‖H‖, since λ may be next to zero. Shape (smallest,).
         products: matrix-vector products in all.
         gradient_norm: ‖∇L(θ)‖. Where it is not small, or `smallest` is negative, θ is not a minimum of
             this loss; a checkpoint trained with dropout is not one of its loss without.
@@ -42,16 +42,16 @@ class Eigenpairs(Result):
     eigenvectors: Array
     residuals: Array
     converged: list[bool]
-    bottom: Array
-    bottom_vectors: Array
-    bottom_residuals: Array
+    smallest_eigenvalues: Array
+    smallest_eigenvectors: Array
+    smallest_residuals: Array
     products: int
     gradient_norm: float
 
     def check(self) -> None:
         for values, vectors, residuals in (
             (self.eigenvalues, self.eigenvectors, self.residuals),
-            (self.bottom, self.bottom_vectors, self.bottom_residuals),
+            (self.smallest_eigenvalues, self.smallest_eigenvectors, self.smallest_residuals),
         ):
             agree(values.ndim == 1, values.shape == residuals.shape, vectors.ndim == 2)
             agree(len(vectors) in (0, len(values)))  # a small file may leave them out
@@ -61,24 +61,24 @@ class Eigenpairs(Result):
     @property
     def smallest(self) -> float | None:
         """λmin, or None if no smallest eigenvalue was asked for."""
-        return float(self.bottom[0]) if len(self.bottom) else None
+        return float(self.smallest_eigenvalues[0]) if len(self.smallest_eigenvalues) else None
 
     @property
-    def bottom_converged(self) -> list[bool]:
+    def smallest_converged(self) -> list[bool]:
         """Whether the residual of each smallest eigenvalue is within the tolerance."""
-        return [bool(c) for c in self.bottom_residuals <= self.settings["tol"]]
+        return [bool(c) for c in self.smallest_residuals <= self.settings["tol"]]
 
     @property
-    def not_a_minimum(self) -> str | None:
+    def why_not_a_minimum(self) -> str | None:
         """Why θ is not a minimum of what was measured, in words; None where nothing speaks against one.
 
         A gradient counts where ‖∇L‖ / ‖H‖, a step against it, is longer than a thousandth; a negative
         eigenvalue of the Hessian where it is more than its residual.
         """
         reasons = []
-        values = np.concatenate([self.eigenvalues, self.bottom])
+        values = np.concatenate([self.eigenvalues, self.smallest_eigenvalues])
         norm = float(np.abs(values).max())
-        errors = np.concatenate([np.abs(self.eigenvalues) * self.residuals, norm * self.bottom_residuals])
+        errors = np.concatenate([np.abs(self.eigenvalues) * self.residuals, norm * self.smallest_residuals])
         if self.gradient_norm > 1e-3 * norm:
             reasons.append(f"‖∇L‖ is {self.gradient_norm:.3g}")
         if self.settings["matrix"] == "hessian" and (values < -errors).any():
@@ -91,7 +91,7 @@ def top_eigenpairs(
     k: int = 1,
     method: Method = "lanczos",
     *,
-    bottom: int = 1,
+    smallest: int = 1,
     tol: float = 1e-3,
     max_products: int | None = None,
     block: int | None = None,
@@ -104,10 +104,10 @@ def top_eigenpairs(
         target: an objective, for its Hessian, or another of its matrices (see `landscape.gauss_newton`).
         k: how many; at most all of them are returned.
         method: `lanczos` (with full reorthogonalization), or `power` (iteration with deflation, no basis).
-        bottom: how many of the smallest eigenvalues to find too, to within tol ‖H‖. The top ones alone, with
-            0, took 49 products where λmin made it 54 (SASRec on Beauty, k = 5).
+        smallest: how many of the smallest eigenvalues to find too, to within tol ‖H‖. On SASRec (Beauty,
+            k = 5), the top ones alone took 49 products, and 54 with λmin.
         tol: relative; below 1e-6 a float32 objective cannot converge.
-        max_products: where to stop at the latest, by default after 100 (k + bottom); what has not converged
+        max_products: where to stop at the latest, by default after 100 (k + smallest); what has not converged
             by then says so.
         block: vectors that Lanczos multiplies at once. By default 1 on a CPU, and on a GPU 4 if that has been
             measured to cost less than 4 alone.
@@ -119,15 +119,16 @@ def top_eigenpairs(
         The pairs that were found, λ in units of the loss (θ has none), each with its residual.
 
     Raises:
-        InputError: k or tol is not positive, `bottom` is negative, or a product is not finite.
+        InputError: k or tol is not positive, `smallest` is negative, or a product is not finite.
     """
-    if k < 1 or tol <= 0 or bottom < 0 or (block is not None and block < 1):
+    if k < 1 or tol <= 0 or smallest < 0 or (block is not None and block < 1):
         raise InputError(
-            f"k is {k}, tol {tol:g}, bottom {bottom}, block {block}; all must be positive, bottom may be 0"
+            f"k is {k}, tol {tol:g}, smallest {smallest}, block {block}; "
+            "all must be positive, smallest may be 0"
         )
     started = time.perf_counter()
     operator = operator_of(target)
-    limit = 100 * (k + bottom) if max_products is None else max_products
+    limit = 100 * (k + smallest) if max_products is None else max_products
     if block is None:
         block = BLOCK if operator.like.is_cuda and operator.pays(BLOCK) else 1
     gradient = operator.objective.grad()
@@ -135,7 +136,7 @@ def top_eigenpairs(
     krylov = partial(lanczos, start=gradient, block=block, capacity=basis)
     solve = krylov if method == "lanczos" else power_iteration
     with progress.bar(method, limit) as advance:
-        found = solve(operator, operator.like, k, bottom, tol, limit, seed, advance)
+        found = solve(operator, operator.like, k, smallest, tol, limit, seed, advance)
     seconds = time.perf_counter() - started
     top, low = slice(0, found.k), slice(found.k, None)
     vectors = found.vectors.cpu().numpy()
@@ -144,9 +145,9 @@ def top_eigenpairs(
         eigenvectors=vectors[top],
         residuals=found.residuals[top],
         converged=[bool(c) for c in found.residuals[top] <= tol],
-        bottom=found.values[low],
-        bottom_vectors=vectors[low],
-        bottom_residuals=found.residuals[low],
+        smallest_eigenvalues=found.values[low],
+        smallest_eigenvectors=vectors[low],
+        smallest_residuals=found.residuals[low],
         products=found.products,
         gradient_norm=float(gradient.double().norm()),
         settings={
@@ -154,7 +155,7 @@ def top_eigenpairs(
             "product": operator.way,
             "k": k,
             "method": method,
-            "bottom": bottom,
+            "smallest": smallest,
             "tol": tol,
             "max_products": limit,
             "block": block if method == "lanczos" else 1,

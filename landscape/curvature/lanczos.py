@@ -29,7 +29,7 @@ def lanczos(
     matvec: Matvec,
     like: Tensor,
     k: int,
-    bottom: int,
+    smallest: int,
     tol: float,
     max_products: int,
     seed: int,
@@ -39,7 +39,7 @@ def lanczos(
     block: int = 1,
     capacity: int | None = None,
 ) -> Found:
-    """Find the k largest eigenpairs of a symmetric operator, descending, and the `bottom` smallest.
+    """Find the k largest eigenpairs of a symmetric operator, descending, and the `smallest` smallest.
 
     A Q = Q T + X B: the vectors of Q orthonormal, kept so by projecting each new one twice against all
     others; T small and dense, in float64; X the next block. A Ritz pair (θ, Q s) has the residual ‖Bᵀs‖ at
@@ -61,9 +61,9 @@ def lanczos(
     """
     operator = Counted(matvec, advance)
     n = like.numel()
-    k, bottom = min(k, n), min(bottom, n)
-    wanted = min(k + bottom, n)
-    least = 2 * (k + bottom) + 3 * block
+    k, smallest = min(k, n), min(smallest, n)
+    wanted = min(k + smallest, n)
+    least = 2 * (k + smallest) + 3 * block
     if capacity is None:
         capacity = min(LONGEST + least, int(free_memory(like.device) / 2 / (like.element_size() * n)))
     space = _Space(like, min(n, max(capacity, least)), np.random.default_rng(seed))
@@ -77,7 +77,7 @@ def lanczos(
     while True:
         space.multiply(operator)
         values, coefficients = np.linalg.eigh(space.matrix)
-        chosen, tops = _ends(len(values), k, bottom)
+        chosen, tops = _ends(len(values), k, smallest)
         norm = float(np.abs(values).max())
         scale = scales(values[chosen], norm, like.dtype)
         scale[tops:] = norm or 1.0  # the smallest may be next to zero: held against ‖A‖
@@ -86,7 +86,7 @@ def lanczos(
         spent = operator.products + len(chosen) >= max_products
         arrived = len(values) >= wanted and bool((estimates <= trust * tol * scale).all())
         if space.closed or space.begin:
-            arrived &= space.closed and space.nothing_new(k, bottom, norm)
+            arrived &= space.closed and space.nothing_new(k, smallest, norm)
         if complete or spent or arrived:
             vectors = oriented(torch.from_numpy(coefficients[:, chosen].T.copy()).to(like) @ space.rows)
             found, absolute = rayleigh(operator, vectors)
@@ -97,7 +97,7 @@ def lanczos(
         if space.closed:
             space.close(block)
         if space.size + len(space.ahead) > space.capacity:
-            space.restart(k, bottom, block)
+            space.restart(k, smallest, block)
         space.append(space.ahead)
 
 
@@ -185,20 +185,20 @@ class _Space:
             found = torch.cat([found, unit(left)[None]])
         return found
 
-    def nothing_new(self, k: int, bottom: int, norm: float) -> bool:
+    def nothing_new(self, k: int, smallest: int, norm: float) -> bool:
         """Tell whether the last Krylov space, from `begin` on, holds no end of the spectrum.
 
         A Krylov space that closes holds each eigenvalue no more often than the block has vectors, however
         often it stands in the operator. The next one, from fresh vectors orthogonal to it, holds the copies,
         if there are any.
         """
-        if self.begin < max(k, bottom, 1):
+        if self.begin < max(k, smallest, 1):
             return False
         before = np.linalg.eigvalsh(self.matrix[: self.begin, : self.begin])
         last = np.linalg.eigvalsh(self.matrix[self.begin :, self.begin :])
         slack = 1e-6 * norm
         above = k > 0 and last[-1] > before[-k] + slack
-        below = bottom > 0 and last[0] < before[bottom - 1] - slack
+        below = smallest > 0 and last[0] < before[smallest - 1] - slack
         return not (above or below)
 
     def close(self, block: int) -> None:
@@ -207,12 +207,12 @@ class _Space:
         self.ahead = self.random(block)
         self.coupling = np.zeros((self.size, len(self.ahead)))
 
-    def restart(self, k: int, bottom: int, block: int) -> None:
+    def restart(self, k: int, smallest: int, block: int) -> None:
         """Keep the wanted Ritz vectors of what has closed, and of the current space these and some more."""
-        extra = (self.capacity - 2 * (k + bottom) - 2 * block) // 3
-        more = (k + (extra + 1) // 2, bottom + extra // 2) if bottom else (k + extra, 0)
+        extra = (self.capacity - 2 * (k + smallest) - 2 * block) // 3
+        more = (k + (extra + 1) // 2, smallest + extra // 2) if smallest else (k + extra, 0)
         kept = []
-        for part, ends in ((slice(0, self.begin), (k, bottom)), (slice(self.begin, self.size), more)):
+        for part, ends in ((slice(0, self.begin), (k, smallest)), (slice(self.begin, self.size), more)):
             coefficients = np.linalg.eigh(self.matrix[part, part])[1]
             kept.append(coefficients[:, sorted(set(_ends(len(coefficients), *ends)[0]))])
         change = block_diag(*kept)
@@ -225,7 +225,7 @@ class _Space:
         self.begin, self.size = kept[0].shape[1], size
 
 
-def _ends(count: int, k: int, bottom: int) -> tuple[list[int], int]:
+def _ends(count: int, k: int, smallest: int) -> tuple[list[int], int]:
     """Return indices into ascending values, and how many are of the k largest; then come the smallest."""
     top = list(range(count))[::-1][:k]
-    return top + list(range(count))[:bottom], len(top)
+    return top + list(range(count))[:smallest], len(top)

@@ -237,14 +237,14 @@ def _tried(mode: str, build: Callable[[], BatchProduct], objective: Objective) -
 def gauss_newton(objective: Objective) -> Operator:
     """Return the generalized Gauss-Newton matrix Σ Jᵀ (∇²ℓ) J / Σ weights, never negative for a convex ℓ.
 
-    The loss is ℓ(z(θ)), z the outputs that the objective's `halves` name and J their Jacobian (Schraudolph
+    The loss is ℓ(z(θ)), z the outputs of the objective's `forward` and J their Jacobian (Schraudolph
     2002, "Fast Curvature Matrix-Vector Products"). For a softmax or a logistic loss it is the Fisher matrix.
 
     Args:
-        objective: L, at θ, with its `halves`.
+        objective: L, at θ, with its `forward` and `criterion`.
 
     Raises:
-        InputError: the objective was not given the halves of its loss, or they do not make up its value.
+        InputError: the objective was not given the two parts of its loss, or they do not make up its value.
     """
     first = objective.batches[0]
     outputs = objective.traced(first, "outputs")[1]
@@ -252,21 +252,21 @@ def gauss_newton(objective: Objective) -> Operator:
         float(t.detach()) for t in (objective.traced(first)[1], objective.criterion(outputs, first))
     )
     if not np.isclose(whole, both, rtol=1e-4, atol=1e-6):
-        raise InputError(f"the halves of the loss make {both:g} of the first batch, and the loss {whole:g}")
+        raise InputError(f"criterion(forward) is {both:g} on the first batch, and the loss {whole:g}")
     return _Graphs(objective, GaussNewton).operator("gauss-newton", "Jᵀ(Hℓ)J")
 
 
 def empirical_fisher(objective: Objective) -> Operator:
-    """Return the empirical Fisher matrix Σ_u ∇ℓ_u ∇ℓ_uᵀ / Σ weights, over the units u of the objective.
+    """Return the empirical Fisher matrix Σ_u ∇ℓ_u ∇ℓ_uᵀ / Σ weights, over the examples u of the objective.
 
     It takes the gradients at the true labels, and is a Fisher matrix in no other sense (Kunstner et al. 2019,
     arXiv 1905.12558).
 
     Args:
-        objective: L, at θ, with its `units`.
+        objective: L, at θ, with its `per_example`.
 
     Raises:
-        InputError: the objective was not given the units of its loss.
+        InputError: the objective was not given its loss per example.
     """
     return _Graphs(objective, EmpiricalFisher).operator("fisher", "JᵀJ")
 
@@ -275,7 +275,7 @@ def unit_slopes(objective: Objective, vector: Tensor) -> NDArray[np.float64]:
     """Return ⟨∇s_u, v⟩, the derivative of each unit's sum of the loss along v, shape (units,).
 
     Raises:
-        InputError: the objective was not given the units of its loss.
+        InputError: the objective was not given its loss per example.
     """
     parts = list(objective.params.split(vector.to(objective.theta)).values())
     slopes = [EmpiricalFisher(objective, batch).tangent(parts) for batch in objective.batches]

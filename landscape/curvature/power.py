@@ -28,13 +28,13 @@ def power_iteration(
     matvec: Matvec,
     like: Tensor,
     k: int,
-    bottom: int,
+    smallest: int,
     tol: float,
     max_products: int,
     seed: int,
     advance: Callable[..., None] = lambda: None,
 ) -> Found:
-    """Find the k eigenpairs largest in magnitude, with their sign, and the `bottom` smallest, ascending.
+    """Find the k eigenpairs largest in magnitude, with their sign, and the `smallest` smallest, ascending.
 
     v <- Av / ‖Av‖, kept orthogonal to the pairs found before, until ‖Av - λv‖ <= tol |λ| / 2. A small
     change of λ between steps is no sign of convergence and is not looked at. What is largest in magnitude
@@ -44,21 +44,23 @@ def power_iteration(
     Args: as `lanczos`. Both ends have their share of `max_products`, and at least one product a pair.
     """
     operator = Counted(matvec, advance)
-    k, bottom = (min(count, like.numel()) for count in (k, bottom))
+    k, smallest = (min(count, like.numel()) for count in (k, smallest))
     rng = np.random.default_rng(seed)
 
     def own(values: Array, norm: float) -> Array:
         return scales(values, norm, like.dtype)
 
-    values, vectors, absolute = _dominant(operator, like, k, tol, max_products * k // (k + bottom), rng, own)
+    values, vectors, absolute = _dominant(
+        operator, like, k, tol, max_products * k // (k + smallest), rng, own
+    )
     norm = float(np.abs(values).max())
     relative = absolute / own(values, norm)
-    if bottom:
+    if smallest:
         whole = norm or 1.0
         shifted, lowest, absolute = _dominant(
             Counted(lambda v: norm * v - operator(v)),
             like,
-            bottom,
+            smallest,
             tol,
             max_products - operator.products,
             rng,

@@ -143,5 +143,5 @@ class GaussNewton(_Outer):
 
 class EmpiricalFisher(_Outer):
     def __init__(self, objective: Objective, batch: Any) -> None:
-        leaves, sums = objective.traced(batch, "units")
+        leaves, sums = objective.traced(batch, "per_example")
         super().__init__(sums, leaves)

@@ -190,7 +190,7 @@ def pac_bayes_bound(
     if prior is not None and not (prior.shape == theta.shape and prior.isfinite().all()):
         raise InputError(f"the prior's mean must be finite and of shape ({len(theta)},), as θ is")
     started = time.perf_counter()
-    at_theta = [_losses(batch, theta) for batch in objective.alone()]
+    at_theta = [_losses(batch, theta) for batch in objective.per_batch()]
     sizes = np.array([len(losses) for losses in at_theta])
     m, passes = int(sizes.sum()), ceil(samples / len(sizes))
 
@@ -285,7 +285,7 @@ def _sums(objective: Objective, moved: Tensor, sigmas: Sequence[float], passes: 
     sums = np.zeros((len(POSTERIORS), len(sigmas)))
     with progress.bar("draws", passes * len(objective.batches)) as advance:
         for _ in range(passes):
-            for batch in objective.alone():
+            for batch in objective.per_batch():
                 z = torch.from_numpy(rng.standard_normal(len(moved))).to(moved)
                 for row, scale in enumerate(POSTERIORS.values()):
                     for column, sigma in enumerate(sigmas):
@@ -297,7 +297,7 @@ def _sums(objective: Objective, moved: Tensor, sigmas: Sequence[float], passes: 
 
 def _losses(objective: Objective, theta: Tensor) -> Array:
     """Return each unit's loss, shape (units,), if they are what is bounded."""
-    sums, weights = objective.units(theta)
+    sums, weights = objective.per_example(theta)
     if not (weights == 1).all():
         raise InputError(
             f"a bound takes units of weight 1, one each; here one weighs {weights[weights != 1][0]:g}"

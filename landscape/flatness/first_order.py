@@ -32,5 +32,5 @@ def units_given(point: Point) -> None:
         InputError: it was not given the units of its loss, or they have no derivative.
     """
     objective = point.objective
-    if not objective.traced(objective.batches[0], "units")[1].requires_grad:
+    if not objective.traced(objective.batches[0], "per_example")[1].requires_grad:
         raise InputError("the units of this objective's loss have no derivative; compute them with gradients")

@@ -27,7 +27,7 @@ class Sharpness(Result):
             having these units (users) and no others, with δ held fixed where it was found by ascent.
         by_draw: for each measure, in this order, a pseudo-value of each draw (an antithetic pair, a
             probe); their mean is the value. Empty where nothing is drawn.
-        by_unit: the same of each unit, in the order of `Objective.units`. Empty where the measure is no
+        by_unit: the same of each unit, in the order of `Objective.per_example`. Empty where the measure is no
             mean over units, or there is one unit alone. `se`² is the sum of the variances of both means.
             Equal seeds and units pair the pseudo-values of two checkpoints.
         loss_by_unit: the same of L(θ). Shape (units,), or empty.
@@ -153,7 +153,7 @@ def sharpness_by_group(
     """
     found = {}
     for group in objective.params.groups:
-        part = objective.of_group(group)
+        part = objective.restrict(group=group)
         names = None
         if measures is not None:
             names = [m for m in measures if m not in MEASURES or _applies(Point(part, Settings()), m)]

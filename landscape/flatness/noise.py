@@ -69,7 +69,7 @@ class Noise:
         theta = self._objective.theta
         with progress.bar(f"noise σ = {sigma:.3g}", self.samples) as advance:
             for i, delta in enumerate(self._deltas(sigma)):
-                above, below = (self._objective.units(t)[0] for t in (theta + delta, theta - delta))
+                above, below = (self._objective.per_example(t)[0] for t in (theta + delta, theta - delta))
                 with np.errstate(invalid="ignore"):  # far out, the loss may be no number
                     rises = (above + below) / 2 - self._sums
                     by_draw[i] = rises.sum() / self._weights.sum()

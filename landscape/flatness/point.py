@@ -103,7 +103,7 @@ class Point:
     @cached_property
     def units(self) -> tuple[Array, Array]:
         """Each unit's sum of the loss and its weight."""
-        return self.objective.units()
+        return self.objective.per_example()
 
     @cached_property
     def noise(self) -> Noise:

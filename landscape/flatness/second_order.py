@@ -14,7 +14,7 @@ from landscape.runtime import progress
 
 def lambda_max(point: Point) -> Estimate:
     """The largest eigenvalue."""
-    found = top_eigenpairs(point.hessian, 1, bottom=0, seed=point.settings.seed)
+    found = top_eigenpairs(point.hessian, 1, smallest=0, seed=point.settings.seed)
     return Estimate(float(found.eigenvalues[0]), shown={"residual": float(found.residuals[0])})
 
 
@@ -74,7 +74,7 @@ def _relative_flatness(point: Point, entry: Entry) -> Estimate:
     The rows w_s of W are the filters, and Z is a square matrix of random signs, whose entries are
     uncorrelated: E δ_si δ_s'j is ⟨w_s, w_s'⟩ where i = j, and else 0. H is the Hessian of this layer alone.
     """
-    layer = point.objective.of_names([entry.name])
+    layer = point.objective.restrict([entry.name])
     assert entry.filter_axis is not None
     filters = layer.theta.view(entry.shape).movedim(entry.filter_axis, 0)
     rows = filters.flatten(1)

@@ -33,7 +33,7 @@ def keskar(point: Point) -> Estimate:
     sides = point.settings.epsilon * (point.magnitudes + 1)
     delta, highest = projected_ascent(point, Box(), sides)
     value = 100 * (highest - point.loss) / (1 + point.loss)
-    (sums, weights), risen = point.units, point.objective.units(point.theta + delta)[0]
+    (sums, weights), risen = point.units, point.objective.per_example(point.theta + delta)[0]
     slopes = 100 * (risen - sums) - value * sums  # of rise and of L alike, by the quotient rule
     return Estimate(value, by_unit=value + influences(slopes / (1 + point.loss), weights))
 
@@ -51,10 +51,10 @@ def loss_above_minus_one(point: Point) -> None:
 def m_sharpness(point: Point) -> Estimate:
     """SAM's one-step rise, with a δ for each batch; weighted as the batches are in L."""
     found = []
-    for batch in point.objective.alone():
+    for batch in point.objective.per_batch():
         delta = one_step(batch.grad(), point.settings.rho, point.ones)
-        sums, weights = batch.units()
-        found.append((batch.units(point.theta + delta)[0] - sums, weights))
+        sums, weights = batch.per_example()
+        found.append((batch.per_example(point.theta + delta)[0] - sums, weights))
     found = point.objective.of_all(found)
     rises, weights = (np.concatenate(column) for column in zip(*found, strict=True))
     value = float(rises.sum() / weights.sum())
@@ -70,5 +70,5 @@ def _stepped(point: Point, scale: Tensor) -> Estimate:
 def _risen(point: Point, delta: Tensor, height: float) -> Estimate:
     """Estimate a rise to L(θ + δ), which is given."""
     value = height - point.loss
-    (sums, weights), risen = point.units, point.objective.units(point.theta + delta)[0]
+    (sums, weights), risen = point.units, point.objective.per_example(point.theta + delta)[0]
     return Estimate(value, by_unit=value + influences(risen - sums, weights))

@@ -15,27 +15,37 @@ from landscape.errors import InputError
 from landscape.objective.batches import HALF
 
 Loss = Callable[[Any, Any], tuple[Tensor, float | Tensor]]
-Halves = tuple[Callable[[Any, Any], Tensor], Loss]
-Part = Literal["loss", "units", "outputs"]
+Forward = Callable[[Any, Any], Tensor]
+Part = Literal["loss", "per_example", "outputs"]
 
 
-class Bound(nn.Module):
+class LossModule(nn.Module):
     """The loss as a module around the model, so that swapped weights reach any method the loss calls."""
 
-    def __init__(self, model: nn.Module, loss: Loss, units: Loss | None, halves: Halves | None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        per_example: Loss | None,
+        forward: Forward | None,
+        criterion: Loss | None,
+    ) -> None:
         super().__init__()
         self.model = model
         self.loss = loss
-        self.units = units
-        self.halves = halves
+        self.per_example = per_example
+        self.outputs = forward
+        self.criterion = criterion
 
     def forward(self, batch: Any, part: Part = "loss") -> Any:
         if part == "outputs":
-            assert self.halves is not None
-            return self.halves[0](self.model, batch)
-        return (self.units if part == "units" and self.units else self.loss)(self.model, batch)
+            assert self.outputs is not None
+            return self.outputs(self.model, batch)
+        return (self.per_example if part == "per_example" and self.per_example else self.loss)(
+            self.model, batch
+        )
 
-    def holding(self, weights: Mapping[str, Tensor]) -> "Bound":
+    def holding(self, weights: Mapping[str, Tensor]) -> "LossModule":
         """Return a copy that holds these weights itself, as parameters."""
         with torch.no_grad():  # a copied TorchScript parameter is else none
             other = copy.deepcopy(self)

@@ -15,15 +15,23 @@ from torch.func import functional_call, vmap
 from landscape.errors import InputError
 from landscape.objective.batches import kept, mapped
 from landscape.objective.derivatives import gradient, twice_differentiable
-from landscape.objective.frozen import Bound, Halves, Loss, Part, frozen_copy, has_statistics, held_still
+from landscape.objective.frozen import (
+    Forward,
+    Loss,
+    LossModule,
+    Part,
+    frozen_copy,
+    has_statistics,
+    held_still,
+)
 from landscape.objective.lookups import Recorder, Renumbered
 from landscape.objective.params import ParamSpace
 from landscape.runtime.ranks import ALONE, Ranks
 
 Array = NDArray[np.float64]
-Weights = dict[str, Tensor] | Bound
+Weights = dict[str, Tensor] | LossModule
 """Swapped in, by name; or in a copy that holds them, of a model that does not take them so."""
-_GIVEN_AS = {"units": "units", "outputs": "halves"}
+_GIVEN_AS = {"per_example": "per_example", "outputs": "forward and criterion"}
 
 
 class Objective:
@@ -48,10 +56,11 @@ class Objective:
         batches: any objects, from a list or a data loader. All are kept, in this order, and their tensors
             moved to the model's device.
         loss: maps (model, batch) to (sum of the loss, weight of the batch).
-        units: the same, but with an entry for each thing that was drawn independently (a user, an image),
-            both of shape (units of the batch,). Standard errors come from them; without it, a batch is one.
-        halves: the loss cut in two, for the generalized Gauss-Newton matrix: (model, batch) to the model's
-            outputs, any tensor, and (outputs, batch) to (sum, weight). The second half should be convex.
+        per_example: the same, but with an entry for each thing that was drawn independently (a user, an
+            image), both of shape (examples of the batch,). Standard errors come from them; without it, a
+            batch counts as one.
+        forward, criterion: the loss cut in two, for the generalized Gauss-Newton matrix: (model, batch) to
+            the model's outputs, any tensor, and (outputs, batch) to (sum, weight), which should be convex.
         include, exclude: name patterns of the parameters that take part, see `ParamSpace`.
         provenance: what the results should say of where this came from.
         statistics: of BatchNorm: `kept` as they were trained, or `recomputed` over the batches wherever the
@@ -71,17 +80,20 @@ class Objective:
         batches: Iterable[Any],
         loss: Loss,
         *,
-        units: Loss | None = None,
-        halves: Halves | None = None,
+        per_example: Loss | None = None,
+        forward: Forward | None = None,
+        criterion: Loss | None = None,
         include: Sequence[str] = ("*",),
         exclude: Sequence[str] = (),
         provenance: Mapping[str, str] | None = None,
         statistics: Literal["kept", "recomputed"] = "kept",
     ) -> None:
+        if (forward is None) != (criterion is None):
+            raise InputError("forward and criterion are the two parts of one loss; give both or neither")
         frozen = frozen_copy(model)
         if tuple(include) == ("*",):
             exclude = (*exclude, *held_still(model))
-        self._bound = Bound(frozen, loss, units, halves)
+        self._bound = LossModule(frozen, loss, per_example, forward, criterion)
         self.params = ParamSpace(frozen, include, exclude)
         self.batches = kept(batches, self.params.theta)
         self.count = len(self.batches)  # of all ranks, see `shared`
@@ -128,16 +140,16 @@ class Objective:
                 total += vmap(lambda theta, batch=batch: self._sum(self._weights(theta), batch)[0])(thetas)
         return (self.ranks.summed(total) / self.weight).cpu().numpy()
 
-    def units(self, theta: Tensor | None = None) -> tuple[Array, Array]:
+    def per_example(self, theta: Tensor | None = None) -> tuple[Array, Array]:
         """Return each unit's sum of the loss and its weight, shape (units,) both: L is Σ sums / Σ weights."""
         with torch.no_grad(), twice_differentiable():
             weights = self._weights(self.theta if theta is None else theta)
-            parts = [self._call(weights, batch, "units") for batch in self.batches]
+            parts = [self._call(weights, batch, "per_example") for batch in self.batches]
         found = [[torch.as_tensor(part).double().reshape(-1).cpu().numpy() for part in p] for p in parts]
         sums, counts = map(np.concatenate, zip(*self.of_all(found), strict=True))
         return sums, counts
 
-    def shared(self, ranks: Ranks) -> "Objective":
+    def distribute(self, ranks: Ranks) -> "Objective":
         """Return the same loss with its batches dealt to the ranks, which are to ask all it is asked alike.
 
         Every rank gets the same numbers: what is summed over batches is summed over ranks too, in float64.
@@ -175,7 +187,7 @@ class Objective:
         than half, or where the loss does more with its tables than look rows up.
         """
         weights = self._weights(self.theta)
-        if isinstance(weights, Bound):
+        if isinstance(weights, LossModule):
             return None
         tables = {e.name: weights[f"model.{e.name}"] for e in self.params.entries if e.group == "embedding"}
         if 2 * sum(table.numel() for table in tables.values()) < self.params.numel:
@@ -196,35 +208,34 @@ class Objective:
             same = False
         return (other, places) if same else None
 
-    def of_group(self, group: str) -> "Objective":
-        """Return the same loss of one group of parameters (see `ParamSpace.groups`); others stand still.
+    def restrict(self, names: Sequence[str] | None = None, group: str | None = None) -> "Objective":
+        """Return the same loss of some parameters alone, by their names or their group; others stand still.
+
+        Args:
+            names: of parameters that take part.
+            group: one of `ParamSpace.groups`, in place of names.
 
         Raises:
-            InputError: no parameter that takes part is of the group.
+            InputError: no parameter that takes part has such a name or is of the group, or not exactly one
+                of the two is given.
         """
-        names = [entry.name for entry in self.params.entries if entry.group == group]
-        if not names:
+        if (names is None) == (group is None):
+            raise InputError("restrict takes names or a group, and not both")
+        known = {entry.name: entry.group for entry in self.params.entries}
+        chosen = [name for name in known if known[name] == group] if names is None else list(names)
+        if not chosen and names is None:
             raise InputError(
                 f"no parameter of the group {group!r}; there are {', '.join(self.params.groups)}"
             )
-        other = self.of_names(names)
-        other.provenance["group"] = group
-        return other
-
-    def of_names(self, names: Sequence[str]) -> "Objective":
-        """Return the same loss of the parameters of these names alone; others stand still.
-
-        Raises:
-            InputError: no names, or one that no parameter has which takes part.
-        """
-        known = [entry.name for entry in self.params.entries]
-        if not names or (unknown := [name for name in names if name not in known]):
-            wrong = f"no parameter that takes part is named {unknown[0]!r}" if names else "no names"
+        if not chosen or (unknown := [name for name in chosen if name not in known]):
+            wrong = f"no parameter that takes part is named {unknown[0]!r}" if chosen else "no names"
             raise InputError(f"{wrong}; there are {', '.join(known)}")
         other = copy.copy(self)
-        other.params = ParamSpace(self._bound.model, names)
+        other.params = ParamSpace(self._bound.model, chosen)
         other._numbers = {}  # whole tables again
         other.provenance = self.provenance | {"parameters": str(other.params.numel)}
+        if group is not None:
+            other.provenance["group"] = group
         return other
 
     def in_float64(self) -> "Objective":
@@ -237,7 +248,7 @@ class Objective:
         other.params = ParamSpace(other._bound.model, self.params.include, self.params.exclude)
         return other
 
-    def twin(self) -> "Objective":
+    def clone(self) -> "Objective":
         """Return the same objective around a module of its own, for another thread; all tensors are shared.
 
         While a loss is evaluated, the weights at hand stand in the module, which therefore serves one
@@ -248,7 +259,7 @@ class Objective:
         other._bound = copy.deepcopy(self._bound, shared)
         return other
 
-    def alone(self) -> Iterator["Objective"]:
+    def per_batch(self) -> Iterator["Objective"]:
         """Yield the objective of each batch (of this rank), for stochastic descent; L is their mean."""
         for batch in self.batches:
             other = copy.copy(self)
@@ -293,14 +304,16 @@ class Objective:
     ) -> tuple[list[Tensor], Tensor]:
         """Return θ (or `theta`) as leaves of a graph, and a part of the loss of one batch that they make.
 
-        `loss` is its sum, `units` the sum of each unit, `outputs` the first of the loss's halves. The graph
-        is the caller's: products of derivatives are taken from it by `torch.autograd.grad`.
+        `loss` is its sum, `per_example` the sum of each example, `outputs` what `forward` returns. The
+        graph is the caller's: products of derivatives are taken from it by `torch.autograd.grad`.
 
         Raises:
             InputError: the part is one that this objective was not given, or it recomputes statistics.
         """
         bound = self._bound
-        if (part == "outputs" and bound.halves is None) or (part == "units" and bound.units is None):
+        if (part == "outputs" and bound.outputs is None) or (
+            part == "per_example" and bound.per_example is None
+        ):
             raise InputError(f"this objective was not given the {_GIVEN_AS[part]} of its loss")
         with torch.enable_grad(), twice_differentiable():
             weights, leaves = self._leaves(theta)
@@ -310,10 +323,10 @@ class Objective:
         return leaves, found if part == "outputs" else found[0]
 
     def criterion(self, outputs: Tensor, batch: Any) -> Tensor:
-        """Return the sum that the second of the loss's halves makes of the outputs."""
-        assert self._bound.halves is not None
+        """Return the sum that the loss's criterion makes of the outputs."""
+        assert self._bound.criterion is not None
         with torch.enable_grad(), twice_differentiable():
-            return self._bound.halves[1](outputs, batch)[0].reshape(())
+            return self._bound.criterion(outputs, batch)[0].reshape(())
 
     def summed(self, parts: Mapping[str, Tensor], batch: Any) -> Tensor:
         """Return the sum of the loss of one batch at named tensors, for transformations of torch.
@@ -349,7 +362,7 @@ class Objective:
 
     def _call(self, weights: Weights, batch: Any, part: Part = "loss") -> Any:
         """Evaluate a part of the loss of one batch."""
-        if isinstance(weights, Bound):
+        if isinstance(weights, LossModule):
             return weights(batch, part)
         tables = [(weights[f"model.{name}"], new) for name, new in self._numbers.items()]
         with Renumbered(tables) if tables else nullcontext():

@@ -12,7 +12,7 @@ Criterion = Callable[..., Tensor]
 
 
 def supervised(model: nn.Module, batches: Iterable[Any], criterion: Criterion, **options: Any) -> Objective:
-    """Return the mean of a loss over all pairs of inputs and targets, with its units and its halves.
+    """Return the mean of a loss over all pairs of inputs and targets, known per example and in two parts.
 
         objective = supervised(model, loader, F.cross_entropy)
 
@@ -32,17 +32,19 @@ def supervised(model: nn.Module, batches: Iterable[Any], criterion: Criterion, *
         InputError: a batch is no pair, or the criterion gives no loss of each target; and as `Objective`.
     """
 
-    def halves(outputs: Tensor, batch: Any) -> tuple[Tensor, Tensor]:
+    def whole(outputs: Tensor, batch: Any) -> tuple[Tensor, Tensor]:
         sums, weights = _of_examples(criterion(outputs, batch[1], reduction="none"))
         return sums.sum(), weights.sum()
 
-    def units(model: nn.Module, batch: Any) -> tuple[Tensor, Tensor]:
+    def per_example(model: nn.Module, batch: Any) -> tuple[Tensor, Tensor]:
         return _of_examples(criterion(_outputs(model, batch), batch[1], reduction="none"))
 
     def loss(model: nn.Module, batch: Any) -> tuple[Tensor, Tensor]:
-        return halves(_outputs(model, batch), batch)
+        return whole(_outputs(model, batch), batch)
 
-    return Objective(model, batches, loss, units=units, halves=(_outputs, halves), **options)
+    return Objective(
+        model, batches, loss, per_example=per_example, forward=_outputs, criterion=whole, **options
+    )
 
 
 def _outputs(model: nn.Module, batch: Any) -> Tensor:

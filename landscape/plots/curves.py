@@ -69,7 +69,7 @@ def eigenvalue_figure(spectra: Mapping[str, Eigenpairs]) -> "Figure":
             for rank, value, converged in zip(ranks, found.eigenvalues, found.converged, strict=True):
                 axes.plot(rank, value, "o", ms=4, color=color, mfc=color if converged else "white")
             if found.smallest is not None:
-                face = color if found.bottom_converged[0] else "white"
+                face = color if found.smallest_converged[0] else "white"
                 axes.plot(count + 1 + shift, found.smallest, "v", ms=4, color=color, mfc=face)
         positions = list(range(1, count + 2))
         axes.set_xticks(positions, [f"λ{subscript(i)}" for i in positions[:-1]] + ["λmin"])

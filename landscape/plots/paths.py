@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from landscape.errors import InputError
 from landscape.plots.style import COLORS, COLUMN, PAGE, metric_label, paper, shown
-from landscape.surface.paths import STATIONS, Path
+from landscape.surface.paths import STATIONS, PathProfile
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,7 +15,7 @@ STYLES = {"linear": "-", "bezier": "--"}
 APART = 0.012  # what error bars of the same t stand apart, lest they hide one another
 
 
-def path_figure(paths: Mapping[str, Path]) -> "Figure":
+def path_figure(paths: Mapping[str, PathProfile]) -> "Figure":
     """Draw the loss along paths by name, and a panel for each metric that all of them have.
 
     Lines are solid and curves dashed, in one colour where they join the same two points. The chord between
@@ -60,7 +60,7 @@ def path_figure(paths: Mapping[str, Path]) -> "Figure":
         return figure
 
 
-def _losses(axes: "Axes", name: str, path: Path, color: str) -> None:
+def _losses(axes: "Axes", name: str, path: PathProfile, color: str) -> None:
     axes.plot(
         path.positions,
         path.losses,

@@ -90,5 +90,5 @@ def broadened(
 
 def _converged(pairs: Eigenpairs) -> Array:
     """Return the eigenvalues that have converged, of both ends."""
-    values = np.concatenate([pairs.eigenvalues, pairs.bottom])
-    return np.asarray(values[[*pairs.converged, *pairs.bottom_converged]])
+    values = np.concatenate([pairs.eigenvalues, pairs.smallest_eigenvalues])
+    return np.asarray(values[[*pairs.converged, *pairs.smallest_converged]])

@@ -111,7 +111,7 @@ def _of_measure(row: Row, index: int) -> Finding:
 
 
 def _cautions(name: str, spectrum: Eigenpairs) -> Iterator[str]:
-    if why := spectrum.not_a_minimum:
+    if why := spectrum.why_not_a_minimum:
         yield f"{name} is no minimum of the measured loss: {why}."
     if not all(spectrum.converged):
         failed = spectrum.converged.count(False)

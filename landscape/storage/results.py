@@ -30,7 +30,7 @@ _KINDS = {
     "Diagonal": "landscape.curvature.trace",
     "Eigenpairs": "landscape.curvature.eigenpairs",
     "FrobeniusNorm": "landscape.curvature.trace",
-    "Path": "landscape.surface.paths",
+    "PathProfile": "landscape.surface.paths",
     "Quadratic": "landscape.surface.geometry",
     "Sharpness": "landscape.flatness.measures",
     "Slice": "landscape.surface.slice",

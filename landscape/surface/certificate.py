@@ -119,7 +119,7 @@ def paired_error(a: Slice, b: Slice) -> float | None:
 
 def unit_parts(objective: Objective, theta: Tensor) -> tuple[float, Array]:
     """Return L, and each unit's part in how it may be off, shape (units,): see `standard_error`."""
-    sums, weights = objective.units(theta)
+    sums, weights = objective.per_example(theta)
     return float(sums.sum() / weights.sum()), ratio_parts(sums, weights)
 
 

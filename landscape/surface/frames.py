@@ -74,10 +74,15 @@ def eigen_frame(objective: Objective, dimension: int, ends: bool = False, seed: 
         InputError: an eigenpair has not converged.
     """
     # shared, since ranks that each choose a way of products would find vectors that differ by rounding
-    shared = objective.shared(ranks())
-    found = top_eigenpairs(shared, 1 if ends else dimension, bottom=int(ends), seed=seed)
+    shared = objective.distribute(ranks())
+    found = top_eigenpairs(shared, 1 if ends else dimension, smallest=int(ends), seed=seed)
     top = zip(found.eigenvalues.tolist(), found.eigenvectors, found.converged, strict=True)
-    low = zip(found.bottom.tolist(), found.bottom_vectors, found.bottom_converged, strict=True)
+    low = zip(
+        found.smallest_eigenvalues.tolist(),
+        found.smallest_eigenvectors,
+        found.smallest_converged,
+        strict=True,
+    )
     pairs = [*top, *low][-dimension:]
     if not all(converged for *_, converged in pairs):
         raise InputError(

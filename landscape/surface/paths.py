@@ -28,7 +28,7 @@ GOLDEN = (5**0.5 - 1) / 2
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Path(Result):
+class PathProfile(Result):
     """The loss on a path from a point θ_a to another, θ_b.
 
     Attributes:
@@ -82,7 +82,7 @@ def barrier(
     grid: int | None = None,
     file: pathlib.Path | None = None,
     metrics: Mapping[str, Objective] | None = None,
-) -> Path:
+) -> PathProfile:
     """Evaluate L((1 - t) θ_a + t θ_b) for t from 0 to 1.
 
     Args:
@@ -129,7 +129,7 @@ def bezier(
     seed: int = 0,
     points: int = 33,
     metrics: Mapping[str, Objective] | None = None,
-) -> Path:
+) -> PathProfile:
     """Train the bend c of φ(t) = (1 - t)² θ_a + 2t(1 - t) c + t² θ_b, and evaluate L on the curve.
 
     c minimizes E_t L(φ(t)), t uniform (Garipov et al., "Loss Surfaces, Mode Connectivity, and Fast
@@ -273,7 +273,7 @@ def _draws(objective: Objective, training: Callable[[int], Objective] | None) ->
     for number in count():
         drawn = training(number)
         _check_parameters(objective, drawn)
-        yield from drawn.alone()
+        yield from drawn.per_batch()
 
 
 def _path(
@@ -287,7 +287,7 @@ def _path(
     certificate: Mapping[str, Any] | None,
     settings: Mapping[str, Any],
     started: float,
-) -> Path:
+) -> PathProfile:
     first, last = float(losses[0]), float(losses[-1])
     above = losses - ((1 - positions) * first + positions * last)
     highest = int(np.argmax(above))  # the first NaN, if there is one
@@ -296,7 +296,7 @@ def _path(
     if 0 < at < 1:
         start, top, end = (unit_parts(objective, curve(t))[1] for t in (0.0, at, 1.0))
         error = standard_error(top - (1 - at) * start - at * end)
-    return Path(
+    return PathProfile(
         kind="linear" if curve.bend is None else "bezier",
         positions=positions,
         losses=losses,

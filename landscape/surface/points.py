@@ -32,7 +32,7 @@ class Points:
     them ask for the same steps, and know all losses in the end.
 
     Args:
-        objective: whose loss, not `Objective.shared`.
+        objective: whose loss, not `Objective.distribute`.
         directions: one for each entry of a step.
         file: of finished points.
 

@@ -65,7 +65,9 @@ def line(
     """
     directions = _given(directions, 1) or random_frame(objective, 1, seed, normalization, biases).directions
     frame = Frame(directions, spans)
-    return look(objective, frame, radius=radius, tol=tol, grid=grid, split=split, seed=seed, file=file)
+    return evaluate_slice(
+        objective, frame, radius=radius, tol=tol, grid=grid, split=split, seed=seed, file=file
+    )
 
 
 def plane(
@@ -102,7 +104,9 @@ def plane(
     """
     directions = _given(directions, 2) or random_frame(objective, 2, seed, normalization, biases).directions
     frame = Frame(directions, spans)
-    return look(objective, frame, radius=radius, tol=tol, grid=grid, split=split, seed=seed, file=file)
+    return evaluate_slice(
+        objective, frame, radius=radius, tol=tol, grid=grid, split=split, seed=seed, file=file
+    )
 
 
 def _given(directions: Sequence[Direction] | None, dimension: int) -> Sequence[Direction] | None:
@@ -139,7 +143,7 @@ def doubling_radius(points: Points) -> float:
     return float(f"{high:.2g}")
 
 
-def look(
+def evaluate_slice(
     objective: Objective,
     frame: Frame,
     *,

@@ -64,7 +64,7 @@ def ways(objective: Objective, directions: Sequence[Direction]) -> list[Way]:
     def in_threads(count: int, steps: Sequence[Step]) -> Losses:
         free: SimpleQueue[Objective] = SimpleQueue()
         for _ in range(count):
-            free.put(objective.twin())
+            free.put(objective.clone())
 
         def with_a_twin(step: Step) -> float:
             twin = free.get()

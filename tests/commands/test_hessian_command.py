@@ -49,9 +49,9 @@ def test_matrices_akin_to_the_hessian_with_blocks_and_spectrum(answer, both, mat
 
 
 def test_the_top_alone(answer, both):
-    entry = answer("hessian", *both[:2], "--top", 2, "--bottom", 0, "--tol", 0.01)["checkpoints"][0]
+    entry = answer("hessian", *both[:2], "--top", 2, "--smallest", 0, "--tol", 0.01)["checkpoints"][0]
     assert entry["smallest"] is None
-    assert entry["bottom"] == []
+    assert entry["smallest_eigenvalues"] == []
 
 
 def test_a_checkpoint_that_is_no_minimum_is_said_to_be_none(landscape, both):
@@ -65,8 +65,8 @@ def test_questions_of_the_hessian_that_have_no_answer(landscape, both, tmp_path)
     own = ["--ckpt", tmp_path / "linear.pt", "--task", "tests.tasks:regression"]
     for asked, said in (
         ([*both[:2], "--density", "--ridge", -1], "ridge and gamma must be positive"),
-        ([*own, "--matrix", "fisher"], "not given the units of its loss"),
-        ([*own, "--matrix", "gauss-newton"], "not given the halves of its loss"),
+        ([*own, "--matrix", "fisher"], "not given the per_example of its loss"),
+        ([*own, "--matrix", "gauss-newton"], "not given the forward and criterion of its loss"),
     ):
         code, out, err = landscape("hessian", *asked)
         assert code == 2

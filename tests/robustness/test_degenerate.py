@@ -49,17 +49,17 @@ def case(request):
 @pytest.mark.parametrize("block", [1, 2])
 def test_lanczos_finds_all_that_there_are(case, block):
     objective, exact = case
-    found = ll.top_eigenpairs(objective, 10, bottom=10, block=block)
+    found = ll.top_eigenpairs(objective, 10, smallest=10, block=block)
     np.testing.assert_allclose(found.eigenvalues, exact, atol=1e-10)
-    np.testing.assert_allclose(found.bottom, exact[::-1], atol=1e-10)
-    assert all(found.converged + found.bottom_converged)
+    np.testing.assert_allclose(found.smallest_eigenvalues, exact[::-1], atol=1e-10)
+    assert all(found.converged + found.smallest_converged)
     assert np.isfinite(found.eigenvectors).all()
-    assert (found.not_a_minimum is None) == (found.gradient_norm == 0 and exact[-1] >= 0)
+    assert (found.why_not_a_minimum is None) == (found.gradient_norm == 0 and exact[-1] >= 0)
 
 
 def test_power_iteration_finds_all_that_there_are(case):
     objective, exact = case
-    found = ll.top_eigenpairs(objective, 10, "power", bottom=1, tol=1e-6, max_products=5000)
+    found = ll.top_eigenpairs(objective, 10, "power", smallest=1, tol=1e-6, max_products=5000)
     np.testing.assert_allclose(np.sort(found.eigenvalues), exact[::-1], atol=1e-6)
     assert found.smallest == pytest.approx(exact[-1], abs=1e-6)
 
@@ -104,7 +104,7 @@ def test_a_group_that_no_loss_reads_is_flat():
     objective = Objective(Model().double(), [None], lambda m, _: (m.used.weight.square().sum(), 1))
     found = ll.sharpness_by_group(objective, samples=2, steps=2)
     assert {row["value"] for name, row in found["embedding"].measures.items() if name != "lpf"} == {0}
-    assert ll.top_eigenpairs(objective.of_group("embedding"), 1).eigenvalues.tolist() == [0]
+    assert ll.top_eigenpairs(objective.restrict(group="embedding"), 1).eigenvalues.tolist() == [0]
 
 
 def test_a_quadratic_model_needs_derivatives_that_are_finite():

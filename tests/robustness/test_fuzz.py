@@ -80,7 +80,7 @@ def use_checkpoint(path: Path) -> None:
 
 def use_result(path: Path) -> None:
     found = load(path)
-    for name in ("statement", "error", "not_a_minimum", "moment_error", "posteriors"):
+    for name in ("statement", "error", "why_not_a_minimum", "moment_error", "posteriors"):
         getattr(found, name, None)
     if type(found).__name__ == "Slice":
         export(found, path.with_suffix(".csv"))

@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 
-from landscape import InputError, Path
+from landscape import InputError, PathProfile
 from landscape.cli.output import Table, show
 from landscape.plots.curves import eigenvalue_figure, training_figure
 from landscape.plots.interactive import interactive_figure, save_html
@@ -23,7 +23,7 @@ def way():
     metrics = {"a$b_c$": {"positions": [0.0, 1.0], "values": [1.0, 2.0], "standard_errors": [0.1, 0.1]}}
     rest = {"distance": 1.0, "length": 1.0, "bend": np.empty(0), "certificate": None, "metrics": metrics}
     known = {"ends": [0.0, 0.0], "height": 0.0, "at": 0.0, "standard_error": None}
-    return Path(kind="linear", positions=t, losses=t, **known, **rest, **COMMON)
+    return PathProfile(kind="linear", positions=t, losses=t, **known, **rest, **COMMON)
 
 
 def figures():

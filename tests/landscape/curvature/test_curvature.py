@@ -25,8 +25,8 @@ class Matrix:
         return vectors @ self.matrix
 
 
-def solve(solver, matrix, k, bottom=0, tol=1e-8, limit=2000, **options):
-    return solver(Matrix(matrix), matrix[0], k, bottom, tol, limit, 0, **options)
+def solve(solver, matrix, k, smallest=0, tol=1e-8, limit=2000, **options):
+    return solver(Matrix(matrix), matrix[0], k, smallest, tol, limit, 0, **options)
 
 
 def test_lanczos_finds_both_ends():
@@ -172,13 +172,13 @@ def test_one_parameter(quadratic):
 
 def test_what_speaks_against_a_minimum_is_said(quadratic, symmetric):
     zero, definite = torch.zeros(12).double(), symmetric @ symmetric
-    assert ll.top_eigenpairs(quadratic(definite, zero)).not_a_minimum is None
+    assert ll.top_eigenpairs(quadratic(definite, zero)).why_not_a_minimum is None
     lowest = float(torch.linalg.eigvalsh(symmetric)[0])
-    assert ll.top_eigenpairs(quadratic(symmetric, zero)).not_a_minimum == f"λmin is {lowest:.3g}"
-    assert ll.top_eigenpairs(quadratic(definite, zero, zero + 1)).not_a_minimum == "‖∇L‖ is 3.46"
+    assert ll.top_eigenpairs(quadratic(symmetric, zero)).why_not_a_minimum == f"λmin is {lowest:.3g}"
+    assert ll.top_eigenpairs(quadratic(definite, zero, zero + 1)).why_not_a_minimum == "‖∇L‖ is 3.46"
 
 
-@pytest.mark.parametrize("kwargs", [{"k": 0}, {"tol": 0}, {"bottom": -1}, {"block": 0}])
+@pytest.mark.parametrize("kwargs", [{"k": 0}, {"tol": 0}, {"smallest": -1}, {"block": 0}])
 def test_questions_without_an_answer_are_refused(sasrec_objective, kwargs):
     with pytest.raises(InputError, match="must be positive"):
         ll.top_eigenpairs(sasrec_objective, **kwargs)

@@ -12,7 +12,7 @@ from landscape.curvature import operators
 from landscape.curvature.operators import MATRICES
 from landscape.tasks import TaskOptions
 from samrec.data.packing import TrainingBatches
-from samrec.losses import halves_of, loss_of
+from samrec.losses import loss_of, parts_of
 from samrec.task import objective
 from tests.conftest import small_sasrec
 from tests.worlds import WORLDS, dense, signs, world
@@ -87,11 +87,11 @@ def test_a_loss_that_forward_mode_cannot_follow_is_differentiated_in_reverse():
 def test_top_eigenvalues_are_those_of_the_matrix_written_out(name, matrix, settings):
     of = world(name)
     exact = torch.linalg.eigvalsh(dense(of, matrix)).flip(0).numpy()
-    bottom = 2 if matrix == "hessian" else 0  # the others have 0 many times, and a Krylov space has it once
-    found = ll.top_eigenpairs(MATRICES[matrix](of), 5, bottom=bottom, tol=1e-9, **settings)
+    smallest = 2 if matrix == "hessian" else 0  # the others have 0 many times, and a Krylov space has it once
+    found = ll.top_eigenpairs(MATRICES[matrix](of), 5, smallest=smallest, tol=1e-9, **settings)
     np.testing.assert_allclose(found.eigenvalues, exact[:5], atol=1e-8)
-    np.testing.assert_allclose(found.bottom, exact[::-1][:bottom], atol=1e-8)
-    assert all(found.converged + found.bottom_converged)
+    np.testing.assert_allclose(found.smallest_eigenvalues, exact[::-1][:smallest], atol=1e-8)
+    assert all(found.converged + found.smallest_converged)
 
 
 @pytest.mark.parametrize("name", WORLDS)
@@ -137,7 +137,7 @@ def test_blocks_of_a_matrix_are_those_of_its_groups():
     of = world("causal transformer")
     exact = dense(of, "hessian")
     for group in of.params.groups:
-        part = of.of_group(group)
+        part = of.restrict(group=group)
         inside = of.params.join(
             {e.name: torch.full(e.shape, e.group == group) for e in of.params.entries}
         ).bool()
@@ -145,7 +145,7 @@ def test_blocks_of_a_matrix_are_those_of_its_groups():
         (v,) = vectors(part, 1)
         torch.testing.assert_close(ll.hessian(part)(v), exact[inside][:, inside] @ v, rtol=1e-10, atol=1e-10)
     with pytest.raises(InputError, match="no parameter of the group 'conv'; there are embedding"):
-        of.of_group("conv")
+        of.restrict(group="conv")
 
 
 def test_gauss_newton_and_hessian_agree_where_the_model_is_linear():
@@ -156,26 +156,26 @@ def test_gauss_newton_and_hessian_agree_where_the_model_is_linear():
 
 def test_matrices_that_an_objective_was_not_built_for_are_refused(quadratic):
     plain = quadratic(torch.eye(2).double(), torch.ones(2).double())
-    with pytest.raises(InputError, match="halves"):
+    with pytest.raises(InputError, match="forward and criterion"):
         ll.gauss_newton(plain)
-    with pytest.raises(InputError, match="units"):
+    with pytest.raises(InputError, match="per_example"):
         ll.empirical_fisher(plain)
 
 
-def test_halves_that_do_not_make_up_the_loss_are_refused():
-    halves = (lambda model, x: model(x), lambda z, x: (z.square().sum(), len(x)))
+def test_parts_that_do_not_make_up_the_loss_are_refused():
+    parts = {"forward": lambda model, x: model(x), "criterion": lambda z, x: (z.square().sum(), len(x))}
     model, batch = nn.Linear(2, 1).double(), torch.ones(3, 2).double()
-    of = Objective(model, [batch], lambda m, x: (m(x).exp().sum(), len(x)), halves=halves)
-    with pytest.raises(InputError, match="halves of the loss make"):
+    of = Objective(model, [batch], lambda m, x: (m(x).exp().sum(), len(x)), **parts)
+    with pytest.raises(InputError, match=r"criterion\(forward\) is"):
         ll.gauss_newton(of)
 
 
 @pytest.mark.parametrize("name", ["bce", "gbce", "sampled", "ce"])
-def test_every_training_loss_has_its_halves(split, name):
+def test_every_training_loss_has_its_two_parts(split, name):
     model = small_sasrec(split).eval()
     negatives = {"bce": 1, "gbce": 3, "sampled": 3, "ce": 0}[name]
     (batch,) = TrainingBatches(split, 6, torch.device("cpu"), negatives).of_users(split.trained[:5], 5, (0,))
-    outputs, criterion = halves_of(name, 0.75, split.num_items)
+    outputs, criterion = parts_of(name, 0.75, split.num_items)
     with torch.no_grad():
         whole, both = loss_of(name, 0.75)(model, batch), criterion(outputs(model, batch), batch)
     torch.testing.assert_close(both, whole, rtol=1e-12, atol=0)

@@ -201,7 +201,7 @@ def test_any_matrix_of_an_objective_is_measured():
         return units(model, batch)[0].sum(), len(batch)
 
     model = torch.nn.Linear(3, 1, bias=False).double()
-    fisher = ll.empirical_fisher(ll.Objective(model, [x], loss, units=units))
+    fisher = ll.empirical_fisher(ll.Objective(model, [x], loss, per_example=units))
     exact = (4 * model(x)[:, 0] ** 2 * (x**2).sum(1)).mean().item()
     found = ll.trace(fisher, method="xtrace")
     assert found.value == pytest.approx(exact, rel=1e-12)

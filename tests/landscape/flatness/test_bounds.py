@@ -43,7 +43,7 @@ def classifier(m, seed=0, batches=1, theta=None, sizes=None):
         if sizes
         else [(x[i::batches], y[i::batches]) for i in range(batches)]
     )
-    return Objective(model, parts, total, units=by_unit)
+    return Objective(model, parts, total, per_example=by_unit)
 
 
 def true_risk(weights):
@@ -162,7 +162,7 @@ def test_the_priors_variance_is_the_best_of_the_grid():
     """Without a price of the choice, the mean of s_i² + (θ_i - θ0_i)²; of 800 coordinates, nearly so."""
     torch.manual_seed(0)
     model = nn.Linear(800, 1, bias=False)
-    objective = Objective(model, [(torch.randn(5, 800), torch.ones(5))], total, units=by_unit)
+    objective = Objective(model, [(torch.randn(5, 800), torch.ones(5))], total, per_example=by_unit)
     found = bound(objective, samples=1)
     best = float((objective.theta.double().square() + SIGMA**2).mean()) ** 0.5
     assert found.prior_sigmas[0, 0] == pytest.approx(best, rel=0.01)
@@ -250,7 +250,7 @@ def test_a_loss_that_is_not_bounded_is_refused(sasrec_objective):
 
     model = nn.Linear(1, 1, bias=False).double()
     torch.nn.init.constant_(model.weight, 0.1)
-    square = Objective(model, [x], lambda m, b: tuple(t.sum() for t in squares(m, b)), units=squares)
+    square = Objective(model, [x], lambda m, b: tuple(t.sum() for t in squares(m, b)), per_example=squares)
     with pytest.raises(InputError, match=r"in \[0, 1\]; a unit's is"):  # at θ it is, at a draw it is not
         bound(square, sigmas=[10.0])
     with pytest.raises(InputError, match="units of weight 1"):

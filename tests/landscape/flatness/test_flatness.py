@@ -41,11 +41,16 @@ def test_fisher_rao_of_linear_regression(quadratic):
 
 
 @pytest.mark.parametrize(
-    ("units", "message"),
-    [(None, "not given the units"), (lambda m, b: (m(b).detach()[:, 0], torch.ones(2)), "no derivative")],
+    ("per_example", "message"),
+    [
+        (None, "not given the per_example"),
+        (lambda m, b: (m(b).detach()[:, 0], torch.ones(2)), "no derivative"),
+    ],
 )
-def test_fisher_rao_needs_units_that_can_be_differentiated(units, message):
-    objective = Objective(nn.Linear(3, 1), [torch.ones(2, 3)], lambda m, b: (m(b).sum(), 2), units=units)
+def test_fisher_rao_needs_examples_that_can_be_differentiated(per_example, message):
+    objective = Objective(
+        nn.Linear(3, 1), [torch.ones(2, 3)], lambda m, b: (m(b).sum(), 2), per_example=per_example
+    )
     with pytest.raises(InputError, match=message):
         ll.sharpness(objective, ["fisher-rao"])
     assert "fisher-rao" not in ll.sharpness(objective, steps=1, samples=2, probes=2).measures
@@ -56,7 +61,7 @@ def test_fisher_rao_needs_units_that_can_be_differentiated(units, message):
 
 def test_curvature_rows_are_those_of_the_curvature_measurements(sasrec_objective):
     rows = ll.sharpness(sasrec_objective, ["lambda-max", "trace", "frobenius"], probes=5, seed=2).measures
-    top = ll.top_eigenpairs(sasrec_objective, 1, bottom=0, seed=2)
+    top = ll.top_eigenpairs(sasrec_objective, 1, smallest=0, seed=2)
     trace = ll.trace(sasrec_objective, probes=5, seed=2)
     norm = ll.frobenius_norm(sasrec_objective, probes=5, seed=2)
     assert rows["lambda-max"]["value"] == pytest.approx(float(top.eigenvalues[0]), rel=1e-9)
@@ -222,7 +227,9 @@ def test_units_of_unequal_weight_have_the_error_of_a_ratio():
     def units(m, _):
         return weights * m.weight.square().sum(), weights
 
-    objective = Objective(model, [None], lambda m, _: (units(m, None)[0].sum(), weights.sum()), units=units)
+    objective = Objective(
+        model, [None], lambda m, _: (units(m, None)[0].sum(), weights.sum()), per_example=units
+    )
     value, error = measure(objective, "sam")
     assert value > 0
     assert error == pytest.approx(0, abs=1e-12)
@@ -265,7 +272,10 @@ def test_the_traces_of_groups_add_up():
     objective = network()
     groups = sharpness_by_group(objective, ["trace", "sam"], probes=400, seed=1)
     assert set(groups) == {"embedding", "other"}
-    assert groups["other"].measures["sam"]["value"] == measure(objective.of_group("other"), "sam", rho=0.1)[0]
+    assert (
+        groups["other"].measures["sam"]["value"]
+        == measure(objective.restrict(group="other"), "sam", rho=0.1)[0]
+    )
     whole = ll.trace(objective, probes=400)
     parts = [found.measures["trace"] for found in groups.values()]
     error = sum(row["se"] ** 2 for row in parts) + whole.standard_error**2

@@ -265,7 +265,7 @@ def test_supervised_is_the_mean_of_a_criterion(kind):
         model.__class__ = Answering
     objective = ll.supervised(model, batches, F.cross_entropy)
     assert objective.value() == pytest.approx(expected, rel=1e-6)
-    assert len(objective.units()[0]) == 40
+    assert len(objective.per_example()[0]) == 40
     own, v = Objective(Flat(), BATCHES, total), torch.randn_like(objective.theta)
     assert own.count == objective.count
     assert float(v @ ll.gauss_newton(objective)(v)) > 0

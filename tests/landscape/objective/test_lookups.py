@@ -57,7 +57,7 @@ def test_only_what_is_read_is_left(score):
     assert compact.value(theta[places]) == whole.value(theta)
     both = torch.stack([theta, whole.theta])
     np.testing.assert_allclose(compact.values(both[:, places]), whole.values(both), rtol=1e-12)
-    assert compact.twin().value(theta[places]) == whole.value(theta)
+    assert compact.clone().value(theta[places]) == whole.value(theta)
     assert whole.value(theta) == whole.value(theta.clone())  # the original is as it was
 
 

@@ -55,7 +55,7 @@ def test_values_at_many_points_equal_those_one_by_one(sasrec_objective):
 
 
 def test_units_add_up_to_the_loss(sasrec_objective):
-    sums, weights = sasrec_objective.units()
+    sums, weights = sasrec_objective.per_example()
     assert len(sums) == 3
     assert sums.sum() / weights.sum() == pytest.approx(sasrec_objective.value(), rel=1e-14)
 
@@ -73,7 +73,7 @@ def test_float64_is_the_same_loss_more_exactly():
 
 
 def test_a_twin_shares_tensors_and_nothing_else(sasrec_objective):
-    twin = sasrec_objective.twin()
+    twin = sasrec_objective.clone()
     assert twin._bound is not sasrec_objective._bound
     own, shared = (dict(o._bound.named_parameters()) for o in (twin, sasrec_objective))
     assert all(own[name] is shared[name] for name in shared)

@@ -139,7 +139,7 @@ def mean_of(values, dtype=torch.float64):
 
     batches = torch.as_tensor(values, dtype=dtype).split(7)
     provenance = {"data_sha256": "a", "users": str(len(values)), "objective_seed": "0", "loss": "square"}
-    return Objective(Function(dtype), batches, loss, units=units, provenance=provenance)
+    return Objective(Function(dtype), batches, loss, per_example=units, provenance=provenance)
 
 
 def test_the_standard_error_is_that_of_a_mean_over_units():

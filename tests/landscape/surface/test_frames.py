@@ -10,7 +10,7 @@ from landscape.surface.directions import coordinates, difference, perpendicular,
 from landscape.surface.frames import between_frame, eigen_frame, trajectory_frame
 from landscape.surface.geometry import convex_share, doubling_widths, quadratic_model
 from landscape.surface.points import Points
-from landscape.surface.sampler import doubling_radius, look
+from landscape.surface.sampler import doubling_radius, evaluate_slice
 
 RNG = np.random.default_rng(0)
 
@@ -33,7 +33,7 @@ def bowl(quadratic):
 def test_a_plane_of_eigenvectors_has_their_curvatures(bowl, ends, expected):
     frame = eigen_frame(bowl, 2, ends)
     assert [d.details["eigenvalue"] for d in frame.directions] == pytest.approx(expected, rel=1e-3)
-    result = look(bowl, frame)
+    result = evaluate_slice(bowl, frame)
     x, y = np.meshgrid(*result.coordinates, indexing="ij")
     np.testing.assert_allclose(result.losses, 1 + (expected[0] * x**2 + expected[1] * y**2) / 2, atol=1e-2)
     assert result.directions[0]["norm"] == pytest.approx(1)
@@ -53,7 +53,7 @@ def test_a_plane_through_three_checkpoints_passes_through_their_losses(sasrec_ob
     u, v = (d.vector for d in frame.directions)
     assert abs(float(u @ v)) < 1e-10 * float(u @ u)
     assert float(u.norm()) == pytest.approx(float(v.norm()))
-    result = look(sasrec_objective, frame, grid=3)
+    result = evaluate_slice(sasrec_objective, frame, grid=3)
     for mark, point in zip(result.marks, (theta, *others.values()), strict=True):
         assert mark["loss"] == pytest.approx(sasrec_objective.value(point), rel=1e-9)
         assert all(
@@ -63,7 +63,7 @@ def test_a_plane_through_three_checkpoints_passes_through_their_losses(sasrec_ob
 
 def test_the_line_between_two_goes_from_one_to_the_other(bowl):
     other = vector(1, 0, 2, 0)
-    result = look(bowl, between_frame(bowl, {"b": other}, 1, "a"))
+    result = evaluate_slice(bowl, between_frame(bowl, {"b": other}, 1, "a"))
     assert result.settings["spans"] == [[-0.25, 1.25]]
     assert [mark["at"] for mark in result.marks] == [[0.0], [pytest.approx(1.0)]]
     assert result.marks[1]["loss"] == pytest.approx(bowl.value(other))
@@ -107,7 +107,7 @@ def test_shares_of_variance_are_those_of_a_singular_value_decomposition():
 
 def test_a_trajectory_lies_on_its_plane_and_ends_at_the_centre(bowl):
     points = [bowl.theta + s * vector(1, 2, 0, 0) + s**2 * vector(0, 0, 1, 0) for s in (3.0, 2.0, 1.0, 0.0)]
-    result = look(bowl, trajectory_frame(bowl, points), grid=3)
+    result = evaluate_slice(bowl, trajectory_frame(bowl, points), grid=3)
     assert result.trajectory.shape == (4, 2)
     np.testing.assert_allclose(result.trajectory[-1], 0, atol=1e-12)
     points_at = Points(bowl, trajectory_frame(bowl, points).directions)

@@ -49,7 +49,7 @@ def apart(*at, batches=3):
     def loss(model, batch):
         return model(batch).sum(), len(batch)
 
-    return Objective(Apart(at), DRAWN.chunk(batches), loss, units=by_unit)
+    return Objective(Apart(at), DRAWN.chunk(batches), loss, per_example=by_unit)
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +181,9 @@ def test_a_barrier_has_the_error_of_its_units():
         return -model(batch), torch.ones(len(batch))
 
     a, b = (
-        Objective(Apart(at), [DRAWN], lambda model, batch: (-model(batch).sum(), len(batch)), units=by_unit)
+        Objective(
+            Apart(at), [DRAWN], lambda model, batch: (-model(batch).sum(), len(batch)), per_example=by_unit
+        )
         for at in ((2.0, 0.0), (0.0, 4.0))
     )
     found = ll.barrier(a, b)
@@ -210,7 +212,7 @@ def test_what_is_saved_is_loaded(transformers, name, tmp_path):
         else ll.bezier(a, b, steps=2, points=3, metrics=metrics)
     )
     after = ll.load(before.save(tmp_path / "a.npz"))
-    assert type(after) is ll.Path
+    assert type(after) is ll.PathProfile
     assert after.kind == name
     assert after.bend.shape == ((0,) if name == "linear" else (a.params.numel,))
     for key, value in vars(before).items():
