@@ -40,9 +40,9 @@ class Ranking:
 def ranks(model: Recommender, split: Split, part: Part, batch_size: int = 1024, among: Ranks = ALONE) -> Ints:
     """Return the rank (0 is best) of each evaluated user's held-out item among all items.
 
-    Items of the user's history are no candidates, the held-out item always is. An item that scores the
-    same as the held-out one counts as ranked before it, so a model that cannot tell items apart scores
-    nothing, rather than everything. Shape (evaluated users,).
+    Items of the user's history are not candidates; the held-out item always is. An item with the same score
+    as the held-out one counts as ranked before it, so a model that gives all items one score gets 0 and not
+    1. Shape (evaluated users,).
 
     Args:
         among: the processes that share the users, and all get the ranks of all. Those that share the item
@@ -69,7 +69,7 @@ def ranks(model: Recommender, split: Split, part: Part, batch_size: int = 1024, 
 
 @dataclass(frozen=True, eq=False)
 class Candidates(Tensors):
-    """Histories with the item that is held out of each, and the items that are no candidates beside it.
+    """Histories with the item held out of each, and the items that are not candidates next to it.
 
     Attributes:
         histories: packed into rows.
@@ -167,7 +167,7 @@ def _count_above(
 
 
 def _take(scores: Tensor, targets: Tensor) -> Tensor:
-    """Return the scores of the targets, one a row, and make them competitors of none: not of themselves."""
+    """Return the targets' scores, one per row, and keep each from competing with itself."""
     taken = scores.gather(1, targets[:, None])
     scores.scatter_(1, targets[:, None], -torch.inf)
     return taken.squeeze(1)
@@ -176,7 +176,7 @@ def _take(scores: Tensor, targets: Tensor) -> Tensor:
 def metrics(ranks: Ints) -> dict[str, float]:
     """Average HR, NDCG and MRR at 5, 10, 20 and MRR over all ranks; one relevant item, so IDCG is 1.
 
-    Without any ranks, all of them are NaN.
+    All of them are NaN if there are no ranks.
     """
     return {name: float(gain.mean()) if len(gain) else np.nan for name, gain in _gains(ranks).items()}
 

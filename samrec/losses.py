@@ -159,7 +159,7 @@ def _cost_of_all(scores: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def _positions(model: Recommender, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the model's output, the targets and which slots are used, one row a slot."""
+    """Return the model's output, the targets and which slots are used, one row per slot."""
     return (
         model(batch.inputs).flatten(0, 1),
         batch.targets.flatten(),

@@ -30,7 +30,7 @@ class Draws:
     def fresh(
         rows: int, count: int, device: torch.device, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Draw `count` a row, four to a 64-bit word: drawing a float each took 42% of a training step."""
+        """Draw `count` numbers per row, four to a 64-bit word. A float each took 42% of a training step."""
         words = torch.empty(rows, -(-count // 4), dtype=torch.int64, device=device)
         return words.random_(-(2**63), None, generator=generator).view(torch.int16)
 
@@ -177,7 +177,7 @@ class SASRec(Recommender):
     variants that others published under the name.
 
     Args:
-        num_items: rows of the item table; there is none for padding.
+        num_items: number of rows of the item table. Padding has no row.
         dim: width d of the model.
         max_length: the longest history seen, L.
         layers, heads: Transformer layers, and attention heads a layer (dividing `dim`).

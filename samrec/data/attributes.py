@@ -1,4 +1,4 @@
-"""What is known of items beside who chose them: categories, brands."""
+"""Attributes of items, such as categories and brands."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +60,6 @@ def read_attributes(path: Path, interactions: Interactions) -> Attributes:
 
 
 def beside(data: Path) -> Path | None:
-    """Return the file of attributes that the public data sets have beside their sequences, if it is there."""
+    """Return the attributes file next to the sequences, as the public data sets name it, if it exists."""
     path = data.with_name(f"{data.name.partition('.')[0]}_item2attributes.json")
     return path if path.exists() else None

@@ -11,11 +11,11 @@ REPLACED, INSERTED = (0, 1), (0, 2)
 
 
 def outside(users: Ints, items: Ints, num_users: int, num_items: int) -> tuple[Ints, Ints, Ints]:
-    """Prepare to draw items that a user has not had, each in one draw, without rejection.
+    """Prepare to draw items that a user has not interacted with, each in one draw, without rejection.
 
     With a user's distinct items in order, h_0 < h_1 < …, the number of candidates before h_i is
     h_i - i. The r-th candidate is therefore r + #{i: h_i - i <= r}: a binary search, of fixed shape.
-    A user who has had everything is treated as one who has had nothing: all n items are candidates.
+    For a user who has interacted with every item, all n items are candidates.
 
     Args:
         users, items: who has had what, in any order. Shape (interactions,) both.
@@ -46,7 +46,7 @@ def replaced(items: Ints, places: Ints, num_items: int, share: float, seed: int)
     if not share:
         return items
     if num_items == 1:
-        raise InputError("the data hold one item alone, so nothing can replace it; noise must be 0")
+        raise InputError("the data hold only one item, so nothing can replace it; noise must be 0")
     rng = np.random.default_rng((seed, *REPLACED))
     chosen = rng.permutation(places)[:count]
     shifts = rng.integers(1, num_items, len(places))  # for all places, so that shares are nested
@@ -84,7 +84,9 @@ def insertions(
     gaps = np.where(candidates[users] < n, lengths + 1, 0)  # n candidates: has had everything, not nothing
     ends = np.cumsum(gaps)
     if not ends[-1]:
-        raise InputError("every user has had every item, so there is none to insert; noise must be 0")
+        raise InputError(
+            "every user has interacted with every item, so no item can be inserted; noise must be 0"
+        )
     rng = np.random.default_rng((seed, *INSERTED))
     gap = rng.integers(ends[-1], size=total)  # as many as share 1 takes, so that shares are nested
     of = np.searchsorted(ends, gap, side="right")

@@ -1,4 +1,4 @@
-"""Several histories to a row: batches without padding.
+"""Batches without padding: several histories share a row.
 
 On Beauty 86% of the positions of a batch padded to 50 hold nothing. Here the histories of a batch share
 rows of the model's width, kept apart by their segment number (see `samrec.model.block_mask`), and
@@ -42,7 +42,7 @@ class Packed(Tensors):
     bits: Tensor | None = None
 
     def padded(self, rows: int, histories: int) -> "Packed":
-        """Add empty rows, and histories that end in slot 0, until there are so many, if there are fewer."""
+        """Pad to at least `rows` rows with empty ones, and to `histories` histories that end in slot 0."""
         return replace(
             self,
             items=padded_rows(self.items, rows),
@@ -54,7 +54,7 @@ class Packed(Tensors):
     def from_end(self, width: int) -> Tensor:
         """Return the positions counted so that each history ends at `width` - 1. Shape (rows, width)."""
         lengths = 1 + self.positions.flatten()[self.last]
-        return self.positions + (width - lengths)[self.segments - 1]  # of empty slots: any, within the width
+        return self.positions + (width - lengths)[self.segments - 1]  # an empty slot gets any position
 
     def dealt(self, first: int, every: int) -> "Packed":
         """Return each `every`-th row from `first` on. Histories of other rows end in slot 0, as padding does.
@@ -70,7 +70,7 @@ class Packed(Tensors):
 
 
 def padded_rows(tensor: Tensor, rows: int) -> Tensor:
-    """Add rows of zeros, along the last but one axis, until there are so many, if there are fewer."""
+    """Pad with rows of zeros, along the last but one axis, to at least `rows` rows."""
     return F.pad(tensor, (0, 0, 0, max(0, rows - tensor.shape[-2])))
 
 
@@ -197,7 +197,7 @@ class TrainingBatches:
         negatives: how many to draw for each position.
     """
 
-    ahead = 1  # items at the end that are targets alone
+    ahead = 1  # items at the end that are only targets
 
     def __init__(self, split: Split, max_length: int, device: torch.device, negatives: int = 1) -> None:
         self.split = split
@@ -231,12 +231,12 @@ class TrainingBatches:
         return Batch(inputs, chosen[0], chosen[1:], (inputs.segments > 0).float())
 
     def epoch(self, batch_size: int, seed: tuple[int, ...]) -> Iterator[Batch]:
-        """Yield all trained users once, in an order and with negatives that depend on `seed` alone."""
+        """Yield all trained users once, in an order and with negatives that depend only on `seed`."""
         order = np.random.default_rng(seed).permutation(self.split.trained)
         return self.of_users(order, batch_size, seed)
 
     def of_users(self, users: Ints, batch_size: int, seed: tuple[int, ...]) -> Iterator[Batch]:
-        """Yield these users in this order, with negatives that depend on `seed` alone."""
+        """Yield these users in this order, with negatives that depend only on `seed`."""
         generator = torch.Generator().manual_seed(
             int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1)
         )
@@ -248,7 +248,7 @@ class TrainingBatches:
         return -(-len(self.split.trained) // batch_size)
 
     def rows(self, batch_size: int) -> int:
-        """How many rows nearly every batch fits into: one shape for all, whatever the seed.
+        """Return a number of rows into which nearly every batch fits, so that all have one shape.
 
         The mean need, six standard deviations, and a tenth for what packing leaves empty.
         """

@@ -11,7 +11,7 @@ from samrec.data.interactions import Ints
 
 @dataclass(frozen=True, eq=False)
 class Ragged:
-    """Sequences laid end to end, so that what is done to all of them is one operation on arrays.
+    """Sequences laid end to end, so that one array operation handles all of them.
 
     Attributes:
         values: sequence after sequence. Shape (values,).
@@ -42,12 +42,12 @@ class Ragged:
         return within
 
     def inside(self, first: Ints, lengths: Ints) -> NDArray[np.bool_]:
-        """Tell of each value whether it stands in its sequence's span from place `first` on, so long."""
+        """Tell whether each value lies in its sequence's span of `lengths` values from place `first`."""
         place = self.within - first[self.owner]
         return (place >= 0) & (place < lengths[self.owner])
 
     def spans(self, first: Ints, lengths: Ints) -> "Ragged":
-        """Return of each sequence the values from place `first` on, so many."""
+        """Return the span of `lengths` values from place `first` of each sequence."""
         return slices(self.values, self.starts + first, lengths)
 
     def take(self, sequences: Ints) -> "Ragged":

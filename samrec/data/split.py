@@ -57,7 +57,7 @@ class Split:
         return self.interactions.offsets[self.trained], self.train_lengths[self.trained]
 
     def fraction(self, share: float, seed: int) -> "Split":
-        """Train on this share of the users alone, drawn by `seed`, and evaluate everyone.
+        """Train only on this share of the users, drawn by `seed`, and evaluate everyone.
 
         Shares are nested: a smaller one of the same seed is part of a larger one.
         """
@@ -71,7 +71,7 @@ class Split:
         nested (`samrec.data.noise.replaced`). For a share of the users: `split.fraction(…).noisy(…)`.
 
         Raises:
-            InputError: the share is not in [0, 1], or there is one item alone.
+            InputError: the share is not in [0, 1], or there is only one item.
         """
         places = ranges(*self._trained_on).values
         items = replaced(self.interactions.items, places, self.num_items, share, seed)

@@ -1,4 +1,4 @@
-"""The methods: what each adds to SASRec, a file each; here they are found by their settings."""
+"""The methods: one file for what each adds to SASRec. This file builds them from a run's settings."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def new_sasrec(config: Config, num_items: int) -> SASRec:
 
 
 def initial_learner(config: Config, split: Split, fused: bool = False) -> Learner:
-    """Build what a run trains; its weights depend on the seed alone, and the caller's random numbers stay.
+    """Build what a run trains. Its weights depend only on the seed; the caller's random state is kept.
 
     Args:
         fused: use the form of the loss that can be differentiated once, where that is faster.

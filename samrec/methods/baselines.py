@@ -1,4 +1,4 @@
-"""What a trained model should beat: counts of items, of pairs in a row, and of pairs with one user.
+"""Baselines that a trained model should beat: popularity, a Markov chain, and item-kNN.
 
 All are counted on the training parts of the users that are trained on (`Split.trained`), with the noise that
 training sees, and ranked as models are: over all items, without the history, and with the target.

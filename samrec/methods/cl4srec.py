@@ -1,4 +1,4 @@
-"""CL4SRec: SASRec, and beside it two views of each history that are to look alike (Xie et al., ICDE 2022).
+"""CL4SRec: SASRec with a contrastive loss on two views of each history (Xie et al., ICDE 2022).
 
 arXiv 2010.14395. Of three operators two different ones are drawn for each history, one a view. What the
 encoder makes of both is to be told from what it makes of all other views in the batch.
@@ -112,10 +112,10 @@ class ContrastiveBatches(TrainingBatches):
 
 
 class CL4SRec(NextItem):
-    """SASRec with a contrastive loss beside its own.
+    """SASRec with a contrastive loss added to its own.
 
     Args:
-        weight: λ, what the contrastive loss counts beside the recommendation's.
+        weight: λ, the weight of the contrastive loss; that of the recommendation loss is 1.
         temperature: what similarities, dot products, are divided by.
     """
 

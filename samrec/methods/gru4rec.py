@@ -57,7 +57,7 @@ class GRU4Rec(Recommender):
     Beauty end at a validation NDCG@10 of .0329 with it, and of .0215 without.
 
     Args:
-        num_items: rows of the item table; there is none for padding.
+        num_items: number of rows of the item table. Padding has no row.
         dim: width d of the item table and of each layer.
         max_length: the longest history seen, L.
         layers: GRU layers.

@@ -1,4 +1,4 @@
-"""What is trained: a recommender, and what its method learns beside it."""
+"""What a run trains: a recommender, and the parameters that its method adds."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -14,8 +14,8 @@ from samrec.model import Recommender
 class Learner(nn.Module, ABC):
     """A recommender with the loss that trains it.
 
-    What a method learns beside it (a mask token, heads) are parameters of the learner's own: no ranking needs
-    them, and no landscape shows them.
+    Parameters that a method adds (a mask token, heads) belong to the learner: ranking does not need them, and
+    landscapes do not include them.
 
     Attributes:
         parts: names of what the training loss is the sum of.
@@ -30,14 +30,14 @@ class Learner(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, batch: Any) -> Tensor:
-        """Return what each of `parts` adds up to over a batch, shape (parts,).
+        """Return the sum of each of `parts` over a batch, shape (parts,).
 
         A step minimizes their sum, divided by the weight of the batch, `batch.used.sum()`.
         """
 
 
 class NextItem(Learner):
-    """SASRec, and SAMRec, which differs in the optimizer alone: the recommendation loss and nothing else."""
+    """SASRec and SAMRec, which differ only in the optimizer: the recommendation loss and nothing else."""
 
     def __init__(self, model: Recommender, criterion: Loss) -> None:
         super().__init__(model)

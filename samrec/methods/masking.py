@@ -1,4 +1,4 @@
-"""The mask token: an item that hides another. It is no row of the item table, which knows items alone."""
+"""The mask token, which stands for a hidden item. It is not a row of the item table."""
 
 import torch
 from torch import Tensor, nn

@@ -22,7 +22,7 @@ from samrec.methods.masking import MaskToken
 from samrec.model import SASRec
 
 PIECES = 3
-"""Of each history: what is left around a segment, the segment, and one from elsewhere."""
+"""Pieces per history: the rest with the segment masked, the segment, and one of another history."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class PretrainingBatches(TrainingBatches):
 def in_pieces(
     histories: Ragged, elsewhere: Ints, token: int, rng: np.random.Generator
 ) -> tuple[Ragged, Ints]:
-    """Cut a segment out of each history, of 1 item to half of them; return `PIECES` of each, and where.
+    """Cut a segment of 1 item to half of the items out of each history; return its `PIECES` and their places.
 
     Args:
         elsewhere: items, one history after another, to take the other segments from.
@@ -168,7 +168,7 @@ class Pretraining(Learner):
 class AttributeHead(nn.Module):
     """Asks what attributes an item has, by an embedding of each and how common it is.
 
-    Each attribute's score has a bias, which the paper's has not. It begins at the log-odds of an item having
+    Each attribute's score has a bias, unlike the paper's. It begins at the log-odds of an item having
     the attribute. From even odds the first epoch would do nothing but lower hundreds of scores, by an output
     that is the same for all items, and the encoder be caught there: on Beauty the loss of attributes seen
     was then 2.22 a slot after 15 epochs, and is 0.60 after 8.
@@ -190,7 +190,7 @@ class AttributeHead(nn.Module):
         Args:
             output: what the encoder makes of each slot, shape (rows, width, d).
             hidden: whether the slot's item is hidden, which is asked by a form of its own.
-            items: the items in truth.
+            items: the true items.
         """
         asked = torch.where(hidden[..., None], self.hidden(output), self.seen(output))
         scores = F.linear(asked, self.embedding, self.bias)

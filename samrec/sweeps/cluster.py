@@ -35,7 +35,7 @@ RETRIES = 3
 class Cluster:
     """A runner (see `samrec.sweeps.sweep.Runner`): processes on the nodes of a Ray cluster that is running.
 
-    A run takes one CPU, or OMP_NUM_THREADS of them, and one thread a CPU; with `device` cuda, or auto where
+    A run takes one CPU, or OMP_NUM_THREADS of them, with a thread per CPU. With `device` cuda, or auto where
     a node has a GPU, a GPU too. All nodes must see the folders of the runs, and their data, under the same
     names.
 
@@ -43,7 +43,7 @@ class Cluster:
         address: HOST:PORT, or auto for the cluster that this machine is in.
 
     Raises:
-        InputError: OMP_NUM_THREADS is no number.
+        InputError: OMP_NUM_THREADS is not a number.
     """
 
     def __init__(self, device: str, address: str) -> None:
@@ -150,10 +150,10 @@ def _await_free(folder: Path) -> None:
 
 
 def _check_answers(address: str) -> None:
-    """Connect in a process that can be ended: Ray asks a port that is none of its own for minutes.
+    """Connect in a process that can be ended: Ray waits minutes for a port that is not its own.
 
     Raises:
-        InputError: there is no cluster, or it does not answer.
+        InputError: no cluster answers at that address.
     """
     try:
         asked = subprocess.run(

@@ -57,7 +57,7 @@ def plan(settings: Mapping[str, Any], varied: Mapping[str, Sequence[str]], out: 
     A varied setting that a method does not have (SAM's, where it is sasrec) does not multiply its jobs.
 
     Raises:
-        InputError: a setting or a value is none, `out` holds runs with other settings, or the method is a
+        InputError: a setting or a value is invalid, `out` holds runs with other settings, or the method is a
             pre-training, which ranks nothing.
     """
     jobs: dict[str, Job] = {}

@@ -1,4 +1,4 @@
-"""Runs as processes, each by the command `landscape train`, so many at once on this machine."""
+"""Runs as processes of this machine, each of them one `landscape train`."""
 
 import os
 import subprocess
@@ -51,7 +51,7 @@ class Processes:
 
 
 def started(job: Job, device: str, environment: Mapping[str, str]) -> Process:
-    """Start, or continue, a run; what it says goes to its log.txt."""
+    """Start or resume a run; its output goes to its log.txt."""
     settings = job.out / "config.toml"
     if not settings.exists():
         write_config(job.config, settings)

@@ -1,4 +1,4 @@
-"""Many runs: what is not yet trained is trained, here or on a cluster, and what came of all is written."""
+"""Many runs: train those that are missing, here or on a cluster, and write down all results."""
 
 import json
 import os
@@ -37,12 +37,12 @@ def sweep(
     ended: Callable[[Job], None] = lambda job: None,
     ray: str | None = None,
 ) -> None:
-    """Train what is not yet trained, and write `results.json` beside the runs; tell `ended` of each.
+    """Train the runs that are still missing, write `results.json` next to them, and call `ended` for each.
 
     On a CPU each run is a process of its own, `processes` at once (one a core by default), with its share
     of the cores. On a GPU runs that differ in nothing but seed, rho, or sasrec and samrec train as one
     batched model, unless a number of processes is given. With the address of a Ray cluster, `ray`, its nodes
-    carry them out: see `samrec.sweeps.cluster`. A sweep that was stopped goes on where it was.
+    carry them out: see `samrec.sweeps.cluster`. A sweep that was stopped continues where it was.
 
     Raises:
         InputError: runs failed (the others are done), another process writes to the folder, or the cluster

@@ -28,7 +28,7 @@ def together(jobs: Sequence[Job], device: str) -> Iterator[tuple[Job, str]]:
         try:
             train_together([job.config for job in group], [job.out for job in group], device, resume=True)
             yield from ((job, "") for job in group)
-        except InputError:  # one of them diverged: alone, it does not take the others along
+        except InputError:  # one of them diverged; trained one by one, the others still finish
             for job in group:
                 try:
                     train(job.config, job.out, device, resume=True)

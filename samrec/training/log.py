@@ -26,7 +26,7 @@ def append(path: Path, line: dict[str, Any]) -> None:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Read all lines; none if there is no file. What a kill cut short, and is no JSON, is left out.
+    """Read all lines; an empty list if there is no file. A line that a kill cut short is left out.
 
     Raises:
         InputError: a line is JSON, but none that training writes.
@@ -46,7 +46,9 @@ def _checked(path: Path, number: int, line: Any) -> dict[str, Any]:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise InputError(f"{path}, line {number} is none of a training: {where} {first['msg']}") from None
+        raise InputError(
+            f"{path}, line {number} is not a training-log entry: {where} {first['msg']}"
+        ) from None
 
 
 def truncate(path: Path, epoch: int) -> None:

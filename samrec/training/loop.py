@@ -57,15 +57,15 @@ def train(
     runs/DATA-METHOD-seedN, and with `config.save_every` the checkpoints of `samrec.checkpoint.trajectory`.
 
     Every epoch ends with `last.pt` and a line in `metrics.jsonl`; SIGTERM and SIGINT end the run after
-    the step they come in, with a `last.pt` of that step. A step's users, negatives and dropout depend on
-    the seed and its number alone, so a run resumed from `last.pt` ends, on one device, with the same
+    the step they come in, with a `last.pt` of that step. A step's users, negatives and dropout depend only
+    on the seed and the step's number, so a run resumed from `last.pt` ends, on one device, with the same
     weights as one that was never stopped.
 
     Args:
         config: what is trained, on what, and how.
         out: the run's folder.
         device: as `landscape.device_named` takes it.
-        resume: go on with the run that `out` holds, if it holds one.
+        resume: continue the run in `out`, if there is one.
         shard_items: the ranks share the item table by its rows, so that each holds, and steps, its part.
 
     Returns:
@@ -132,7 +132,7 @@ def _train_together(
 def _train(runs: list[Run], device: torch.device, request: Request, shard_items: bool) -> list[float]:
     """Train from where the runs stand to their end; return the seconds of each epoch.
 
-    A run that has ended while others go on is computed along with them, and no longer looked at.
+    A run that ends before the others is still computed along with them; its results are ignored.
     """
     first, config = runs[0], runs[0].config
     engine = _engine(runs, device, shard_items)
@@ -170,12 +170,12 @@ def _train(runs: list[Run], device: torch.device, request: Request, shard_items:
 
 
 def _check_ranks(configs: Sequence[Config], shard_items: bool) -> None:
-    """Refuse what the ranks cannot do together, or one cannot do alone."""
+    """Refuse what several ranks cannot do together, or one rank cannot do by itself."""
     size, first = ranks().size, configs[0]
     if shard_items and first.ascent == "rank":
-        raise InputError("ranks that climb alone, by ascent rank, need all items each; do not shard them")
+        raise InputError("with ascent rank, each rank needs all items; do not shard them")
     if size == 1 and any(config.ascent == "rank" for config in configs):
-        raise InputError("with ascent rank each of torchrun's processes climbs alone; one has ascent batch")
+        raise InputError("ascent rank is for several processes (torchrun); with one process use ascent batch")
     if size > 1 and len(configs) > 1:
         raise InputError("several runs train together in one process; train them one by one under torchrun")
     if size > 1 and not first.by_rows:
@@ -203,13 +203,13 @@ def _engine(runs: list[Run], device: torch.device, shard_items: bool) -> Engine:
 
 
 def _with_attributes(config: Config) -> Config:
-    """Let a pre-training use the attributes beside its data, if it names none; say so if there are none."""
+    """Use the attributes file next to the data if the settings name none; warn if there is no such file."""
     if config.method != "s3rec-pretraining" or config.attributes:
         return config
     if found := beside(Path(config.data)):
         return config.model_copy(update={"attributes": str(found)})
     warnings.warn(
-        f"no attributes are beside {config.data}: pre-training by masked items and segments alone "
+        f"no attributes file next to {config.data}: pre-training uses masked items and segments only "
         "(--attributes FILE names them)",
         stacklevel=2,
     )
@@ -217,7 +217,7 @@ def _with_attributes(config: Config) -> Config:
 
 
 def _pretrain(config: Config, out: Path, device: str, resume: bool) -> None:
-    """Pre-train in a folder of its own, or go on there; OUT holds from the start what to resume by."""
+    """Pre-train in a folder of its own, or continue there. `out` can be resumed from the start."""
     settings = out / "config.toml"
     fresh = not settings.exists()
     if fresh:
@@ -235,13 +235,13 @@ def _pretrained(run: Run) -> Checkpoint:
     """Read the checkpoint that a fine-tuning begins from.
 
     Raises:
-        InputError: there is none, or it is of other data or another model.
+        InputError: there is no such checkpoint, or its data or model differ.
     """
     assert run.begins_from
     found = load(run.begins_from)
     found.check_data(run.split.interactions)
     if found.config.method == "gru4rec":
-        raise InputError(f"{run.begins_from} is a gru4rec, and s3rec goes on from a Transformer")
+        raise InputError(f"{run.begins_from} is a gru4rec checkpoint; s3rec fine-tunes a Transformer")
     shape = ("preset", *(name for name in NAMES if name != "init"), "dim", "max_length", "layers", "heads")
     now, then = run.config.model_dump(include=set(shape)), found.config.model_dump(include=set(shape))
     if changed := [name for name in shape if now[name] != then[name]]:

@@ -34,7 +34,7 @@ class Outcome:
     Attributes:
         out: the folder with best.pt, last.pt, metrics.jsonl and config.toml, and epochs if it keeps them.
         epochs: epochs trained in all; `best_epoch` is the one with the best validation NDCG@10.
-        seconds: wall time of this call; `seconds_per_epoch` is the median of training alone.
+        seconds: wall time of this call. `seconds_per_epoch` is the median, without validation.
         losses: the parts of the training loss in the last epoch, by name.
         valid, test: metrics of best.pt, by `samrec.evaluation.metrics`; none of a pre-training, whose last
             epoch is the one to go on from.
@@ -194,7 +194,7 @@ class Run:
     def mean_losses(self) -> dict[str, float]:
         """Average each part of the loss over the weights of the epoch's steps; look at the device once.
 
-        Steps of SAM that saw the loss above w alone do not count.
+        SAM steps that saw only the loss at w + e do not count.
 
         Raises:
             InputError: the loss of a step was not finite.
@@ -213,7 +213,7 @@ class Run:
         return dict(zip(self.parts, means.tolist(), strict=True))
 
     def status(self) -> str:
-        """What stands beside the bar. Reading the loss waits for the device, so only now and then."""
+        """Text next to the progress bar. Reading the loss waits for the device, so it is updated rarely."""
         if len(self.sums) % 20 != 1:
             return ""
         *totals, weight, _ = self.sums[-1].tolist()
@@ -278,8 +278,8 @@ def _continued(config: Config, out: Path, split: Split, resume: bool) -> Checkpo
         raise InputError(f"{out} already holds a run; continue it with --resume, or give another --out")
     last = load(path)
     last.check_data(split.interactions)
-    # What may differ when a run goes on: where its data lie, when it stops, and what is kept of it.
-    # Schedules know their end.
+    # These may change on resuming: where the data are, when the run stops, and what it keeps. A schedule
+    # depends on the number of epochs.
     free = {"data", "patience", "save_every", "attributes", "pretrained"}
     if (config.lr_schedule, config.rho_schedule) == ("constant", "constant"):
         free.add("epochs")

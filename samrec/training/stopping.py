@@ -1,4 +1,4 @@
-"""Ending where it can be continued, when the system or the user says so."""
+"""Stop a run at a point from which it can be resumed."""
 
 import ctypes
 import signal
@@ -31,7 +31,7 @@ class Request:
     signal = 0
 
     def asked(self) -> int:
-        """Return the signal that any of the ranks got, 0 for none: all of them ask, and hear the same."""
+        """Return the signal that any of the ranks received, or 0. All ranks call this and get the same answer."""
         return ranks().largest(self.signal)
 
 
@@ -39,7 +39,7 @@ class Request:
 def stopping() -> Iterator[Request]:
     """Take SIGTERM and SIGINT as a request, inside the block; a second one acts at once, as if outside.
 
-    Signals reach the main thread alone; in another one nothing changes.
+    Only the main thread receives signals; in any other thread nothing changes.
     """
     request = Request()
     if threading.current_thread() is not threading.main_thread():

@@ -188,7 +188,7 @@ def test_who_has_had_everything_gets_nothing_and_the_others_all():
     assert sequences_of(shown.interactions)[0] == [0, 1, 2, 3]
     assert Counter(sequences_of(shown.interactions)[1]) == Counter([0, 1, 0, 1, 2] + 7 * [3])
     full = of([[1, 2, 3], [3, 2, 1]])
-    with pytest.raises(InputError, match="every user has had every item"):
+    with pytest.raises(InputError, match="every user has interacted with every item"):
         full.disturbed("test", 0.5, 0)
 
 

@@ -22,11 +22,11 @@ class Sharded(Solo):
     """Trains one learner on ranks that share its item table by rows: `ShardedEmbedding`.
 
     Each rank steps its own rows, whose gradient it has from all ranks' positions; the other parameters
-    are as in `Solo`. Checkpoints hold the whole table, so a run goes on in either way.
+    are as in `Solo`. Checkpoints hold the whole table, so a run can continue with or without sharding.
 
     Args:
         config, device, rows: as for `Solo`.
-        learner: with its whole table, of which `device` gets this rank's rows alone.
+        learner: with its whole table; only this rank's rows move to `device`.
     """
 
     def __init__(self, config: Config, learner: Learner, device: torch.device, rows: int) -> None:

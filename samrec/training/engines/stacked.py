@@ -36,11 +36,11 @@ class Stacked:
     """Trains several models at once, since one small model leaves a GPU idle.
 
     Parameters have a first axis of runs. Everything a run draws (its first weights, the order of its users,
-    negatives, dropout) is drawn as it would be alone, so each equals its solo twin up to rounding.
+    negatives, dropout) is drawn as in a run by itself, so the results agree with those of `Solo` up to rounding.
 
     Args:
         configs: equal but for `MAY_DIFFER`, and without micro-batches.
-        learners: one a run, of one form, whose loss `vmap` can go through.
+        learners: one per run, all of one form, with a loss that `vmap` can follow.
         device, rows: as for `Solo`.
     """
 
@@ -68,7 +68,7 @@ class Stacked:
         self.captured = Captured(self._step) if device.type == "cuda" and first.every == 1 else None
 
     def load(self, checkpoints: Sequence[Checkpoint]) -> None:
-        """Continue from checkpoints of one epoch and step, one a run."""
+        """Continue from checkpoints of the same epoch and step, one per run."""
         runs = [joined(c.weights, c.extra) for c in checkpoints]
         for checkpoint, weights in zip(checkpoints, runs, strict=True):
             check_fit(weights, self.template.state_dict())

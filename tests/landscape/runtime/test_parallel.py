@@ -160,7 +160,7 @@ def test_one_object_a_command_and_one_line_an_error(two):
         "bound runs in one process; torchrun is for train, evaluate, surface, hessian, sharpness, compare"
     )
     assert all("use one process" in refused for refused in methods[:2])
-    assert methods[2] == "ranks that climb alone, by ascent rank, need all items each; do not shard them"
+    assert methods[2] == "with ascent rank, each rank needs all items; do not shard them"
 
 
 def test_a_rank_that_is_killed_costs_its_unfinished_points(folder, one):
@@ -220,7 +220,7 @@ def test_dealt_rows_keep_their_histories(split):
 
 
 def test_ascent_rank_is_of_several_ranks(folder, tmp_path):
-    with pytest.raises(InputError, match="climbs alone"):
+    with pytest.raises(InputError, match="ascent rank is for several processes"):
         loop.train(ranks.config(folder, method="samrec", ascent="rank"), tmp_path / "run", "cpu")
     with pytest.raises(ValueError, match="every keeps one direction, and with ascent rank"):
         ranks.config(folder, method="samrec", ascent="rank", every=2)

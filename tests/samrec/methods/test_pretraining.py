@@ -131,7 +131,7 @@ def test_fine_tuning_is_sasrecs_training_from_other_weights(data, tmp_path):
 def pretrained(data_file, tmp_path_factory):
     """A pre-training without attributes."""
     config = small(data_file, method="s3rec-pretraining", epochs=1)
-    with pytest.warns(UserWarning, match="no attributes are beside"):
+    with pytest.warns(UserWarning, match="no attributes file next to"):
         return loop.train(config, tmp_path_factory.mktemp("pretrained") / "run", "cpu").out / "last.pt"
 
 
@@ -170,7 +170,7 @@ def test_another_kind_of_model_is_no_pre_training(data_file, tmp_path):
 
 def test_where_no_attributes_are_known_a_warning_says_so(data_file, tmp_path):
     with pytest.warns(
-        UserWarning, match=r"no attributes are beside .*synthetic\.txt.*--attributes"
+        UserWarning, match=r"no attributes file next to .*synthetic\.txt.*--attributes"
     ) as warned:
         outcome = loop.train(config_of(data_file, epochs=2), tmp_path / "run", "cpu")
     assert len(warned) == 1
