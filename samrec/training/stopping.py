@@ -31,7 +31,7 @@ class Request:
     signal = 0
 
     def asked(self) -> int:
-        """Return the signal that any of the ranks received, or 0. All ranks call this and get the same answer."""
+        """Return the signal that any rank received, or 0. All ranks call this and get one answer."""
         return ranks().largest(self.signal)
 
 

@@ -36,7 +36,8 @@ class Stacked:
     """Trains several models at once, since one small model leaves a GPU idle.
 
     Parameters have a first axis of runs. Everything a run draws (its first weights, the order of its users,
-    negatives, dropout) is drawn as in a run by itself, so the results agree with those of `Solo` up to rounding.
+    negatives, dropout) is drawn as in a run by itself, so results
+    agree with those of `Solo` up to rounding.
 
     Args:
         configs: equal but for `MAY_DIFFER`, and without micro-batches.
