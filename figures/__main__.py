@@ -19,21 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FOLDER = Path(__file__).parent
-FIGURES = (
-    "surfaces",
-    "slices",
-    "spectra",
-    "sharpness",
-    "ranking",
-    "radius",
-    "fractions",
-    "noise",
-    "dropout",
-    "training",
-    "generalization",
-    "barriers",
-    "cost",
-)
+FIGURES = ("surfaces", "slices", "spectra", "sharpness", "minima", "training", "barriers")
 
 
 class Drawn(Protocol):

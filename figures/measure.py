@@ -20,15 +20,12 @@ from landscape.storage.files import replacing
 from landscape.surface.frames import eigen_frame
 from landscape.tasks import TaskOptions, objective_of
 from samrec.checkpoint import kept
-from samrec.evaluation import metrics
-from samrec.task import ranking
 
 USERS = 2048  # of the figures; a minimum among many is measured on a quarter of them
 MANY = 512
 SEEDS = 10  # of random lines
 EIGEN_RADIUS = 4.0
 TABLES = ("item.weight", "position.weight")  # what the planes without embeddings hold still
-SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)  # of the history that is noise
 OF_GROUPS = ("trace", "sam", "asam", "average-adaptive")
 FLATNESS = ("sam", "asam", "average", "average-adaptive", "fisher-rao", "relative-flatness-embedding")
 
@@ -111,8 +108,6 @@ def _of_both(label: str, sasrec: list[Record], samrec: list[Record]) -> Iterator
         }
     for way, (a, b) in ways.items():
         yield Measurement(f"barriers/{label}.{way}", "npz", (a, b), 20, partial(_barrier, a, b))
-    for record in (*sasrec, *samrec):
-        yield Measurement(f"disturbed/{record.name}", "json", (record,), 20, partial(_disturbed, record))
 
 
 def _minimum(record: Record, bench: Bench, name: str) -> None:
@@ -203,12 +198,3 @@ def _barrier(a: Record, b: Record, bench: Bench, name: str) -> None:
     ranks = bench.objective(bench.best(a), a, metric="ndcg@10")
     found = ll.barrier(start, end, metrics={"ndcg@10": ranks})
     _save(found, a, bench, name, other=_named(found.provenance["other"], b))
-
-
-def _disturbed(record: Record, bench: Bench, name: str) -> None:
-    data = bench.data / f"{record.data}.txt"
-    found = {}
-    for share in SHARES:
-        ranks = ranking(bench.best(record), "test", data, bench.device, noise=share).ranks
-        found[str(share)] = {key: metrics(ranks)[key] for key in ("hr@10", "ndcg@10")}
-    bench.write({"run": record.name, "noise_seed": 0, "shares": found}, name)

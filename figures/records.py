@@ -50,10 +50,12 @@ class Record(BaseModel):
     test: dict[str, float]
 
     @property
-    def cut_short(self) -> bool:
-        """Whether it was stopped before its epochs or its patience ran out."""
-        last, most, patience = self.epochs, self.settings["epochs"], self.settings["patience"]
-        return bool(last < most and last - self.best_epoch < patience)
+    def unfinished(self) -> bool:
+        """Whether its best epoch is not its patience away from its last one: longer training may be better.
+
+        That is so of a run that was stopped, and of one that reached its last epoch while it was rising.
+        """
+        return bool(self.epochs - self.best_epoch < self.settings["patience"])
 
     @property
     def seed(self) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from figures.measure import OF_GROUPS
 from figures.style import COLOR, METHODS, markdown, missing, title
 from landscape.flatness.comparison import LOSS, NORM, Contrast
+from landscape.flatness.measures import MEASURES
 from landscape.flatness.tables import PLAIN
 from landscape.plots.style import PAGE, paper
 
@@ -19,11 +20,13 @@ NAMES = {LOSS: "L(θ), dropout off", NORM: "‖θ‖", "lambda-max": "λmax"}
 
 
 def data(results: Path) -> dict[str, Any]:
-    """Collect the comparisons by data set and loss, as they were measured."""
-    return {
-        path.stem: json.loads(path.read_text("utf-8"))
-        for path in sorted((results / "sharpness").glob("*.json"))
-    }
+    """Collect the comparisons by data set and loss. Which measures are invariant, the code knows."""
+    found = {}
+    for path in sorted((results / "sharpness").glob("*.json")):
+        known = json.loads(path.read_text("utf-8"))
+        rows = [row | {"invariant": _invariant(row["measure"])} for row in known["rows"]]
+        found[path.stem] = known | {"rows": rows}
+    return found
 
 
 def draw(found: dict[str, Any]) -> "dict[str, Figure]":
@@ -137,3 +140,7 @@ def _cells(checkpoints: dict[str, Any] | None) -> list[str]:
 def _name(row: dict[str, Any]) -> str:
     measure = str(row["measure"])
     return NAMES.get(measure, measure) + (" *" if row["invariant"] else "")
+
+
+def _invariant(measure: str) -> bool:
+    return measure in MEASURES and MEASURES[measure].invariant

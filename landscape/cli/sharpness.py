@@ -58,9 +58,9 @@ def command(
     share: the users and the draws. What is said to be lower or higher is so by its interval.
 
     Measures: sam, m-sharpness, worst, keskar, gradient-norm, average, lpf, pac-bayes-sigma,
-    lambda-max, trace, frobenius; and, unchanged by a rescaling of the weights that keeps the
-    function, asam, worst-adaptive, average-adaptive, pac-bayes-sigma-adaptive, fisher-rao,
-    relative-flatness-embedding, relative-flatness-last.
+    lambda-max, trace, frobenius, relative-flatness-embedding, relative-flatness-last; and,
+    unchanged by a rescaling of hidden units that keeps the function, asam, worst-adaptive,
+    average-adaptive, pac-bayes-sigma-adaptive, fisher-rao.
 
     A folder gets NAME.sharpness.npz of each, and with --by-group NAME.GROUP.sharpness.npz.
 

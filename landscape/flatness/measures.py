@@ -58,7 +58,7 @@ class Measure:
         source: the paper.
         uses: what its row shows: the settings it depends on, and what it chose.
         compute: the estimate at a point.
-        invariant: whether a rescaling of weights that keeps the function keeps the value.
+        invariant: whether a rescaling of single hidden units that keeps the function keeps the value.
         needs: raises `InputError` where the measure does not apply.
     """
 
@@ -297,7 +297,6 @@ MEASURES: Mapping[str, Measure] = {
         "Petzka et al. 2021, arXiv 2001.00939",
         ("layer", "probes", "seed"),
         second_order.relative_flatness_embedding,
-        invariant=True,
         needs=second_order.embedding,
     ),
     "relative-flatness-last": Measure(
@@ -305,7 +304,6 @@ MEASURES: Mapping[str, Measure] = {
         "Petzka et al. 2021",
         ("layer", "probes", "seed"),
         second_order.relative_flatness_last,
-        invariant=True,
         needs=second_order.last_layer,
     ),
 }

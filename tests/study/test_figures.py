@@ -151,11 +151,11 @@ def test_select_asks_for_all_settings_but_those_that_change_no_result():
     assert not select(records, "Yelp", **wanted)
 
 
-def test_a_run_is_cut_short_if_neither_its_epochs_nor_its_patience_ran_out():
-    run = recorded(Training("Beauty", {"epochs": 200}))
-    assert not run.cut_short
-    assert run.model_copy(update={"epochs": 150, "best_epoch": 100}).cut_short
-    assert not run.model_copy(update={"epochs": 150, "best_epoch": 50}).cut_short
+def test_a_run_is_unfinished_if_it_was_stopped_or_ended_while_it_was_rising():
+    run = recorded(Training("Beauty", {"epochs": 200, "patience": 100}))
+    assert run.unfinished
+    for epochs, best, unfinished in ((150, 100, True), (150, 50, False), (200, 190, True), (200, 100, False)):
+        assert run.model_copy(update={"epochs": epochs, "best_epoch": best}).unfinished == unfinished
 
 
 def test_ranks_in_a_byte_keep_every_metric_at_twenty(tmp_path):

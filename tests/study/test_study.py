@@ -11,15 +11,12 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
-from figures.__main__ import render
 from figures.bootstrap import compared, kendall, relative_gain
-from figures.plan import DATA, SCALES, THIRD, Scale, Training, full_runs, short, trainings
+from figures.plan import PUBLISHED, SCALES, THIRD, Scale, Training, base, full_runs, short, trainings
 from figures.records import LARGEST, Record, read_records, write_record
 from figures.style import rounded, seeds, spread
 
-NAMES = ("radius", "fractions", "noise", "dropout", "training", "generalization", "cost")
-ALIKE = ("radius", "dropout")  # more data sets are only more rows
-SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
+NAMES = ("training", "minima")
 FLATNESS = ("sam", "asam", "average", "average-adaptive", "fisher-rao", "relative-flatness-embedding")
 
 
@@ -82,6 +79,8 @@ def look(record: Record, epoch: float = 1.0) -> dict:
         "users": 512,
         "loss": loss,
         "valid_loss": loss + 0.5 + 0.05 * flat + 0.02 * rng.random(),
+        "weight_norm": 140.0,
+        "gradient_norm": 0.1 * flat,
         "lambda_max": 3.4 * flat,
         "trace": 900 * flat,
         "trace_se": 60.0,
@@ -105,10 +104,6 @@ def study(results: Path, planned: Scale, users: int = 300) -> Path:
         write({"run": record.name, **look(record)}, results / "minima" / f"{record.name}.json")
     for name, loss in itertools.product(planned.studied, planned.losses):
         for method, runs in full_runs(records, name, loss).items():
-            for run in runs:
-                fall = 0.8 if method == "samrec" else 1.0
-                shares = {str(s): {"hr@10": run.test["hr@10"] * (1 - fall * s)} for s in SHARES}
-                write({"run": run.name, "shares": shares}, results / "disturbed" / f"{run.name}.json")
             if runs[0].settings["save_every"] and method in ("sasrec", "samrec"):
                 looks = [{"epoch": e, **look(runs[0], e / 200)} for e in range(20, 201, 20)]
                 path = results / "trajectories" / f"{name}-{loss}.{method}.json"
@@ -260,13 +255,11 @@ def test_one_run_is_drawn(name, tmp_path):
     write_record(record, ranks, tmp_path)
     write({"run": run.name, **look(record)}, tmp_path / "minima" / f"{run.name}.json")
     found = drawn(name, tmp_path)
-    assert bool(found["found"]["panels"]) == (name in ("radius", "dropout"))
+    assert not found["found"]["panels"]  # nothing to compare it with
 
 
-@pytest.mark.parametrize(
-    ("name", "size"),
-    [*((name, "small") for name in NAMES), *((name, "whole") for name in NAMES if name not in ALIKE)],
-)
+@pytest.mark.parametrize("size", ["small", "whole"])
+@pytest.mark.parametrize("name", NAMES)
 def test_every_figure_draws_a_study_without_labels_that_overlap(name, size, request):
     """Each data set and loss has its panels; what a CPU does not train is said to be missing."""
     found = drawn(name, request.getfixturevalue(size))
@@ -280,70 +273,18 @@ def test_every_figure_draws_a_study_without_labels_that_overlap(name, size, requ
     assert not any(one is other and a.overlaps(b) for (one, a), (other, b) in pairs)
 
 
-def test_every_run_that_is_shown_is_named(small):
-    records = read_records(small)
-    for name in NAMES:
-        shown = json.dumps(drawn(name, small)["found"])
-        assert sum(f'"{run}"' in shown for run in records) >= 2
-
-
-def test_a_radius_that_never_learned_stands_at_the_foot_and_not_on_the_line(small):
-    found = drawn("radius", small)
-    axes = found["axes"][0]
-    lowest = min(run["test"]["hr@10"][0] for run in found["found"]["panels"][0]["points"] if run["learned"])
-    assert [p["rho"] for p in found["found"]["panels"][0]["points"] if not p["learned"]] == [10]
-    assert axes.get_ylim()[0] > lowest / 2
-    assert len(axes.texts) == 1
-
-
-def test_a_run_that_is_not_there_is_a_gap(small):
-    found = drawn("dropout", small)
-    sam = next(known for known in found["found"]["panels"][0]["lines"] if known["method"] == "samrec")
-    assert [len(at) for at in sam["runs"]] == [1, 1, 0, 1, 0]
-    assert [gain["hr@10"] is None for gain in sam["gain"]] == [False, False, True, False, True]
-    (line,) = {
-        tuple(np.isnan(line.get_ydata()))
-        for line in found["axes"][0].lines
-        if line.get_color() == "#D55E00" and len(line.get_ydata()) == 5
-    }
-    assert line == (False, False, True, False, True)
-
-
-def test_noise_in_training_is_missing_where_no_run_has_it(small, whole):
-    assert "no run yet" in drawn("noise", small)["said"]
-    assert "no run yet" not in drawn("noise", whole)["said"]
-
-
-def test_runs_that_never_learned_are_left_out_of_tau(whole):
-    panel = drawn("generalization", whole)["found"]["panels"][0]
-    learned = sum(point["learned"] for point in panel["points"])
-    assert learned < len(panel["points"])
-    assert panel["tau"]["lambda_max"]["gap"]["runs"] == learned
-    assert panel["tau"]["lambda_max"]["gap"]["low"] > 0.5  # as it was made up
-
-
-def test_the_table_of_costs_stands_beside_its_picture(small, tmp_path):
-    written = render(["cost"], small, tmp_path)
-    assert {path.name for path in written} == {"cost.json", "cost.md", "cost.png", "cost.pdf"}
-    assert (tmp_path / "cost.md").read_text().count("| Beauty |") == 4  # two methods, two losses
-
-
-def test_what_it_costs_is_read_off_the_curve(small):
-    found = drawn("cost", small)["found"]
-    panel = found["panels"][0]
-    curve = panel["methods"]["sasrec"]
-    middle = np.mean(curve["best"], 1)
-    assert curve["cost"] == [float(epoch) for epoch in range(10, 201, 10)]
-    assert panel["reached"]["sasrec"][0] == curve["cost"][np.argmax(middle >= 0.9 * middle.max())]
-    assert panel["reached"]["sasrec"][2] == curve["cost"][np.argmax(middle >= middle.max() * (1 - 1e-6))]
-    samrec = panel["methods"]["samrec"]["cost"]
-    assert samrec == pytest.approx([found["ratios"]["samrec"] * cost for cost in curve["cost"]], rel=1e-5)
-
-
-def test_a_method_without_a_measured_ratio_has_no_cost(whole):
-    panels = drawn("cost", whole)["found"]["panels"]
-    assert {panel["loss"]: set(panel["methods"]) for panel in panels} == {
-        "bce": {"sasrec", "samrec", "cl4srec", "s3rec"},
-        "ce": {"sasrec", "samrec"},
-    }
-    assert {panel["data"] for panel in panels} == set(DATA)
+def test_ratios_of_minima_are_of_runs_that_share_a_seed_and_their_mean_has_students_interval(tmp_path):
+    trained = {("sasrec", s): (2.0, 1.0, 4.0)[s] for s in (0, 1, 2)} | {("samrec", s): 1.0 for s in (1, 2)}
+    for (method, seed), trace in trained.items():
+        run = Training("Beauty", base("bce") | dict(PUBLISHED[method]) | {"seed": seed})
+        record, ranks = made_up(run, 10)
+        write_record(record, ranks, tmp_path)
+        write(look(record) | {"trace": trace}, tmp_path / "minima" / f"{run.name}.json")
+    panel = drawn("minima", tmp_path)["found"]["panels"]["Beauty-bce"]
+    assert panel["seeds"] == [1, 2]
+    row = panel["rows"]["trace"]
+    assert row["ratios"] == [1, 0.25]
+    far = 12.7062 * np.log(2)  # t of one degree of freedom; the two logarithms are ln 2 from their mean
+    assert [row["mean"], row["low"], row["high"]] == pytest.approx(
+        [0.5, 0.5 * np.exp(-far), 0.5 * np.exp(far)], rel=1e-4
+    )

@@ -151,28 +151,48 @@ def test_relative_flatness_says_which_layer_and_needs_one(sasrec_objective, quad
 # scale
 
 
-def network(factor=1.0):
-    """An embedding, a ReLU and a linear layer, whose function does not depend on `factor`."""
+UNITS = (1.0, 20.0, 0.1, 3.0)  # of one layer
+
+
+def network(*factors, hidden=False):
+    """An embedding, a hidden layer if asked for, a ReLU and a linear layer: one function, whatever `factors`.
+
+    What goes into each hidden unit, its bias included, is multiplied by a factor, and what comes out divided.
+    """
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Embedding(5, 4), nn.ReLU(), nn.Linear(4, 1, bias=False)).double()
+    layers = [nn.Embedding(5, 4), *([nn.Linear(4, 4)] if hidden else []), nn.ReLU()]
+    model = nn.Sequential(*layers, nn.Linear(4, 1, bias=False)).double()
+    into, out, scale = model[-3], model[-1], torch.tensor(factors or (1.0,)).double()
     with torch.no_grad():
-        model[0].weight.mul_(factor)
-        model[2].weight.div_(factor)
+        into.weight.mul_(scale[:, None] if hidden else scale)
+        if hidden:
+            into.bias.mul_(scale)
+        out.weight.div_(scale)
     batches = [(torch.randint(0, 5, (10,)), torch.randn(10).double()) for _ in range(2)]
     return by_unit(model, batches, squared)
 
 
+@pytest.mark.parametrize("factors", [(5.0,), UNITS, (1.0, 1.0, 7.0, 1.0)], ids=["layer", "units", "unit"])
+@pytest.mark.parametrize("hidden", [True, False])
 @pytest.mark.parametrize("name", INVARIANT)
-def test_measures_that_claim_it_do_not_change_under_rescaling(name):
-    values = [measure(network(f), name, rho=0.1, samples=4)[0] for f in (1.0, 5.0)]
+def test_measures_that_claim_it_do_not_change_under_rescaling(name, hidden, factors):
+    values = [measure(network(*f, hidden=hidden), name, rho=0.1, samples=4)[0] for f in ((), factors)]
     assert values[0] == pytest.approx(values[1], rel=1e-9)
     assert values[0] != 0
 
 
 @pytest.mark.parametrize("name", SCALED)
 def test_measures_that_do_not_claim_it_do_change(name):
-    values = [measure(network(f), name, rho=0.1, sigma=0.5)[0] for f in (1.0, 5.0)]
+    values = [measure(network(*f), name, rho=0.1, sigma=0.5, probes=200)[0] for f in ((), UNITS)]
     assert abs(math.log(values[0] / values[1])) > 0.5
+
+
+@pytest.mark.parametrize("layer", ["embedding", "last"])
+def test_relative_flatness_is_kept_by_a_rescaling_of_whole_layers_and_not_by_one_of_units(layer):
+    """Which is why it bears no mark (Petzka et al. 2021 claim the former)."""
+    plain, whole, units = (measure(network(*f), f"relative-flatness-{layer}")[0] for f in ((), (5.0,), UNITS))
+    assert whole == pytest.approx(plain, rel=1e-9)
+    assert abs(math.log(units / plain)) > 0.5
 
 
 # errors
