@@ -9,7 +9,7 @@ from figures.plan import Training
 
 DATA = ("Beauty", "Toys_and_Games")
 SEEDS = (0, 1)
-TO_THE_BEST = {"loss": "bce", "epochs": 200, "eval_every": 5, "patience": 25}
+TO_THE_BEST = {"loss": "bce", "epochs": 200, "eval_every": 5, "patience": 50}
 VARIANTS: Mapping[str, dict[str, Any]] = {
     "default": {},
     "expansion-4": {"expansion": 4},

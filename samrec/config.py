@@ -88,7 +88,7 @@ class Config(BaseModel):
     heads: int = Field(2, ge=1)
     dropout: float = Field(0.5, ge=0, lt=1)
 
-    epochs: int = Field(400, ge=1, description="at most")
+    epochs: int = Field(200, ge=1, description="at most")
     batch_size: int = Field(256, ge=1, description="users a batch")
     micro_batches: int = Field(1, ge=1, description="parts of a batch whose gradients are accumulated")
     lr: float = Field(1e-3, gt=0, allow_inf_nan=False)
@@ -98,7 +98,7 @@ class Config(BaseModel):
     clip: float | None = Field(None, gt=0, allow_inf_nan=False, description="largest norm of a gradient")
     precision: Precision = Field("float32", description="of matrix products in training")
     eval_every: int = Field(5, ge=1, description="epochs between validations")
-    patience: int = Field(100, ge=1, description="stop after so many epochs without a better NDCG@10")
+    patience: int = Field(50, ge=1, description="stop after so many epochs without a better NDCG@10")
     save_every: int | None = Field(
         None, ge=1, description="epochs between checkpoints kept in OUT/epochs, to draw the trajectory"
     )

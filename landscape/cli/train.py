@@ -102,7 +102,7 @@ def command(
     layers: Annotated[int | None, typer.Option(help="Transformer layers (2).", **MODEL)] = None,
     heads: Annotated[int | None, typer.Option(help="Attention heads a layer (2).", **MODEL)] = None,
     dropout: Annotated[float | None, typer.Option(help="Dropout (0.5).", **MODEL)] = None,
-    epochs: Annotated[int | None, typer.Option(help="At most so many (400).", **STEPS)] = None,
+    epochs: Annotated[int | None, typer.Option(help="Maximum number of epochs (200).", **STEPS)] = None,
     batch_size: Annotated[int | None, typer.Option(help="Users a batch (256).", **STEPS)] = None,
     micro_batches: Annotated[
         int | None, typer.Option(help="Parts of a batch, whose gradients are accumulated (1).", **STEPS)
@@ -123,7 +123,7 @@ def command(
     ] = None,
     eval_every: Annotated[int | None, typer.Option(help="Epochs between validations (5).", **STEPS)] = None,
     patience: Annotated[
-        int | None, typer.Option(help="Stop after so many epochs without a better NDCG@10 (100).", **STEPS)
+        int | None, typer.Option(help="Stop after this many epochs without a better NDCG@10 (50).", **STEPS)
     ] = None,
     save_every: Annotated[
         int | None,
