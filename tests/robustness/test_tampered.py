@@ -243,9 +243,9 @@ def test_a_table_that_unpacks_to_far_more(tmp_path, monkeypatch):
 
 def test_a_log_that_no_training_wrote(tmp_path):
     for text, message in (
-        ('{"loss": 1}\n', "line 1 is none of a training: epoch"),
+        ('{"loss": 1}\n', "line 1 is not a training-log entry: epoch"),
         ('{"epoch": 1, "valid": {}}\n', "no ndcg@10"),
-        ("[1]\n", "line 1 is none"),
+        ("[1]\n", "line 1 is not a training-log entry"),
     ):
         (tmp_path / "m.jsonl").write_text(text)
         refused(tmp_path / "m.jsonl", message, read_log)
