@@ -1,4 +1,4 @@
-"""The one error that means: what was given cannot be used; and text from outside, made fit to be shown."""
+"""The errors that end a command with one line, and text from outside, made fit to be shown."""
 
 MOST = 300
 """Characters of a message: a file's own words stand in it, and a file may say anything."""
@@ -13,6 +13,18 @@ class InputError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(shortened(printable(shortened(message, 2 * MOST)), MOST))
+
+
+class Stopped(KeyboardInterrupt):
+    """A command was asked to stop by a signal, and has saved where it stands.
+
+    Attributes:
+        signal: the number of the signal.
+    """
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
 
 
 def printable(text: str) -> str:

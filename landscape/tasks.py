@@ -1,12 +1,12 @@
-"""From a checkpoint to an objective, by the task that the checkpoint names or the user does."""
+"""From a checkpoint to its objective, and to what else is known of it, by a task."""
 
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from landscape.errors import InputError
 from landscape.runtime.ranks import ranks
@@ -14,6 +14,8 @@ from landscape.storage.checkpoints import read_checkpoint
 from landscape.storage.files import existing
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from landscape.objective.objective import Objective
 
 GROUP = "landscape.tasks"
@@ -44,36 +46,212 @@ class TaskOptions:
     metric: str = "loss"
 
 
-Task = Callable[[Path, TaskOptions], "Objective"]
+@dataclass(frozen=True)
+class FactRow:
+    """A row of numbers.
+
+    Attributes:
+        name: of the row, such as `test`.
+        values: one number per column of the table; None where it is not known.
+        intervals: their 95% intervals, from and to; none at all, or one per column.
+        note: what the numbers are of, such as `1,234 users`.
+    """
+
+    name: str
+    values: tuple[float | None, ...]
+    intervals: tuple[tuple[float, float] | None, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class FactTable:
+    """A titled table of numbers that a task knows of a checkpoint; equal titles make one table of a report.
+
+    Attributes:
+        title: of the table.
+        columns: their names.
+        rows: as `FactRow`.
+        note: a paragraph on how the numbers were made.
+        headline: the names of a row and of a column: the one number for a place that has room for no more.
+
+    Raises:
+        InputError: a row has not one value per column.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[FactRow, ...]
+    note: str = ""
+    headline: tuple[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        width = len(self.columns)
+        if any(len(row.values) != width or len(row.intervals) not in (0, width) for row in self.rows):
+            raise InputError(f"each row of the table {self.title!r} needs one value per column, {width}")
+
+
+@dataclass(frozen=True)
+class FactCurve:
+    """A titled curve that a task knows of a checkpoint; equal titles make one plot of a report.
+
+    Attributes:
+        title: what is drawn upwards.
+        over: what is drawn to the right, such as `epoch`.
+        x, y: the points; a y that is None is left out.
+
+    Raises:
+        InputError: there is not one y per x, or an x is not finite.
+    """
+
+    title: str
+    over: str
+    x: tuple[float, ...]
+    y: tuple[float | None, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.x) != len(self.y) or not all(abs(x) < 2**63 for x in self.x):
+            raise InputError(f"the curve {self.title!r} needs one y per x, and each x a finite number")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a report shows of a checkpoint beside the measurements."""
+
+    tables: tuple[FactTable, ...] = ()
+    curves: tuple[FactCurve, ...] = ()
+
+    def headlines(self) -> dict[str, float | None]:
+        """Return the headline of each table that has one, by the names of its row and column."""
+        return {
+            " ".join(table.headline): row.values[table.columns.index(table.headline[1])]
+            for table in self.tables
+            if table.headline and table.headline[1] in table.columns
+            for row in table.rows
+            if row.name == table.headline[0]
+        }
+
+
+class Task(Protocol):
+    """What a checkpoint is for: called with its file and the options, a task gives its objective.
+
+    A function is a task. An object may also have these methods; what it does not have is not drawn:
+
+    - `theta(checkpoint)`: the parameters by name, without an objective. They are tensors on the CPU.
+    - `initial(checkpoint)`: the same of the weights that its training began from.
+    - `trajectory(checkpoint)`: the checkpoints that its training kept, as a list of paths in order.
+    - `facts(checkpoint, options)`: `Facts`, tables and curves for a report.
+    """
+
+    def __call__(self, checkpoint: Path, options: TaskOptions, /) -> "Objective":
+        """Build the objective."""
+        ...
+
+
+def task_of(checkpoint: Path, task: str | None = None) -> Task:
+    """Find the task of a checkpoint.
+
+    Args:
+        checkpoint: its file.
+        task: `package.module:name`, from the user. Without it, the checkpoint's own key `task` names
+            an installed entry point of the group `landscape.tasks`; it is never taken as something to
+            import, since a file must not choose what code runs.
+
+    Raises:
+        InputError: the checkpoint cannot be read, or there is no such task.
+    """
+    return _imported(task) if task else _registered(checkpoint)
 
 
 def objective_of(checkpoint: Path, options: TaskOptions, task: str | None = None) -> "Objective":
     """Build the objective of a checkpoint.
 
     Args:
-        task: `package.module:function`, from the user. Without it, the checkpoint's own key `task` names
-            an installed entry point of the group `landscape.tasks`; it is never taken as something to
-            import, since a file must not choose what code runs.
+        checkpoint: its file.
+        options: what is measured, and on what.
+        task: as `task_of` takes it.
 
     Raises:
-        InputError: the checkpoint cannot be read, there is no such task, it returns no objective, or it does
-            not heed the metric, the patterns or the device of the options.
+        InputError: as `task_of`, or the task returns no objective, or does not heed the metric, the patterns
+            or the device of the options.
     """
     from landscape.objective.objective import Objective
 
-    found = (_imported(task) if task else _registered(checkpoint))(checkpoint, options)
+    found = task_of(checkpoint, task)(checkpoint, options)
     if not isinstance(found, Objective):
         raise InputError(f"the task {task} returned {type(found).__name__}, not a landscape.Objective")
     if (metric := found.provenance.get("metric", "loss")) != options.metric:
-        raise InputError(f"the task of {checkpoint} measures its {metric}, and no {options.metric!r}")
+        raise InputError(
+            f"the task of {checkpoint} measures its {metric}; "
+            f"it does not provide the metric {options.metric!r}"
+        )
     if (found.params.include, found.params.exclude) != (tuple(options.include), tuple(options.exclude)):
         raise InputError(
-            f"the task of {checkpoint} holds other parameters still than asked; "
+            f"the task of {checkpoint} does not hold still the parameters that were asked for; "
             "pass include=options.include and exclude=options.exclude to Objective"
         )
     if options.device.partition(":")[0] not in ("auto", device := found.theta.device.type):
         raise InputError(f"the task of {checkpoint} measures on {device}, and not on {options.device}")
     return found
+
+
+def theta_of(
+    checkpoint: Path, objective: "Objective", options: TaskOptions, task: str | None = None
+) -> "Tensor":
+    """Return the parameters of a checkpoint in the coordinates of an objective, shape (numel,).
+
+    A task that offers `theta` builds no objective for it.
+
+    Raises:
+        InputError: as `objective_of`, or the checkpoint is not of a model with these parameters.
+    """
+    read = getattr(task_of(checkpoint, task), "theta", None)
+    if read:
+        return _joined(read(checkpoint), checkpoint, objective)
+    theta = objective_of(checkpoint, replace(options, users=1), task).theta  # its loss is not wanted
+    if theta.shape != objective.theta.shape:
+        raise InputError(f"{checkpoint} has {len(theta):,} parameters, not {len(objective.theta):,}")
+    return theta
+
+
+def initial_of(checkpoint: Path, objective: "Objective", task: str | None = None) -> "Tensor":
+    """Return the parameters that a checkpoint's training began from, shape (numel,).
+
+    Raises:
+        InputError: as `task_of`, or the task does not know them.
+    """
+    read = getattr(task_of(checkpoint, task), "initial", None)
+    if not read:
+        raise InputError(f"the task of {checkpoint} does not know what its training began from")
+    return _joined(read(checkpoint), checkpoint, objective)
+
+
+def trajectory_of(checkpoint: Path, task: str | None = None) -> list[Path]:
+    """Return the checkpoints that a checkpoint's training kept, in order.
+
+    Raises:
+        InputError: as `task_of`, or the task does not know them.
+    """
+    read = getattr(task_of(checkpoint, task), "trajectory", None)
+    if not read:
+        raise InputError(f"the task of {checkpoint} knows no trajectory; name its folder with --trajectory")
+    return list(read(checkpoint))
+
+
+def facts_of(checkpoint: Path, options: TaskOptions, task: str | None = None) -> Facts:
+    """Return what a checkpoint's task tells of it, or nothing.
+
+    Raises:
+        InputError: as `task_of`, and what the task raises.
+    """
+    read = getattr(task_of(checkpoint, task), "facts", None)
+    return read(checkpoint, options) if read else Facts()
+
+
+def _joined(weights: "Mapping[str, Tensor]", checkpoint: Path, objective: "Objective") -> "Tensor":
+    for entry in objective.params.entries:
+        if entry.name not in weights or weights[entry.name].shape != entry.shape:
+            raise InputError(f"{checkpoint} has no parameter {entry.name} of shape {tuple(entry.shape)}")
+    return objective.params.join(weights).to(objective.theta)
 
 
 DIFFERENT = {
@@ -92,7 +270,7 @@ def objectives_of(
     Args:
         checkpoints: their files, in the order in which they are compared.
         options: what is measured, and on what.
-        task: `package.module:function` that makes an objective of a checkpoint; samrec's if not given.
+        task: as `task_of` takes it.
         shared: deal the batches to the ranks, see `Objective.distribute`; else each rank holds all of them.
 
     Raises:
@@ -132,5 +310,5 @@ def _imported(task: str) -> Task:
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(f"no task {task!r} ({error}); expected package.module:function") from None
     if not callable(found):
-        raise InputError(f"{task} is no function; expected package.module:function")
+        raise InputError(f"{task} is not a function or another callable; expected package.module:function")
     return found

@@ -1,9 +1,15 @@
-"""What settings with names may be: for the configuration, and for the command line's help.
+"""What settings may be, and the metrics: for the configuration, and for the command line's help.
 
 Imports nothing heavy, so that the command line can show them at once.
 """
 
 from typing import Literal
+
+CUTOFFS = (5, 10, 20)
+METRICS = (*(f"{name}@{k}" for name in ("hr", "ndcg") for k in CUTOFFS), "mrr")
+"""The ranking metrics that tables show."""
+VALIDATED = "ndcg@10"
+"""The metric by which a run's best epoch is chosen."""
 
 Format = Literal["auto", "sequences", "pairs", "table"]
 Method = Literal["sasrec", "samrec", "cl4srec", "s3rec", "s3rec-pretraining", "gru4rec"]

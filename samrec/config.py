@@ -3,9 +3,9 @@
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -27,82 +27,174 @@ from samrec.choices import (
     Schedule,
 )
 
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How the command line shows a setting, beside its name, type, default and description.
+
+    Attributes:
+        panel: the title that it stands under.
+        flags: the options that switch it on and off, separated by a slash.
+        path: whether it names a file.
+    """
+
+    panel: str | None = None
+    flags: str | None = None
+    path: bool = False
+
+
+File = Annotated[T, Shown(path=True)]
+LossPart = Annotated[T, Shown("Loss")]
+ModelPart = Annotated[T, Shown("Model")]
+StepPart = Annotated[T, Shown("Training")]
+SamPart = Annotated[
+    T, Shown("Sharpness-Aware Minimization (samrec; with --rho also cl4srec, s3rec, gru4rec)")
+]
+ViewPart = Annotated[T, Shown("Contrastive views (cl4srec)")]
+PretrainingPart = Annotated[T, Shown("Pre-training (s3rec, s3rec-pretraining)")]
+DataPart = Annotated[T, Shown("Data")]
+Finite = Annotated[T, Field(allow_inf_nan=False)]
+Share = Annotated[T, Field(ge=0, le=1)]
+
 
 class Config(BaseModel):
-    """What is trained, on what, and how. Units: epochs count passes over all training users."""
+    """What is trained, on what, and how: each setting once, with its type, default, bounds and meaning.
+
+    `samrec.cli.settings` makes the options of the command line from the fields.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    data: str = Field(description="file of sequence lines, pairs or a table")
-    format: Format = "auto"
-    columns: str | None = Field(None, description="of a table: USER,ITEM or USER,ITEM,TIME")
-    deduplicate: bool = Field(False, description="keep a user's first interaction with each item only")
-    core: int = Field(0, ge=0, description="leave out users and items with fewer interactions")
-    train_fraction: float = Field(1.0, gt=0, le=1, description="train on this share of users, test on all")
-    noise: float = Field(0.0, ge=0, le=1, description="train with this share of interactions replaced")
-
-    method: Method = "sasrec"
-    rho: float | None = Field(
-        None, ge=0, allow_inf_nan=False, description="SAM's radius; 0.1 for samrec, else 0, if not given"
+    data: File[str] = Field(
+        description="File of interactions: sequence lines, pairs, or a table; see landscape data info --help"
     )
-    rho_schedule: Schedule = "constant"
-    rho_warmup: int = Field(0, ge=0, description="epochs in which rho rises from 0")
-    adaptive: bool = Field(False, description="ASAM: the ball in units of the weights' own size")
-    every: int = Field(1, ge=1, description="compute SAM's direction in one step of so many")
-    perturb: Perturb = Field("all", description="which parameters SAM moves")
-    ascent: Ascent = Field("batch", description="whose gradient SAM climbs")
-
-    contrast: float = Field(0.02, ge=0, allow_inf_nan=False, description="CL4SRec's λ, of its own loss")
-    temperature: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="of similarities of views; √dim if not given"
+    format: DataPart[Format] = Field("auto", description="Format of the data; auto goes by the file's ending")
+    columns: DataPart[str | None] = Field(
+        None, description="Columns of a table: USER,ITEM or USER,ITEM,TIME, by name or by number from 0"
     )
-    crop: float = Field(0.6, ge=0, le=1, description="share of a history that a cropped view keeps")
-    reorder: float = Field(0.6, ge=0, le=1, description="share of a history that a reordered view shuffles")
-    mask: float | None = Field(
-        None, ge=0, le=1, description="share of items hidden: 0.3 in views, 0.2 in pre-training"
+    deduplicate: DataPart[bool] = Field(
+        False, description="Keep only a user's first interaction with each item"
+    )
+    core: DataPart[int] = Field(0, ge=0, description="Leave out users and items with fewer interactions")
+    train_fraction: DataPart[float] = Field(
+        1.0, gt=0, le=1, description="Train on this share of the users, drawn by --seed, and test on all"
+    )
+    noise: DataPart[Share[float]] = Field(
+        0.0, description="Replace this share of the training interactions by random items, drawn by --seed"
     )
 
-    pretrained: str | None = Field(None, description="S3Rec's; pre-train first if not given")
-    pretrain_epochs: int = Field(100, ge=1, description="of S3Rec's pre-training")
-    attributes: str | None = Field(None, description="JSON file of the items' attributes")
-    associated_attribute: float = Field(0.2, ge=0, allow_inf_nan=False, description="weight of this loss")
-    masked_item: float = Field(1.0, ge=0, allow_inf_nan=False)
-    masked_attribute: float = Field(1.0, ge=0, allow_inf_nan=False)
-    segment: float = Field(0.5, ge=0, allow_inf_nan=False)
-
-    loss: Loss = "bce"
-    negatives: int | None = Field(None, ge=1, description="a position; 1 for bce, 256 for gbce and sampled")
-    calibration: float = Field(0.75, ge=0, le=1, description="of gbce: 0 is bce, 1 calibrated as softmax")
-
-    preset: Preset = Field("sasrec", description="decides each setting of the architecture not given")
-    norm: Norm = "pre"
-    scaled: bool = True
-    activation: Activation = "relu"
-    expansion: int = Field(1, ge=1)
-    residual_dropout: bool = False
-    init: Init = "normal"
-    positions: Positions = "start"
-    dim: int = Field(64, ge=1)
-    max_length: int = Field(50, ge=1)
-    layers: int = Field(2, ge=1)
-    heads: int = Field(2, ge=1)
-    dropout: float = Field(0.5, ge=0, lt=1)
-
-    epochs: int = Field(200, ge=1, description="at most")
-    batch_size: int = Field(256, ge=1, description="users a batch")
-    micro_batches: int = Field(1, ge=1, description="parts of a batch whose gradients are accumulated")
-    lr: float = Field(1e-3, gt=0, allow_inf_nan=False)
-    lr_schedule: Schedule = "constant"
-    warmup: int = Field(0, ge=0, description="epochs in which lr rises from 0")
-    weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False)
-    clip: float | None = Field(None, gt=0, allow_inf_nan=False, description="largest norm of a gradient")
-    precision: Precision = Field("float32", description="of matrix products in training")
-    eval_every: int = Field(5, ge=1, description="epochs between validations")
-    patience: int = Field(50, ge=1, description="stop after so many epochs without a better NDCG@10")
-    save_every: int | None = Field(
-        None, ge=1, description="epochs between checkpoints kept in OUT/epochs, to draw the trajectory"
+    method: Method = Field("sasrec", description="Training method, described above")
+    rho: SamPart[Finite[float | None]] = Field(
+        None, ge=0, description="Radius ρ (default: 0.1 for samrec, else 0)"
     )
-    seed: int = Field(0, ge=0)
+    rho_schedule: SamPart[Schedule] = Field(
+        "constant", description="How ρ falls to 0 at the last epoch, unless constant"
+    )
+    rho_warmup: SamPart[int] = Field(0, ge=0, description="Number of epochs in which ρ rises from 0")
+    adaptive: SamPart[bool] = Field(False, description="ASAM: measure ρ in units of each weight's size")
+    every: SamPart[int] = Field(1, ge=1, description="Compute the ascent direction every N steps")
+    perturb: SamPart[Perturb] = Field("all", description="Parameters that are perturbed")
+    ascent: SamPart[Ascent] = Field(
+        "batch", description="Ascend by the gradient of the batch, or of each micro-batch or rank by its own"
+    )
+
+    contrast: ViewPart[Finite[float]] = Field(0.02, ge=0, description="Weight λ of the contrastive loss")
+    temperature: ViewPart[Finite[float | None]] = Field(
+        None, gt=0, description="Temperature that similarities of views are divided by (default: √dim)"
+    )
+    crop: ViewPart[Share[float]] = Field(0.6, description="Share of a history that a cropped view keeps")
+    reorder: ViewPart[Share[float]] = Field(
+        0.6, description="Share of a history that a reordered view shuffles"
+    )
+    mask: ViewPart[Share[float | None]] = Field(
+        None, description="Share of the items that are masked (default: 0.3 in views, 0.2 in pre-training)"
+    )
+
+    attributes: PretrainingPart[File[str | None]] = Field(
+        None,
+        description="JSON file of the items' attributes (default: DATA_item2attributes.json, if it exists)",
+    )
+    pretrain_epochs: PretrainingPart[int] = Field(
+        100, ge=1, description="Number of pre-training epochs, in OUT/pretraining"
+    )
+    pretrained: PretrainingPart[File[str | None]] = Field(
+        None, description="last.pt of a run of s3rec-pretraining to start from, instead of pre-training"
+    )
+    associated_attribute: PretrainingPart[Finite[float]] = Field(
+        0.2, ge=0, description="Weight of predicting the attributes of visible items"
+    )
+    masked_item: PretrainingPart[Finite[float]] = Field(
+        1.0, ge=0, description="Weight of predicting masked items"
+    )
+    masked_attribute: PretrainingPart[Finite[float]] = Field(
+        1.0, ge=0, description="Weight of predicting the attributes of masked items"
+    )
+    segment: PretrainingPart[Finite[float]] = Field(
+        0.5, ge=0, description="Weight of predicting masked segments"
+    )
+
+    loss: LossPart[Loss] = Field(
+        "bce", description="BCE, gBCE or sampled softmax with negatives, or cross-entropy over all items"
+    )
+    negatives: LossPart[int | None] = Field(
+        None, ge=1, description="Negatives per position (default: 1 for bce, 256 for gbce and sampled)"
+    )
+    calibration: LossPart[Share[float]] = Field(
+        0.75, description="Calibration t of gbce: 0 is bce, 1 is calibrated like softmax"
+    )
+
+    preset: ModelPart[Preset] = Field(
+        "sasrec",
+        description="Architecture: this toolkit's, the first release's, or that of S3Rec and RecBole",
+    )
+    norm: ModelPart[Norm] = Field("pre", description="Position of LayerNorm")
+    scaled: Annotated[ModelPart[bool], Shown(flags="--scaled/--unscaled")] = Field(
+        True, description="Whether input embeddings are multiplied by √dim"
+    )
+    activation: ModelPart[Activation] = Field("relu", description="Activation of the feed-forward layer")
+    expansion: ModelPart[int] = Field(
+        1, ge=1, description="Width of the feed-forward layer, as a multiple of dim"
+    )
+    residual_dropout: Annotated[ModelPart[bool], Shown(flags="--residual-dropout/--inner-dropout")] = Field(
+        False, description="Apply dropout to the output of attention, or inside the feed-forward layer"
+    )
+    init: ModelPart[Init] = Field(
+        "normal", description="Initial weights of linear layers: N(0, 0.02²) or Xavier"
+    )
+    positions: ModelPart[Positions] = Field(
+        "start", description="End of the history that positions are counted from"
+    )
+    dim: ModelPart[int] = Field(64, ge=1, description="Embedding dimension")
+    max_length: ModelPart[int] = Field(50, ge=1, description="Maximum length of a history")
+    layers: ModelPart[int] = Field(2, ge=1, description="Number of layers")
+    heads: ModelPart[int] = Field(2, ge=1, description="Attention heads per layer")
+    dropout: ModelPart[float] = Field(0.5, ge=0, lt=1, description="Dropout rate")
+
+    epochs: StepPart[int] = Field(200, ge=1, description="Maximum number of epochs")
+    batch_size: StepPart[int] = Field(256, ge=1, description="Users per batch")
+    micro_batches: StepPart[int] = Field(
+        1, ge=1, description="Parts that a batch is split into; their gradients are accumulated"
+    )
+    lr: StepPart[Finite[float]] = Field(1e-3, gt=0, description="Learning rate of Adam")
+    lr_schedule: StepPart[Schedule] = Field(
+        "constant", description="How the learning rate falls to 0 at the last epoch, unless constant"
+    )
+    warmup: StepPart[int] = Field(
+        0, ge=0, description="Number of epochs in which the learning rate rises from 0"
+    )
+    weight_decay: StepPart[Finite[float]] = Field(0.0, ge=0, description="Weight decay of Adam")
+    clip: StepPart[Finite[float | None]] = Field(None, gt=0, description="Clip gradients to this norm")
+    precision: StepPart[Precision] = Field("float32", description="Precision of matrix products in training")
+    eval_every: StepPart[int] = Field(5, ge=1, description="Epochs between validations")
+    patience: StepPart[int] = Field(
+        50, ge=1, description="Stop after this number of epochs without a better validation NDCG@10"
+    )
+    save_every: StepPart[int | None] = Field(
+        None, ge=1, description="Epochs between checkpoints kept in OUT/epochs, for drawing the trajectory"
+    )
+    seed: int = Field(0, ge=0, description="Random seed")
 
     @model_validator(mode="before")
     @classmethod
@@ -244,6 +336,18 @@ def read_settings(path: Path) -> dict[str, Any]:
         return tomllib.loads(existing(path, "TOML file").read_text("utf-8"))
     except (ValueError, RecursionError) as error:  # of decoding, parsing, numbers of 5,000 digits
         raise InputError(f"{path} is not TOML: {error}") from None
+
+
+def combined(path: Path | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a TOML file, if there is one, with those given in place of its own.
+
+    Raises:
+        InputError: as `read_settings`, or neither names the data.
+    """
+    settings = (read_settings(path) if path else {}) | dict(given)
+    if "data" not in settings:
+        raise InputError("nothing to train on: give --data FILE, or --config FILE with data in it")
+    return settings
 
 
 def write_config(config: Config, path: Path) -> None:

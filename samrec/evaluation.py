@@ -10,6 +10,7 @@ from torch import Tensor
 
 from landscape.errors import InputError
 from landscape.runtime.ranks import ALONE, Ranks
+from samrec.choices import CUTOFFS
 from samrec.chunks import chunk_rows
 from samrec.data.interactions import Ints
 from samrec.data.packing import Packed, evaluation_histories, pack
@@ -19,7 +20,6 @@ from samrec.data.tensors import Tensors
 from samrec.model import Recommender
 from samrec.sharding import ShardedEmbedding
 
-CUTOFFS = (5, 10, 20)
 Mask = NDArray[np.bool_]
 
 

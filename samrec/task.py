@@ -1,11 +1,11 @@
-"""From a checkpoint to what it is for: a landscape `Objective` (the one bridge to there), or a ranking."""
+"""The one bridge to the landscape: a checkpoint's `Objective`, and what else samrec knows of it."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -14,22 +14,25 @@ from torch import Tensor
 from landscape.errors import InputError
 from landscape.objective.frozen import Forward, Loss
 from landscape.objective.objective import Objective
+from landscape.runtime import ranks as parallel
 from landscape.runtime.devices import device_named
 from landscape.runtime.ranks import ALONE, Ranks
 from landscape.storage.files import sha256
-from landscape.tasks import TaskOptions
-from samrec.checkpoint import Checkpoint, load
+from landscape.tasks import FactCurve, FactRow, Facts, FactTable, TaskOptions
+from samrec.checkpoint import Checkpoint, load, trajectory
+from samrec.choices import METRICS, VALIDATED
 from samrec.config import Config
 from samrec.data.interactions import Ints
 from samrec.data.packing import Batch, TrainingBatches
 from samrec.data.readers import read
 from samrec.data.split import Part, Split, leave_one_out
 from samrec.data.tensors import Tensors
-from samrec.evaluation import Candidates, Ranking, candidates, count_above, gain, ranks
+from samrec.evaluation import Candidates, Ranking, candidates, count_above, gain, intervals, metrics, ranks
 from samrec.losses import drawn_scores, loss_of, parts_of
 from samrec.methods import initial_model
 from samrec.model import Recommender
 from samrec.sharding import ShardedEmbedding
+from samrec.training.log import read_log
 
 Frozen = tuple[Ints, list[Any], Loss, Loss, tuple[Forward, Loss] | tuple[None, None]]
 """The users of an objective, its batches, its loss, the same by user, and as its two parts if it has them."""
@@ -218,6 +221,84 @@ def initial_weights(checkpoint: Path) -> dict[str, Tensor]:
     loaded = load(checkpoint)
     loaded.model()  # fits its settings, which may say any size
     return initial_model(loaded.config, loaded.num_items).state_dict()
+
+
+RANKING = "Ranking"
+RANKED = (
+    "Each user's held-out item is ranked among all items that are not in the user's history; ties count "
+    "against it. In brackets: 95% intervals of a bootstrap over users. None of them covers retraining with "
+    "another seed."
+)
+
+
+class Recommendation:
+    """The task of samrec's checkpoints: see `landscape.tasks.Task`."""
+
+    def __call__(self, checkpoint: Path, options: TaskOptions) -> Objective:
+        """Freeze the training loss, see `objective`."""
+        return objective(checkpoint, options)
+
+    def theta(self, checkpoint: Path) -> dict[str, Tensor]:
+        """Return the parameters by name."""
+        return load(checkpoint).model().state_dict()
+
+    def initial(self, checkpoint: Path) -> dict[str, Tensor]:
+        """Return the parameters before training, see `initial_weights`."""
+        return initial_weights(checkpoint)
+
+    def trajectory(self, checkpoint: Path) -> list[Path]:
+        """Return the checkpoints that the run kept beside this one."""
+        return trajectory(checkpoint.parent)
+
+    def facts(self, checkpoint: Path, options: TaskOptions) -> Facts:
+        """Rank the users of both parts, the ranks of torchrun together, and read the log of the run."""
+        found = {
+            part: ranking(checkpoint, part, options.data, options.device, among=parallel.ranks()).ranks
+            for part in get_args(Part)
+        }
+        rows = tuple(
+            _ranked("validation" if part == "valid" else part, of_users, options.seed)
+            for part, of_users in found.items()
+        )
+        table = FactTable(RANKING, METRICS, rows, RANKED, ("test", VALIDATED))
+        return Facts((table,), _curves(read_log(checkpoint.parent / "metrics.jsonl")))
+
+
+task = Recommendation()
+
+
+def ideal(hr10: float) -> FactTable:
+    """Return, as part of the table of rankings, what a ranker expects that knows how the data were made."""
+    values = tuple(hr10 if metric == "hr@10" else None for metric in METRICS)
+    return FactTable(RANKING, METRICS, (FactRow("ideal ranker", values, note="expected on the test"),))
+
+
+def _ranked(name: str, of_users: Ints, seed: int) -> FactRow:
+    means, between = metrics(of_users), intervals(of_users, seed)
+    return FactRow(
+        name,
+        tuple(means[metric] for metric in METRICS),
+        tuple(between[metric] for metric in METRICS),
+        f"{len(of_users):,} users",
+    )
+
+
+def _curves(log: Sequence[Mapping[str, Any]]) -> tuple[FactCurve, ...]:
+    """Return the training loss and the validation by epoch; of a loss in parts, that of recommendation."""
+    losses = {
+        line["epoch"]: line.get("losses", {}).get("recommendation", line["loss"])
+        for line in log
+        if "loss" in line
+    }
+    validated = {line["epoch"]: line["valid"][VALIDATED] for line in log if "valid" in line}
+    return tuple(
+        FactCurve(title, "epoch", tuple(values), tuple(values.values()))
+        for title, values in (
+            ("training loss (dropout on)", losses),
+            (f"validation {VALIDATED.upper()}", validated),
+        )
+        if values
+    )
 
 
 def _split(checkpoint: Checkpoint, data: Path | None) -> Split:

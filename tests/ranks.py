@@ -14,7 +14,8 @@ import torch
 
 import landscape as ll
 from landscape import InputError
-from landscape.cli import app, compare
+from landscape.cli import app
+from landscape.report import compare
 from landscape.runtime import ranks as parallel
 from landscape.surface.record import Record
 from landscape.tasks import TaskOptions, objective_of

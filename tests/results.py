@@ -9,9 +9,10 @@ from landscape.curvature.eigenpairs import Eigenpairs
 from landscape.curvature.trace import Trace
 from landscape.flatness.measures import MEASURES
 from landscape.report.report import Compared, Comparison, result_path, write_index
+from landscape.tasks import FactCurve, FactRow, Facts, FactTable
 
 LONG = "a_name_that_says_everything_about_its_training_and_never_takes_a_breath"
-METRICS = dict.fromkeys(("hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20", "mrr"), 0.25)
+METRICS = ("hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20", "mrr")
 HOSTILE = "<script>alert('x')</script>{{ 7 * 7 }}"
 COMMON = {
     "settings": {"theta_norm": 2.0, "matrix": "hessian", "tol": 1e-3},
@@ -96,6 +97,17 @@ def density():
     )
 
 
+def facts(*between, users=3, note="", log=((1, 1.0), (2, 0.5))):
+    """What a task tells: rankings, with intervals `between` if given, and a curve."""
+    rows = [
+        FactRow(name, (0.25,) * len(METRICS), between and (between,) * len(METRICS), f"{users:,} users")
+        for name in ("validation", "test")
+    ]
+    x, y = zip(*log, strict=True)
+    table = FactTable("Ranking", METRICS, tuple(rows), note, ("test", "ndcg@10"))
+    return Facts((table,), (FactCurve("training loss", "epoch", x, y),))
+
+
 def folder_of(path, names, spectrum=True, **known):
     """A folder of a comparison, each checkpoint steeper than the one before."""
     for number, name in enumerate(names, start=1):
@@ -126,13 +138,9 @@ def hostile_folder(path):
             "sharpness": Sharpness(loss=0.3, weight_norm=2.0, measures=rows, **COMMON),
         }.items():
             result.save(result_path(path, name, part))
-        log = [
-            {"epoch": 1, "loss": 1.0},
-            {"epoch": 2, "loss": 0.5, "valid": {"ndcg@10": 0.1}},
-            {"epoch": 2, "test": METRICS},
-        ]
-        checkpoints.append(Compared(name=name, path=HOSTILE, users=3, valid=METRICS, test=METRICS, log=log))
-    index = Comparison(title=HOSTILE, checkpoints=checkpoints, ideal_hr10=0.9)
+        checkpoints.append(Compared(name=name, path=HOSTILE, facts=facts(note=HOSTILE)))
+    own = Facts((FactTable("Ranking", (HOSTILE,), (FactRow(HOSTILE, (0.9,)),), HOSTILE),))
+    index = Comparison(title=HOSTILE, checkpoints=checkpoints, facts=own)
     write_index(index, path)
     return path
 

@@ -8,24 +8,28 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 
 def commands(_: Path) -> str:
     """Return the reference of all commands, from their own declarations."""
     from landscape.cli.app import app
 
-    return "\n\n".join(["# Commands", *_sections(typer.main.get_command(app), "landscape")])
+    context = typer.main.get_command(app).make_context("landscape", [], resilient_parsing=True)
+    return "\n\n".join(["# Commands", *_sections(context, "landscape")])
 
 
-def _sections(command: Any, name: str) -> Iterator[str]:
-    """Yield the parts of a command's reference, and those of its subcommands."""
+def _sections(context: Any, name: str) -> Iterator[str]:
+    """Yield the parts of the reference of a context's command, and those of its subcommands."""
+    command = context.command
     yield from [f"## {name}"] if " " in name else []
     yield from _paragraphs(command.help or "")
-    context = command.make_context(name, [], resilient_parsing=True)
     if command.params:
         yield "\n".join(["| | | default |", "|---|---|---|", *(_row(p, context) for p in command.params)])
-    for below, subcommand in getattr(command, "commands", {}).items():
-        yield from _sections(subcommand, f"{name} {below}")
+    for below in command.list_commands(context) if isinstance(command, TyperGroup) else ():
+        subcommand = command.get_command(context, below)
+        called = subcommand.make_context(below, [], parent=context, resilient_parsing=True)
+        yield from _sections(called, f"{name} {below}")
 
 
 def _paragraphs(text: str) -> Iterator[str]:

@@ -1,38 +1,121 @@
-"""The command and its subcommands, one file each."""
+"""The command line: the measurements, one file each, and the commands that other packages add."""
 
 import inspect
 import os
 import sys
 import warnings
+from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points, version
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from landscape.cli import (
-    baselines,
-    bound,
-    compare,
-    data,
-    demo,
-    evaluate,
-    export,
-    hessian,
-    path,
-    report,
-    sharpness,
-    surface,
-    sweep,
-    train,
-)
 from landscape.cli.output import complain
-from landscape.errors import InputError, printable
+from landscape.errors import InputError, Stopped, printable
 from landscape.runtime import ranks as parallel
 
-SHARED = ("train", "evaluate", "surface", "hessian", "sharpness", "compare")
-"""Commands that the processes of `torchrun --nproc-per-node N -m landscape …` carry out together."""
+MEASUREMENTS = ("surface", "path", "hessian", "sharpness", "bound", "compare", "report", "export")
+GROUP = "landscape.commands"
+"""Entry points by which a package adds commands: a name, and a function or a typer app."""
+
+
+class Command(TyperCommand):
+    """A command as the list of commands shows it; its options are declared when it is called.
+
+    Args:
+        name: as it is called.
+        found: the function or typer app that it stands for, or why there is none.
+        panel: title of the part of the list that it stands in; None for the first.
+    """
+
+    def __init__(self, name: str, found: Any, panel: str | None = None) -> None:
+        broken = isinstance(found, Exception)
+        said = found.info.help if isinstance(found, typer.Typer) else found.__doc__
+        super().__init__(name, help=_flowing(said or ""), rich_help_panel=panel, hidden=broken)
+        self.found, self.panel = found, panel
+
+    @property
+    def by_ranks(self) -> bool:
+        """Whether the processes of torchrun carry it out together; see `landscape.cli.options.by_ranks`."""
+        return getattr(self.found, "by_ranks", False)
+
+    def make_context(self, *arguments: Any, **extra: Any) -> Any:
+        """Declare the options, and parse them.
+
+        Raises:
+            InputError: the command cannot be imported, or is not one for torchrun.
+        """
+        if isinstance(self.found, Exception):
+            raise InputError(f"the command {self.name} cannot be loaded {self.panel}: {self.found}")
+        if parallel.ranks().size > 1 and not self.by_ranks:
+            shared = [name for name, command in _commands().items() if command.by_ranks]
+            raise InputError(f"{self.name} runs in one process; torchrun is for {', '.join(shared)}")
+        return _declared(self.name or "", self.found).make_context(*arguments, **extra)
+
+
+class Commands(TyperGroup):
+    """Commands that are imported when they are called or listed."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the measurements, then what packages add, by name."""
+        return list(_commands())
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a command, or None. A measurement is found without looking for what packages add."""
+        return _measurement(cmd_name) if cmd_name in MEASUREMENTS else _commands().get(cmd_name)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; one that a signal stopped ends with one line, and the exit code of that signal."""
+        try:
+            return super().invoke(ctx)
+        except Stopped as stopped:
+            complain(str(stopped))
+            raise typer.Exit(128 + stopped.signal) from None
+
+
+@cache
+def _measurement(name: str) -> Command:
+    return Command(name, import_module(f"landscape.cli.{name}").command)
+
+
+@cache
+def _commands() -> Mapping[str, Command]:
+    points = {point.name: point for point in entry_points(group=GROUP)}
+    added = {name: _added(points[name]) for name in sorted(points.keys() - set(MEASUREMENTS))}
+    return {name: _measurement(name) for name in MEASUREMENTS} | added
+
+
+def _added(point: EntryPoint) -> Command:
+    panel = f"from {point.module.partition('.')[0]}"
+    try:
+        return Command(point.name, point.load(), panel)
+    except Exception as error:  # whatever is wrong with another package, the rest works
+        return Command(point.name, error, panel)
+
+
+def _declared(name: str, found: Any) -> Any:
+    """Return a command with its options, from a function or from a typer app."""
+    made = found
+    if not isinstance(found, typer.Typer):
+        made = typer.Typer(add_completion=False)
+        made.command(name)(found)
+    for registered in made.registered_commands:
+        registered.help = _flowing(registered.callback.__doc__ or "")
+    return typer.main.get_command(made)
+
+
+def _flowing(paragraphs: str) -> str:
+    """Join the lines of each paragraph except examples, which are indented: a terminal breaks them anew."""
+    parts = inspect.cleandoc(paragraphs).split("\n\n")
+    return "\n\n".join(part if part.startswith(" ") else part.replace("\n", " ") for part in parts)
+
 
 app = typer.Typer(
     name="landscape",
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -42,54 +125,18 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
-        from importlib.metadata import version
-
         print(f"landscape {version('samrec-landscape')}")
         raise typer.Exit
 
 
 @app.callback(result_callback=lambda *_, **__: parallel.leave())
 def landscape(
-    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Train sequential recommenders, and measure the loss landscape of their minima (or of any model's)."""
+    """Measure the loss landscape of a model around its minima: surfaces, curvature and sharpness."""
     parallel.join()
-    if parallel.ranks().size > 1 and context.invoked_subcommand not in SHARED:
-        raise InputError(
-            f"{context.invoked_subcommand} runs in one process; torchrun is for {', '.join(SHARED)}"
-        )
-
-
-def _flowing(paragraphs: str) -> str:
-    """Join the lines of each paragraph but examples, which are indented: a terminal breaks them anew."""
-    parts = inspect.cleandoc(paragraphs).split("\n\n")
-    return "\n\n".join(part if part.startswith(" ") else part.replace("\n", " ") for part in parts)
-
-
-for module in (
-    demo,
-    train,
-    sweep,
-    evaluate,
-    baselines,
-    surface,
-    path,
-    hessian,
-    sharpness,
-    bound,
-    compare,
-    report,
-    export,
-):
-    app.command(name=module.__name__.rpartition(".")[2])(module.command)
-
-
-app.add_typer(data.app, name="data")
-for registered in (*app.registered_commands, *data.app.registered_commands):
-    registered.help = _flowing((registered.callback and registered.callback.__doc__) or "")
 
 
 def main() -> None:

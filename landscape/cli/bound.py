@@ -10,8 +10,6 @@ import typer
 from landscape.cli import options
 from landscape.cli.options import Checkpoints, Data, Device, Json, Seed, Task
 from landscape.cli.output import Table, show
-from landscape.errors import InputError
-from landscape.storage.checkpoints import read_checkpoint
 from landscape.tasks import TaskOptions
 
 if TYPE_CHECKING:
@@ -58,21 +56,19 @@ def command(
       landscape bound --ckpt resnet.pt --task mytask:objective --metric error --guess 0.9
     """
     from landscape.flatness.bounds import pac_bayes_bound
-    from landscape.tasks import objectives_of
-    from samrec.checkpoint import TASK
-    from samrec.task import initial_weights
+    from landscape.tasks import initial_of, objectives_of
 
     if out is not None:
         options.hold(context, out)
     names = options.names_of(ckpt)
-    if prior == "initial":
-        for path in ckpt:
-            if task is not None or read_checkpoint(path).get("task") != TASK:
-                raise InputError(f"only a run of samrec knows what {path} began from; use --prior zero")
     settings = TaskOptions(users, seed, device, data, metric=metric)
     results: dict[str, Bound] = {}
-    for name, path, objective in zip(names, ckpt, objectives_of(ckpt, settings, task), strict=True):
-        mean = objective.params.join(initial_weights(path)) if prior == "initial" else None
+    objectives = objectives_of(ckpt, settings, task)
+    means = [
+        initial_of(path, objective, task) if prior == "initial" else None
+        for path, objective in zip(ckpt, objectives, strict=True)
+    ]
+    for name, objective, mean in zip(names, objectives, means, strict=True):
         found = pac_bayes_bound(objective, mean, delta=delta, samples=samples, guess=guess, seed=seed)
         results[name] = replace(found, settings={**found.settings, "prior": prior, "metric": metric})
         if out is not None:

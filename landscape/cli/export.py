@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from landscape.cli.options import Device, Json, Seed
+from landscape.cli.options import Json
 from landscape.cli.output import Table, show
 
 
@@ -14,14 +14,12 @@ def command(
         Path, typer.Argument(help="Result (.npz) of a surface, or an HDF5 file of Li et al.'s code.")
     ],
     target: Annotated[Path, typer.Argument(help="File to write: .csv, .vtk (ParaView), .h5 or .npz.")],
-    seed: Seed = 0,
-    device: Device = "auto",
     json: Json = False,
 ) -> None:
     """Write a stored surface in the format that the ending of TARGET names. Nothing is measured anew.
 
     HDF5 is in the layout of github.com/tomgoldstein/loss-landscape, and is read as well as written. Of the
-    formats, only .npz keeps settings and provenance. --seed and --device change nothing here.
+    formats, only .npz keeps settings and provenance.
 
     Examples:
 

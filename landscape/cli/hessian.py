@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 TITLES = {"hessian": "Hessian", "gauss-newton": "Generalized Gauss-Newton", "fisher": "Empirical Fisher"}
 
 
+@options.by_ranks
 def command(
     context: typer.Context,
     ckpt: Checkpoints,

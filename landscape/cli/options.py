@@ -1,15 +1,17 @@
 """Options that several commands share, declared once."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from landscape.errors import InputError
 from landscape.runtime.devices import DeviceName
-from landscape.runtime.ranks import ranks
 from landscape.storage.files import locked, writable
 from landscape.tasks import TaskOptions
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 Checkpoints = Annotated[
     list[Path], typer.Option("--ckpt", help="Checkpoint; several may be given, to compare.")
@@ -21,26 +23,11 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on sta
 Data = Annotated[
     Path | None, typer.Option(help="The data file, if it is no longer where the checkpoint says.")
 ]
-Columns = Annotated[
-    str | None, typer.Option(help="Of a table: USER,ITEM or USER,ITEM,TIME, by name, or by number from 0.")
-]
 Users = Annotated[
     int, typer.Option(min=1, help="How many users the frozen loss holds (at most all of them).")
 ]
 
 
-def _among_ranks(asked: bool) -> bool:
-    if asked and ranks().size == 1:
-        raise InputError("--shard-items shares items among the processes of torchrun; here is one")
-    return asked
-
-
-ShardItems = Annotated[
-    bool,
-    typer.Option(
-        "--shard-items", callback=_among_ranks, help="Let torchrun's processes share the item table, by rows."
-    ),
-]
 Task = Annotated[
     str | None,
     typer.Option(
@@ -65,6 +52,12 @@ def task_options(
 ) -> TaskOptions:
     """Gather the options of a measurement."""
     return TaskOptions(users, seed, device, data, tuple(include or ("*",)), tuple(exclude or ()))
+
+
+def by_ranks(command: F) -> F:
+    """Mark a command that the processes of `torchrun --nproc-per-node N -m landscape …` share."""
+    command.by_ranks = True  # type: ignore[attr-defined]  # a function may have any
+    return command
 
 
 def hold(context: typer.Context, folder: Path) -> None:

@@ -3,11 +3,8 @@
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-import typer
 
 from landscape.errors import printable
 from landscape.runtime.ranks import ranks
@@ -33,18 +30,6 @@ def complain(message: str) -> None:
     """Print one line on standard error, of several ranks from the first of them that has to."""
     if ranks().speaks():
         print(f"landscape: {printable(message)}", file=sys.stderr)
-
-
-@contextmanager
-def stoppable() -> Iterator[None]:
-    """End a command whose training was stopped by a signal: one line, and the exit code that shells know."""
-    from samrec.training.stopping import Stopped
-
-    try:
-        yield
-    except Stopped as stopped:
-        complain(str(stopped))
-        raise typer.Exit(128 + stopped.signal) from None
 
 
 def with_error(value: float, error: float | None) -> str:

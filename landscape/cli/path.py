@@ -28,7 +28,9 @@ def command(
     steps: Annotated[int, typer.Option(min=1, help="Of the curve's training, a batch each.")] = 1000,
     metric: Annotated[
         list[str] | None,
-        typer.Option(help="At five points also: valid-loss, hr@10, ndcg@10, … (may be repeated)."),
+        typer.Option(
+            help="At five points, measure this metric of the task too, such as valid-loss (repeatable)."
+        ),
     ] = None,
     tol: Annotated[float, typer.Option(help="Largest error of the line, relative to its range.")] = 1e-3,
     grid: Annotated[
@@ -55,7 +57,7 @@ def command(
 
       landscape path --ckpt runs/sasrec/best.pt --ckpt runs/samrec/best.pt
 
-      landscape path --ckpt a/best.pt --ckpt b/best.pt --bezier --metric hr@10 --metric ndcg@10
+      landscape path --ckpt a/best.pt --ckpt b/best.pt --bezier --metric valid-loss
     """
     from landscape.plots.paths import path_figure
     from landscape.plots.style import save_figures

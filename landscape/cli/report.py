@@ -5,21 +5,15 @@ from typing import Annotated
 
 import typer
 
-from landscape.cli.options import Device, Json, Seed
+from landscape.cli.options import Json
 from landscape.cli.output import Table, show
 
 
 def command(
-    folder: Annotated[
-        Path, typer.Argument(help="Folder that `landscape compare` or `landscape demo` wrote.")
-    ],
-    seed: Seed = 0,
-    device: Device = "auto",
+    folder: Annotated[Path, typer.Argument(help="Folder that `landscape compare` wrote.")],
     json: Json = False,
 ) -> None:
-    """Write report.html again from the results in a folder. Nothing is measured anew.
-
-    Nothing is drawn or computed on a device either: --seed and --device change nothing here.
+    """Write report.html again from the results in a folder. Nothing is measured.
 
     Example:
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from landscape.flatness.measures import Sharpness
 
 
+@options.by_ranks
 def command(
     context: typer.Context,
     ckpt: Checkpoints,

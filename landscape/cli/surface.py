@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 Directions = Literal["random", "eigen", "eigen-ends", "between", "trajectory"]
 
 
+@options.by_ranks
 def command(
     context: typer.Context,
     ckpt: Checkpoints,
@@ -66,7 +67,7 @@ def command(
     biases: Annotated[bool, typer.Option("--biases", help="Move biases and norms too.")] = False,
     metric: Annotated[
         list[str] | None,
-        typer.Option(help="On a line also: valid-loss, hr@10, ndcg@10, … (may be repeated)."),
+        typer.Option(help="On a line, measure this metric of the task too, such as valid-loss (repeatable)."),
     ] = None,
     quadratic: Annotated[
         bool, typer.Option("--quadratic", help="Also the quadratic model, and the surface minus it.")
@@ -95,7 +96,7 @@ def command(
 
       landscape surface --ckpt runs/sasrec/best.pt --directions eigen --quadratic
 
-      landscape surface --ckpt a/best.pt --ckpt b/best.pt --dim 1 --directions between --metric ndcg@10
+      landscape surface --ckpt a/best.pt --ckpt b/best.pt --dim 1 --directions between --metric valid-loss
 
       landscape surface --ckpt runs/sasrec/last.pt --directions trajectory --animate
 
@@ -105,8 +106,7 @@ def command(
     from landscape.surface.geometry import quadratic_model
     from landscape.surface.points import Points
     from landscape.surface.sampler import PLAIN, doubling_radius, evaluate_slice
-    from landscape.tasks import objective_of, objectives_of
-    from samrec.checkpoint import trajectory as samrec_trajectory
+    from landscape.tasks import objective_of, objectives_of, theta_of, trajectory_of
 
     options.hold(context, out)
     _check(dim, directions, seeds, metric, animate, trajectory, len(ckpt))
@@ -120,11 +120,11 @@ def command(
         for key in metric or ()
     }
 
-    def theta(path: Path) -> "Tensor":  # its loss is not wanted: one user is enough
-        return objective_of(path, replace(settings, users=1), task).theta
+    def theta(objective: "Objective", path: Path) -> "Tensor":
+        return theta_of(path, objective, settings, task)
 
     def way(name: str) -> list[Path]:
-        return checkpoints_in(trajectory) if trajectory else samrec_trajectory(paths[name].parent)
+        return checkpoints_in(trajectory) if trajectory else trajectory_of(paths[name], task)
 
     frames: dict[str, tuple[str, int, Frame]] = {}
     for each in range(seed, seed + seeds):
@@ -232,7 +232,7 @@ def _frames(
     directions: Directions,
     objectives: "Mapping[str, Objective]",
     way: Callable[[str], list[Path]],
-    theta: "Callable[[Path], Tensor]",
+    theta: "Callable[[Objective, Path], Tensor]",
     dim: int,
     seed: int,
     normalization: "Normalization",
@@ -252,7 +252,7 @@ def _frames(
         if directions == "random":
             yield name, random_frame(objective, dim, seed, normalization, biases)
         elif directions == "trajectory":
-            yield name, trajectory_frame(objective, list(map(theta, way(name))))
+            yield name, trajectory_frame(objective, [theta(objective, path) for path in way(name)])
         else:
             yield name, eigen_frame(objective, dim, directions == "eigen-ends", seed)
 

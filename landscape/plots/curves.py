@@ -1,12 +1,14 @@
-"""Training curves and eigenvalues."""
+"""What tasks tell of their checkpoints, and eigenvalues."""
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from landscape.curvature.eigenpairs import Eigenpairs
 from landscape.plots.style import COLORS, COLUMN, PAGE, paper, shown, subscript
+from landscape.tasks import FactCurve
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -14,36 +16,31 @@ if TYPE_CHECKING:
 SPREAD = 0.5  # of the checkpoints around a rank, as a part of the distance between ranks
 
 
-def training_figure(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> "Figure":
-    """Draw training loss and validation NDCG@10 by epoch, from the lines of each run's metrics.jsonl.
+def curves_figure(curves: Mapping[str, Mapping[str, FactCurve]]) -> "Figure":
+    """Draw the curves that tasks tell of their checkpoints, those of one title in one plot.
 
-    Of a loss in parts the recommendation's is drawn, which compares between methods.
+    Args:
+        curves: by title, then by name of the checkpoint, which has one colour in all plots.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
+    names = list(dict.fromkeys(name for of in curves.values() for name in of))
+    colors = dict(zip(names, COLORS * len(names), strict=False))
     with paper():
-        figure = Figure(figsize=(PAGE, 2.2))
-        left, right = figure.subplots(1, 2)
-        for (name, lines), color in zip(logs.items(), COLORS * len(logs), strict=False):
-            trained = [line for line in lines if "loss" in line]
-            validated = [line for line in lines if "valid" in line]
-            left.plot(
-                [line["epoch"] for line in trained],
-                [line.get("losses", {}).get("recommendation", line["loss"]) for line in trained],
-                color=color,
-                label=shown(name),
-            )
-            right.plot(
-                [line["epoch"] for line in validated],
-                [line["valid"]["ndcg@10"] for line in validated],
-                color=color,
-                label=shown(name),
-            )
-        for axes, label in ((left, "training loss (dropout on)"), (right, "validation NDCG@10")):
-            axes.set(xlabel="epoch", ylabel=label)
+        columns = min(len(curves), 2)
+        rows = -(-len(curves) // 2)
+        figure = Figure(figsize=(PAGE if columns > 1 else COLUMN, 2.2 * rows))
+        grid = list(figure.subplots(rows, columns, squeeze=False).flat)
+        for axes, (title, of) in zip(grid, curves.items(), strict=False):
+            for name, curve in of.items():
+                y = [math.nan if value is None else value for value in curve.y]
+                axes.plot(curve.x, y, color=colors[name], label=shown(name))
+            axes.set(xlabel=shown(next(iter(of.values())).over), ylabel=shown(title))
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        left.legend()
+        for axes in grid[len(curves) :]:
+            axes.set_axis_off()
+        grid[0].legend()
         return figure
 
 

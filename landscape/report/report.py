@@ -17,7 +17,7 @@ from landscape.flatness.comparison import LOSS, NORM, compare
 from landscape.flatness.comparison import Comparison as Contrasts
 from landscape.flatness.measures import MEASURES, Sharpness
 from landscape.flatness.tables import PLAIN, notes
-from landscape.plots.curves import eigenvalue_figure, training_figure
+from landscape.plots.curves import curves_figure, eigenvalue_figure
 from landscape.plots.interactive import interactive_figure
 from landscape.plots.page import page
 from landscape.plots.spectra import spectrum_figure
@@ -27,18 +27,16 @@ from landscape.report.words import sentences
 from landscape.storage.files import existing, replacing
 from landscape.storage.results import Result, load_as
 from landscape.surface.slice import Slice
-from landscape.training_log import LogLine
+from landscape.tasks import FactCurve, Facts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INDEX, PAGE = "compare.json", "report.html"
-RANKING = ("hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20", "mrr")
 MOST = 6
 """How many checkpoints a page can show: a browser draws some sixteen scenes, a figure has seven colours."""
 LEGEND = 24
 """Characters of a name that the legend of a column's width has room for."""
-Intervals = dict[str, tuple[float, float]]
 
 
 class Compared(BaseModel):
@@ -47,21 +45,14 @@ class Compared(BaseModel):
     Attributes:
         name: as shown, and the stem of its result files in the folder.
         path: of the checkpoint.
-        test, valid: ranking metrics, where its task ranks; `users` says over how many.
-        test_intervals, valid_intervals: their 95% intervals, from and to.
-        log: the lines of its metrics.jsonl, where there is one.
+        facts: what its task tells of it.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     path: str
-    users: int = 0
-    valid: dict[str, float] = {}
-    test: dict[str, float] = {}
-    valid_intervals: Intervals = {}
-    test_intervals: Intervals = {}
-    log: list[LogLine] = []
+    facts: Facts = Facts()
 
 
 class Comparison(BaseModel):
@@ -70,16 +61,16 @@ class Comparison(BaseModel):
     Attributes:
         title: of the report.
         checkpoints: what was compared, in order.
-        ideal_hr10: on synthetic data, what an ideal ranker expects to reach.
+        facts: tables and curves of no single checkpoint.
         command: the command line that made it.
         version: of this package, when it was made.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     title: str
     checkpoints: list[Compared]
-    ideal_hr10: float | None = None
+    facts: Facts = Facts()
     command: str = ""
     version: str = ""
 
@@ -119,7 +110,8 @@ def render(folder: Path) -> Path:
         measured=measured,
         densities=densities,
         sentences=list(sentences(spectra, {name: m.trace for name, m in measured.items()}, sharpness)),
-        ranking=RANKING,
+        tables=_tables(comparison),
+        curves=list(_curves(comparison)),
         number=PLAIN.number,
         sharpness=_rows(sharpness, next(iter(measured.values())).sharpness),
         notes=notes(sharpness),
@@ -179,19 +171,27 @@ def read_index(folder: Path) -> Comparison:
         comparison = Comparison.model_validate_json(existing(path, "comparison").read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
+        if first["type"] == "extra_forbidden":
+            raise InputError(
+                f"{path} is of another version of landscape ({first['loc'][-1]} is unknown); "
+                "run landscape compare again"
+            ) from None
         raise InputError(
             f"{path} is not readable: {'.'.join(map(str, first['loc']))} {first['msg']}"
         ) from None
     names = [c.name for c in comparison.checkpoints]
     if not names or len(set(names)) < len(names) or any(Path(name).name != name for name in names):
-        raise InputError(f"{path} needs at least one checkpoint, each with a name of its own that is no path")
+        raise InputError(f"{path} needs at least one checkpoint, each with a unique name that is not a path")
     return comparison
 
 
 def _pictures(comparison: Comparison, measured: Mapping[str, Measured]) -> dict[str, "Figure"]:
     """Draw what has been measured, and leave out what has not."""
     short = {name: _short(name, number) for number, name in enumerate(measured, start=1)}
-    logs = {short[c.name]: c.log for c in comparison.checkpoints if c.log}
+    curves = {
+        title: {short.get(name, name): curve for name, curve in of.items()}
+        for title, of in _curves(comparison).items()
+    }
     spectra = {short[name]: m.hessian for name, m in measured.items()}
     spread = {short[name]: density for name, density in _densities(measured).items()}
     found = {
@@ -201,10 +201,46 @@ def _pictures(comparison: Comparison, measured: Mapping[str, Measured]) -> dict[
     }
     if len(measured) > 3:  # inside the frame a legend of so many would lie on the lines
         _legend_below(found["lines"])
-    if logs:
-        found["training"] = training_figure(logs)
+    if curves:
+        found["curves"] = curves_figure(curves)
     if spread:
         found["spectrum"] = spectrum_figure(spread, {name: spectra[name] for name in spread})
+    return found
+
+
+def _told(comparison: Comparison) -> list[tuple[str, Facts]]:
+    """Return the facts of each checkpoint, with its name, and those of none."""
+    return [*((c.name, c.facts) for c in comparison.checkpoints), ("", comparison.facts)]
+
+
+def _tables(comparison: Comparison) -> list[dict[str, Any]]:
+    """Join the tables of equal titles into one each."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, facts in _told(comparison):
+        for table in facts.tables:
+            joined = found.setdefault(
+                table.title, {"title": table.title, "columns": {}, "notes": {}, "rows": []}
+            )
+            joined["columns"] |= dict.fromkeys(table.columns)
+            joined["notes"] |= dict.fromkeys([table.note] if table.note else [])
+            joined["rows"] += [
+                {
+                    "of": name,
+                    "name": ", ".join(filter(None, (row.name, row.note))),
+                    "values": dict(zip(table.columns, row.values, strict=True)),
+                    "intervals": dict(zip(table.columns, row.intervals, strict=False)),
+                }
+                for row in table.rows
+            ]
+    return list(found.values())
+
+
+def _curves(comparison: Comparison) -> dict[str, dict[str, FactCurve]]:
+    """Gather the curves of equal titles: by title, then by the name of the checkpoint."""
+    found: dict[str, dict[str, FactCurve]] = {}
+    for name, facts in _told(comparison):
+        for curve in facts.curves:
+            found.setdefault(curve.title, {})[name] = curve
     return found
 
 
@@ -218,7 +254,7 @@ def _legend_below(figure: "Figure") -> None:
 
 
 def _short(name: str, number: int) -> str:
-    """Return a name that a legend has room for; one that is cut is told apart by its number on the page."""
+    """Return a name that a legend has room for; one that is cut has its number on the page in front."""
     return name if len(name) <= LEGEND else f"{number}: {name[: LEGEND // 2]}…{name[-LEGEND // 3 :]}"
 
 

@@ -1,4 +1,4 @@
-"""What the numbers of a comparison say in words, and what they do not."""
+"""The numbers of a comparison in words, and what they do not show."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -17,10 +17,11 @@ MEASURES = {
     "asam": "scale-invariant one-step sharpness (ASAM)",
 }
 SCOPE = (
-    "Not distinguishable is what lies within its 95% interval, two standard errors or, for λmax, its "
-    "residuals, which know nothing of another draw of users. Another training is in none of them."
+    "Differences smaller than their 95% interval, two standard errors or, for λmax, the residuals are "
+    "reported as not distinguishable. The residuals do not cover another draw of users. None of these "
+    "intervals covers retraining with another seed."
 )
-SCALE = "A measure that depends on the scale of the weights can change by their scale alone."
+SCALE = "A measure that depends on the scale of the weights can change when only that scale changes."
 
 Finding = tuple[str, str]
 """Where a value lies (`higher`, `lower`, `not distinguishable`), and the clause that says so."""
@@ -29,7 +30,7 @@ Finding = tuple[str, str]
 def sentences(
     spectra: Mapping[str, Eigenpairs], traces: Mapping[str, Trace], sharpness: Comparison
 ) -> Iterator[str]:
-    """Say how each checkpoint differs from the first, as far as the errors allow, and what to beware of.
+    """Say how each checkpoint differs from the first, as far as the errors allow, and add cautions.
 
     A single checkpoint is described instead.
 
@@ -112,7 +113,7 @@ def _of_measure(row: Row, index: int) -> Finding:
 
 def _cautions(name: str, spectrum: Eigenpairs) -> Iterator[str]:
     if why := spectrum.why_not_a_minimum:
-        yield f"{name} is no minimum of the measured loss: {why}."
+        yield f"{name} is not a minimum of the measured loss: {why}."
     if not all(spectrum.converged):
         failed = spectrum.converged.count(False)
         yield f"{name}: {failed} of {len(spectrum.converged)} eigenvalues have not converged."

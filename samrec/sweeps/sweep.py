@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from landscape.errors import InputError
+from landscape.errors import InputError, Stopped
 from landscape.runtime import progress
 from landscape.runtime.devices import device_named
 from landscape.storage.files import locked, replacing, writable
 from samrec.sweeps.cluster import Cluster
 from samrec.sweeps.jobs import Job
 from samrec.sweeps.processes import Processes
-from samrec.training.stopping import Stopped, stopping
+from samrec.training.stopping import stopping
 
 Endings = Iterator[tuple[Job, str]]
 """Jobs as they end, each with what went wrong."""

@@ -1,15 +1,34 @@
-"""metrics.jsonl: a dictionary a line, of every epoch, and of the test at the end."""
+"""metrics.jsonl: one dictionary per line, for every epoch, and for the test at the end."""
 
 import json
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from landscape.errors import InputError
 from landscape.storage.files import replacing
-from landscape.training_log import checked_line
+from samrec.choices import VALIDATED
+
+
+def _validated(metrics: dict[str, float | None]) -> dict[str, float | None]:
+    if VALIDATED not in metrics:
+        raise ValueError(f"no {VALIDATED}")
+    return metrics
+
+
+class _Line(BaseModel):
+    """What a line must hold, to be drawn and to be counted on."""
+
+    model_config = ConfigDict(strict=True)
+
+    epoch: Annotated[int, Field(ge=0, lt=2**63)]
+    seconds: float = 0.0
+    loss: float | None = None  # not a number where no step saw the loss at w, which JSON has as null
+    losses: dict[str, float | None] = {}
+    valid: Annotated[dict[str, float | None], AfterValidator(_validated)] = {}
+    test: dict[str, float | None] = {}
 
 
 def append(path: Path, line: dict[str, Any]) -> None:
@@ -26,10 +45,10 @@ def append(path: Path, line: dict[str, Any]) -> None:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Read all lines; an empty list if there is no file. A line that a kill cut short is left out.
+    """Read all lines; none if there is no file. A line that a kill cut short is not JSON, and is left out.
 
     Raises:
-        InputError: a line is JSON, but none that training writes.
+        InputError: a line is JSON, but training does not write such a line.
     """
     if not path.exists():
         return []
@@ -42,13 +61,15 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 def _checked(path: Path, number: int, line: Any) -> dict[str, Any]:
     try:
-        return checked_line(line)
+        _Line.model_validate(line)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise InputError(
             f"{path}, line {number} is not a training-log entry: {where} {first['msg']}"
         ) from None
+    found: dict[str, Any] = line
+    return found
 
 
 def truncate(path: Path, epoch: int) -> None:

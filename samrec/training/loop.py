@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from landscape.errors import InputError
+from landscape.errors import InputError, Stopped
 from landscape.runtime import progress
 from landscape.runtime.devices import device_named
 from landscape.runtime.ranks import ranks
@@ -30,7 +30,7 @@ from samrec.training.engines.solo import Solo
 from samrec.training.engines.stacked import Stacked
 from samrec.training.run import Outcome, Run, clear, pretraining_of
 from samrec.training.schedule import share
-from samrec.training.stopping import Request, Stopped, stopping
+from samrec.training.stopping import Request, stopping
 
 
 class Engine(Protocol):

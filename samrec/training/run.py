@@ -16,6 +16,7 @@ from landscape.errors import InputError
 from landscape.runtime.ranks import ranks
 from landscape.storage.files import drop_parts
 from samrec.checkpoint import Checkpoint, State, kept, load, of_epoch, save
+from samrec.choices import VALIDATED
 from samrec.config import Config, write_config
 from samrec.data.packing import Batch, TrainingBatches
 from samrec.data.split import Split
@@ -133,8 +134,8 @@ class Run:
         due = self.epoch % self.config.eval_every == 0 or self.epoch == self.config.epochs
         if due and self.validates:
             line["valid"] = self.valid = evaluate(model, self.split, "valid", ranks())
-            if improved := self.valid["ndcg@10"] > self.best[1]:
-                self.best = (self.epoch, self.valid["ndcg@10"])
+            if improved := self.valid[VALIDATED] > self.best[1]:
+                self.best = (self.epoch, self.valid[VALIDATED])
         if ranks().first:
             append(self.out / "metrics.jsonl", line)
         every = self.config.save_every
@@ -218,7 +219,7 @@ class Run:
             return ""
         *totals, weight, _ = self.sums[-1].tolist()
         text = f"epoch {self.epoch + 1} · loss {sum(totals) / weight:.4f}"
-        return f"{text} · valid NDCG@10 {self.valid['ndcg@10']:.4f}" if self.valid else text
+        return f"{text} · valid {VALIDATED.upper()} {self.valid[VALIDATED]:.4f}" if self.valid else text
 
     def outcome(
         self, device: torch.device, started: float, durations: list[float], shard_items: bool = False

@@ -13,18 +13,6 @@ from landscape.runtime.ranks import ranks
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-class Stopped(KeyboardInterrupt):
-    """A run was asked to stop, and has saved where it stands.
-
-    Attributes:
-        signal: by which it was asked.
-    """
-
-    def __init__(self, message: str, number: int) -> None:
-        super().__init__(message)
-        self.signal = number
-
-
 class Request:
     """Whether to stop: `signal` is the number of the signal that asked for it, 0 for none."""
 

@@ -121,7 +121,7 @@ def test_checkpoints_of_different_losses_are_not_compared(landscape, answer, run
 
 def test_a_demo_of_another_seed_is_not_overwritten(landscape, tmp_path):
     (tmp_path / "interactions.txt").write_text("1 1 2 3\n")
-    refused(landscape, "demo", "--out", tmp_path, message="a demo of another seed", tmp_path=tmp_path)
+    refused(landscape, "demo", "--out", tmp_path, message="a demo with another seed", tmp_path=tmp_path)
 
 
 def test_data_that_have_moved(landscape, answer, data_file, tmp_path):

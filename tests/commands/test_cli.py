@@ -2,56 +2,65 @@
 
 import inspect
 import json
-import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import numpy as np
 import pytest
 import torch
 
 import landscape as ll
-from landscape.cli import train
 from landscape.cli.options import names_of
-from samrec.config import Config
+from samrec.cli import train
+from samrec.cli.settings import with_settings
+from samrec.config import Config, configure
 from tests.conftest import ROOT, RUN
 
-COMMANDS = [
-    "data",
+DRAWING = [
     "demo",
     "train",
     "sweep",
     "evaluate",
-    "baselines",
     "surface",
     "path",
-    "export",
     "hessian",
     "sharpness",
     "bound",
     "compare",
-    "report",
 ]
+"""Commands that draw at random, on a device."""
+COMMANDS = ["data", "baselines", "export", "report", *DRAWING]
 
 
 def test_help_waits_for_nothing_heavy():
+    """Neither the import of the command line nor the list of all commands, with those that samrec adds."""
     heavy = ["torch", "numpy", "scipy", "matplotlib", "plotly", "polars", "jinja2", "pydantic"]
-    code = f"import sys, landscape.cli.app; print([m for m in {heavy} if m in sys.modules])"
+    code = (
+        "import sys, landscape.cli.app as app\n"
+        "try: app.app(['--help'])\n"
+        f"finally: print([m for m in {heavy} if m in sys.modules], 'samrec.cli.train' in sys.modules)"
+    )
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT)
-    assert found.stdout.strip() == "[]"
+    assert found.stdout.splitlines()[-1] == "[] True"
 
 
-@pytest.mark.parametrize("command", [["data", "info"], *([name] for name in COMMANDS[1:])], ids=" ".join)
+@pytest.mark.parametrize(
+    "command",
+    [["data", "list"], ["data", "get"], ["data", "info"], *([c] for c in COMMANDS[1:])],
+    ids=" ".join,
+)
 def test_every_command_has_examples_and_the_common_options(landscape, command, monkeypatch):
+    """No command has a --seed or a --device that changes nothing."""
     monkeypatch.setenv("COLUMNS", "200")
     code, out, _ = landscape(*command, "--help")
     assert code == 0
     assert "Example" in out
-    for option in ("--json", "--seed", "--device"):
-        assert option in out
+    assert "--json" in out
+    assert ("--seed" in out) == (command[0] in (*DRAWING, "baselines"))
+    assert ("--device" in out) == (command[0] in DRAWING)
 
 
 def test_training_and_curvature_need_neither_plots_nor_tables(data_file, tmp_path):
@@ -248,13 +257,79 @@ def test_json_has_no_nan(landscape, capsys):
     assert json.loads(capsys.readouterr().out) == {"a": None, "b": [1.0, None]}
 
 
-def test_every_setting_is_an_option_of_train_with_its_choices():
-    """And the default that its help names is the setting's."""
-    options = inspect.signature(train.command, eval_str=True).parameters
-    for name, setting in Config.model_fields.items():
-        kind, said = get_args(options[name].annotation)
-        if get_origin(setting.annotation) is Literal:
-            assert setting.annotation in get_args(kind)
-        default = re.search(r"\((\S+)\)\.$", said.help)
-        if default and setting.default is not None:
-            assert type(setting.default)(default[1]) == setting.default, name
+def options_of(command):
+    """The options of a command by name: their type, what typer knows of them, and their default."""
+    found = inspect.signature(command).parameters
+    return {name: (*get_args(p.annotation), p.default) for name, p in found.items() if get_args(p.annotation)}
+
+
+@pytest.mark.parametrize("name", Config.model_fields)
+def test_every_setting_is_an_option_of_train_with_its_choices(name):
+    """Without a default of its own, so that a file's value stands; its help names the setting's."""
+    kind, said, default = options_of(train.command)[name]
+    setting = Config.model_fields[name]
+    assert default is None
+    assert said.help.endswith(".")
+    if get_origin(setting.annotation) is Literal:
+        assert setting.annotation in get_args(kind)
+    (flags,) = (said.default, *(said.param_decls or ()))
+    assert name.replace("_", "-") in flags
+    if name == "data" or setting.default in (None, False):
+        assert "--no-" not in flags
+    elif "preset" not in said.help or name == "preset":
+        assert f"(default: {setting.default})" in said.help
+
+
+def given(monkeypatch, answer, *options):
+    """The settings that train gets of some options."""
+    seen: list[Any] = []
+
+    def trained(config, *_):
+        seen.append(config)
+        raise ll.InputError("enough")
+
+    monkeypatch.setattr("samrec.training.loop.train", trained)
+    with pytest.raises(AssertionError, match="enough"):
+        answer("train", "--data", "d.txt", *options)
+    return seen[0]
+
+
+def test_options_are_the_settings_they_name(monkeypatch, answer, tmp_path):
+    (tmp_path / "c.toml").write_text('data = "e.txt"\nheads = 4\nscaled = false\nnegatives = 3\n')
+    options = ["--method", "samrec", "--adaptive", "--scaled", "--heads", 8]
+    found = given(monkeypatch, answer, "--config", tmp_path / "c.toml", *options)
+    assert found == configure(
+        {
+            "data": "d.txt",
+            "method": "samrec",
+            "adaptive": True,
+            "scaled": True,
+            "heads": 8,
+            "negatives": 3,
+        }
+    )
+    found = given(monkeypatch, answer, "--unscaled", "--residual-dropout", "--init", "xavier", "--clip", 2)
+    assert (found.scaled, found.residual_dropout, found.init, found.clip) == (False, True, "xavier", 2.0)
+    found = given(monkeypatch, answer, "--method", "s3rec", "--pretrained", "p.pt", "--inner-dropout")
+    assert (found.pretrained, found.residual_dropout) == ("p.pt", False)
+
+
+def test_an_option_out_of_bounds_is_one_line(landscape):
+    for option, value in (("--dim", 0), ("--noise", 2), ("--rho", "nan"), ("--core", -1)):
+        code, out, err = landscape("train", "--data", "d.txt", "--method", "samrec", option, value)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert f"setting {option[2:]}: " in err
+
+
+def test_a_command_takes_the_settings_that_it_names(monkeypatch):
+    seen = []
+
+    @with_settings("core", "columns")
+    def command(settings, other=1):
+        """Do it."""
+        seen.append((settings, other))
+
+    assert list(inspect.signature(command).parameters) == ["other", "core", "columns"]
+    assert (command.__doc__, command.__name__) == ("Do it.", "command")
+    command(core=3, columns=None, other=2)
+    assert seen == [({"core": 3}, 2)]

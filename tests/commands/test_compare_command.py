@@ -112,7 +112,7 @@ def test_what_one_rank_cannot_read_is_measured_by_all(folder, sasrec, compare, m
         def gathered(self, value):
             return [value, False] if isinstance(value, bool) else [value]
 
-    monkeypatch.setattr("landscape.cli.compare.ranks", Blind)
+    monkeypatch.setattr("landscape.report.compare.ranks", Blind)
     assert compare(sasrec, folder)[1] == MEASUREMENTS
 
 
@@ -126,6 +126,11 @@ def test_a_density_that_is_not_wanted_is_not_that_of_an_earlier_run(folder, sasr
 def test_what_is_known_of_the_training_stands_in_the_index(folder):
     comparison, _ = read_comparison(folder)
     (known,) = comparison.checkpoints
-    assert known.test_intervals["hr@10"][0] <= known.test["hr@10"] <= known.test_intervals["hr@10"][1]
+    (table,) = known.facts.tables
+    assert [row.name for row in table.rows] == ["validation", "test"]
+    for row in table.rows:
+        assert all(low <= value <= high for value, (low, high) in zip(row.values, row.intervals, strict=True))
+    loss, validated = known.facts.curves
+    assert (loss.x, validated.x) == ((1, 2, 3, 4), (2, 4))
     assert comparison.title == "Loss landscape of sasrec"
     assert comparison.command.startswith("landscape compare")

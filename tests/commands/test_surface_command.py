@@ -115,7 +115,7 @@ def test_a_metric_that_a_task_does_not_know_is_refused(landscape, both, tmp_path
     mine = ["--ckpt", tmp_path / "mine.pt", "--task", "tests.tasks:regression"]
     code, _, err = landscape("surface", *mine, *line, "--metric", "hr@10")
     assert code == 2
-    assert "measures its loss, and no 'hr@10'" in err
+    assert "does not provide the metric 'hr@10'" in err
 
 
 @pytest.mark.parametrize(

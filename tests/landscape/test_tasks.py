@@ -69,7 +69,7 @@ def test_a_bound_on_a_loss_of_ones_own(answer, landscape, two):
     assert found["checkpoints"][0]["guess"] == 0.9
     code, _, err = landscape("bound", *two[:2], *OWN)
     assert code == 2
-    assert "measures its loss, and no 'pairwise'" in err
+    assert "does not provide the metric 'pairwise'" in err
 
 
 def test_a_module_beside_the_user(answer, digits, tmp_path, monkeypatch):
@@ -98,7 +98,7 @@ def deaf(checkpoint, options):
     ("options", "message"),
     [
         (["--task", "bad_task:nothing"], "returned NoneType, not a landscape.Objective"),
-        (["--task", "bad_task:text"], "is no function"),
+        (["--task", "bad_task:text"], "is not a function"),
         (["--task", "bad_task:missing"], "no attribute 'missing'"),
         (["--task", "no_such_module:f"], "No module named"),
         (["--task", "bad_task:deaf", "--exclude", "*bias"], "pass include=options.include"),

@@ -40,7 +40,7 @@ from samrec.training.engines.solo import Solo
 from samrec.training.log import read_log
 from samrec.training.loop import train
 from tests.mutations import damaged, remeasured, resaved, rewritten, rezipped
-from tests.results import METRICS, density, hessian, line, plane, sharpness, trace
+from tests.results import density, facts, hessian, line, plane, sharpness, trace
 
 SOME, MANY = 60, int(os.environ.get("FUZZ", "10000"))
 OURS = settings(  # `attempt` has its own limits, which lines that are traced for an explanation would break
@@ -147,9 +147,7 @@ def sound_files(folder: Path) -> dict[str, list[bytes]]:
     frame.write_parquet(folder / "a.parquet")
     table = "".join(f"{u},{i},{t}\n" for u, i, t in ROWS)
     objects = "".join(f'{{"user": "u{u}", "item": {i}, "timestamp": {t}}}\n' for u, i, t in ROWS)
-    compared = Compared(
-        name="a", path="a.pt", valid=METRICS, test=METRICS, log=read_log(run / "metrics.jsonl")
-    )
+    compared = Compared(name="a", path="a.pt", facts=facts(0.2, 0.3))
     write_index(Comparison(title="t", checkpoints=[compared]), folder)
     return {
         "checkpoint": [(run / "last.pt").read_bytes(), (run / "best.pt").read_bytes()],

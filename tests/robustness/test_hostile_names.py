@@ -8,11 +8,12 @@ import pytest
 
 from landscape import InputError, PathProfile
 from landscape.cli.output import Table, show
-from landscape.plots.curves import eigenvalue_figure, training_figure
+from landscape.plots.curves import curves_figure, eigenvalue_figure
 from landscape.plots.interactive import interactive_figure, save_html
 from landscape.plots.paths import path_figure
 from landscape.plots.spectra import spectrum_figure
 from landscape.plots.surfaces import band_figure, metric_figure, surface_figure
+from landscape.tasks import FactCurve
 from tests.results import COMMON, density, hessian, line, plane
 
 NAMES = [r"$\frac{", "a$b_c$", "_hidden", "[bold]x[/]", ":smile:", "\x1b[2J", "a\nb", "%{x}", "\x9b1m"]
@@ -36,7 +37,8 @@ def figures():
     yield band_figure({name: [line(), line(2.0)] for name in NAMES})
     yield metric_figure({metric: {name: [line(), line(2.0)] for name in NAMES} for metric in NAMES[:2]})
     yield eigenvalue_figure({name: hessian() for name in NAMES})
-    yield training_figure({name: [{"epoch": 1, "loss": 1.0, "valid": {"ndcg@10": 0.1}}] for name in NAMES})
+    curve = FactCurve(NAMES[0], NAMES[1], (1.0, 2.0), (1.0, None))
+    yield curves_figure({NAMES[0]: dict.fromkeys(NAMES, curve)})
     yield spectrum_figure({name: density() for name in NAMES}, {name: hessian() for name in NAMES})
     yield path_figure({name: way() for name in NAMES})
 

@@ -22,8 +22,10 @@ for package in (landscape, samrec):
     assert pathlib.Path(package.__file__).is_relative_to(sys.prefix), package.__file__
     for name in package.__all__:
         getattr(package, name)
-(task,) = importlib.metadata.entry_points(group="landscape.tasks", name="samrec")
-assert callable(task.load())
+for group, count in (("landscape.tasks", 1), ("landscape.commands", 6)):
+    points = importlib.metadata.entry_points(group=group)
+    assert len(points) == count
+    assert all(callable(point.load()) for point in points)
 """
 
 

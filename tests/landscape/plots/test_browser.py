@@ -8,7 +8,7 @@ import pytest
 
 from landscape.plots.interactive import interactive_figure, save_html
 from landscape.report.report import render
-from tests.results import HOSTILE, LONG, METRICS, folder_of, hostile_folder, line, plane
+from tests.results import HOSTILE, LONG, facts, folder_of, hostile_folder, line, plane
 
 pytestmark = pytest.mark.browser
 
@@ -183,7 +183,7 @@ def test_every_scene_is_drawn_on_a_phone_and_in_the_dark(tmp_path, page, count):
     page.set_viewport_size({"width": 360, "height": 740})
     page.emulate_media(color_scheme="dark")
     names = [f"{LONG}_{number}" for number in range(count)]
-    tab = opened(page, render(folder_of(tmp_path, names, users=3, test=METRICS, valid=METRICS)))
+    tab = opened(page, render(folder_of(tmp_path, names, facts=facts())))
     assert tab.locator(".plot canvas").count() == count
     assert tab.evaluate("document.documentElement.scrollWidth") == 360
     places = [tab.locator(".panel").nth(i).bounding_box() for i in range(count)]
@@ -200,7 +200,7 @@ def test_every_scene_is_drawn_on_a_phone_and_in_the_dark(tmp_path, page, count):
 
 def test_nothing_overlaps_or_is_clipped_at_1200_pixels(tmp_path, page):
     names = [f"{LONG}_{number}" for number in range(3)]
-    tab = opened(page, render(folder_of(tmp_path, names, users=3, test=METRICS, valid=METRICS)))
+    tab = opened(page, render(folder_of(tmp_path, names, facts=facts())))
     assert tab.evaluate("[...document.querySelectorAll('.wide')].every(w => w.scrollWidth <= w.clientWidth)")
     titles = [tab.locator("h3").nth(i).bounding_box() for i in range(3)]
     assert len({box["y"] for box in titles}) == 1

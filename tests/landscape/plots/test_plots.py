@@ -2,11 +2,12 @@ import numpy as np
 import pytest
 
 from landscape import InputError
-from landscape.plots.curves import eigenvalue_figure, training_figure
+from landscape.plots.curves import curves_figure, eigenvalue_figure
 from landscape.plots.interactive import interactive_figure
 from landscape.plots.style import save_figure
 from landscape.plots.surfaces import quadratic_figure, surface_figure
 from landscape.surface.geometry import Quadratic
+from landscape.tasks import FactCurve
 from tests.results import COMMON, hessian, line, plane
 
 
@@ -98,14 +99,19 @@ def test_eigenvalues_that_have_not_converged_are_drawn_open():
     assert faces[1] == "white"
 
 
-def test_training_curves_leave_out_what_was_not_evaluated():
-    log = [{"epoch": 1, "loss": 1.0}, {"epoch": 2, "loss": 0.5, "valid": {"ndcg@10": 0.1}}]
-    left, right = training_figure({"a": log}).axes
-    assert left.lines[0].get_xdata().tolist() == [1, 2]
-    assert right.lines[0].get_xdata().tolist() == [2]
+def test_curves_of_one_title_share_a_plot_and_a_checkpoint_has_one_colour():
+    loss = {name: FactCurve("loss", "epoch", (1, 2), (1.0, None)) for name in "ab"}
+    left, right = curves_figure(
+        {"loss": loss, "accuracy": {"b": FactCurve("accuracy", "step", (2,), (0.1,))}}
+    ).axes
+    assert [line.get_label() for line in left.lines] == ["a", "b"]
+    assert np.isnan(left.lines[0].get_ydata()).tolist() == [False, True]
+    assert (right.get_xlabel(), right.get_ylabel()) == ("step", "accuracy")
+    assert right.lines[0].get_color() == left.lines[1].get_color() != left.lines[0].get_color()
 
 
-def test_training_curves_compare_the_recommendation_loss():
-    parts = {"recommendation": 0.5, "contrast": 0.25}
-    figure = training_figure({"a": [{"epoch": 1, "loss": 0.75, "losses": parts}, {"epoch": 2, "loss": 0.7}]})
-    assert figure.axes[0].lines[0].get_ydata().tolist() == [0.5, 0.7]
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_any_number_of_curves_is_drawn(count):
+    titles = [str(number) for number in range(count)]
+    figure = curves_figure({t: {"a": FactCurve(t, "x", (1, 2), (0.0, 1.0))} for t in titles})
+    assert [axes.get_ylabel() for axes in figure.axes if axes.lines] == titles

@@ -11,11 +11,13 @@ from landscape import InputError
 from landscape.flatness.comparison import compare
 from landscape.plots.curves import eigenvalue_figure
 from landscape.plots.interactive import interactive_figure
-from landscape.report.report import Comparison, render, result_path
+from landscape.report.report import Comparison, read_index, render, result_path, write_index
 from landscape.report.words import sentences
+from landscape.tasks import FactRow, Facts, FactTable
 from tests.results import (
     LONG,
     METRICS,
+    facts,
     folder_of,
     hessian,
     hostile_folder,
@@ -44,7 +46,7 @@ def test_the_report_is_one_file_and_escapes_what_it_is_given(folder):
 
 def test_the_report_says_what_does_not_hold(folder):
     text = render(folder).read_text("utf-8")
-    assert "is no minimum of the measured loss: ‖∇L‖ is 0.3 and λmin is -0.5" in text
+    assert "b &amp; &lt;i&gt;c is not a minimum of the measured loss: ‖∇L‖ is 0.3 and λmin is -0.5" in text
     assert "1 of 2 eigenvalues have not converged" in text
     assert "against plain" in text
 
@@ -62,7 +64,7 @@ def test_a_folder_without_a_comparison(tmp_path):
         ('{"title": "x", "checkpoints": []}', "at least one checkpoint"),
         (
             '{"title": "x", "checkpoints": [{"name": "../a", "path": "b"}]}',
-            "a name of its own that is no path",
+            "a unique name that is not a path",
         ),
     ],
 )
@@ -149,7 +151,7 @@ def test_one_checkpoint_is_against_none(tmp_path):
 @pytest.mark.filterwarnings("error")
 def test_any_number_of_long_names_up_to_six(tmp_path, count):
     names = [f"{LONG}_{number}" for number in range(count)]
-    text = render(folder_of(tmp_path, names, users=3, test=METRICS, valid=METRICS)).read_text("utf-8")
+    text = render(folder_of(tmp_path, names, facts=facts())).read_text("utf-8")
     assert text.count('<figure class="panel">') == count
     assert all(f"<h3>{name}</h3>" in text for name in names)
 
@@ -166,14 +168,63 @@ def test_a_density_is_shown_where_there_is_one(tmp_path):
     assert "<h2>Spectrum" not in render(folder_of(tmp_path / "old", ["a", "b"], False)).read_text("utf-8")
 
 
-def test_ranking_has_intervals_where_they_are_known(tmp_path):
-    known = {"users": 1234, "valid": METRICS, "test": METRICS}
-    between = dict.fromkeys(METRICS, (0.2, 0.3))
-    old = render(folder_of(tmp_path / "old", ["a"], **known)).read_text("utf-8")
-    new = render(folder_of(tmp_path / "new", ["a"], **known, test_intervals=between)).read_text("utf-8")
-    assert "[0.2000, 0.3000]" not in old
-    assert new.count("[0.2000, 0.3000]") == len(METRICS)
-    assert "test, 1,234 users" in old
+def test_a_table_has_intervals_where_they_are_known(tmp_path):
+    without = render(folder_of(tmp_path / "without", ["a"], facts=facts(users=1234))).read_text("utf-8")
+    with_them = render(folder_of(tmp_path / "with", ["a"], facts=facts(0.2, 0.3))).read_text("utf-8")
+    assert "[0.2000, 0.3000]" not in without
+    assert with_them.count("[0.2000, 0.3000]") == 2 * len(METRICS)
+    assert "test, 1,234 users" in without
+
+
+def test_tables_of_one_title_are_one_table_and_what_is_unknown_is_a_dash(tmp_path):
+    folder = folder_of(tmp_path, ["a", "b"], facts=facts(note="By ranking."))
+    ideal = FactTable("Ranking", ("hr@10", "beyond"), (FactRow("ideal", (0.9, None)),))
+    other = FactTable("Size", ("weights",), (FactRow("all", (12.0,)),))
+    write_index(read_index(folder).model_copy(update={"facts": Facts((ideal, other))}), folder)
+    text = render(folder).read_text("utf-8")
+    assert [text.count(f"<h2>{title}</h2>") for title in ("Ranking", "Size")] == [1, 1]
+    assert text.count("By ranking.") == 1
+    table = text.partition("<h2>Ranking")[2].partition("</table>")[0]
+    assert table.count("<tr>") == 1 + 2 * 2 + 1
+    assert table.partition("ideal")[2].count("–") == len(METRICS)
+    assert table.count("–") == len(METRICS) + 4  # nobody but the ideal ranker has the last column
+
+
+def test_without_facts_there_is_no_room_for_them(tmp_path):
+    text = render(folder_of(tmp_path, ["a"])).read_text("utf-8")
+    assert "<h2>Curves" not in text
+    assert "<h2>Ranking" not in text
+
+
+def test_an_index_of_another_version_says_what_to_do(tmp_path):
+    folder = folder_of(tmp_path, ["a"])
+    index = json.loads((folder / "compare.json").read_text())
+    for changed in (
+        index | {"ideal_hr10": None},
+        index | {"checkpoints": [index["checkpoints"][0] | {"test": {"hr@10": 0.1}}]},
+    ):
+        (folder / "compare.json").write_text(json.dumps(changed))
+        with pytest.raises(
+            InputError, match=r"of another version of landscape .* run landscape compare again"
+        ):
+            render(folder)
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        {"tables": [{"title": "t", "columns": ["a", "b"], "rows": [{"name": "r", "values": [1.0]}]}]},
+        {"curves": [{"title": "t", "over": "x", "x": [1.0, 2.0], "y": [1.0]}]},
+        {"curves": [{"title": "t", "over": "x", "x": [1e300], "y": [1.0]}]},
+    ],
+)
+def test_facts_that_do_not_fit_are_refused(tmp_path, damaged):
+    folder = folder_of(tmp_path, ["a"])
+    index = json.loads((folder / "compare.json").read_text())
+    index["checkpoints"][0]["facts"] = damaged
+    (folder / "compare.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match="not readable"):
+        render(folder)
 
 
 def test_what_was_measured_stands_in_the_page(tmp_path):

@@ -157,7 +157,7 @@ def test_one_object_a_command_and_one_line_an_error(two):
     assert "exitcode  : 2" in said
     bound, *methods = found["refused"]
     assert bound == (
-        "bound runs in one process; torchrun is for train, evaluate, surface, hessian, sharpness, compare"
+        "bound runs in one process; torchrun is for surface, hessian, sharpness, compare, evaluate, train"
     )
     assert all("use one process" in refused for refused in methods[:2])
     assert methods[2] == "with ascent rank, each rank needs all items; do not shard them"

@@ -12,6 +12,7 @@ import torch
 
 import landscape as ll
 from landscape import InputError
+from landscape.errors import Stopped
 from landscape.tasks import TaskOptions, objectives_of
 from samrec.checkpoint import load, save
 from samrec.config import METHODS_OF, Config
@@ -29,7 +30,6 @@ from samrec.model import Draws, SASRec
 from samrec.task import objective, ranking
 from samrec.training.engines.solo import with_bits
 from samrec.training.loop import train
-from samrec.training.stopping import Stopped
 from tests.samrec.training.test_training import at_step, same_weights, small
 
 CPU = torch.device("cpu")

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from landscape import InputError
+from landscape.errors import Stopped
 from samrec.checkpoint import load, trajectory
 from samrec.config import configure, read_settings
 from samrec.training import loop
 from samrec.training.log import read_log
-from samrec.training.stopping import Stopped
 from tests.samrec.training.test_training import at_step, same_weights, small
 
 CPU = torch.device("cpu")

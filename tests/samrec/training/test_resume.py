@@ -9,11 +9,12 @@ import time
 import pytest
 import torch
 
+from landscape.errors import Stopped
 from samrec.checkpoint import load, trajectory
 from samrec.training import loop
 from samrec.training.engines.solo import Solo
 from samrec.training.log import read_log
-from samrec.training.stopping import SIGNALS, Stopped, stopping
+from samrec.training.stopping import SIGNALS, stopping
 from tests.conftest import ROOT
 from tests.samrec.training.test_training import at_step, same_weights, small
 

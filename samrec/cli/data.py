@@ -1,25 +1,29 @@
 """`landscape data`: public data sets, and what is in a file of interactions."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from landscape.cli.options import Columns, Device, Json, Seed
+from landscape.cli.options import Json
 from landscape.cli.output import Table, show
-from samrec.choices import Format
+from samrec.cli.settings import with_settings
 
 if TYPE_CHECKING:
     from samrec.data.catalog import Fetched, File
 
-app = typer.Typer(help="Get public data, and look at data before training on them.", no_args_is_help=True)
+app = typer.Typer(
+    help="Download public data, and describe data before training on them.",
+    no_args_is_help=True,
+    add_completion=False,
+)
 
 
 @app.command("list")
-def catalog(seed: Seed = 0, device: Device = "auto", json: Json = False) -> None:
+def catalog(json: Json = False) -> None:
     """Print the public data sets that `landscape data get` knows.
 
-    Nothing is downloaded; --seed and --device change nothing here.
+    Nothing is downloaded.
 
     Example:
 
@@ -45,19 +49,16 @@ def catalog(seed: Seed = 0, device: Device = "auto", json: Json = False) -> None
 
 @app.command()
 def get(
-    name: Annotated[str, typer.Argument(help="Of the data set, as landscape data list prints it.")],
-    out: Annotated[Path, typer.Option(help="Folder to put it in.")] = Path("data"),
+    name: Annotated[str, typer.Argument(help="Name of the data set, as landscape data list prints it.")],
+    out: Annotated[Path, typer.Option(help="Folder to save it in.")] = Path("data"),
     attributes: Annotated[
-        bool, typer.Option("--attributes", help="Get the items' attributes (JSON) too.")
+        bool, typer.Option("--attributes", help="Download the items' attributes (JSON) too.")
     ] = False,
-    seed: Seed = 0,
-    device: Device = "auto",
     json: Json = False,
 ) -> None:
     """Download a public data set, and check that it is the file that the papers used (SHA-256).
 
-    A download that broke off continues where it stopped; what is there is not downloaded again.
-    --seed and --device change nothing here.
+    An interrupted download continues where it stopped; a file that is there is not downloaded again.
 
     Examples:
 
@@ -86,23 +87,17 @@ def get(
 
 
 @app.command()
+@with_settings("format", "columns", "deduplicate", "core")
 def info(
+    settings: dict[str, Any],
     path: Annotated[Path, typer.Argument(help="File of interactions.")],
-    format: Annotated[Format, typer.Option(help="What the file is; its ending tells a table.")] = "auto",
-    columns: Columns = None,
-    deduplicate: Annotated[
-        bool, typer.Option("--deduplicate", help="Keep a user's first interaction with an item only.")
-    ] = False,
-    core: Annotated[int, typer.Option(min=0, help="Leave out users and items with fewer interactions.")] = 0,
-    seed: Seed = 0,
-    device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Print users, items, interactions, density, lengths, repeats and ties in time.
+    """Print the numbers of users, items and interactions, density, lengths, repeats and ties in time.
 
     Text is sequence lines (user item item …) or pairs (user item), in time order. Tables are CSV, TSV,
-    Parquet, RecBole's .inter, JSON lines such as Amazon's, MovieLens' .dat and .data, all but Parquet
-    also with .gz. --seed and --device change nothing here.
+    Parquet, RecBole's .inter, JSON lines such as Amazon's, MovieLens' .dat and .data; all except Parquet
+    may be compressed as .gz.
 
     Examples:
 
@@ -112,10 +107,11 @@ def info(
 
       landscape data info ratings.csv --columns 0,1,3
     """
+    from samrec.config import configure
     from samrec.data.describe import describe
     from samrec.data.readers import read
 
-    found = describe(read(path, format, columns, deduplicate, core))
+    found = describe(read(path, **configure(settings | {"data": str(path)}).reading))
     show(
         json,
         {"path": str(path), **found},
@@ -127,7 +123,7 @@ def info(
 
 def _shown(value: float | str | dict[str, float] | None) -> str:
     if value is None:
-        return "not known"
+        return "unknown"
     if isinstance(value, dict):
         return ", ".join(f"{name} {number:g}" for name, number in value.items())
     if isinstance(value, str):

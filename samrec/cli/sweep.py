@@ -6,37 +6,38 @@ from typing import Annotated, Any
 import typer
 
 from landscape.cli.options import Device, Json, Seed
-from landscape.cli.output import Table, show, stoppable
+from landscape.cli.output import Table, show
+from landscape.errors import InputError
+
+SHOWN = ("hr@10", "ndcg@10")
 
 
 def command(
-    out: Annotated[Path, typer.Option(help="Folder of the sweep; each run is a folder in it.")],
+    out: Annotated[Path, typer.Option(help="Folder of the sweep, with one folder per run.")],
     vary: Annotated[
         list[str],
-        typer.Option(help="NAME=V1,V2,… of a setting of train (may be repeated: all combinations)."),
+        typer.Option(
+            help="Setting of train and its values, NAME=V1,V2,… (repeatable: all combinations are run)."
+        ),
     ],
-    data: Annotated[Path | None, typer.Option(help="As for train.")] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="TOML file of the settings that all runs share.")
-    ] = None,
+    data: Annotated[Path | None, typer.Option(help="File of interactions, as for train.")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file of settings that all runs share.")] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="NAME=VALUE that all runs share (may be repeated).")
+        list[str] | None, typer.Option("--set", help="Setting that all runs share, NAME=VALUE (repeatable).")
     ] = None,
     jobs: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="Processes at once; one a core if not given, and on a GPU one batched model."
-        ),
+        typer.Option(min=1, help="Processes at once (default: one per core; on a GPU, one batched model)."),
     ] = None,
     ray: Annotated[
         str | None,
         typer.Option(
             metavar="ADDRESS",
-            help="Run on a Ray cluster: HOST:PORT, or auto for the one that this machine is in.",
+            help="Ray cluster to run on: HOST:PORT, or auto for the one that this machine is part of.",
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the runs and what is done; train nothing.")
+        bool, typer.Option("--dry-run", help="Print the runs and which are done; train nothing.")
     ] = False,
     seed: Seed = 0,
     device: Device = "auto",
@@ -44,9 +45,9 @@ def command(
 ) -> None:
     """Train every combination of the varied settings, and tabulate the test metrics over seeds.
 
-    Runs that are done are not repeated, and those that were stopped go on: after a stop, a kill, or with
-    more values, give the same command again. Settings are those of train, with _ for -. --seed is that of
-    all runs, if it is not varied.
+    Finished runs are not repeated, and interrupted ones continue: give the same command again after an
+    interruption, or with more values. Settings have the names of the options of train, with _ in place of -.
+    --seed applies to all runs unless the seed is varied.
 
     Examples:
 
@@ -58,20 +59,18 @@ def command(
 
       landscape sweep --data /shared/Beauty.txt --vary seed=0,1,2,3 --out /shared/sweeps/seeds --ray auto
     """
-    from landscape.errors import InputError
-    from samrec.config import read_settings
+    from samrec.config import combined
     from samrec.sweeps.jobs import plan
     from samrec.sweeps.sweep import sweep
 
     if ray is not None and jobs:
-        raise InputError("--jobs is of this machine; with --ray a cluster runs as many as it has room for")
-    settings: dict[str, Any] = (read_settings(config) if config else {}) | dict(map(_pair, set_ or []))
+        raise InputError(
+            "--jobs applies to this machine; with --ray the cluster runs as many as it has room for"
+        )
+    given = dict(map(_pair, set_ or [])) | ({"data": str(data)} if data else {})
+    settings = combined(config, given)
     if seed or "seed" not in settings:
         settings["seed"] = seed
-    if data:
-        settings["data"] = str(data)
-    if "data" not in settings:
-        raise InputError("nothing to train on: give --data FILE, or --config FILE with data in it")
     planned = plan(settings, {name: values.split(",") for name, values in map(_pair, vary)}, out)
     if dry_run:
         show(
@@ -80,23 +79,20 @@ def command(
             Table("Runs", ["run", ""], [[job.name, "done" if job.result() else ""] for job in planned]),
         )
         return
-    with stoppable():
-        sweep(planned, device, jobs, ray=ray)
+    sweep(planned, device, jobs, ray=ray)
     runs = [{"run": job.name, **job.varied, **(job.result() or {})} for job in planned]
     show(
         json,
         {"out": str(out), "runs": runs},
         Table(
             f"{out}: {len(planned)} runs, test, mean ± standard deviation over seeds",
-            ["", "runs", "HR@10", "NDCG@10", "epoch"],
+            ["", "runs", *(metric.upper() for metric in SHOWN), "epoch"],
             _over_seeds(runs),
         ),
     )
 
 
 def _pair(text: str) -> tuple[str, str]:
-    from landscape.errors import InputError
-
     name, equals, value = text.partition("=")
     if not equals or not name or not value:
         raise InputError(f"{text!r} is not NAME=VALUE, such as rho=0.1")
@@ -120,7 +116,7 @@ def _over_seeds(runs: list[dict[str, Any]]) -> list[list[str]]:
         [
             name,
             str(len(same)),
-            *(shown([run["test"][metric] for run in same]) for metric in ("hr@10", "ndcg@10")),
+            *(shown([run["test"][metric] for run in same]) for metric in SHOWN),
             f"{mean(run['best_epoch'] for run in same):.0f}",
         ]
         for name, same in groups.items()

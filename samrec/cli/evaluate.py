@@ -2,26 +2,28 @@
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from landscape.cli.options import Checkpoint, Data, Device, Json, Seed, ShardItems
+from landscape.cli.options import Checkpoint, Data, Device, Json, Seed, by_ranks
 from landscape.cli.output import Table, show
-from landscape.cli.train import METRICS
 from landscape.runtime.ranks import ranks
+from samrec.choices import METRICS
+from samrec.cli.options import Part, ShardItems
 
 
+@by_ranks
 def command(
     ckpt: Checkpoint,
-    split: Annotated[Literal["valid", "test"], typer.Option(help="Which held-out items to rank.")] = "test",
+    split: Part = "test",
     noise: Annotated[
         float,
-        typer.Option(min=0, max=1, help="Random items to insert into histories, as a share of their length."),
+        typer.Option(min=0, max=1, help="Insert this share of random items into each history."),
     ] = 0.0,
-    cold: Annotated[int, typer.Option(min=0, help="Most items in the history of a cold user.")] = 5,
+    cold: Annotated[int, typer.Option(min=0, help="Maximum history length of a cold user.")] = 5,
     head: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of the items, the most popular, that are the head.")
+        float, typer.Option(min=0, max=1, help="Share of the most popular items that form the head.")
     ] = 0.2,
     data: Data = None,
     seed: Seed = 0,
@@ -31,13 +33,13 @@ def command(
 ) -> None:
     """Rank every user's held-out item among all items: HR, NDCG and MRR at 5, 10 and 20.
 
-    Below is the 95% interval of a bootstrap over users, drawn by --seed, and the same metrics by group: cold
-    users, with a short history, and warm ones; users held out with one of the most popular items by training
-    interactions, the head, and with one of the tail; where a share of the users was trained on, these and
+    The rows below give the 95% interval of a bootstrap over users, drawn by --seed, and the metrics by group:
+    cold users, with a short history, and warm users; users whose held-out item is among the most popular in
+    training (head), and the others (tail); and, if only a share of the users was trained on, these users and
     the others.
 
-    What --noise inserts, drawn by --seed, is foreign to the user and counts as history. Groups are of the
-    data without it.
+    The items that --noise inserts, drawn by --seed, are not among the user's own and count as history. The
+    groups are those of the data without noise.
 
     Examples:
 

@@ -1,0 +1,1 @@
+"""The commands that samrec adds to `landscape`, one file each."""

@@ -1,0 +1,25 @@
+"""Options that several of samrec's commands share."""
+
+from typing import Annotated, Literal
+
+import typer
+
+from landscape.errors import InputError
+from landscape.runtime.ranks import ranks
+
+
+def _among_ranks(asked: bool) -> bool:
+    if asked and ranks().size == 1:
+        raise InputError("--shard-items splits the items among the processes of torchrun, but here is one")
+    return asked
+
+
+ShardItems = Annotated[
+    bool,
+    typer.Option(
+        "--shard-items",
+        callback=_among_ranks,
+        help="Split the item table by rows among the processes of torchrun.",
+    ),
+]
+Part = Annotated[Literal["valid", "test"], typer.Option(help="Held-out items to rank.")]

@@ -1,0 +1,101 @@
+"""`landscape train`: a sequential recommender on a file of interactions."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from landscape.cli.options import Device, Json, by_ranks
+from landscape.cli.output import Table, show
+from samrec.choices import METRICS
+from samrec.cli.options import ShardItems
+from samrec.cli.settings import with_settings
+
+if TYPE_CHECKING:
+    from samrec.training.run import Outcome
+
+
+@with_settings()
+@by_ranks
+def command(
+    settings: dict[str, Any],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run (default: runs/DATA-METHOD-seedN).")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file of settings; the options given here take precedence.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    shard_items: ShardItems = False,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Train a model, keep the epoch with the best validation NDCG@10, and evaluate it on the test items.
+
+    Methods: sasrec; samrec, SASRec with Sharpness-Aware Minimization; cl4srec, with a contrastive loss of
+    augmented views; s3rec, pre-trained by self-supervision (s3rec-pretraining is that alone), then trained
+    as SASRec; gru4rec, a recurrent baseline.
+
+    Writes best.pt, last.pt, metrics.jsonl and config.toml; with --save-every also epochs/epoch-NNNN.pt, from
+    the initial weights (0) to the last epoch. SIGTERM and Ctrl-C end the run after the current step, and
+    --resume continues it bit for bit.
+
+    Examples:
+
+      landscape train --data Beauty.txt --out runs/sasrec
+
+      landscape train --data Beauty.txt --method samrec --rho 0.1 --out runs/samrec
+
+      landscape train --data Beauty.txt --method samrec --every 5 --perturb no-embedding --out runs/light
+
+      landscape train --data Beauty.txt --method cl4srec --preset sasrec-bert --rho 0.05 --out runs/cl4srec
+
+      landscape train --data Beauty.txt --method s3rec --preset sasrec-bert --out runs/s3rec
+
+      landscape train --data Beauty.txt --train-fraction 0.4 --noise 0.1 --out runs/hard
+
+      landscape train --data Beauty.txt --loss ce --epochs 30 --eval-every 3 --out runs/ce
+
+      landscape train --data Beauty.txt --loss ce --epochs 30 --eval-every 3 --save-every 1 --out runs/path
+
+      landscape train --out runs/sasrec --epochs 600 --resume
+
+      torchrun --nproc-per-node 2 -m landscape train --data Beauty.txt --out runs/sasrec
+
+      torchrun --nproc-per-node 8 -m landscape train --data big.parquet --loss ce --shard-items --out runs/big
+    """
+    from samrec.config import combined, configure
+    from samrec.training.loop import train
+
+    if config is None and resume and out is not None and (out / "config.toml").exists():
+        config = out / "config.toml"
+    outcome = train(configure(combined(config, settings)), out, device, resume, shard_items)
+    told = ("epochs", "best_epoch", "seconds", "seconds_per_epoch", "losses", "valid", "test")
+    show(
+        json,
+        {"out": str(outcome.out), **{name: getattr(outcome, name) for name in told}},
+        _ranked(outcome) if outcome.test else _pretrained(outcome),
+    )
+
+
+def _ranked(outcome: "Outcome") -> Table:
+    return Table(
+        f"{outcome.out}: best epoch {outcome.best_epoch} of {outcome.epochs} ({_time(outcome)})",
+        ["", *METRICS],
+        [
+            [part, *(f"{values[m]:.4f}" for m in METRICS)]
+            for part, values in (("validation", outcome.valid), ("test", outcome.test))
+        ],
+    )
+
+
+def _pretrained(outcome: "Outcome") -> Table:
+    return Table(
+        f"{outcome.out}: {outcome.epochs} epochs of pre-training ({_time(outcome)})",
+        ["", *outcome.losses],
+        [["losses", *(f"{value:.4f}" for value in outcome.losses.values())]],
+    )
+
+
+def _time(outcome: "Outcome") -> str:
+    return f"{outcome.seconds:.0f} s, {outcome.seconds_per_epoch:.2f} s per epoch"
