@@ -1,39 +1,42 @@
 """Gradients that were there before a closure ran: its second pass, elsewhere, would not see them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-from samrec.sam.vectors import entries
+from samrec.sam import vectors
 
 MARK = "_version_after_sams_step"
 
 
 def mark(parameters: Iterable[Tensor]) -> None:
     """Remember that these gradients have served their step."""
-    for p in parameters:
-        if p.grad is not None and not p.grad.is_inference():
-            setattr(p.grad, MARK, p.grad._version)
+    gradient = _first(parameters)
+    if gradient is not None:
+        setattr(gradient, MARK, gradient._version)
 
 
 class Leftovers:
-    """What a backward pass since the last step has left in the gradients: nothing, in most loops."""
+    """What a backward pass since the last step has left in the gradients: nothing, in most loops.
 
-    def __init__(self, parameters: Iterable[Tensor]) -> None:
-        changed = (
-            (p, p.grad)
-            for p in parameters
-            if p.grad is not None
-            and not p.grad.is_inference()
-            and getattr(p.grad, MARK, None) != p.grad._version
-        )
-        self._found = [
-            (p, gradient, gradient.clone()) for p, gradient in changed if bool(entries(gradient).any())
-        ]
+    Whether there was one is asked of one gradient alone, since each step asks.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor]) -> None:
+        first = _first(parameters)
+        changed = first is not None and getattr(first, MARK, None) != first._version
+        gradients = vectors.gradients(parameters) if changed else {}
+        self._found = [(p, g, g.clone()) for p, g in gradients.items() if bool(vectors.entries(g).any())]
 
     def __bool__(self) -> bool:
         return bool(self._found)
+
+    def untouched(self) -> bool:
+        """Whether the present gradients are they, and nothing else."""
+        return all(
+            p.grad is gradient and torch.equal(gradient, before) for p, gradient, before in self._found
+        )
 
     def mixed(self) -> bool:
         """Whether they are in the present gradients, and stand for other data than a second pass would see.
@@ -42,6 +45,11 @@ class Leftovers:
         gradient, whose direction is right.
         """
         return any(
-            p.grad is gradient and not torch.allclose(entries(gradient), 2 * entries(before), rtol=1e-3)
+            p.grad is gradient
+            and not torch.allclose(vectors.entries(gradient), 2 * vectors.entries(before), rtol=1e-3)
             for p, gradient, before in self._found
         )
+
+
+def _first(parameters: Iterable[Tensor]) -> Tensor | None:
+    return next((p.grad for p in parameters if p.grad is not None), None)

@@ -106,7 +106,7 @@ class SAM(Wrapper):
         self._norm_below: Tensor | None = None
         self._saved: list[tuple[Tensor, Tensor]] = []
         self._above = False  # between first_step and second_step
-        self._statistics: RunningStatistics | None = None
+        self._statistics = RunningStatistics()
         self._cleared = False
 
     @property
@@ -230,7 +230,8 @@ class SAM(Wrapper):
         finite = self._norm_below is None or bool(self._norm_below.isfinite())
         finite = finite and bool(vectors.norm(gradients.values()).isfinite())
         if not finite:
-            self._directions = {}  # of this step, which is to be taken anew
+            if self._climbed:
+                self._directions = {}  # of this step, which is to be taken anew
             if not asked:
                 warnings.warn(
                     "a gradient is not finite: the step is skipped, and w is as it was", stacklevel=4
@@ -273,6 +274,8 @@ class SAM(Wrapper):
         left = self._leftovers()
         self._cleared = False
         loss = self._called(closure)
+        if left and left.untouched():
+            raise ValueError(NO_BACKWARD)
         if left and not self._cleared and left.mixed():
             raise ValueError(MIXED)
         return loss
@@ -283,7 +286,7 @@ class SAM(Wrapper):
     def _called(self, closure: Closure) -> Tensor:
         loss = closure()
         if all(p.grad is None for p in self._parameters()):
-            raise ValueError("the closure left no gradient: it has to call loss.backward()")
+            raise ValueError(NO_BACKWARD)
         return loss
 
     @torch.no_grad()
@@ -297,7 +300,6 @@ class SAM(Wrapper):
         self._begin()
         if self._climbed:
             self._find_direction(guarded)
-            self._statistics = RunningStatistics()
         if self._climbed or self.reuses:
             self._move()
         if not self._keeps_direction:
@@ -317,6 +319,7 @@ class SAM(Wrapper):
         """Keep e / rho, as a vector and the inverse of its length, which need not meet before the move."""
         perturbed = self._perturbed()
         gradient = vectors.gradients(perturbed)
+        self._statistics.hold(gradient)
         if self.variant.compares:
             self._below = vectors.copies(vectors.gradients(self._parameters()))
         direction, self._new_memory = self.variant.ascent(gradient, self._memory)
@@ -344,19 +347,16 @@ class SAM(Wrapper):
             if (id(rho), down) not in scales:
                 scales[id(rho), down] = (-rho if down else rho) * self._inverse
             for p in group["params"]:
-                if p in self._directions:
+                if (direction := self._directions.get(p)) is not None:
                     self._saved.append((p, p.data))
-                    scale = self._along(scales[id(rho), down], p)
-                    p.data = vectors.moved(p.data, self._directions[p], scale)
+                    p.data = vectors.moved(p.data, direction, self._along(scales[id(rho), down], p))
 
     def _restore(self) -> None:
         for p, before in self._saved:
             p.data = before
         self._saved.clear()
         self._above = False
-        if self._statistics is not None:
-            self._statistics.restore()
-            self._statistics = None
+        self._statistics.restore()
 
     @torch.no_grad()
     def _descend(self) -> None:
@@ -411,9 +411,10 @@ class SAM(Wrapper):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._above, self._statistics = False, None
+        self._above, self._statistics = False, RunningStatistics()
 
 
+NO_BACKWARD = "the closure left no gradient: it has to call loss.backward()"
 MIXED = (
     "gradients from before the closure are of other data than its passes, of which the second would miss "
     "them: clear them, or accumulate inside of the closure"

@@ -10,7 +10,7 @@ Vector = dict[Tensor, Tensor]
 
 def gradients(parameters: Iterable[Tensor]) -> Vector:
     """Return the gradients themselves, not copies."""
-    return {p: p.grad for p in parameters if p.grad is not None}
+    return {p: gradient for p in parameters if (gradient := p.grad) is not None}
 
 
 def copies(vector: Vector) -> Vector:
