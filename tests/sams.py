@@ -127,6 +127,30 @@ def parts_of(step, accumulate):
     return [(x[:3], y[:3], 3 / ROWS), (x[3:], y[3:], 5 / ROWS)]
 
 
+def vector(*values):
+    return nn.Parameter(torch.tensor(values, dtype=torch.float64))
+
+
+def closing(optimizer, loss):
+    def closure():
+        optimizer.zero_grad()
+        value = loss()
+        value.backward()
+        return value.detach()
+
+    return closure
+
+
+def fit(model, optimizer, steps):
+    for step in steps:
+        ((x, y, _),) = parts_of(step, False)
+        optimizer.step(closing(optimizer, lambda x=x, y=y: (model(x) - y).square().mean()))
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
 def trained(
     style, base, scheduler="none", accumulate=False, scaler=None, wrap=lambda m: m, share=None, **settings
 ):

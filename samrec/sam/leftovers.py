@@ -7,6 +7,11 @@ from torch import Tensor
 
 from samrec.sam import vectors
 
+NO_BACKWARD = "the closure left no gradient: it has to call loss.backward()"
+MIXED = (
+    "gradients from before the closure are of other data than its passes, of which the second would miss "
+    "them: clear them, or accumulate inside of the closure"
+)
 MARK = "_version_after_sams_step"
 
 
@@ -32,23 +37,24 @@ class Leftovers:
     def __bool__(self) -> bool:
         return bool(self._found)
 
-    def untouched(self) -> bool:
-        """Whether the present gradients are they, and nothing else."""
-        return all(
-            p.grad is gradient and torch.equal(gradient, before) for p, gradient, before in self._found
-        )
+    def check(self, cleared: bool) -> None:
+        """Check that the first pass has made gradients of its own, unless `cleared`: then it has.
 
-    def mixed(self) -> bool:
-        """Whether they are in the present gradients, and stand for other data than a second pass would see.
-
-        A loop that calls backward for the whole batch and then a closure that does the same has twice its
-        gradient, whose direction is right.
+        Raises:
+            ValueError: it has made none, or they are mixed with what was left.
         """
-        return any(
-            p.grad is gradient
-            and not torch.allclose(vectors.entries(gradient), 2 * vectors.entries(before), rtol=1e-3)
-            for p, gradient, before in self._found
-        )
+        if self._found and all(p.grad is g and torch.equal(g, before) for p, g, before in self._found):
+            raise ValueError(NO_BACKWARD)
+        if not cleared and any(p.grad is g and not _twice(g, before) for p, g, before in self._found):
+            raise ValueError(MIXED)
+
+
+def _twice(gradient: Tensor, before: Tensor) -> bool:
+    """Whether a closure has added what was there: a loop that has called backward for the same batch.
+
+    The direction is right then, and the second pass misses nothing.
+    """
+    return torch.allclose(vectors.entries(gradient), 2 * vectors.entries(before), rtol=1e-3)
 
 
 def _first(parameters: Iterable[Tensor]) -> Tensor | None:

@@ -10,7 +10,7 @@ from torch.optim.optimizer import Optimizer, ParamsT
 
 from samrec.sam import vectors
 from samrec.sam.checks import check_radius, wrapped
-from samrec.sam.leftovers import Leftovers, mark
+from samrec.sam.leftovers import MIXED, NO_BACKWARD, Leftovers, mark
 from samrec.sam.randomness import capturing, random_state, set_random_state
 from samrec.sam.scaling import Scaler
 from samrec.sam.states import by_parameter, listed
@@ -98,7 +98,6 @@ class SAM(Wrapper):
         self.variant.check(self.every)
         super().__init__(wrapped(base_optimizer, params, defaults), rho, adaptive)
         self._steps = 0
-        self._directions: Vector = {}  # what is climbed, of any length
         self._inverse = torch.zeros(())  # of that length
         self._memory: Vector = {}  # the variant's
         self._new_memory: Vector | None = None  # the variant's, once this step is taken
@@ -202,10 +201,6 @@ class SAM(Wrapper):
         self._descend()
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum(0)
 
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        self._cleared = True
-        super().zero_grad(set_to_none)
-
     def _second(self, closure: Closure | Sequence[Closure] | None) -> Tensor | None:
         """Finish what first_step began; a closure, if there is one, is the pass at w + e."""
         loss = None
@@ -240,48 +235,32 @@ class SAM(Wrapper):
             asked.unscale(gradients)
         return not finite or asked.overflowed
 
-    def _take_gradients(self) -> Vector:
-        """Take the gradients away, so that the next pass starts without any."""
-        taken = vectors.gradients(self._parameters())
-        self.zero_grad()
-        return taken
-
     def _evaluate(self, closure: Closure) -> Tensor:
         """Leave the gradient that drives the step in the parameters, which are back at w."""
         if self._plain:
             self._begin()
             return self._called(closure)
-        loss, left = None, None
+        loss = None
+        left = Leftovers([] if capturing(self._device) else self._parameters())
         if self.climbs:
             random = random_state(self._device)
-            loss = self._alone(closure)
+            self._cleared = False
+            loss = self._called(closure)
+            left.check(self._cleared)
             self._ascend()
             set_random_state(self._device, random)
         else:
-            left = self._leftovers()
             self._ascend()
         self._cleared = False
         try:
             above = self._called(closure)
         finally:
             self._restore()
+        if loss is not None:
+            return loss
         if left and not self._cleared:
             raise ValueError(MIXED)
-        return above if loss is None else loss
-
-    def _alone(self, closure: Closure) -> Tensor:
-        """Take the first pass, whose gradients have to be the closure's alone."""
-        left = self._leftovers()
-        self._cleared = False
-        loss = self._called(closure)
-        if left and left.untouched():
-            raise ValueError(NO_BACKWARD)
-        if left and not self._cleared and left.mixed():
-            raise ValueError(MIXED)
-        return loss
-
-    def _leftovers(self) -> Leftovers:
-        return Leftovers([] if capturing(self._device) else self._parameters())
+        return above
 
     def _called(self, closure: Closure) -> Tensor:
         loss = closure()
@@ -412,10 +391,3 @@ class SAM(Wrapper):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._above, self._statistics = False, RunningStatistics()
-
-
-NO_BACKWARD = "the closure left no gradient: it has to call loss.backward()"
-MIXED = (
-    "gradients from before the closure are of other data than its passes, of which the second would miss "
-    "them: clear them, or accumulate inside of the closure"
-)

@@ -8,7 +8,7 @@ from torch.optim.optimizer import Optimizer
 
 from samrec.sam.checks import check_radius, check_storages
 from samrec.sam.states import loadable
-from samrec.sam.vectors import Vector
+from samrec.sam.vectors import Vector, gradients
 
 
 class Wrapper(Optimizer):
@@ -24,6 +24,7 @@ class Wrapper(Optimizer):
         self.base = base
         self.adaptive = adaptive
         self._directions: Vector = {}  # what is climbed, of any length
+        self._cleared = False  # whether gradients were, since somebody set this
         self._radius = "sam_rho" if "rho" in base.defaults else "rho"
         super().__init__(base.param_groups, {**base.defaults, self._radius: rho})
         self._link()
@@ -87,6 +88,16 @@ class Wrapper(Optimizer):
 
     def _perturbed(self) -> list[Tensor]:
         return [p for group in self.param_groups if group.get("perturb", True) for p in group["params"]]
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        self._cleared = True
+        super().zero_grad(set_to_none)
+
+    def _take_gradients(self) -> Vector:
+        """Take the gradients away, so that the next pass starts without any."""
+        taken = gradients(self._parameters())
+        self.zero_grad()
+        return taken
 
     def state_dict(self) -> dict[str, Any]:
         """Return the wrapped optimizer's state and groups, and where the ascent stands."""
