@@ -167,7 +167,7 @@ class SAM(Wrapper):
         """Take both passes; return the loss at w, or above it in a step that uses a kept direction again.
 
         If a pass raises, the weights are back at w before the exception leaves. After first_step no closure
-        is needed: it is second_step, for GradScaler.
+        is needed, as it is second_step then: for GradScaler, and for Lightning, which counts its own `step`.
 
         Raises:
             ValueError: there is no closure, or several with `every` above 1 or a variant; a closure left no
