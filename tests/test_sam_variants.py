@@ -1,0 +1,180 @@
+"""Variants of SAM, each from its paper's formula, on quadratics: L = wᵀAw/2 has the gradient Aw."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from samrec import SAM
+from samrec.sam import GSAM, Friendly, LookSAM
+
+A = torch.tensor([[3.0, 1.0], [1.0, 2.0]], dtype=torch.float64)
+B = torch.tensor([[1.0, -1.0], [-1.0, 4.0]], dtype=torch.float64)
+LR, RHO = 0.1, 0.5
+
+
+class Quadratics:
+    """A model whose batches are matrices, and SAM around SGD, which a test's formulas follow."""
+
+    def __init__(self, **settings):
+        self.w = nn.Parameter(torch.tensor([1.0, -2.0], dtype=torch.float64))
+        # one parameter in two tensors: inner products and norms are over all of them
+        self.parts = [nn.Parameter(self.w.detach()[i : i + 1].clone()) for i in range(2)]
+        self.optimizer = SAM(self.parts, torch.optim.SGD, rho=RHO, lr=LR, **settings)
+        self.passes = 0
+
+    @property
+    def now(self):
+        return torch.cat(self.parts).detach().clone()
+
+    def step(self, matrix, style="closure"):
+        def closure():
+            self.passes += 1
+            self.optimizer.zero_grad()
+            w = torch.cat(self.parts)
+            loss = w @ matrix @ w / 2
+            loss.backward()
+            return loss.detach()
+
+        if style == "closure":
+            return self.optimizer.step(closure)
+        if self.optimizer.climbs:
+            closure()
+        self.optimizer.first_step()
+        closure()
+        self.optimizer.second_step()
+        return None
+
+
+def unit(v):
+    return v / v.norm()
+
+
+STYLES = pytest.mark.parametrize("style", ["closure", "two"])
+
+
+@STYLES
+def test_friendly_climbs_by_what_the_batch_has_beyond_the_mean(style):
+    """m ← λm + (1-λ)g, e = ρ (g - σm)/‖g - σm‖."""
+    model, mean = Quadratics(variant=Friendly(sigma=0.7, decay=0.6)), torch.zeros(2, dtype=torch.float64)
+    for matrix in (A, B, A, A, B):
+        w = model.now
+        g = matrix @ w
+        mean = 0.6 * mean + 0.4 * g
+        model.step(matrix, style)
+        above = matrix @ (w + RHO * unit(g - 0.7 * mean))
+        torch.testing.assert_close(model.now, w - LR * above, rtol=1e-12, atol=0)
+
+
+@STYLES
+def test_gsam_steps_across_the_gradient_above_too(style):
+    """g⁺ - α g⊥, where g = g∥ + g⊥ along and across g⁺."""
+    model = Quadratics(variant=GSAM(alpha=0.3))
+    for matrix in (A, B, A):
+        w = model.now
+        g = matrix @ w
+        above = matrix @ (w + RHO * unit(g))
+        across = g - (g @ unit(above)) * unit(above)
+        model.step(matrix, style)
+        torch.testing.assert_close(model.now, w - LR * (above - 0.3 * across), rtol=1e-12, atol=0)
+
+
+@STYLES
+def test_looksam_takes_its_part_across_again(style):
+    """Every k-th step is SAM's and keeps gᵥ = g⁺ - ‖g⁺‖ cos θ g/‖g‖; between, g + α ‖g‖/‖gᵥ‖ gᵥ."""
+    model = Quadratics(variant=LookSAM(alpha=0.7), every=3)
+    for step, matrix in enumerate((A, B, A, B, A, B, A)):
+        w = model.now
+        g = matrix @ w
+        if step % 3 == 0:
+            driving = matrix @ (w + RHO * unit(g))
+            across = driving - (driving @ unit(g)) * unit(g)
+        else:
+            driving = g + 0.7 * g.norm() / across.norm() * across
+        loss = model.step(matrix, style)
+        torch.testing.assert_close(model.now, w - LR * driving, rtol=1e-12, atol=0)
+        if style == "closure":
+            torch.testing.assert_close(loss, w @ matrix @ w / 2)
+    assert model.passes == 7 + 3
+
+
+def test_gsam_of_weight_0_is_sam():
+    ours, plain = Quadratics(variant=GSAM(alpha=0.0)), Quadratics()
+    for matrix in (A, B):
+        ours.step(matrix)
+        plain.step(matrix)
+    assert torch.equal(ours.now, plain.now)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("friendly", Friendly), ("gsam", GSAM), ("looksam", LookSAM)])
+def test_a_name_is_the_variant_with_its_defaults(name, kind):
+    named, built = Quadratics(variant=name), Quadratics(variant=kind())
+    assert named.optimizer.every == (5 if name == "looksam" else 1)
+    for matrix in (A, B, A):
+        named.step(matrix)
+        built.step(matrix)
+    assert torch.equal(named.now, built.now)
+
+
+@pytest.mark.parametrize("variant", ["friendly", "looksam"])
+@pytest.mark.parametrize("how", ["saved", "copied"])
+def test_what_a_variant_remembers_is_saved(variant, how):
+    whole, first = Quadratics(variant=variant), Quadratics(variant=variant)
+    for matrix in (A, B, A):
+        whole.step(matrix)
+        first.step(matrix)
+    if how == "copied":
+        second = copy.deepcopy(first)
+    else:
+        second = Quadratics(variant=variant)
+        for p, q in zip(second.parts, first.parts, strict=True):
+            p.data.copy_(q)
+        second.optimizer.load_state_dict(copy.deepcopy(first.optimizer.state_dict()))
+    for matrix in (B, A, B, A):
+        whole.step(matrix)
+        second.step(matrix)
+    assert torch.equal(whole.now, second.now)
+    assert not torch.equal(whole.now, first.now)
+
+
+@pytest.mark.parametrize("variant", ["friendly", "gsam", "looksam"])
+def test_of_a_quadratic_of_one_dimension_nothing_is_across(variant):
+    """There e is ρ g/|g| for all of them, and g⊥ = gᵥ = 0."""
+    p, q = (nn.Parameter(torch.tensor([2.0], dtype=torch.float64)) for _ in range(2))
+    for parameter, choice in ((p, variant), (q, "sam")):
+        optimizer = SAM([parameter], torch.optim.SGD, rho=0.5, lr=0.1, variant=choice)
+
+        def closure(parameter=parameter, optimizer=optimizer):
+            optimizer.zero_grad()
+            loss = parameter.square().sum()
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+    torch.testing.assert_close(p, q)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"variant": "gsma"}, "variant is 'gsma'; there are 'sam', 'friendly', 'gsam', 'looksam'"),
+        ({"variant": "gsam", "every": 2}, "every is 2; GSAM needs"),
+        ({"variant": "looksam", "every": 1}, "every is 1; LookSAM"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(settings, said):
+    with pytest.raises(ValueError, match=said):
+        Quadratics(**settings)
+
+
+@pytest.mark.parametrize("settings", [{"decay": 1.0}, {"decay": -0.1}, {"decay": 0.0}])
+def test_a_mean_that_leaves_nothing_is_refused(settings):
+    with pytest.raises(ValueError, match="decay"):
+        Friendly(**settings)
+
+
+def test_several_closures_are_sams_alone():
+    optimizer = Quadratics(variant="gsam").optimizer
+    with pytest.raises(ValueError, match="several closures"):
+        optimizer.step([lambda: None, lambda: None])
