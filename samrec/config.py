@@ -20,7 +20,13 @@ class Config(BaseModel):
 
     data: str = Field(description="file of sequence lines, pairs or a table")
     format: Format = "auto"
-    columns: str | None = Field(None, description="of a table: USER,ITEM or USER,ITEM,TIME")
+    columns: str | None = Field(None, description="of a table: USER,ITEM[,TIME[,RATING]]")
+    separator: str | None = Field(None, min_length=1, description="of a table's fields; found if not given")
+    quote: str | None = Field(None, min_length=1, description="what quotes a table's fields, or none")
+    encoding: str | None = Field(None, min_length=1, description="of a table's text; UTF-8 if not given")
+    time_format: str | None = Field(None, min_length=1, description="of a table's times, as strptime's")
+    min_rating: float | None = Field(None, allow_inf_nan=False, description="leave out rows rated lower")
+    drop_missing: bool = Field(False, description="leave out rows without a user, an item or a time")
     deduplicate: bool = Field(False, description="keep a user's first interaction with each item only")
     core: int = Field(0, ge=0, description="leave out users and items with fewer interactions")
     train_fraction: float = Field(1.0, gt=0, le=1, description="train on this share of users, test on all")
@@ -120,7 +126,7 @@ class Config(BaseModel):
     @property
     def reading(self) -> dict[str, Any]:
         """The settings that `samrec.data.readers.read` takes beside the path."""
-        return self.model_dump(include={"format", "columns", "deduplicate", "core"})
+        return self.model_dump(include=set(OF_READING))
 
     @property
     def radius(self) -> float:
@@ -164,6 +170,8 @@ class Config(BaseModel):
         return Config(**own | {"method": method, "epochs": self.pretrain_epochs})
 
 
+OF_TABLES = ("columns", "separator", "quote", "encoding", "time_format", "min_rating", "drop_missing")
+OF_READING = ("format", "deduplicate", "core", *OF_TABLES)
 OF_SAM = ("rho", "rho_schedule", "rho_warmup", "adaptive", "every", "perturb", "ascent")
 OF_VIEWS = ("contrast", "temperature", "crop", "reorder")
 OF_FINE_TUNING = ("pretrained", "pretrain_epochs")

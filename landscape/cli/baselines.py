@@ -5,7 +5,18 @@ from typing import Annotated, Literal
 
 import typer
 
-from landscape.cli.options import Columns, Device, Json, Seed
+from landscape.cli.options import (
+    Columns,
+    Device,
+    DropMissing,
+    Encoding,
+    Json,
+    MinRating,
+    Quote,
+    Seed,
+    Separator,
+    TimeFormat,
+)
 from landscape.cli.output import Table, show
 from landscape.cli.train import METRICS
 from samrec.choices import Format
@@ -24,6 +35,12 @@ def command(
     ] = 0.0,
     format: Annotated[Format, typer.Option(help="Of the data; a file's ending tells a table.")] = "auto",
     columns: Columns = None,
+    separator: Separator = None,
+    quote: Quote = None,
+    encoding: Encoding = None,
+    time_format: TimeFormat = None,
+    min_rating: MinRating = None,
+    drop_missing: DropMissing = False,
     deduplicate: Annotated[
         bool, typer.Option("--deduplicate", help="Keep a user's first interaction with an item only.")
     ] = False,
@@ -57,6 +74,12 @@ def command(
             "data": str(data),
             "format": format,
             "columns": columns,
+            "separator": separator,
+            "quote": quote,
+            "encoding": encoding,
+            "time_format": time_format,
+            "min_rating": min_rating,
+            "drop_missing": drop_missing,
             "deduplicate": deduplicate,
             "core": core,
             "train_fraction": train_fraction,

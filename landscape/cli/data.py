@@ -1,11 +1,22 @@
 """`landscape data`: public data sets, and what is in a file of interactions."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from landscape.cli.options import Columns, Device, Json, Seed
+from landscape.cli.options import (
+    Columns,
+    Device,
+    DropMissing,
+    Encoding,
+    Json,
+    MinRating,
+    Quote,
+    Seed,
+    Separator,
+    TimeFormat,
+)
 from landscape.cli.output import Table, show
 from samrec.choices import Format
 
@@ -90,6 +101,12 @@ def info(
     path: Annotated[Path, typer.Argument(help="File of interactions.")],
     format: Annotated[Format, typer.Option(help="What the file is; its ending tells a table.")] = "auto",
     columns: Columns = None,
+    separator: Separator = None,
+    quote: Quote = None,
+    encoding: Encoding = None,
+    time_format: TimeFormat = None,
+    min_rating: MinRating = None,
+    drop_missing: DropMissing = False,
     deduplicate: Annotated[
         bool, typer.Option("--deduplicate", help="Keep a user's first interaction with an item only.")
     ] = False,
@@ -98,11 +115,13 @@ def info(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Print users, items, interactions, density, lengths, repeats and ties in time.
+    """Print how a file is understood, and its users, items, density, lengths, repeats and ties in time.
 
     Text is sequence lines (user item item …) or pairs (user item), in time order. Tables are CSV, TSV,
     Parquet, RecBole's .inter, JSON lines such as Amazon's, MovieLens' .dat and .data, all but Parquet
-    also with .gz. --seed and --device change nothing here.
+    also with .gz or in a .zip; a folder or a pattern ('part-*.parquet') reads several files as one. What is
+    missing or can be read in two ways is refused, with the option that decides it. --seed and --device
+    change nothing here.
 
     Examples:
 
@@ -111,11 +130,29 @@ def info(
       landscape data info reviews_Beauty.json.gz --core 5
 
       landscape data info ratings.csv --columns 0,1,3
+
+      landscape data info ml-20m.zip/ml-20m/ratings.csv --min-rating 4
+
+      landscape data info visits.csv --time-format "%d/%m/%Y %H:%M" --drop-missing
     """
     from samrec.data.describe import describe
     from samrec.data.readers import read
 
-    found = describe(read(path, format, columns, deduplicate, core))
+    found = describe(
+        read(
+            path,
+            format,
+            columns,
+            deduplicate,
+            core,
+            separator,
+            quote,
+            encoding,
+            time_format,
+            min_rating,
+            drop_missing,
+        )
+    )
     show(
         json,
         {"path": str(path), **found},
@@ -125,14 +162,20 @@ def info(
     )
 
 
-def _shown(value: float | str | dict[str, float] | None) -> str:
+def _shown(value: Any) -> str:
     if value is None:
         return "not known"
     if isinstance(value, dict):
-        return ", ".join(f"{name} {number:g}" for name, number in value.items())
+        return ", ".join(f"{name} {_shown_in(one)}" for name, one in value.items()) or "nothing"
+    if isinstance(value, list):
+        return "\n".join(" | ".join(row) for row in value)
     if isinstance(value, str):
         return value
     return f"{value:,}" if isinstance(value, int) else f"{value:.4%}"
+
+
+def _shown_in(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
 
 def _plain(file: "File", found: "Fetched") -> dict[str, str | int]:

@@ -22,7 +22,44 @@ Data = Annotated[
     Path | None, typer.Option(help="The data file, if it is no longer where the checkpoint says.")
 ]
 Columns = Annotated[
-    str | None, typer.Option(help="Of a table: USER,ITEM or USER,ITEM,TIME, by name, or by number from 0.")
+    str | None,
+    typer.Option(
+        help="Columns of a table: USER,ITEM[,TIME[,RATING]], by name, or by number from 0.",
+        rich_help_panel="Data",
+    ),
+]
+Separator = Annotated[
+    str | None,
+    typer.Option(help="What separates fields: , ; | :: or tab (found if not given).", rich_help_panel="Data"),
+]
+Quote = Annotated[
+    str | None,
+    typer.Option(
+        help="Character that quotes a field, or none (found for CSV, none for other text).",
+        rich_help_panel="Data",
+    ),
+]
+Encoding = Annotated[
+    str | None,
+    typer.Option(help="Encoding of the text, such as latin-1 (UTF-8, UTF-16).", rich_help_panel="Data"),
+]
+TimeFormat = Annotated[
+    str | None,
+    typer.Option(
+        help="Format of the times, such as %d/%m/%Y %H:%M (found if there is only one way to read them).",
+        rich_help_panel="Data",
+    ),
+]
+MinRating = Annotated[
+    float | None, typer.Option(help="Leave out rows with a lower rating.", rich_help_panel="Data")
+]
+DropMissing = Annotated[
+    bool,
+    typer.Option(
+        "--drop-missing",
+        help="Leave out rows without a user, an item or a time; without it they are refused.",
+        rich_help_panel="Data",
+    ),
 ]
 Users = Annotated[
     int, typer.Option(min=1, help="How many users the frozen loss holds (at most all of them).")

@@ -5,7 +5,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from landscape.cli.options import Columns, Device, Json, ShardItems
+from landscape.cli.options import (
+    Columns,
+    Device,
+    Encoding,
+    Json,
+    MinRating,
+    Quote,
+    Separator,
+    ShardItems,
+    TimeFormat,
+)
 from landscape.cli.output import Table, show, stoppable
 from samrec.choices import Ascent, Format, Loss, Method, Perturb, Precision, Preset, Schedule
 
@@ -151,6 +161,15 @@ def command(
     ] = None,
     format: Annotated[Format | None, typer.Option(help="Of the data (auto).", **DATA)] = None,
     columns: Columns = None,
+    separator: Separator = None,
+    quote: Quote = None,
+    encoding: Encoding = None,
+    time_format: TimeFormat = None,
+    min_rating: MinRating = None,
+    drop_missing: Annotated[
+        bool | None,
+        typer.Option("--drop-missing", help="Leave out rows without a user, an item or a time.", **DATA),
+    ] = None,
     deduplicate: Annotated[
         bool | None,
         typer.Option("--deduplicate", help="Keep a user's first interaction with an item only.", **DATA),
