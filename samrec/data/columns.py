@@ -154,7 +154,7 @@ def _asked(names: Sequence[str], columns: str, rated: bool) -> Chosen | None:
             raise InputError(f"several columns are called {twice}; give --columns by numbers from 0")
     if len(found) == 4 and asked[2] == "":
         del found[2]
-        times, rating = (), found[2]
+        times, rating = tuple[int, ...](), found[2]
     else:
         times, rating = (
             tuple(at for at in found[2:3] if at is not None),

@@ -97,14 +97,16 @@ class _Counter:
         opens = before[is_quote] % 2 == 1
         padded = np.concatenate([[_LINE], chunk, [_LINE]]).astype(np.uint8)
         previous, following = padded[quotes], padded[quotes + 2]
-        ends = [self.separator, _LINE, self.quote]
-        sound = np.where(opens, np.isin(previous, ends), np.isin(following, [*ends, _RETURN]))
+        starts = (previous == self.separator) | (previous == _LINE)
+        stops = (following == self.separator) | (following == _LINE) | (following == _RETURN)
+        sound = np.where(opens, starts | (previous == self.quote), stops | (following == self.quote))
         self.count.sound &= bool(sound.all())
-        self.count.opened += int(np.isin(previous, ends[:2]).sum())
+        self.count.opened += int(starts.sum())
         inside = before % 2 == 1
         self.count.broken += int((inside & (chunk[at] == _LINE)).sum())
         self.quotes = int(before[-1]) if len(before) else self.quotes
-        return at[~is_quote & ~inside]
+        outside: Positions = at[~is_quote & ~inside]
+        return outside
 
     def _records(self, chunk: Bytes, at: Positions) -> None:
         ends = np.flatnonzero(chunk[at] == _LINE)

@@ -3,13 +3,15 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from landscape.errors import InputError
 from samrec.data.columns import Chosen
-from samrec.data.ids import ids_of, only, stripped
+from samrec.data.ids import extremes, ids_of, only, stripped
 from samrec.data.interactions import Interactions
 from samrec.data.reading import TableOptions, Understood
 from samrec.data.times import NotATimeError, times_of
@@ -220,10 +222,9 @@ def _kept(
 
 
 def _interactions(frame: pl.DataFrame, source: str, understood: Understood) -> Interactions:
-    labels = frame["item"].unique().sort()
-    frame = frame.with_columns(
-        pl.col("user").rank("dense").cast(pl.Int64) - 1, pl.col("item").rank("dense").cast(pl.Int64) - 1
-    )
+    labels, items = _numbered(frame["item"])
+    frame = frame.with_columns(items, _numbered(frame["user"])[1])
+    del items
     timed = "time" in frame.columns
     frame = frame.sort(["user", "time"] if timed else ["user"], maintain_order=True)
     ties = None
@@ -234,8 +235,25 @@ def _interactions(frame: pl.DataFrame, source: str, understood: Understood) -> I
     return Interactions(
         items=frame["item"].to_numpy(),
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        item_ids=labels.to_numpy() if labels.dtype == pl.Int64 else np.array(labels.to_list(), str),
+        item_ids=labels,
         source=source,
         ties=ties,
         understood=understood,
     )
+
+
+def _numbered(ids: pl.Series) -> tuple[NDArray[Any], pl.Series]:
+    """Return the distinct ids in order, and the number of each row's id among them."""
+    if ids.dtype == pl.Int64:
+        least, most = extremes(ids)
+        if most - least < 4 * len(ids):  # a table of all numbers between is fast, and small beside the rows
+            numbers = ids.to_numpy() - least
+            number_of = np.zeros(most - least + 1, np.int64)
+            number_of[numbers] = 1
+            known = np.flatnonzero(number_of) + least
+            number_of.cumsum(out=number_of)
+            return known, pl.Series(ids.name, number_of[numbers] - 1)
+    labels = ids.unique().sort()
+    if labels.dtype == pl.Int64:
+        return labels.to_numpy(), ids.rank("dense").cast(pl.Int64) - 1
+    return np.array(labels.to_list(), str), ids.rank("dense").cast(pl.Int64) - 1

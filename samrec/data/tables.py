@@ -79,12 +79,10 @@ def read_table(path: Path, kind: str, options: TableOptions) -> Interactions:
         for file, table in zip(files, tables, strict=True):
             with _one_line(file.name, kind):
                 parts.append(_taken(table, tables[0], chosen))
-        frame = _joined(parts)
         rows = Rows(str(path), [file.name for file in files], [part.height for part in parts])
-        del parts
-        if frame.is_empty():
+        if not any(rows.heights):
             raise InputError(f"{path} holds no interactions")
-        return reading_of(frame, chosen, tables[0].names, tables[0].header, options, rows)
+        return reading_of(_joined(parts), chosen, tables[0].names, tables[0].header, options, rows)
 
 
 def _opened(file: Source, kind: str, options: TableOptions) -> Table:
@@ -126,14 +124,16 @@ def _taken(table: Table, first: Table, chosen: Chosen) -> pl.DataFrame:
 
 
 def _joined(parts: list[pl.DataFrame]) -> pl.DataFrame:
-    """Lay the rows of several files end to end."""
+    """Lay the rows of several files end to end; empties the list, so that no one holds them on."""
     if len(parts) == 1:
-        return parts[0]
+        return parts.pop()
     for name in parts[0].columns:
         kinds = {part[name].dtype for part in parts}
         if len(kinds) > 1 and not all(kind.is_integer() for kind in kinds):
             raise InputError(f"a column is {' in one file and '.join(sorted(map(str, kinds)))} in another")
-    return pl.concat(parts, how="vertical_relaxed", rechunk=False)
+    joined = pl.concat(parts, how="vertical_relaxed", rechunk=False)
+    parts.clear()
+    return joined
 
 
 @contextmanager
