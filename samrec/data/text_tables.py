@@ -3,6 +3,7 @@
 import codecs
 import csv
 import io
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ HEADLESS = (".data", ".dat")
 ONE = "\x1f"
 """ASCII's unit separator: it stands for a separator of several characters."""
 HEAD = 2**16
+_BLANK = re.compile(rb"\A(?:[ \t]*[\r\n])+")
 
 
 class TextTable:
@@ -80,6 +82,8 @@ class TextTable:
         fields = len(self.names)
         quote, count = self._quoting(fields)
         frame, data = self._parsed(chosen, quote, count) if count.clean else None, quote is None
+        if frame is not None and quote is not None and self._ways[0] is DATA:
+            self._say(f"read on the assumption that {DOUBLED.name}")
         if frame is None:
             frame, data = self._by_csv(chosen, fields)
         return frame.select(_unwrapped_column(frame[name]) for name in frame.columns) if data else frame
@@ -178,9 +182,9 @@ def as_utf8(source: Source, encoding: str | None) -> Path | bytes:
         whole = content.read_bytes() if isinstance(content, Path) else content
         if b"\n" not in whole:
             content = whole.replace(b"\r", b"\n")
-    if start.startswith((b"\n", b"\r", codecs.BOM_UTF8 + b"\n", codecs.BOM_UTF8 + b"\r")):
+    if _BLANK.match(start.removeprefix(codecs.BOM_UTF8)):
         whole = content.read_bytes() if isinstance(content, Path) else content
-        content = whole.removeprefix(codecs.BOM_UTF8).lstrip(b"\r\n")
+        content = _BLANK.sub(b"", whole.removeprefix(codecs.BOM_UTF8), count=1)
     if isinstance(content, bytes):
         content = content.removeprefix(codecs.BOM_UTF8)
     return content

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import cache
 from itertools import product
 from typing import Literal
 
@@ -38,6 +39,14 @@ _COMPACT_CLOCKS = ("%H%M%S", "%H%M")
 _ZONES = ("", "Z", "%#z", " %#z", " UTC", " GMT")
 _UNIX = ("%a %b %d %H:%M:%S %z %Y", "%a %b %d %H:%M:%S UTC %Y", "%a %b %d %H:%M:%S %Y")
 _SAMPLE = 64
+_NAME = r"[A-Za-z]{3,9}"
+_TWO = r"\d{1,2}"
+_SHAPES = {
+    **{"%Y": r"\d{4}", "%m": _TWO, "%d": _TWO, "%H": _TWO, "%I": _TWO, "%M": r"\d\d", "%S": r"\d\d"},
+    **{"%a": _NAME, "%A": _NAME, "%b": _NAME, "%B": _NAME, "%p": "[AaPp][Mm]", "%.f": r"\.\d+"},
+    **{"%z": r"[+-]\d\d:?\d\d", "%#z": r"[+-]\d\d(?::?\d\d)?"},
+}
+"""What the directives of the patterns stand for."""
 
 
 class NotATimeError(Exception):
@@ -162,7 +171,7 @@ def _dates(text: pl.Series) -> pl.Series:
     readings: dict[str, pl.Series] = {}
     row = (text.is_not_null().arg_max() or 0) if len(sample) else 0
     for form, patterns in _FORMS.items():
-        found = _read(text, sample, patterns, unit)
+        found = _read(text, patterns, unit)
         if isinstance(found, pl.Series):
             readings[form] = found
         else:
@@ -180,27 +189,27 @@ def _dates(text: pl.Series) -> pl.Series:
     return readings[first]
 
 
-def _read(text: pl.Series, sample: pl.Series, patterns: Sequence[str], unit: Unit) -> pl.Series | int:
+def _read(text: pl.Series, patterns: Sequence[str], unit: Unit) -> pl.Series | int:
     """Read text in one form of the date, with any clock time; or return the first row not in this form.
 
     Raises:
         NotATimeError: some times have an offset from UTC, and some none.
     """
-    likely = [pattern for pattern in patterns if _reads(sample, pattern, unit)]
-    used: list[str] = []
-    found = pl.select(pl.lit(None, pl.Int64).repeat_by(len(text)).explode()).to_series()
-    for pattern in [*likely, *(pattern for pattern in patterns if pattern not in likely)] if likely else []:
-        rest = (found.is_null() & text.is_not_null()).arg_true()
-        if not len(rest):
-            break
-        part = _parsed(text.gather(rest) if len(rest) < len(text) else text, pattern, unit)
-        if part is not None and part.null_count() < len(part):
-            used.append(pattern)
-            found = part if len(rest) == len(text) else found.scatter(rest, part)
-    unread = found.is_null() & text.is_not_null()
-    if unread.any():
-        return unread.arg_max() or 0
-    clocks = [pattern for pattern in used if "%H" in pattern or "%I" in pattern]
+    found = pl.repeat(None, len(text), dtype=pl.Int64, eager=True)
+    tried: list[str] = []
+    while len(rest := (found.is_null() & text.is_not_null()).arg_true()):
+        sample = text.gather(rest.head(_SAMPLE)).to_list()
+        likely = [one for one in patterns if one not in tried and any(map(_shape(one).fullmatch, sample))]
+        if not likely:
+            return int(rest[0])
+        for pattern in likely:
+            whole = len(rest) == len(text)
+            part = _parsed(text if whole else text.gather(rest), pattern, unit)
+            if part is not None:
+                found = part if whole else found.scatter(rest, part)
+            rest = (found.is_null() & text.is_not_null()).arg_true()
+        tried += likely
+    clocks = [pattern for pattern in tried if "%H" in pattern or "%I" in pattern]
     if len({pattern.endswith(_ZONES[1:]) or "%z" in pattern or "UTC" in pattern for pattern in clocks}) > 1:
         raise NotATimeError(
             "some times have an offset from UTC and some have none; write all of them with one"
@@ -208,9 +217,13 @@ def _read(text: pl.Series, sample: pl.Series, patterns: Sequence[str], unit: Uni
     return found
 
 
-def _reads(sample: pl.Series, pattern: str, unit: Unit) -> bool:
-    found = _parsed(sample, pattern, unit)
-    return found is not None and found.null_count() < len(found)
+@cache
+def _shape(pattern: str) -> re.Pattern[str]:
+    """Return what text in this pattern looks like: to leave out most patterns without reading with them."""
+    date = pattern.replace("%Y%m%d", r"\d{8}")
+    return re.compile(
+        re.sub(r"%#?\.?[a-zA-Z]", lambda one: _SHAPES[one.group()], re.sub(r"([.+])(?!f)", r"\\\1", date))
+    )
 
 
 def _parsed(text: pl.Series, pattern: str, unit: Unit) -> pl.Series | None:
