@@ -23,3 +23,17 @@ Schedule = Literal["constant", "linear", "cosine"]
 Perturb = Literal["all", "no-embedding", "norm-only"]
 Ascent = Literal["batch", "micro-batch", "rank"]
 Precision = Literal["float32", "bf16"]
+
+OF_READING = (
+    "format",
+    "columns",
+    "separator",
+    "quote",
+    "encoding",
+    "time_format",
+    "min_rating",
+    "drop_missing",
+    "deduplicate",
+    "core",
+)
+"""The settings of how a file of interactions is read."""

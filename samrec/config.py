@@ -13,6 +13,7 @@ from landscape.errors import InputError
 from landscape.storage.files import existing, replacing
 from samrec.architecture import NAMES, PRESETS, Architecture
 from samrec.choices import (
+    OF_READING,
     Activation,
     Ascent,
     Format,
@@ -72,7 +73,27 @@ class Config(BaseModel):
     )
     format: DataPart[Format] = Field("auto", description="Format of the data; auto goes by the file's ending")
     columns: DataPart[str | None] = Field(
-        None, description="Columns of a table: USER,ITEM or USER,ITEM,TIME, by name or by number from 0"
+        None, description="Columns of a table: USER,ITEM[,TIME[,RATING]], by name or by number from 0"
+    )
+    separator: DataPart[str | None] = Field(
+        None, min_length=1, description="Separator of a table's fields: , ; | :: or tab (default: detected)"
+    )
+    quote: DataPart[str | None] = Field(
+        None,
+        min_length=1,
+        description="Character that quotes a table's fields, or none (default: detected in CSV, else none)",
+    )
+    encoding: DataPart[str | None] = Field(
+        None, min_length=1, description="Encoding of a table's text, such as latin-1 (default: UTF-8, UTF-16)"
+    )
+    time_format: DataPart[str | None] = Field(
+        None,
+        min_length=1,
+        description="Format of a table's times, such as %d/%m/%Y %H:%M (default: detected if unambiguous)",
+    )
+    min_rating: DataPart[Finite[float | None]] = Field(None, description="Leave out rows with a lower rating")
+    drop_missing: DataPart[bool] = Field(
+        False, description="Leave out rows without a user, an item or a time, which are otherwise refused"
     )
     deduplicate: DataPart[bool] = Field(
         False, description="Keep only a user's first interaction with each item"
@@ -241,7 +262,7 @@ class Config(BaseModel):
     @property
     def reading(self) -> dict[str, Any]:
         """The settings that `samrec.data.readers.read` takes beside the path."""
-        return self.model_dump(include={"format", "columns", "deduplicate", "core"})
+        return self.model_dump(include=set(OF_READING))
 
     @property
     def radius(self) -> float:

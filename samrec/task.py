@@ -25,6 +25,7 @@ from samrec.config import Config
 from samrec.data.interactions import Ints
 from samrec.data.packing import Batch, TrainingBatches
 from samrec.data.readers import read
+from samrec.data.sources import last_change
 from samrec.data.split import Part, Split, leave_one_out
 from samrec.data.tensors import Tensors
 from samrec.evaluation import Candidates, Ranking, candidates, count_above, gain, intervals, metrics, ranks
@@ -304,9 +305,8 @@ def _curves(log: Sequence[Mapping[str, Any]]) -> tuple[FactCurve, ...]:
 def _split(checkpoint: Checkpoint, data: Path | None) -> Split:
     """Read what a checkpoint was trained on, its users and its noise, from where it was or from `data`."""
     path = data or Path(checkpoint.config.data)
-    if data is None and not path.exists():
+    if not (changed := last_change(path)) and data is None:
         raise InputError(f"the checkpoint's data are no longer at {path}; say where with --data FILE")
-    changed = path.stat().st_mtime_ns if path.exists() else 0
     config = checkpoint.config
     split = _read_split(path, changed, **config.reading)
     checkpoint.check_data(split.interactions)

@@ -7,12 +7,12 @@ import typer
 
 from landscape.cli.options import Json, Seed
 from landscape.cli.output import Table, show
-from samrec.choices import METRICS
+from samrec.choices import METRICS, OF_READING
 from samrec.cli.options import Part
 from samrec.cli.settings import with_settings
 
 
-@with_settings("format", "columns", "deduplicate", "core", "train_fraction", "noise")
+@with_settings(*OF_READING, "train_fraction", "noise")
 def command(
     settings: dict[str, Any],
     data: Annotated[Path, typer.Option(help="File of interactions; see landscape data info --help.")],

@@ -7,6 +7,7 @@ import typer
 
 from landscape.cli.options import Json
 from landscape.cli.output import Table, show
+from samrec.choices import OF_READING
 from samrec.cli.settings import with_settings
 
 if TYPE_CHECKING:
@@ -87,17 +88,18 @@ def get(
 
 
 @app.command()
-@with_settings("format", "columns", "deduplicate", "core")
+@with_settings(*OF_READING)
 def info(
     settings: dict[str, Any],
     path: Annotated[Path, typer.Argument(help="File of interactions.")],
     json: Json = False,
 ) -> None:
-    """Print the numbers of users, items and interactions, density, lengths, repeats and ties in time.
+    """Print how a file is understood, and its users, items, density, lengths, repeats and ties in time.
 
     Text is sequence lines (user item item …) or pairs (user item), in time order. Tables are CSV, TSV,
     Parquet, RecBole's .inter, JSON lines such as Amazon's, MovieLens' .dat and .data; all except Parquet
-    may be compressed as .gz.
+    may be compressed as .gz or .zip. A folder or a pattern ('part-*.parquet') reads several files as one.
+    A field that is missing, or that can be read in two ways, is refused with the option that decides.
 
     Examples:
 
@@ -106,6 +108,10 @@ def info(
       landscape data info reviews_Beauty.json.gz --core 5
 
       landscape data info ratings.csv --columns 0,1,3
+
+      landscape data info ml-20m.zip/ml-20m/ratings.csv --min-rating 4
+
+      landscape data info visits.csv --time-format "%d/%m/%Y %H:%M" --drop-missing
     """
     from samrec.config import configure
     from samrec.data.describe import describe
@@ -121,14 +127,20 @@ def info(
     )
 
 
-def _shown(value: float | str | dict[str, float] | None) -> str:
+def _shown(value: Any) -> str:
     if value is None:
         return "unknown"
     if isinstance(value, dict):
-        return ", ".join(f"{name} {number:g}" for name, number in value.items())
+        return ", ".join(f"{name} {_shown_in(one)}" for name, one in value.items()) or "nothing"
+    if isinstance(value, list):
+        return "\n".join(" | ".join(row) for row in value)
     if isinstance(value, str):
         return value
     return f"{value:,}" if isinstance(value, int) else f"{value:.4%}"
+
+
+def _shown_in(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
 
 def _plain(file: "File", found: "Fetched") -> dict[str, str | int]:

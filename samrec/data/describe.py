@@ -14,12 +14,13 @@ def describe(interactions: Interactions) -> dict[str, Any]:
 
     `repeats` is the share of interactions with an item that the user has had; `time_ties` that of
     interactions at the same time as the user's one before, whose order is an accident of the file, or
-    None where the file has no times.
+    None where the file has no times. What the reader understood comes first: the columns, what orders the
+    interactions, how many rows the file has, which were left out and why, and the first rows of a table.
     """
     total = len(interactions.items)
     pairs = len(np.unique(interactions.users * interactions.num_items + interactions.items))
     lengths = interactions.lengths
-    return {
+    return _understood(interactions) | {
         "users": interactions.num_users,
         "items": interactions.num_items,
         "interactions": total,
@@ -30,3 +31,17 @@ def describe(interactions: Interactions) -> dict[str, Any]:
         "lengths": {name: float(np.quantile(lengths, q)) for name, q in QUANTILES.items()},
         "sha256": interactions.digest,
     }
+
+
+def _understood(interactions: Interactions) -> dict[str, Any]:
+    if (understood := interactions.understood) is None:
+        return {}
+    found = {
+        "format": understood.format,
+        "columns": dict(understood.columns),
+        "order": understood.order,
+        "rows": understood.rows,
+        "left_out": dict(understood.left_out),
+        "first_rows": [list(row) for row in understood.first_rows],
+    }
+    return {name: value for name, value in found.items() if value or name not in ("columns", "first_rows")}

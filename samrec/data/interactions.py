@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from samrec.data.reading import Understood
+
 Ints = NDArray[np.int64]
 
 
@@ -24,6 +26,7 @@ class Interactions:
         source: where they came from, to be shown.
         ties: how many interactions have the same time as the user's one before, as they were read; None
             where the file has no times.
+        understood: what the reader made of the file; None where they were not read from one.
     """
 
     items: Ints
@@ -31,6 +34,7 @@ class Interactions:
     item_ids: NDArray[Any]
     source: str
     ties: int | None = None
+    understood: Understood | None = None
 
     @classmethod
     def from_histories(cls, histories: Sequence[Sequence[int]], source: str) -> "Interactions":

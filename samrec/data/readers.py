@@ -1,15 +1,16 @@
 """Read interactions from a file: a sequence a line, a pair a line, or a table."""
 
+import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from landscape.errors import InputError
-from landscape.storage.files import existing
 from samrec.choices import Format
 from samrec.data.filters import first_of_each, k_core
 from samrec.data.interactions import Interactions
-
-TABLES = (".csv", ".tsv", ".parquet", ".inter", ".json", ".jsonl", ".ndjson", ".data", ".dat")
+from samrec.data.reading import TableOptions, Understood
+from samrec.data.sources import TABLES, kind_of
 
 
 def read(
@@ -18,6 +19,12 @@ def read(
     columns: str | None = None,
     deduplicate: bool = False,
     core: int = 0,
+    separator: str | None = None,
+    quote: str | None = None,
+    encoding: str | None = None,
+    time_format: str | None = None,
+    min_rating: float | None = None,
+    drop_missing: bool = False,
 ) -> Interactions:
     """Read `path`, and leave out what is not wanted.
 
@@ -26,7 +33,8 @@ def read(
     `samrec.data.tables`), and a text in which every line has exactly two fields is read as pairs.
 
     Args:
-        columns: of a table, see `read_table`.
+        path: of a table also a folder, a pattern, or a member of a .zip, see `samrec.data.sources`.
+        columns: of a table, as the settings below, see `samrec.data.reading.TableOptions`.
         deduplicate: keep a user's first interaction with each item only.
         core: leave out users and items with fewer interactions, until none is left to leave out.
 
@@ -34,17 +42,35 @@ def read(
         InputError: no such file, an empty file, a line that does not parse or an item id below 1 (with
             the line's number), a user who stands on two sequence lines, or nothing remains.
     """
-    existing(path, "data file")
-    ending = Path(path.name.removesuffix(".gz")).suffix.lower()
+    options = TableOptions(columns, separator, quote, encoding, time_format, min_rating, drop_missing)
+    ending = kind_of(path)
     if format == "table" or (format == "auto" and ending in TABLES):
         from samrec.data.tables import read_table  # and with it polars, which text does not need
 
-        interactions = read_table(path, ending if ending in TABLES else ".csv", columns)
+        interactions = read_table(path, ending if ending in TABLES else ".csv", options)
     else:
+        if given := [name for name in options.given if name != "--columns"]:
+            raise InputError(
+                f"{path} is not read as a table, and {given[0]} is for tables; add --format table"
+            )
+        if columns is not None:
+            warnings.warn(f"{path} is not read as a table, so --columns changes nothing", stacklevel=2)
         interactions = _read_lines(path, format)
     if deduplicate:
-        interactions = first_of_each(interactions)
-    return k_core(interactions, core) if core > 1 else interactions
+        interactions = _noting("repeats", interactions, first_of_each(interactions))
+    return (
+        _noting(f"outside the {core}-core", interactions, k_core(interactions, core))
+        if core > 1
+        else interactions
+    )
+
+
+def _noting(why: str, before: Interactions, after: Interactions) -> Interactions:
+    """Note how many interactions a filter left out."""
+    if after.understood is None:
+        return after
+    left_out = {**after.understood.left_out, why: len(before.items) - len(after.items)}
+    return replace(after, understood=replace(after.understood, left_out=left_out))
 
 
 def _read_lines(path: Path, format: Format) -> Interactions:
@@ -61,7 +87,9 @@ def _read_lines(path: Path, format: Format) -> Interactions:
         if format == "pairs" and len(items) != 1:
             raise InputError(f"{path}, line {number}: expected 'user item', found {len(items) + 1} fields")
         histories.setdefault(user, []).extend(items)
-    return Interactions.from_histories(list(histories.values()), source=str(path))
+    interactions = Interactions.from_histories(list(histories.values()), source=str(path))
+    understood = Understood(format, "as in the file", len(interactions.items))
+    return replace(interactions, understood=understood)
 
 
 def _rows(path: Path) -> Iterator[tuple[int, int, list[int]]]:

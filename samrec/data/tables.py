@@ -1,120 +1,155 @@
 """Read interactions from a table: CSV, Parquet, RecBole's .inter, Amazon's JSON lines, MovieLens' `::`."""
 
-import gzip
-import json
+import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
-import numpy as np
 import polars as pl
 
 from landscape.errors import InputError
-from landscape.storage.archives import most_unpacked
+from samrec.data.columns import Chosen, choose
 from samrec.data.interactions import Interactions
+from samrec.data.json_tables import JsonTable
+from samrec.data.reading import TableOptions
+from samrec.data.rows import Rows, reading_of
+from samrec.data.sources import Source, sources
+from samrec.data.text_tables import HEADLESS, TextTable
 
-# What people call the columns, in lower case and without RecBole's `:type`.
-USER = ("user", "user_id", "userid", "uid", "reviewerid", "reviewer_id")
-ITEM = (
-    "item",
-    "item_id",
-    "itemid",
-    "iid",
-    "movieid",
-    "movie_id",
-    "parent_asin",
-    "asin",
-    "product_id",
-    "business_id",
-)
-TIME = ("time", "timestamp", "unixreviewtime", "rating_timestamp", "datetime", "date")
-SEPARATORS = {".csv": ",", ".tsv": "\t", ".inter": "\t", ".data": "\t", ".dat": ":"}
-HEADLESS = (".data", ".dat")  # MovieLens: user, item, rating, time
-JSON_LINES = (".json", ".jsonl", ".ndjson")
+JSON = (".json", ".jsonl", ".ndjson")
+MOVIELENS = "0,1,2,3"  # user, item, rating, time
 
 
-def read_table(path: Path, kind: str, columns: str | None = None) -> Interactions:
+class Table(Protocol):
+    """A file of a table: its columns' names, whether they are its own, and the columns by their number."""
+
+    names: list[str]
+    header: bool
+
+    def take(self, chosen: Sequence[int]) -> pl.DataFrame: ...
+
+
+class ParquetTable:
+    """A table of Parquet."""
+
+    header = True
+
+    def __init__(self, source: Source) -> None:
+        self.content = source.content if isinstance(source.content, Path) else io.BytesIO(source.content)
+        with _silent():
+            self.names = list(pl.read_parquet_schema(self.content))
+
+    def take(self, chosen: Sequence[int]) -> pl.DataFrame:
+        """Return the chosen columns, named by their number.
+
+        Raises:
+            InputError: there are fewer or more rows than the file says.
+        """
+        names = {self.names[at]: str(at) for at in chosen}
+        with _silent():
+            frame = pl.read_parquet(self.content, columns=list(names))
+            rows = pl.scan_parquet(self.content).select(pl.len()).collect().item()
+        if frame.height != rows:
+            raise InputError(f"{frame.height} rows were read of {rows}")
+        return frame.select(pl.col(name).alias(number) for name, number in names.items())
+
+
+def read_table(path: Path, kind: str, options: TableOptions) -> Interactions:
     """Read a table of interactions, sorted by user and then by time.
 
     Rows of one user at one time stay in the file's order, and are counted in `Interactions.ties`: where
     there are many, the order of a history is partly an accident. Without a time column the file's order
-    is taken for the order of time. Ids may be numbers or text.
+    is taken for the order of time, with a warning if another column may be one. Ids may be numbers or text.
 
     Args:
+        path: a file, a folder, a pattern, or a member of a .zip, see `samrec.data.sources`.
         kind: the ending that says which table it is, `.gz` left out.
-        columns: `USER,ITEM` or `USER,ITEM,TIME`: names, or numbers from 0 for a file without a header.
-            Without it they are found by the names that data sets use.
 
     Raises:
-        InputError: the file is damaged, a column is not there, or a field is missing or no time (with
-            its row).
+        InputError: the file is damaged, a column is not there or cannot be told, or a user, an item or a time
+            is missing or not one (with its row).
     """
+    with _one_line(str(path), kind):
+        files = sources(path)
+        tables = [_opened(file, kind, options) for file in files]
+        chosen = _chosen(tables[0], kind, options)
+        parts = []
+        for file, table in zip(files, tables, strict=True):
+            with _one_line(file.name, kind):
+                parts.append(_taken(table, tables[0], chosen))
+        rows = Rows(str(path), [file.name for file in files], [part.height for part in parts])
+        if not any(rows.heights):
+            raise InputError(f"{path} holds no interactions")
+        return reading_of(_joined(parts), chosen, tables[0].names, tables[0].header, options, rows)
+
+
+def _opened(file: Source, kind: str, options: TableOptions) -> Table:
+    with _one_line(file.name, kind):
+        if kind == ".parquet":
+            return ParquetTable(file)
+        return JsonTable(file, options) if kind in JSON else TextTable(file, kind, options)
+
+
+def _chosen(table: Table, kind: str, options: TableOptions) -> Chosen:
+    usual = MOVIELENS if isinstance(table, TextTable) and kind in HEADLESS and table.usual_separator else None
+
+    def among(names: list[str]) -> Chosen:
+        return choose(names, table.header, usual, options.columns, options.min_rating is not None)
+
+    if isinstance(table, JsonTable):
+        with suppress(InputError):
+            if (chosen := among(table.names)).times or chosen.asked:
+                return chosen
+        table.look_further()
+    return among(table.names)
+
+
+def _taken(table: Table, first: Table, chosen: Chosen) -> pl.DataFrame:
+    """Take the chosen columns of a file, by the names that they have in the first one."""
+    if table.names == first.names or not (table.header or first.header):
+        if len(table.names) != len(first.names):
+            raise InputError(f"{len(table.names)} columns, and the first file has {len(first.names)}")
+        return table.take(chosen.all)
+    names = [first.names[at] for at in chosen.all]
+    if isinstance(table, JsonTable):
+        table.look_further()
+    if not (table.header and first.header) or not set(names) <= set(table.names):
+        raise InputError(f"the columns are not those of the first file: {', '.join(names)}")
+    numbers = [table.names.index(name) for name in names]
+    return table.take(numbers).select(
+        pl.col(str(own)).alias(str(at)) for own, at in zip(numbers, chosen.all, strict=True)
+    )
+
+
+def _joined(parts: list[pl.DataFrame]) -> pl.DataFrame:
+    """Lay the rows of several files end to end; empties the list, so that no one holds them on."""
+    if len(parts) == 1:
+        return parts.pop()
+    for name in parts[0].columns:
+        kinds = {part[name].dtype for part in parts}
+        if len(kinds) > 1 and not all(kind.is_integer() for kind in kinds):
+            raise InputError(f"a column is {' in one file and '.join(sorted(map(str, kinds)))} in another")
+    joined = pl.concat(parts, how="vertical_relaxed", rechunk=False)
+    parts.clear()
+    return joined
+
+
+@contextmanager
+def _one_line(name: str, kind: str) -> Iterator[None]:
+    """Whatever damaged bytes provoke in the readers, say in one line that the file cannot be used."""
     try:
-        _check_compression(path)
-        frame = _frame(path, kind, columns)
-    except InputError:
+        yield
+    except InputError as error:
+        said = str(error)
+        raise InputError(said if name in said else f"{name}: {said}") from None
+    except Warning:  # which a caller made an error
         raise
-    # Whatever damaged bytes provoke in the readers, the file cannot be used. Polars' panic is no Exception.
+    # Polars' panic is no Exception.
     except (Exception, pl.exceptions.PanicException) as error:
         said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{path} is not readable as {kind}: {said}") from None
-    if frame.is_empty():
-        raise InputError(f"{path} holds no interactions")
-    for name in frame.columns:
-        if (missing := frame[name].null_count()) > 0:
-            row = frame[name].is_null().arg_max()
-            raise InputError(f"{path}: {missing} row(s) have no {name}, the first is row {(row or 0) + 1}")
-    frame = frame.with_columns(_numbers(frame[name]) for name in ("user", "item"))
-    if "time" in frame.columns:
-        frame = frame.with_columns(_times(frame["time"], path))
-    return _interactions(frame, str(path))
-
-
-def _frame(path: Path, kind: str, columns: str | None) -> pl.DataFrame:
-    """Read the two or three columns that count, as `user`, `item` and perhaps `time`."""
-    if kind == ".parquet":
-        with _silent():
-            chosen = _chosen(list(pl.read_parquet_schema(path)), columns, path)
-            frame = pl.read_parquet(path, columns=list(chosen))
-    elif kind in JSON_LINES:
-        first = _first_object(path)
-        chosen = _chosen(list(first), columns, path)
-        kinds = {int: pl.Int64, float: pl.Float64}
-        schema = {name: kinds.get(type(first[name]), pl.String) for name in chosen}
-        frame = pl.read_ndjson(path, schema=schema)
-    else:
-        headless = kind in HEADLESS or (columns is not None and columns.replace(",", "").isdecimal())
-        source: dict[str, Any] = {
-            "separator": SEPARATORS[kind],
-            "has_header": not headless,
-            "infer_schema": False,
-        }
-        names = pl.read_csv(path, n_rows=0 if not headless else 1, **source).columns
-        if kind == ".dat":
-            names = names[::2]  # a `::` is two separators with an empty column between
-        chosen = _chosen(names, columns or ("0,1,3" if headless else None), path, by_number=headless)
-        frame = pl.read_csv(path, columns=list(chosen), **source)
-    return frame.select(pl.col(name).alias(role) for name, role in chosen.items())
-
-
-def _check_compression(path: Path) -> None:
-    """Make sure that what gzip has packed is whole, and not far more than the file (`most_unpacked`).
-
-    Raises:
-        InputError: it is far more.
-        OSError, EOFError, zlib.error: it is damaged.
-    """
-    with path.open("rb") as opened:
-        if opened.read(2) != b"\x1f\x8b":
-            return
-    room = most_unpacked(path.stat().st_size)
-    with gzip.open(path) as unpacked:
-        while chunk := unpacked.read(2**20):
-            room -= len(chunk)
-            if room < 0:
-                raise InputError(f"{path} unpacks to far more than its size")
+        raise InputError(f"{name} is not readable as {kind}: {said}") from None
 
 
 @contextmanager
@@ -128,78 +163,3 @@ def _silent() -> Iterator[None]:
         os.dup2(before, 2)
         os.close(before)
         os.close(nowhere)
-
-
-def _chosen(names: list[str], columns: str | None, path: Path, by_number: bool = False) -> dict[str, str]:
-    """Map the names of the columns that count to `user`, `item`, `time`."""
-    if columns is None:
-        plain = {name.split(":")[0].lower(): name for name in reversed(names)}
-        found = [next((plain[n] for n in known if n in plain), None) for known in (USER, ITEM, TIME)]
-        asked = found[:2] if found[2] is None else found
-    elif by_number:
-        asked = [names[int(n)] if n.isdecimal() and int(n) < len(names) else None for n in columns.split(",")]
-    else:
-        asked = [name if name in names else None for name in columns.split(",")]
-    if None in asked or not 2 <= len(set(asked)) == len(asked) <= 3:
-        raise InputError(
-            f"{path}: {'cannot tell user from item' if columns is None else f'no columns {columns}'} among "
-            f"{', '.join(names[:8])}; name them with --columns USER,ITEM[,TIME]"
-        )
-    return dict(zip([str(name) for name in asked], ("user", "item", "time"), strict=False))
-
-
-def _first_object(path: Path) -> dict[str, Any]:
-    opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rb") as file:
-        line = file.readline(1 << 20)
-    try:
-        value = json.loads(line)
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise InputError(f"{path}, line 1: expected a JSON object a line")
-    return value
-
-
-def _numbers(ids: pl.Series) -> pl.Series:
-    """Return ids as numbers where they are whole numbers written plainly, else as text."""
-    if ids.dtype.is_integer():
-        return ids.cast(pl.Int64)
-    text = ids.cast(pl.String)
-    numbers = text.cast(pl.Int64, strict=False)
-    return numbers if numbers.null_count() == 0 and (numbers.cast(pl.String) == text).all() else text
-
-
-def _times(times: pl.Series, path: Path) -> pl.Series:
-    """Return times as numbers: they are numbers already, or dates."""
-    if times.dtype == pl.String:
-        parsed = times.cast(pl.Float64, strict=False)
-        if parsed.null_count():
-            with suppress(pl.exceptions.ComputeError):  # no format fits: then all is missing, and said below
-                parsed = times.str.to_datetime(strict=False)
-        if parsed.null_count():
-            row = parsed.is_null().arg_max() or 0
-            raise InputError(f"{path}, row {row + 1}: {times[row]!r} is no time")
-        times = parsed
-    return times.to_physical().cast(pl.Float64)
-
-
-def _interactions(frame: pl.DataFrame, source: str) -> Interactions:
-    labels = frame["item"].unique().sort()
-    frame = frame.with_columns(
-        pl.col("user").rank("dense").cast(pl.Int64) - 1, pl.col("item").rank("dense").cast(pl.Int64) - 1
-    )
-    timed = "time" in frame.columns
-    frame = frame.sort(["user", "time"] if timed else ["user"], maintain_order=True)
-    ties = None
-    if timed:
-        same = (frame["user"].diff() == 0) & (frame["time"].diff() == 0)
-        ties = int(same.sum())
-    lengths = np.bincount(frame["user"].to_numpy())
-    return Interactions(
-        items=frame["item"].to_numpy(),
-        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        item_ids=labels.to_numpy() if labels.dtype == pl.Int64 else np.array(labels.to_list(), str),
-        source=source,
-        ties=ties,
-    )

@@ -22,6 +22,7 @@ from samrec.config import Config, write_config
 from samrec.data.attributes import beside
 from samrec.data.packing import Batch
 from samrec.data.readers import read
+from samrec.data.sources import plain_name
 from samrec.data.split import leave_one_out
 from samrec.methods import initial_learner
 from samrec.model import Recommender
@@ -77,7 +78,7 @@ def train(
             the epoch before.
         Stopped: a signal asked for it (a KeyboardInterrupt).
     """
-    out = out or Path("runs") / f"{Path(config.data).stem}-{config.method}-seed{config.seed}"
+    out = out or Path("runs") / f"{plain_name(config.data)}-{config.method}-seed{config.seed}"
     return train_together([config], [out], device, resume, shard_items)[0]
 
 

@@ -1,0 +1,183 @@
+"""The files behind a path, unpacked: a file, a folder, a pattern such as `part-*.csv`, a .zip's member."""
+
+import gzip
+import re
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import IO
+
+from landscape.errors import InputError
+from landscape.storage.archives import most_unpacked
+from landscape.storage.files import existing
+
+TABLES = (".csv", ".tsv", ".parquet", ".inter", ".json", ".jsonl", ".ndjson", ".data", ".dat")
+_GZIP = b"\x1f\x8b"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file of a table.
+
+    Attributes:
+        name: to be shown.
+        content: the file, or the bytes that were packed in it.
+    """
+
+    name: str
+    content: Path | bytes
+
+
+def ending(name: str) -> str:
+    """Return a name's ending in lower case, `.gz` left out."""
+    return Path(name.removesuffix(".gz")).suffix.lower()
+
+
+def kind_of(path: Path) -> str:
+    """Return the ending that says what the files behind a path are.
+
+    Raises:
+        InputError: there are none, or they differ in kind.
+    """
+    return ending(_names(path)[0])
+
+
+def last_change(path: Path) -> int:
+    """Return when the files behind a path were last written, in ns since 1970; 0 where there are none."""
+    archive = _archive(path)
+    files = [archive[0]] if archive else _matching(path)
+    return max((file.stat().st_mtime_ns for file in files if file.exists()), default=0)
+
+
+def plain_name(path: str) -> str:
+    """Return a path's name without its ending and the signs of a pattern, to name a run by."""
+    return re.sub(r"[*?\[\]]+", "", Path(path).stem) or "data"
+
+
+def sources(path: Path) -> list[Source]:
+    """Return the files behind a path in the order of the numbers in their names, packed ones unpacked.
+
+    Raises:
+        InputError: there are none, one is empty, they differ in kind, or one unpacks to far too much.
+        OSError, EOFError, zlib.error, zipfile.BadZipFile: a packed file is damaged.
+    """
+    names = _names(path)
+    if archive := _archive(path):
+        file, _ = archive
+        room = most_unpacked(file.stat().st_size)
+        with zipfile.ZipFile(file) as opened:
+            return [Source(f"{file}/{name}", _member(opened, name, room, file)) for name in names]
+    return [_unpacked(Path(name)) for name in names]
+
+
+def _names(path: Path) -> list[str]:
+    """Return the names of the files behind a path, or of the members of an archive."""
+    if archive := _archive(path):
+        return _members(*archive)
+    files = _matching(path)
+    if not files and path.is_dir():
+        raise InputError(f"{path} is a folder, not a data file, and holds no {', '.join(TABLES[:4])} … files")
+    if not files:
+        raise InputError(f"no file matches {path}")
+    if path.is_dir() and any(inner.is_dir() and not _hidden(inner.name) for inner in path.iterdir()):
+        raise InputError(f"{path} holds files and folders; name the files with a pattern: '{path}/*.parquet'")
+    for file in files:
+        existing(file, "data file")
+    return _of_one_kind([str(file) for file in files], str(path))
+
+
+def _matching(path: Path) -> list[Path]:
+    """Return the table files in a folder, those that a pattern matches, or the file itself."""
+    if path.is_dir():
+        files = [file for file in path.iterdir() if file.is_file() and ending(file.name) in TABLES]
+    elif any(sign in path.name for sign in "*?[") and not path.exists():
+        files = [file for file in path.parent.glob(path.name) if file.is_file()]
+    else:
+        return [path]
+    return sorted((file for file in files if not _hidden(file.name)), key=lambda file: _by_number(file.name))
+
+
+def _of_one_kind(names: Sequence[str], where: str) -> list[str]:
+    if len(kinds := sorted({ending(name) for name in names})) > 1:
+        raise InputError(
+            f"{where} holds {' and '.join(kinds)} files; name those of one kind with a pattern: '*{kinds[0]}'"
+        )
+    plain = [name.removesuffix(".gz") for name in names]
+    if len(set(plain)) < len(plain):
+        twice = next(name for name in plain if plain.count(name) > 1)
+        raise InputError(f"{where} holds {twice} packed and unpacked; name one of the two")
+    return list(names)
+
+
+def _archive(path: Path) -> tuple[Path, str] | None:
+    """Return the .zip file of a path such as `a.zip` or `a.zip/folder/ratings.csv`, and the member's name."""
+    for outer in (path, *path.parents):
+        if outer.suffix.lower() == ".zip" and outer.is_file():
+            return outer, path.relative_to(outer).as_posix().removeprefix(".")
+    return None
+
+
+def _members(file: Path, wanted: str) -> list[str]:
+    existing(file, "data file")
+    try:
+        with zipfile.ZipFile(file) as opened:
+            names = [info.filename for info in opened.infolist() if not info.is_dir()]
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
+        raise InputError(f"{file} is not readable as .zip: {error}") from None
+    names = [name for name in names if not any(map(_hidden, name.split("/")))]
+    if wanted:
+        found = [name for name in names if name == wanted or fnmatch(name, wanted)]
+    else:
+        found = [name for name in names if ending(name) in TABLES]
+    if not found or (not wanted and len(found) > 1):
+        shown = ", ".join((found or names)[:6]) or "nothing"
+        raise InputError(f"{file} holds {shown}; name the member to read: {file}/{(found or ['MEMBER'])[0]}")
+    return _of_one_kind(sorted(found, key=_by_number), str(file))
+
+
+def _hidden(name: str) -> bool:
+    """Whether a name is not one of data: `.DS_Store`, `_SUCCESS`, `__MACOSX`."""
+    return name.startswith((".", "_"))
+
+
+def _by_number(name: str) -> list[tuple[int, int, str]]:
+    """A key that sorts names by the numbers in them, part-9 before part-10."""
+    parts = re.split(r"(\d+)", name)
+    return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts]
+
+
+def _member(opened: zipfile.ZipFile, name: str, room: int, file: Path) -> bytes:
+    with opened.open(name) as member:
+        content = _all(member, room, file)
+    return _plain(content, file)
+
+
+def _unpacked(file: Path) -> Source:
+    with file.open("rb") as opened:
+        if opened.read(2) != _GZIP:
+            return Source(str(file), file)
+    with gzip.open(file) as unpacked:
+        return Source(str(file), _all(unpacked, most_unpacked(file.stat().st_size), file))
+
+
+def _plain(content: bytes, file: Path) -> bytes:
+    """Unpack what is packed within an archive."""
+    if not content.startswith(_GZIP):
+        return content
+    import io
+
+    with gzip.open(io.BytesIO(content)) as unpacked:
+        return _all(unpacked, most_unpacked(len(content)), file)
+
+
+def _all(packed: IO[bytes] | gzip.GzipFile, room: int, file: Path) -> bytes:
+    """Read a packed file, as far as `room` bytes."""
+    parts = []
+    while chunk := packed.read(2**20):
+        room -= len(chunk)
+        if room < 0:
+            raise InputError(f"{file} unpacks to far more than its size")
+        parts.append(chunk)
+    return b"".join(parts)
