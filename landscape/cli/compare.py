@@ -210,7 +210,7 @@ def _identity(objective: "Objective") -> str:
     Of the whole objective: shares of the batches are summed in another order, which moves that last bit.
     """
     from landscape.storage.results import surroundings
-    from landscape.surface.record import fingerprint
+    from landscape.surface.point_log import fingerprint
 
     told = surroundings(objective.theta.device) | {"landscape": version("samrec-landscape")}
     return dumps([fingerprint(objective, (), objective.value()), told])
