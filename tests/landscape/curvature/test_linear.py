@@ -8,6 +8,7 @@ import torch
 
 import landscape as ll
 from landscape import InputError
+from landscape.curvature.lanczos import lanczos
 from landscape.curvature.linear import LinearOperator
 from tests.worlds import rotated, signs
 
@@ -96,6 +97,16 @@ def test_lanczos_stops_no_later_than_its_tolerance_needs_and_no_earlier(k):
         assert (residuals <= tol).all()
         assert all(found.converged)
         np.testing.assert_allclose(found.residuals, residuals, rtol=1e-6, atol=1e-14)
+
+
+def test_lanczos_stops_early_only_where_the_residual_it_measures_is_within_the_tolerance():
+    """Products in 8 bits: by its estimates Lanczos has arrived, by what it measures it has not."""
+    entries, _ = rotated(np.concatenate([np.linspace(1, 2, 60), [2.05, 2.1, 2.2]]))
+    for tol in (5e-4, 1e-3, 2e-3):
+        found = lanczos(
+            lambda v: (entries @ v).bfloat16().double(), entries[0], 2, 0, tol, max_products=50, seed=0
+        )
+        assert (found.residuals <= tol).all() or found.products >= 50
 
 
 @pytest.mark.parametrize("method", ["lanczos", "power"])

@@ -10,7 +10,7 @@ from torch import nn
 import landscape as ll
 from landscape import Direction, Objective
 from landscape.statistics import ratio_error
-from landscape.surface.certificate import checked, paired_error, uncovered
+from landscape.surface.certificate import checked, fresh_error, paired_error, uncovered
 from landscape.surface.chebyshev import Axis, at_points
 from landscape.surface.loss_cache import LossCache
 
@@ -116,6 +116,25 @@ def test_the_rule_of_three():
     assert uncovered(60, 2) > uncovered(60, 1)
     # that so many draws miss a share p with a probability of at most 5%
     assert (1 - uncovered(60, 1)) ** 60 <= 0.05
+
+
+def test_the_share_grows_with_the_fits_that_the_same_points_have_judged(monkeypatch):
+    judged = []
+
+    def watched(*given):
+        judged.append(fresh_error(*given))
+        return judged[-1]
+
+    monkeypatch.setattr("landscape.surface.sampler.fresh_error", watched)
+    for degree, fits in ((1, 1), (8, 2), (16, 3)):  # T_8 is 1 at 5 Chebyshev points, T_16 at 9 of them too
+        judged.clear()
+
+        def wave(x, y, n=degree):
+            return 2 * x + torch.cos(n * torch.arccos(x.clamp(-1, 1))) + 0 * y
+
+        found = ll.line(of(wave), directions=AXES[:1])
+        assert found.certificate["attempts"] == len(judged) == fits
+        assert found.certificate["share"] == pytest.approx(np.log(20 * fits) / 60)
 
 
 def test_float32_says_how_far_it_is_from_float64():

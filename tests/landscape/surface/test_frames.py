@@ -6,7 +6,7 @@ import torch
 
 import landscape as ll
 from landscape import InputError
-from landscape.surface.directions import coordinates, difference, perpendicular, principal
+from landscape.surface.directions import Direction, coordinates, difference, perpendicular, principal
 from landscape.surface.frames import between_frame, eigen_frame, trajectory_frame
 from landscape.surface.geometry import convex_share, doubling_widths, quadratic_model
 from landscape.surface.loss_cache import LossCache
@@ -173,3 +173,12 @@ def test_how_much_of_a_slice_is_convex(quadratic, bowl):
     assert convex_share(saddle) == 0
     assert convex_share(ll.plane(bowl, directions=eigen_frame(bowl, 2).directions)) == 1
     assert convex_share(ll.line(bowl, directions=eigen_frame(bowl, 1).directions)) == 1
+
+
+@pytest.mark.parametrize(("mixed", "share"), [(0.0, 1), (1.9, 1), (-1.9, 1), (2.1, 0), (-2.1, 0)])
+def test_convexity_counts_the_mixed_derivative(quadratic, mixed, share):
+    """x² + y² + c xy curves upwards along both axes, and is a saddle where |c| > 2."""
+    matrix = torch.tensor([[2.0, mixed], [mixed, 2.0]]).double()
+    objective = quadratic(matrix, torch.zeros(2).double())
+    axes = [Direction(torch.eye(2).double()[i], "axis") for i in (0, 1)]
+    assert convex_share(ll.plane(objective, directions=axes, grid=9)) == share
