@@ -39,7 +39,7 @@ Ask = Callable[..., dict[str, Any]]
 
 
 def eigenvalues(own: Objective, ask: Ask | None, rounds: int, slow_tol: float) -> dict[str, Any]:
-    """Find the top five in our ways, and by each peer on padded batches, in turns."""
+    """Find the top five by our solvers, and by each peer on padded batches, in turns."""
     ll.top_eigenpairs(own, TOP, smallest=0)  # not counted
     runs: dict[str, list[dict[str, Any]]] = {}
     for number in range(rounds):
@@ -78,10 +78,10 @@ def ours(own: Objective, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def products(own: Objective, ask: Ask | None, rounds: int) -> dict[str, Any]:
-    """Time a product in our ways and by each peer on the same batches, and the machine, in turns."""
+    """Time a product by our strategies and by each peer on the same batches, and the machine, in turns."""
     vector = torch.randn(own.params.numel, generator=torch.Generator().manual_seed(0)).to(own.theta)
     operator = ll.hessian(own)
-    ways: dict[str, Callable[[Tensor], Tensor]] = {
+    strategies: dict[str, Callable[[Tensor], Tensor]] = {
         "ours": operator,
         "ours, forward": ll.hessian(own, "forward"),
         "ours, graphs built anew": own.hvp,
@@ -89,7 +89,7 @@ def products(own: Objective, ask: Ask | None, rounds: int) -> dict[str, Any]:
     seconds: dict[str, list[float]] = {}
     able, versions, differences = [], {}, {}
     for _ in range(rounds):
-        for name, product in ways.items():
+        for name, product in strategies.items():
             seconds.setdefault(name, []).append(seconds_of(product, vector))
         able.append(limits(own.theta.device)["flop_per_s"])
         if ask:
@@ -100,7 +100,7 @@ def products(own: Objective, ask: Ask | None, rounds: int) -> dict[str, Any]:
                 differences[name] = said["product_differs_from_ours_by"]
     count = operations(partial(operator, vector))
     return {
-        "way": operator.way,
+        "strategy": operator.strategy,
         "seconds": {name: median(values) for name, values in seconds.items()},
         "seconds / ours": {name: ratio(seconds, name, "ours") for name in seconds},
         "versions": versions,

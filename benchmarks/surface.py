@@ -23,8 +23,8 @@ from benchmarks.train import HERE, limits, memory, write
 from benchmarks.where import where
 from landscape.objective.objective import Objective
 from landscape.surface.directions import random_direction
-from landscape.surface.points import Points
-from landscape.surface.ways import ways
+from landscape.surface.loss_cache import LossCache
+from landscape.surface.strategies import strategies
 from landscape.tasks import TaskOptions
 from samrec.task import objective
 
@@ -35,10 +35,10 @@ DENSE = 51
 def in_turns(
     own: Objective, peer: Path | None, command: list[str], rounds: int, threads: int
 ) -> dict[str, Any]:
-    """Time 100 points of a plane in our way, a matrix product, and 25 points of each peer, in turns."""
+    """Time 100 points of a plane by our rule, a matrix product, and 25 points of each peer, in turns."""
     directions = [random_direction(own.params, 0, index=i) for i in (0, 1)]
-    points = Points(own, directions)
-    points.at(np.random.default_rng(0).uniform(-1, 1, (150, 2)))  # chooses a way, and is not counted
+    points = LossCache(own, directions)
+    points.at(np.random.default_rng(0).uniform(-1, 1, (150, 2)))  # not counted
     seconds: dict[str, list[float]] = {"ours": [], **{name: [] for name in PEERS if peer}}
     able, count = [], operations(own.value)
     versions = {}
@@ -53,7 +53,7 @@ def in_turns(
             seconds[name].append(said["seconds_per_point"])
             versions[name] = said["version"]
     return {
-        "way": points.way,
+        "strategy": points.strategy,
         "seconds_per_point": {name: median(values) for name, values in seconds.items()},
         "peer / ours": {
             name: median(p / o for p, o in zip(seconds[name], seconds["ours"], strict=True))
@@ -67,16 +67,17 @@ def in_turns(
     }
 
 
-def each_way(own: Objective) -> dict[str, float]:
-    """Time a point in each of the ways that the machine offers."""
+def each_strategy(own: Objective) -> dict[str, float]:
+    """Time a point by each strategy that the machine offers."""
     directions = [random_direction(own.params, 0, index=i) for i in (0, 1)]
     found = {}
-    for way in ways(own, directions):
-        steps = [tuple(step) for step in np.random.default_rng(0).uniform(-1, 1, (max(24, 2 * way.width), 2))]
-        list(way.losses(steps[: way.width]))
+    for strategy in strategies(own, directions):
+        count = max(24, 2 * strategy.width)
+        steps = [tuple(step) for step in np.random.default_rng(0).uniform(-1, 1, (count, 2))]
+        list(strategy.losses(steps[: strategy.width]))
         started = time.perf_counter()
-        list(way.losses(steps))
-        found[way.name] = (time.perf_counter() - started) / len(steps)
+        list(strategy.losses(steps))
+        found[str(strategy)] = (time.perf_counter() - started) / len(steps)
     return found
 
 
@@ -139,7 +140,7 @@ def everyone(asked: argparse.Namespace, grid: int) -> dict[str, Any]:
     plane = ll.plane(
         objective(asked.ckpt, TaskOptions(None, device=asked.device, data=asked.data)), grid=grid
     )
-    return {"seconds": plane.seconds, "points": plane.losses.size, "way": plane.settings["way"]}
+    return {"seconds": plane.seconds, "points": plane.losses.size, "strategy": plane.settings["strategy"]}
 
 
 def main() -> None:
@@ -169,7 +170,7 @@ def main() -> None:
     )
     seconds = found["point"]["seconds_per_point"]
     found["point"] |= {
-        "ways": each_way(own),
+        "strategies": each_strategy(own),
         "profile": profiled(own.value) if asked.device == "cpu" else None,
     }
     write(found, asked.out)

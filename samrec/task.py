@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from landscape.errors import InputError
-from landscape.objective.frozen import Forward, Loss
+from landscape.objective.evaluators import Forward, Loss
 from landscape.objective.objective import Objective
 from landscape.runtime import ranks as parallel
 from landscape.runtime.devices import device_named

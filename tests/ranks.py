@@ -17,7 +17,7 @@ from landscape import InputError
 from landscape.cli import app
 from landscape.report import compare
 from landscape.runtime import ranks as parallel
-from landscape.surface.record import Record
+from landscape.surface.point_log import PointLog
 from landscape.tasks import TaskOptions, objective_of
 from samrec.config import Config
 from samrec.data.readers import read
@@ -152,7 +152,7 @@ def together(folder):
 def dying(folder):
     """Measure a plane; in the first attempt the second rank is killed at its fifth point."""
     parallel.join()
-    point, done = Record.point, []
+    point, done = PointLog.add, []
 
     def counted(*arguments):
         point(*arguments)
@@ -161,7 +161,7 @@ def dying(folder):
             os.kill(os.getpid(), signal.SIGKILL)
 
     if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
-        Record.point = counted
+        PointLog.add = counted
     found = plane(folder, "killed")
     if parallel.ranks().first:
         (folder / "killed.json").write_text(json.dumps(found))

@@ -104,7 +104,7 @@ def command(
     """
     from landscape.plots.interactive import interactive_figure, save_html
     from landscape.surface.geometry import quadratic_model
-    from landscape.surface.points import Points
+    from landscape.surface.loss_cache import LossCache
     from landscape.surface.sampler import PLAIN, doubling_radius, evaluate_slice
     from landscape.tasks import objective_of, objectives_of, theta_of, trajectory_of
 
@@ -136,7 +136,7 @@ def command(
 
     if reach == "auto":  # one radius for all: where the last of them has doubled
         reach = max(
-            doubling_radius(Points(objectives[name], frame.directions, file(label, "points.jsonl")))
+            doubling_radius(LossCache(objectives[name], frame.directions, file(label, "points.jsonl")))
             for label, (name, _, frame) in frames.items()
         )
     slices: dict[str, Slice] = {}
@@ -295,7 +295,7 @@ def _entry(path: Path, seed: int, result: "Slice", file: Path) -> dict[str, Any]
         "relative_radius": result.settings["relative_radius"],
         "evaluations": result.evaluations,
         "reused": result.settings["reused"],
-        "way": result.settings["way"],
+        "strategy": result.settings["strategy"],
         "grid": result.settings["grid"],
         "seconds": result.seconds,
         "certificate": result.certificate,

@@ -8,12 +8,13 @@ import torch
 from scipy.linalg import eigh_tridiagonal, hessenberg
 from torch import Tensor
 
-from landscape.curvature.operators import Operator
-from landscape.curvature.probes import Probes, check, mean
+from landscape.curvature.linear import LinearOperator
+from landscape.curvature.probes import Probes, check
 from landscape.curvature.solver import dot, project_out
 from landscape.errors import InputError
 from landscape.objective.objective import Objective
 from landscape.runtime import progress
+from landscape.statistics import mean
 from landscape.storage.results import Array, Result, agree
 
 
@@ -140,7 +141,7 @@ class SpectralDensity(Result):
 
 
 def spectral_density(
-    target: Objective | Operator, *, probes: int = 8, steps: int = 80, seed: int = 0
+    target: Objective | LinearOperator, *, probes: int = 8, steps: int = 80, seed: int = 0
 ) -> SpectralDensity:
     """Estimate the density of the eigenvalues of A by stochastic Lanczos quadrature (Lin, Saad & Yang 2016).
 
@@ -150,7 +151,7 @@ def spectral_density(
     eigenvalues appear that are copies of others.
 
     Args:
-        target: an objective, for its Hessian, or another of its matrices.
+        target: an objective, for its Hessian, or any symmetric `LinearOperator`.
         probes: random vectors; those of `landscape.trace` with the same seed.
         steps: products for each of them, and vectors in memory; at most n.
         seed: of the signs.

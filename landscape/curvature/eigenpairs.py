@@ -1,4 +1,4 @@
-"""Top eigenvalues of a matrix of second order, by either solver, under one stopping rule."""
+"""Top eigenvalues of a symmetric matrix, by either solver, under one stopping rule."""
 
 import time
 from dataclasses import dataclass
@@ -8,7 +8,8 @@ from typing import Literal
 import numpy as np
 
 from landscape.curvature.lanczos import lanczos
-from landscape.curvature.operators import Operator, operator_of
+from landscape.curvature.linear import LinearOperator, vector_of
+from landscape.curvature.operators import Operator, described, operator_of
 from landscape.curvature.power import power_iteration
 from landscape.errors import InputError
 from landscape.objective.objective import Objective
@@ -16,7 +17,6 @@ from landscape.runtime import progress
 from landscape.storage.results import Array, Result, agree, need_numbers, surroundings
 
 Method = Literal["lanczos", "power"]
-BLOCK = 4  # vectors at once, where that is tried
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -34,8 +34,9 @@ class Eigenpairs(Result):
         smallest_eigenvectors: theirs, oriented like the others. Shape (smallest, numel).
         smallest_residuals: theirs, relative to ‖H‖, since λ may be next to zero. Shape (smallest,).
         products: matrix-vector products in all.
-        gradient_norm: ‖∇L(θ)‖. Where it is not small, or `smallest` is negative, θ is not a minimum of
-            this loss; a checkpoint trained with dropout is not one of its loss without.
+        gradient_norm: ‖∇L(θ)‖; NaN for an operator without an objective. Where it is not small, or `smallest`
+            is negative, θ is not a minimum of this loss; a checkpoint trained with dropout is usually
+            not a minimum of the loss without.
     """
 
     eigenvalues: Array
@@ -70,10 +71,10 @@ class Eigenpairs(Result):
 
     @property
     def why_not_a_minimum(self) -> str | None:
-        """Why θ is not a minimum of what was measured, in words; None where nothing speaks against one.
+        """Why θ is not a minimum of the measured loss, in words; None if there is no such reason.
 
-        A gradient counts where ‖∇L‖ / ‖H‖, a step against it, is longer than a thousandth; a negative
-        eigenvalue of the Hessian where it is more than its residual.
+        A gradient counts if ‖∇L‖ / ‖H‖, the length of a step against it, exceeds a thousandth; a negative
+        eigenvalue of the Hessian counts if it exceeds its residual.
         """
         reasons = []
         values = np.concatenate([self.eigenvalues, self.smallest_eigenvalues])
@@ -87,32 +88,33 @@ class Eigenpairs(Result):
 
 
 def top_eigenpairs(
-    target: Objective | Operator,
+    target: Objective | LinearOperator,
     k: int = 1,
     method: Method = "lanczos",
     *,
     smallest: int = 1,
     tol: float = 1e-3,
     max_products: int | None = None,
-    block: int | None = None,
+    block: int = 1,
     basis: int | None = None,
     seed: int = 0,
 ) -> Eigenpairs:
     """Find the `k` top eigenvalues at θ, stopping on the residual ‖Hv - λv‖ <= tol |λ|.
 
     Args:
-        target: an objective, for its Hessian, or another of its matrices (see `landscape.gauss_newton`).
-        k: how many; at most all of them are returned.
+        target: an objective, for its Hessian; another of its matrices (see `landscape.gauss_newton`); or any
+            symmetric `LinearOperator`: `shape`, `dtype`, `device`, and a product with a vector.
+        k: number of eigenvalues; at most all of them are returned.
         method: `lanczos` (with full reorthogonalization), or `power` (iteration with deflation, no basis).
-        smallest: how many of the smallest eigenvalues to find too, to within tol ‖H‖. On SASRec (Beauty,
-            k = 5), the top ones alone took 49 products, and 54 with λmin.
+        smallest: number of the smallest eigenvalues to find too, to within tol ‖H‖. On SASRec (Beauty), five
+            top ones took 49 products, and 54 with λmin.
         tol: relative; below 1e-6 a float32 objective cannot converge.
-        max_products: where to stop at the latest, by default after 100 (k + smallest); what has not converged
-            by then says so.
-        block: vectors that Lanczos multiplies at once. By default 1 on a CPU, and on a GPU 4 if that has been
-            measured to cost less than 4 alone.
-        basis: how many vectors Lanczos may keep, by default what half of the free memory holds, at most some
-            300. Where it is full, Lanczos restarts from its best vectors.
+        max_products: maximum number of products (default: 100 per eigenvalue); pairs that have not converged
+            by then are marked.
+        block: number of vectors that Lanczos multiplies at once. More of them take 1.6 to 2.9 times the
+            products, which only a GPU makes up for, where several at once cost little more than one.
+        basis: number of vectors that Lanczos may keep, by default what half of the free memory holds, at most
+            about 300. When it is full, Lanczos restarts from its best vectors.
         seed: of the random part of the vector that it starts from.
 
     Returns:
@@ -121,7 +123,7 @@ def top_eigenpairs(
     Raises:
         InputError: k or tol is not positive, `smallest` is negative, or a product is not finite.
     """
-    if k < 1 or tol <= 0 or smallest < 0 or (block is not None and block < 1):
+    if k < 1 or tol <= 0 or smallest < 0 or block < 1:
         raise InputError(
             f"k is {k}, tol {tol:g}, smallest {smallest}, block {block}; "
             "all must be positive, smallest may be 0"
@@ -129,17 +131,17 @@ def top_eigenpairs(
     started = time.perf_counter()
     operator = operator_of(target)
     limit = 100 * (k + smallest) if max_products is None else max_products
-    if block is None:
-        block = BLOCK if operator.like.is_cuda and operator.pays(BLOCK) else 1
-    gradient = operator.objective.grad()
+    like = vector_of(operator)
     # Gradients lie largely in the space of the top eigenvectors (Gur-Ari et al. 2018, arXiv 1812.04754).
+    gradient = operator.objective.grad() if isinstance(operator, Operator) else None
     krylov = partial(lanczos, start=gradient, block=block, capacity=basis)
     solve = krylov if method == "lanczos" else power_iteration
     with progress.bar(method, limit) as advance:
-        found = solve(operator, operator.like, k, smallest, tol, limit, seed, advance)
+        found = solve(operator, like, k, smallest, tol, limit, seed, advance)
     seconds = time.perf_counter() - started
     top, low = slice(0, found.k), slice(found.k, None)
     vectors = found.vectors.cpu().numpy()
+    told, provenance = described(operator)
     return Eigenpairs(
         eigenvalues=found.values[top],
         eigenvectors=vectors[top],
@@ -149,10 +151,9 @@ def top_eigenpairs(
         smallest_eigenvectors=vectors[low],
         smallest_residuals=found.residuals[low],
         products=found.products,
-        gradient_norm=float(gradient.double().norm()),
+        gradient_norm=np.nan if gradient is None else float(gradient.double().norm()),
         settings={
-            "matrix": operator.name,
-            "product": operator.way,
+            **told,
             "k": k,
             "method": method,
             "smallest": smallest,
@@ -162,6 +163,6 @@ def top_eigenpairs(
             "basis": basis,
             "seed": seed,
         },
-        provenance=operator.provenance | surroundings(operator.like.device),
+        provenance=provenance | surroundings(like.device),
         seconds=seconds,
     )

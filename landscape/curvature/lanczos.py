@@ -47,17 +47,16 @@ def lanczos(
     Loan, ch. 10). Where the basis is full, the wanted Ritz vectors and some beside them become the new one:
     the thick restart of Wu & Simon (2000).
 
-    An eigenvalue that stands several times is found no more often than `block` says, unless the Krylov space
-    closes: then another begins.
+    A repeated eigenvalue is found at most `block` times, unless the Krylov space closes: then another begins.
 
     Args:
         matvec: v -> Av, shape (n,) to (n,); with a method `many` for rows of vectors, if `block` is above 1.
         like: any vector of the operator's shape, dtype and device.
-        max_products: stop at about so many products.
-        start: where something is known of the wanted vectors; mixed with a random one, which misses none.
-        block: vectors multiplied at once; more of them take more products, and share what each costs.
-        capacity: how many vectors the basis may hold, by default what half of the free memory does, up to
-            `LONGEST`; never less than it takes.
+        max_products: stop at about this number of products.
+        start: a vector near the wanted ones; it is mixed with a random one, which misses none.
+        block: number of vectors multiplied at once; more of them take more products, at a lower cost each.
+        capacity: maximum number of vectors in the basis, by default what half of the free memory holds, up to
+            `LONGEST`; raised to the least that the method needs.
     """
     operator = Counted(matvec, advance)
     n = like.numel()
@@ -72,7 +71,7 @@ def lanczos(
         first[0] += 2 * unit(start)  # twice, so that the two never cancel
         first = space.orthonormal(first)
     space.append(first)
-    trust = 1.0  # how far the estimated residuals are believed
+    trust = 1.0  # factor on the tolerance for estimated residuals
 
     while True:
         space.multiply(operator)
@@ -88,12 +87,14 @@ def lanczos(
         if space.closed or space.begin:
             arrived &= space.closed and space.nothing_new(k, smallest, norm)
         if complete or spent or arrived:
-            vectors = oriented(torch.from_numpy(coefficients[:, chosen].T.copy()).to(like) @ space.rows)
+            vectors = oriented(
+                torch.from_numpy(coefficients[:, chosen].T.copy()).to(like, copy=True) @ space.rows
+            )
             found, absolute = rayleigh(operator, vectors)
             relative = absolute / scale
             if complete or spent or (relative <= tol).all():
                 return Found(found, vectors, relative, tops, operator.products)
-            trust /= 4  # rounding made the estimates too hopeful
+            trust /= 4  # rounding made the estimates too small
         if space.closed:
             space.close(block)
         if space.size + len(space.ahead) > space.capacity:
@@ -102,13 +103,13 @@ def lanczos(
 
 
 class _Space:
-    """An orthonormal basis Q, and how the operator looks from there: A Q = Q T + X B.
+    """An orthonormal basis Q, and the operator on it: A Q = Q T + X B.
 
     Attributes:
-        ahead: X, the block that comes next. Shape (vectors, n).
-        coupling: B, how the basis is coupled to it. Shape (size, vectors).
+        ahead: X, the next block. Shape (vectors, n).
+        coupling: B, the coupling of the basis to it. Shape (size, vectors).
         begin: where the current Krylov space begins. Before it stand spaces that have closed: invariant.
-        capacity: how many vectors the basis may hold.
+        capacity: maximum number of vectors in the basis.
     """
 
     def __init__(self, like: Tensor, capacity: int, rng: np.random.Generator) -> None:
@@ -134,11 +135,11 @@ class _Space:
 
     @property
     def closed(self) -> bool:
-        """Whether the current Krylov space is invariant: nothing lies ahead."""
+        """Whether the current Krylov space is invariant, so that no block comes next."""
         return len(self.ahead) == 0
 
     def random(self, count: int) -> Tensor:
-        """Draw orthonormal vectors that are orthogonal to the basis, as many as there is room for."""
+        """Draw orthonormal vectors orthogonal to the basis: `count` of them, or as many as exist."""
         drawn = self.rows[:0]
         for _ in range(min(count, self.rows.shape[1] - self.size)):
             one = random_unit(self._rows[0], self._rng, self.rows)
@@ -146,7 +147,7 @@ class _Space:
         return drawn
 
     def append(self, block: Tensor) -> None:
-        """Add a block to the basis, coupled as `coupling` says, or to nothing if that is of another block."""
+        """Add a block to the basis, coupled by `coupling`, or uncoupled if that belongs to another block."""
         first, last = self.size, self.size + len(block)
         if last > len(self._rows):
             grown = self._rows.new_empty(min(max(last, 2 * first), self.capacity), block.shape[1])
@@ -160,7 +161,7 @@ class _Space:
         self._newest, self.size = first, last
 
     def multiply(self, operator: Counted) -> None:
-        """Apply the operator to the newest block, and find what of it lies outside of the basis."""
+        """Apply the operator to the newest block, and find the part outside of the basis."""
         newest = self.rows[self._newest :]
         products = operator.many(newest)
         inner = (newest.double() @ products.double().T).cpu().numpy()
@@ -172,7 +173,7 @@ class _Space:
         self.coupling[self._newest :] = (left.double() @ self.ahead.double().T).cpu().numpy()
 
     def orthonormal(self, vectors: Tensor) -> Tensor:
-        """Return an orthonormal basis of what is more than rounding in `vectors`."""
+        """Return an orthonormal basis of `vectors`, without those that are only rounding."""
         eps = torch.finfo(vectors.dtype).eps
         found = vectors[:0]
         for vector in vectors:
@@ -188,8 +189,8 @@ class _Space:
     def nothing_new(self, k: int, smallest: int, norm: float) -> bool:
         """Tell whether the last Krylov space, from `begin` on, holds no end of the spectrum.
 
-        A Krylov space that closes holds each eigenvalue no more often than the block has vectors, however
-        often it stands in the operator. The next one, from fresh vectors orthogonal to it, holds the copies,
+        A Krylov space that closes holds each eigenvalue at most as often as the block has vectors, whatever
+        its multiplicity. The next one, from fresh vectors orthogonal to it, holds further copies,
         if there are any.
         """
         if self.begin < max(k, smallest, 1):
@@ -208,7 +209,7 @@ class _Space:
         self.coupling = np.zeros((self.size, len(self.ahead)))
 
     def restart(self, k: int, smallest: int, block: int) -> None:
-        """Keep the wanted Ritz vectors of what has closed, and of the current space these and some more."""
+        """Keep the wanted Ritz vectors of the closed spaces, and those and some more of the current one."""
         extra = (self.capacity - 2 * (k + smallest) - 2 * block) // 3
         more = (k + (extra + 1) // 2, smallest + extra // 2) if smallest else (k + extra, 0)
         kept = []
@@ -217,7 +218,7 @@ class _Space:
             kept.append(coefficients[:, sorted(set(_ends(len(coefficients), *ends)[0]))])
         change = block_diag(*kept)
         size = change.shape[1]
-        mixed = torch.from_numpy(change.T.copy()).to(self._rows)
+        mixed = torch.from_numpy(change.T.copy()).to(self._rows, copy=True)
         for columns in torch.split(self.rows, COLUMNS, 1):  # views: no second basis is held
             columns[:size] = mixed @ columns
         self._matrix[:size, :size] = change.T @ self.matrix @ change
@@ -226,6 +227,6 @@ class _Space:
 
 
 def _ends(count: int, k: int, smallest: int) -> tuple[list[int], int]:
-    """Return indices into ascending values, and how many are of the k largest; then come the smallest."""
+    """Return indices into ascending values, the k largest first, and how many of these there are."""
     top = list(range(count))[::-1][:k]
     return top + list(range(count))[:smallest], len(top)

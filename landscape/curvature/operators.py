@@ -1,10 +1,9 @@
-"""The matrices of second order of one objective, each known by its products with vectors."""
+"""The second-order matrices of an objective, each known by its products with vectors."""
 
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from landscape.curvature.linear import LinearOperator
 from landscape.curvature.products import (
     BatchProduct,
     EmpiricalFisher,
@@ -23,11 +23,12 @@ from landscape.curvature.products import (
 )
 from landscape.errors import InputError
 from landscape.objective.objective import Objective
-from landscape.runtime.devices import free_memory
+from landscape.runtime.devices import fastest, free_memory
 from landscape.runtime.threads import one_each
 
-Way = Literal["reverse", "forward", "differences"]
+ProductStrategy = Literal["reverse", "forward", "differences"]
 ASYMMETRY = 3e-3  # in units of ‖Hv‖, v a standard normal vector: a hundred times what float32 rounds
+MOST = 8  # vectors at once on a GPU
 
 
 class Operator:
@@ -36,100 +37,83 @@ class Operator:
     SciPy takes it as it is: it has `shape`, `dtype`, `matvec` and `matmat`, so that
     `scipy.sparse.linalg.eigsh(operator, 5)` and `aslinearoperator(operator)` work.
 
+    On a CPU, batches whose graphs are kept are multiplied in one thread each, if there are at least as many
+    as threads. On a GPU several vectors are multiplied at once (`many`), up to 8 while memory lasts; one
+    after another where `vmap` cannot follow. Sums over batches are in their order, in float64.
+
     Attributes:
         objective: whose matrix it is.
         name: `hessian`, `gauss-newton` or `fisher`.
-        way: how a product is computed.
+        at_once: the most vectors that `many` multiplies at once.
+        threads: the number of threads that work on batches.
     """
 
     def __init__(
         self,
         objective: Objective,
         name: str,
-        way: str,
+        computed: str,
         products: Sequence[Callable[[], BatchProduct]],
         kept: int = 0,
+        at_once: int = MOST,
     ) -> None:
         self.objective = objective
         self.name = name
-        self.way = way
+        self._computed = computed
         self._products = products
         self._kept = products[:kept]  # these touch no module, so that threads may have one each
-        self._at_once: bool | None = None
-        self._threads = self._threads_that_pay()
-        if self._threads > 1:
-            self.way += f", {self._threads} threads"
-        if objective.ranks.size > 1:
-            self.way += f", {objective.ranks.size} ranks"
+        on_cpu, threads = self.device.type == "cpu", torch.get_num_threads()
+        self.threads = threads if on_cpu and threads <= kept else 1
+        self.at_once = 1 if on_cpu else min(objective.ranks.gathered(at_once))
 
     def __call__(self, vector: Tensor) -> Tensor:
-        """Return A v, shape (n,), in the precision of θ. Sums over batches are in float64."""
-        return self._sum(vector)
+        """Return A v, shape (n,), in the precision of θ."""
+        return self._mean(self._sum(vector))
 
     def many(self, vectors: Tensor) -> Tensor:
-        """Return A v of each row of `vectors`, shape (K, n); at once where that was measured as faster."""
-        if len(vectors) < 2 or not self.pays(len(vectors)):
-            return torch.stack([self(v) for v in vectors]) if len(vectors) else vectors
-        with warnings.catch_warnings(action="ignore"):  # vmap warns where it is slow, which was timed
-            return self._sum(vectors, at_once=True)
+        """Return A v for each row of `vectors`, shape (K, n)."""
+        if min(len(vectors), self.at_once) > 1:
+            sums: list[Tensor] | None
+            try:
+                with warnings.catch_warnings(action="ignore"):  # vmap warns where it is slow
+                    sums = [self._sum(some, at_once=True) for some in torch.split(vectors, self.at_once)]
+            except Exception:  # what vmap cannot follow, or too little memory
+                sums = None
+            if all(self.objective.ranks.gathered(sums is not None)) and sums is not None:
+                return torch.cat([self._mean(total) for total in sums])
+            self.at_once = 1
+        return torch.stack([self(v) for v in vectors]) if len(vectors) else vectors
 
     def _sum(self, vectors: Tensor, at_once: bool = False) -> Tensor:
-        theta = self.like
-        parts = self._split(vectors.to(theta))
-        total = torch.zeros(vectors.shape, dtype=torch.float64, device=theta.device)
+        """Return the sum over the batches of this rank, in float64."""
+        parts = self._split(vectors.to(self.objective.theta))
+        total = torch.zeros(vectors.shape, dtype=torch.float64, device=self.device)
         sums = self._split(total)
         for found in self._by_batch(lambda build: build()(parts, at_once)):
             for summed, part in zip(sums, found, strict=True):
                 summed.add_(part)
-        return (self.objective.ranks.summed(total) / self.objective.weight).to(theta.dtype)
+        return total
+
+    def _mean(self, total: Tensor) -> Tensor:
+        return (self.objective.ranks.summed(total) / self.objective.weight).to(self.objective.theta.dtype)
 
     def _split(self, vectors: Tensor) -> Parts:
         return list(self.objective.params.split(vectors).values())
 
     def _by_batch(self, compute: Callable[[Callable[[], BatchProduct]], Parts]) -> Iterator[Parts]:
-        """Yield what is computed of each batch, in order: of kept graphs in threads, if those pay."""
-        threaded = self._kept if self._threads > 1 else []
+        """Yield what is computed for each batch, in order; threads take the kept graphs."""
+        threaded = self._kept if self.threads > 1 else []
         if threaded:
-            with one_each(self._threads) as pool:
+            with one_each(self.threads) as pool:
                 yield from pool.map(compute, threaded)
         yield from map(compute, self._products[len(threaded) :])
 
-    def _threads_that_pay(self) -> int:
-        """Time a batch for each thread of the CPU, side by side and one after another."""
-        threads, theta = torch.get_num_threads(), self.like
-        if theta.device.type != "cpu" or not 1 < threads <= len(self._kept):
-            return 1
-        parts = self._split(torch.ones_like(theta))
-        some = self._kept[:threads]
-
-        def side_by_side() -> None:
-            with one_each(threads) as pool:
-                list(pool.map(lambda build: build()(parts), some))
-
-        beside = _seconds(side_by_side, theta.device)
-        after = _seconds(lambda: [build()(parts) for build in some], theta.device)
-        return threads if beside < after else 1
-
-    def pays(self, count: int) -> bool:
-        """Tell whether several vectors at once beat one after another, as measured by the first call."""
-        if self._at_once is None:
-            product, theta = self._products[0](), self.like
-            parts = self._split(torch.ones_like(theta).expand(count, -1))
-            try:
-                with warnings.catch_warnings(action="ignore"):
-                    at_once = _seconds(lambda: product(parts, True), theta.device)
-            except Exception:  # what `vmap` cannot follow, or no memory
-                self._at_once = False
-            else:
-                one = _seconds(lambda: product([part[0] for part in parts]), theta.device)
-                self._at_once = at_once < count * one
-            self._at_once = all(self.objective.ranks.gathered(self._at_once))  # each product is a sum of all
-        return self._at_once
-
     @property
-    def like(self) -> Tensor:
-        """A vector of the kind that products take: θ."""
-        return self.objective.theta
+    def strategy(self) -> str:
+        """How a product is computed."""
+        threads = f", {self.threads} threads" if self.threads > 1 else ""
+        size = self.objective.ranks.size
+        return self._computed + threads + (f", {size} ranks" if size > 1 else "")
 
     @property
     def provenance(self) -> dict[str, str]:
@@ -139,15 +123,20 @@ class Operator:
     @property
     def shape(self) -> tuple[int, int]:
         """(n, n)."""
-        return self.like.numel(), self.like.numel()
+        return self.objective.params.numel, self.objective.params.numel
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The NumPy type of θ."""
-        return np.dtype(str(self.like.dtype).removeprefix("torch."))
+        """The NumPy type of θ, which SciPy asks for."""
+        return np.dtype(str(self.objective.theta.dtype).removeprefix("torch."))
+
+    @property
+    def device(self) -> torch.device:
+        """The device of θ."""
+        return self.objective.theta.device
 
     def matvec(self, vector: NDArray[Any]) -> NDArray[Any]:
-        """Return A v in NumPy, for SciPy. Shape (n,) or (n, 1), as it is given."""
+        """Return A v in NumPy, for SciPy, in the shape that was given: (n,) or (n, 1)."""
         return self(self._tensor(vector.reshape(-1))).cpu().numpy().reshape(vector.shape)
 
     def matmat(self, vectors: NDArray[Any]) -> NDArray[Any]:
@@ -157,65 +146,85 @@ class Operator:
     rmatvec, rmatmat = matvec, matmat  # it is symmetric
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self.like)
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.objective.theta)
 
 
-def hessian(objective: Objective, way: Way | None = None) -> Operator:
+def hessian(objective: Objective, strategy: ProductStrategy | None = None, tune: bool = False) -> Operator:
     """Return ∇²L(θ), which need not be definite.
 
-    `reverse` differentiates ∇L · v (Pearlmutter 1994), whose graph is kept from product to product for as
-    many batches as half of the free memory holds, and built anew for the others. `forward` carries v forward
-    through the gradient (forward over reverse); it keeps nothing. `differences` of gradients in float64 (in
-    θ's precision, where the loss knows no other) need one derivative alone. By default what is faster on one
-    batch of the first two, and the third, with a warning, where neither can follow the loss or both are found
-    to be wrong, which torch's second derivatives sometimes are.
+    How products are computed follows from a rule, so that equal runs give equal digits:
+
+    1. `reverse` differentiates ∇L · v (Pearlmutter 1994). The graph of ∇L is kept from product to product for
+       as many batches as half of the free memory holds, and rebuilt for the others.
+    2. `forward` carries v forward through the gradient (forward over reverse), which keeps nothing: where
+       `reverse` cannot follow the loss.
+    3. `differences` of gradients in float64 (in θ's precision, where the loss works in no other) need one
+       derivative only: where neither can follow the loss. A warning says so.
+
+    Whether torch's second derivatives are right is checked first, by two products of one batch: a matrix that
+    is not symmetric is not a Hessian, and the next strategy is tried.
 
     Args:
         objective: L, at θ.
-        way: `reverse`, `forward` or `differences`; by default chosen as above.
+        strategy: `reverse`, `forward` or `differences`, instead of the rule.
+        tune: measure the first two, threads, and several vectors at once, and take what is fastest. The last
+            digits of results may then differ from run to run.
 
     Raises:
-        InputError: a way was asked for that cannot follow the loss, or the loss has no derivatives.
+        InputError: there is no such strategy, the one asked for cannot follow the loss, or the loss has no
+            derivatives.
     """
-    kept: list[_Graphs] = []
-
-    def reverse() -> BatchProduct:
-        kept.append(_Graphs(objective, HessianReverse))
-        return next(iter(kept[0]))()
-
-    def forward() -> BatchProduct:
-        return HessianForward(objective, objective.batches[0])
-
-    seconds: dict[Way, float] = {}
-    for mode, build in {"reverse": reverse, "forward": forward}.items():
-        if way in (None, mode):
+    builders: Mapping[str, Callable[[Objective], Operator]] = {
+        "reverse": _reverse,
+        "forward": _forward,
+        "differences": _differences,
+    }
+    if strategy is not None and strategy not in builders:
+        raise InputError(f"strategy {strategy!r} does not exist; choose from {', '.join(builders)}")
+    if strategy is not None:
+        found = [builders[strategy](objective)]
+    else:
+        found = []
+        for build in (_reverse, _forward):
             try:
-                seconds[cast(Way, mode)] = _tried(mode, build, objective)
+                found.append(build(objective))
             except InputError as error:
-                if way:
-                    raise
                 failure = error
-    if not seconds:
-        products: Sequence[BatchProduct] = by_differences(objective)
-        products[0](list(objective.params.split(objective.theta).values()))
-        if way is None:
-            warnings.warn(f"{failure}; products are differences of gradients", stacklevel=2)
-        return _of_products(objective, "differences of gradients", products)
-    if min(seconds, key=lambda mode: seconds[mode]) == "reverse":
-        return kept[0].operator("hessian", "reverse over reverse")
+            if found and not tune:
+                break
+    if not found:
+        found = [_differences(objective)]
+        warnings.warn(f"{failure}; products are differences of gradients", stacklevel=2)
+    return _tuned(found) if tune else found[0]
+
+
+def _reverse(objective: Objective) -> Operator:
+    graphs: list[_Graphs] = []
+
+    def first() -> BatchProduct:
+        graphs.append(_Graphs(objective, HessianReverse))
+        return next(iter(graphs[0]))()
+
+    _check_symmetric("reverse", first, objective)
+    return graphs[0].operator("hessian", "reverse over reverse")
+
+
+def _forward(objective: Objective) -> Operator:
     products = [HessianForward(objective, batch) for batch in objective.batches]
-    return _of_products(objective, "forward over reverse", products)
+    _check_symmetric("forward", lambda: products[0], objective)
+    return Operator(objective, "hessian", "forward over reverse", [_given(product) for product in products])
 
 
-def _of_products(objective: Objective, way: str, products: Sequence[BatchProduct]) -> Operator:
-    return Operator(objective, "hessian", way, [_given(product) for product in products])
+def _differences(objective: Objective) -> Operator:
+    products = [_given(product) for product in by_differences(objective)]
+    return Operator(objective, "hessian", "differences of gradients", products, at_once=1)
 
 
-def _tried(mode: str, build: Callable[[], BatchProduct], objective: Objective) -> float:
-    """Take products of the first batch along two vectors, and return the seconds of one.
+def _check_symmetric(strategy: str, build: Callable[[], BatchProduct], objective: Objective) -> None:
+    """Compare uᵀHv with vᵀHu on the first batch, by two products.
 
     Raises:
-        InputError: torch cannot follow the loss, or its second derivative is none: H is not symmetric.
+        InputError: torch cannot follow the loss, or its second derivative is wrong: H is not symmetric.
     """
     theta = objective.theta
     generator = torch.Generator().manual_seed(0)
@@ -227,11 +236,34 @@ def _tried(mode: str, build: Callable[[], BatchProduct], objective: Objective) -
     except (InputError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # whatever torch cannot follow
-        raise InputError(f"{mode} mode cannot follow this loss ({type(error).__name__})") from None
+        raise InputError(f"{strategy} mode cannot follow this loss ({type(error).__name__})") from None
     one, other, scale = float(u @ hv), float(v @ hu), float(hu.norm() + hv.norm())
     if abs(one - other) > ASYMMETRY * scale:  # torch 2.13 has weight_norm wrong on CPUs
-        raise InputError(f"{mode} mode has a derivative of this loss wrong: uᵀHv is {one:g}, vᵀHu {other:g}")
-    return _seconds(lambda: product(parts[0]), theta.device)
+        raise InputError(
+            f"{strategy} mode has a derivative of this loss wrong: uᵀHv is {one:g}, vᵀHu {other:g}"
+        )
+
+
+def _tuned(found: Sequence[Operator]) -> Operator:
+    """Return the operator whose product takes the least time, with as many threads and vectors as is best."""
+    vector = torch.ones_like(found[0].objective.theta)
+    rows, device = vector.expand(4, -1), vector.device
+
+    def product(choice: tuple[Operator, int]) -> int:
+        choice[0].threads = choice[1]
+        choice[0]._sum(vector)
+        return 1
+
+    def four(at_once: int) -> int:
+        for some in torch.split(rows, at_once):
+            operator._sum(some if at_once > 1 else some[0], at_once > 1)
+        return len(rows)
+
+    choices = [(operator, threads) for operator in found for threads in {1, operator.threads}]
+    operator, operator.threads = fastest(choices, product, device)
+    with warnings.catch_warnings(action="ignore"):  # vmap warns where it is slow, which is measured
+        operator.at_once = min(operator.objective.ranks.gathered(fastest([1, len(rows)], four, device)))
+    return operator
 
 
 def gauss_newton(objective: Objective) -> Operator:
@@ -272,7 +304,7 @@ def empirical_fisher(objective: Objective) -> Operator:
 
 
 def unit_slopes(objective: Objective, vector: Tensor) -> NDArray[np.float64]:
-    """Return ⟨∇s_u, v⟩, the derivative of each unit's sum of the loss along v, shape (units,).
+    """Return ⟨∇s_u, v⟩, the derivative of each unit's summed loss along v, shape (units,).
 
     Raises:
         InputError: the objective was not given its loss per example.
@@ -292,13 +324,31 @@ MATRICES: Mapping[str, Callable[[Objective], Operator]] = {
 }
 
 
-def operator_of(target: Objective | Operator) -> Operator:
-    """Return the operator, or the Hessian of an objective."""
-    return target if isinstance(target, Operator) else hessian(target)
+def operator_of(target: Objective | LinearOperator) -> LinearOperator:
+    """Return the operator, or the Hessian of an objective.
+
+    Raises:
+        InputError: it is neither, or it is not square.
+    """
+    if isinstance(target, Objective):
+        return hessian(target)
+    if not isinstance(target, LinearOperator) or len(set(target.shape)) != 1:
+        raise InputError(
+            f"{type(target).__name__} is neither an objective nor a linear operator: "
+            "it needs a square shape, dtype, device, and a product with a vector"
+        )
+    return target
+
+
+def described(operator: LinearOperator) -> tuple[dict[str, str], dict[str, str]]:
+    """Return what results say of an operator, and of where it came from: settings and provenance."""
+    if isinstance(operator, Operator):
+        return {"matrix": operator.name, "strategy": operator.strategy}, operator.provenance
+    return {"matrix": type(operator).__name__, "strategy": "the operator's own"}, {}
 
 
 class _Graphs:
-    """One product a batch, kept as a graph while half of the free memory lasts, else built when asked."""
+    """One product per batch, kept as a graph while half of the free memory lasts, otherwise rebuilt."""
 
     def __init__(self, objective: Objective, kind: Callable[[Objective, Any], BatchProduct]) -> None:
         self.objective, self.kind = objective, kind
@@ -311,14 +361,16 @@ class _Graphs:
             return tensor
 
         with saved_tensors_hooks(count, lambda tensor: tensor):
-            kind(objective, objective.batches[0])  # as large as any, about; not kept, since counting slows it
-        kept = int(room / max(1, sum(saved.values())))
-        self.kept = [kind(objective, batch) for batch in objective.batches[:kept]]
+            kind(objective, objective.batches[0])  # about as large as any; not kept, since counting slows it
+        size = max(1, sum(saved.values()))
+        count_kept = min(int(room / size), len(objective.batches))
+        self.kept = [kind(objective, batch) for batch in objective.batches[:count_kept]]
+        self.at_once = max(1, min(MOST, int((room - count_kept * size) / size)))
 
-    def operator(self, name: str, way: str) -> Operator:
+    def operator(self, name: str, computed: str) -> Operator:
         """Return the matrix of these products."""
-        said = f"{way}, {len(self.kept)} of {len(self.objective.batches)} graphs kept"
-        return Operator(self.objective, name, said, list(self), len(self.kept))
+        said = f"{computed}, {len(self.kept)} of {len(self.objective.batches)} graphs kept"
+        return Operator(self.objective, name, said, list(self), len(self.kept), self.at_once)
 
     def __iter__(self) -> Iterator[Callable[[], BatchProduct]]:
         for product in self.kept:
@@ -329,15 +381,3 @@ class _Graphs:
 
 def _given(product: BatchProduct) -> Callable[[], BatchProduct]:
     return lambda: product
-
-
-def _seconds(task: Callable[[], Any], device: torch.device) -> float:
-    """Time a task, after a run that is not counted."""
-    best = float("inf")
-    for _ in range(2):
-        started = time.perf_counter()
-        task()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        best = min(best, time.perf_counter() - started)
-    return best

@@ -37,11 +37,11 @@ def power_iteration(
     """Find the k eigenpairs largest in magnitude, with their sign, and the `smallest` smallest, ascending.
 
     v <- Av / ‖Av‖, kept orthogonal to the pairs found before, until ‖Av - λv‖ <= tol |λ| / 2. A small
-    change of λ between steps is no sign of convergence and is not looked at. What is largest in magnitude
-    may lie at either end; with m that magnitude, m - A has the smallest λ of A as its largest, m - λ.
-    No basis is kept but what has been found.
+    change of λ between steps does not mean convergence, so it is not used. The largest in magnitude may lie
+    at either end; with m that magnitude, m - A has the smallest λ of A as its largest, m - λ.
+    No basis is kept except the vectors found so far.
 
-    Args: as `lanczos`. Both ends have their share of `max_products`, and at least one product a pair.
+    Args: as `lanczos`. Both ends get a share of `max_products`, and at least one product per pair.
     """
     operator = Counted(matvec, advance)
     k, smallest = (min(count, like.numel()) for count in (k, smallest))
@@ -82,8 +82,8 @@ def _dominant(
 ) -> tuple[Array, Tensor, Array]:
     """Return the k pairs of the operator largest in magnitude, and the length of each one's residual.
 
-    Found vectors that are right to the tolerance alone leak into the later ones; a Rayleigh–Ritz step over
-    all of them undoes that, and its residuals are measured.
+    Vectors that are accurate only to the tolerance leak into later ones; a Rayleigh–Ritz step over all of
+    them undoes that, and its residuals are measured.
     """
     found = like.new_empty(0, like.numel())
     products = like.new_empty(0, like.numel())
@@ -104,6 +104,6 @@ def _dominant(
     projected = (found.double() @ products.double().T).cpu().numpy()
     values, rotation = np.linalg.eigh((projected + projected.T) / 2)
     order = np.argsort(-np.abs(values), kind="stable")
-    vectors = oriented(torch.from_numpy(rotation[:, order].T.copy()).to(like) @ found)
+    vectors = oriented(torch.from_numpy(rotation[:, order].T.copy()).to(like, copy=True) @ found)
     values, lengths = rayleigh(operator, vectors)
     return values, vectors, lengths

@@ -1,4 +1,4 @@
-"""Random signs, and a matrix's products with them, a few at once."""
+"""Random signs, and the products of a matrix with them, a few at a time."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -8,30 +8,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from landscape.curvature.operators import Operator, operator_of
+from landscape.curvature.linear import LinearOperator, vector_of
+from landscape.curvature.operators import described, operator_of
 from landscape.curvature.solver import Counted
 from landscape.errors import InputError
 from landscape.objective.objective import Objective
+from landscape.statistics import mean
 from landscape.storage.results import Array, surroundings
 
 LEAST = 8  # samples before their spread is believed
 AT_ONCE = 8  # vectors
-NUMBERS = 2**27  # in all the vectors at once
+NUMBERS = 2**27  # at most in all vectors at once
 
 
 class Probes:
-    """Random signs z, in an order that the seed alone decides, and products of a matrix A, counted.
+    """Random signs z, in an order that only the seed decides, and products of a matrix A, counted.
 
-    Measurements of one seed see the same signs, of whatever matrix and by whatever method.
+    All measurements with one seed see the same signs, for any matrix and by any method.
 
     Attributes:
         like: a vector of the kind that A takes.
     """
 
-    def __init__(self, target: Objective | Operator, seed: int, advance: Callable[..., None]) -> None:
+    def __init__(self, target: Objective | LinearOperator, seed: int, advance: Callable[..., None]) -> None:
         self._started = time.perf_counter()
         self._operator = operator_of(target)
-        self.like = self._operator.like
+        self.like = vector_of(self._operator)
         self._seed = seed
         self._rng = np.random.default_rng(seed)
         self._counted = Counted(self._operator, advance)
@@ -55,7 +57,7 @@ class Probes:
         return torch.cat([self._counted.many(some) for some in torch.split(vectors, self._at_once)])
 
     def pairs(self, probes: int, sure: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield z and Az of each of `probes`; the first `sure` several at once, the others as asked for."""
+        """Yield z and Az of each probe: the first `sure` several at a time, then one by one as asked for."""
         done = 0
         while done < probes:
             some = min(self._at_once, sure - done) if done < sure else 1
@@ -66,7 +68,7 @@ class Probes:
     def sample(
         self, statistic: Callable[[Tensor, Tensor], float], probes: int, tol: float | None = None
     ) -> Array:
-        """Return `statistic(z, Az)` of each probe, or of fewer if their mean meets the tolerance by then."""
+        """Return `statistic(z, Az)` of each probe, of fewer if their mean meets the tolerance earlier."""
         samples: list[float] = []
         for pair in self.pairs(probes, probes if tol is None else min(LEAST, probes)):
             samples.append(statistic(*pair))
@@ -75,28 +77,22 @@ class Probes:
         return np.array(samples)
 
     def account(self, **asked: Any) -> dict[str, Any]:
-        """Return what a `Result` says of itself: what was `asked`, of what matrix, and what it took."""
-        operator = self._operator
+        """Return settings (those `asked` for among them), provenance and seconds, for a `Result`."""
+        settings, provenance = described(self._operator)
         return {
             "settings": {
-                "matrix": operator.name,
-                "product": operator.way,
+                **settings,
                 **asked,
                 "products": self._counted.products,
                 "seed": self._seed,
             },
-            "provenance": operator.provenance | surroundings(self.like.device),
+            "provenance": provenance | surroundings(self.like.device),
             "seconds": time.perf_counter() - self._started,
         }
 
 
-def mean(samples: Array) -> tuple[float, float]:
-    """Return the mean of independent samples, and its standard error."""
-    return float(samples.mean()), float(samples.std(ddof=1) / len(samples) ** 0.5)
-
-
 def meets(value: float, error: float, tol: float | None) -> bool | None:
-    """Tell whether a standard error is at most `tol` of |value|; None if that was not asked."""
+    """Tell whether a standard error is at most `tol` times |value|; None without a `tol`."""
     return None if tol is None else error <= tol * abs(value)
 
 

@@ -1,4 +1,4 @@
-"""The matrix of one batch times a vector, by what torch differentiates."""
+"""The matrix of one batch times a vector, by differentiation."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -14,7 +14,7 @@ Parts = Sequence[Tensor]
 
 
 class BatchProduct(Protocol):
-    """A batch's own matrix times a vector, which is given and returned tensor by tensor.
+    """The matrix of one batch times a vector, both as one tensor per parameter.
 
     Several vectors `at_once` are tensors with one more axis in front.
     """
@@ -60,7 +60,7 @@ class HessianForward:
 
 
 class HessianDifferences:
-    """(∇s(θ + hu) - ∇s(θ - hu)) ‖v‖ / 2h along u = v/‖v‖, whose error is of the order of h² and of ε/h."""
+    """(∇s(θ + hu) - ∇s(θ - hu)) ‖v‖ / 2h along u = v/‖v‖; its error is of order h² + ε/h."""
 
     def __init__(self, objective: Objective, batch: Any) -> None:
         self.objective, self.batch = objective, batch

@@ -1,4 +1,4 @@
-"""Traces by projection: exact where a sketch finds most of a matrix, and random on what it leaves."""
+"""Traces by projection: exact on the part of a matrix that a sketch finds, random on the rest."""
 
 from collections.abc import Iterator
 from typing import Protocol
@@ -7,14 +7,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from landscape.curvature.probes import LEAST, Probes, mean
+from landscape.curvature.probes import LEAST, Probes
+from landscape.statistics import mean
 from landscape.storage.results import Array
 
 _PARALLEL = 1e-10  # sin² of an angle that rounding has swallowed
 
 
 class Estimator(Protocol):
-    """An unbiased estimate of a trace, the better the more products it is given.
+    """An unbiased estimate of a trace, which improves with the number of products.
 
     Attributes:
         cost: products for each sample.
@@ -104,7 +105,7 @@ class XTrace:
 
 
 def budgets(estimator: type[Estimator], probes: int, tol: float | None) -> Iterator[int]:
-    """Yield how many products to spend before each look at the samples: all, or doubled from look to look."""
+    """Yield the number of products before each check of the samples: all, or doubled from check to check."""
     spent = probes if tol is None else min(LEAST * estimator.cost, probes)
     while spent < probes:
         yield spent
@@ -158,10 +159,10 @@ def _removed(inner: Array, along: Array, images: Array) -> Array:
 
 
 def _orthogonal_to_others(columns: Array) -> Array:
-    """Return the unit vector that is orthogonal to all columns of a square matrix but one, for each of them.
+    """Return, for each column of a square matrix, the unit vector orthogonal to all other columns.
 
     They are the rows of its inverse, scaled. Singular values that are rounding are raised to it: where
-    columns depend on one another, any direction that none of them has is right.
+    columns depend on one another, any direction orthogonal to all of them is right.
     """
     u, sizes, vt = np.linalg.svd(columns)
     floor = max(len(sizes) * np.finfo(np.float64).eps * sizes[0], np.finfo(np.float64).tiny)

@@ -1,4 +1,4 @@
-"""What the eigenvalue solvers share: a product, a start, a residual, a result."""
+"""What the eigenvalue solvers share: counted products, random starts, residuals, and their result."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from landscape.errors import InputError
 from landscape.storage.results import Array
 
 Matvec = Callable[[Tensor], Tensor]
-COLUMNS = 2**16  # of a basis, taken at once
+COLUMNS = 2**16  # columns of a basis that are taken at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,8 +22,8 @@ class Found:
         values: shape (pairs,). The first `k` are the largest, then come the smallest.
         vectors: of unit norm, one a row, shape (pairs, n).
         residuals: ‖Hv - λv‖ relative to `scales`; of the smallest, to the operator's norm.
-        k: how many of the largest were asked for, or n where that is less.
-        products: how often the operator was applied.
+        k: number of the largest that were asked for, or n where that is less.
+        products: number of times the operator was applied.
     """
 
     values: Array
@@ -34,7 +34,7 @@ class Found:
 
 
 class Counted:
-    """A symmetric operator that counts its products and insists that they are finite."""
+    """A symmetric operator that counts its products and checks that they are finite."""
 
     def __init__(self, matvec: Matvec, advance: Callable[..., None] = lambda: None) -> None:
         self._matvec = matvec
@@ -45,7 +45,7 @@ class Counted:
         return self._checked(self._matvec(vector), 1)
 
     def many(self, vectors: Tensor) -> Tensor:
-        """Return the product with each row; at once, if the operator can."""
+        """Return the product with each row, at once if the operator has `many`."""
         at_once = getattr(self._matvec, "many", None)
         if at_once and len(vectors) > 1:
             return self._checked(at_once(vectors), len(vectors))
@@ -62,14 +62,14 @@ class Counted:
 
 def random_unit(like: Tensor, rng: np.random.Generator, orthogonal_to: Tensor) -> Tensor:
     """Draw a unit vector, of the kind of `like`, orthogonal to the rows of `orthogonal_to`."""
-    drawn = torch.from_numpy(rng.standard_normal(like.numel())).to(like)
+    drawn = torch.from_numpy(rng.standard_normal(like.numel())).to(like, copy=True)  # aligned as torch aligns
     return unit(project_out(drawn, orthogonal_to))
 
 
 def project_out(vector: Tensor, basis: Tensor) -> Tensor:
-    """Remove from vectors, shape (n,) or (K, n), what lies along the orthonormal rows of `basis`.
+    """Remove from vectors, shape (n,) or (K, n), their parts along the orthonormal rows of `basis`.
 
-    Twice, for rounding; and piece by piece, since a float32 product of long vectors loses two digits.
+    This is done twice, for rounding, and piece by piece, since long float32 products lose two digits.
     """
     for _ in range(2):
         pieces = zip(torch.split(vector, COLUMNS, -1), torch.split(basis, COLUMNS, 1), strict=True)
@@ -104,8 +104,8 @@ def rayleigh(operator: Counted, vectors: Tensor) -> tuple[Array, Array]:
 def scales(values: Array, norm: float, dtype: torch.dtype) -> Array:
     """Return what the residual of each eigenvalue is relative to: |λ|.
 
-    Of an eigenvalue that is zero to the rounding of a product (50 eps ‖H‖), no residual is a small part;
-    it is held against ‖H‖ instead.
+    An eigenvalue that is zero to the rounding of a product (50 eps ‖H‖) is exceeded by any residual, which is
+    then relative to ‖H‖ instead.
     """
     magnitude = np.abs(values)
     return np.where(magnitude > 50 * torch.finfo(dtype).eps * norm, magnitude, norm or 1.0)

@@ -1,4 +1,4 @@
-"""What random probes tell of a matrix: its trace, Frobenius norm and diagonal, with standard errors."""
+"""Trace, Frobenius norm and diagonal of a matrix from random probes, with standard errors."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,13 +7,14 @@ from typing import Literal
 import numpy as np
 import torch
 
-from landscape.curvature.operators import Operator
-from landscape.curvature.probes import Probes, check, mean, meets
+from landscape.curvature.linear import LinearOperator
+from landscape.curvature.probes import Probes, check, meets
 from landscape.curvature.sketch import Estimator, HutchPlusPlus, XTrace, budgets, exact
 from landscape.curvature.solver import dot
 from landscape.errors import InputError
 from landscape.objective.objective import Objective
 from landscape.runtime import progress
+from landscape.statistics import mean
 from landscape.storage.results import Array, Result, agree
 
 Method = Literal["hutchinson", "hutch++", "xtrace"]
@@ -27,7 +28,7 @@ class Trace(Result):
     Attributes:
         value: mean of `samples`.
         standard_error: of that mean.
-        samples: an unbiased estimate from each probe; Hutchinson's are zᵀAz. A single one is exact.
+        samples: an unbiased estimate from each probe; zᵀAz for Hutchinson's method. A single one is exact.
     """
 
     value: float
@@ -67,7 +68,7 @@ class Diagonal(Result):
 
 
 def trace(
-    target: Objective | Operator,
+    target: Objective | LinearOperator,
     *,
     method: Method = "hutchinson",
     probes: int = 30,
@@ -77,7 +78,7 @@ def trace(
     """Estimate tr A from products with random signs z, without bias.
 
     Args:
-        target: an objective, for its Hessian, or another of its matrices.
+        target: an objective, for its Hessian, or any symmetric `LinearOperator`.
         method: `hutchinson` takes the mean of zᵀAz (Hutchinson 1989); the variance of a sample is
             2 Σ_{i≠j} A_ij², so a diagonal matrix takes one probe. `hutch++` (Meyer et al. 2021, arXiv
             2010.09649) and `xtrace` (Epperly, Tropp & Webber 2024, arXiv 2301.07825) project out what is
@@ -85,7 +86,7 @@ def trace(
             vectors in memory, and are exact where `probes` is n or more.
         probes: products with A, at most.
         tol: stop as soon as the standard error is at most `tol` times |value|. Stopping on an estimate makes
-            that estimate a little too hopeful.
+            that estimate slightly optimistic.
         seed: of the signs.
 
     Returns:
@@ -96,7 +97,8 @@ def trace(
             no such method; `tol` is not positive; or a product is not finite.
     """
     if method != "hutchinson" and method not in PROJECTING:
-        raise InputError(f"no trace method {method!r}; there are hutchinson, {', '.join(PROJECTING)}")
+        names = ", ".join(["hutchinson", *PROJECTING])
+        raise InputError(f"trace method {method!r} does not exist; choose from {names}")
     check(probes, 6 if method in PROJECTING else 2, tol)
     with progress.bar("trace", probes) as advance:
         source = Probes(target, seed, advance)
@@ -121,12 +123,12 @@ def trace(
 
 
 def frobenius_norm(
-    target: Objective | Operator, *, probes: int = 30, tol: float | None = None, seed: int = 0
+    target: Objective | LinearOperator, *, probes: int = 30, tol: float | None = None, seed: int = 0
 ) -> FrobeniusNorm:
     """Estimate ‖A‖_F as the root of the mean of ‖Az‖² over random signs z, since E ‖Az‖² = tr A².
 
     Args:
-        target: an objective, for its Hessian, or another of its matrices.
+        target: an objective, for its Hessian, or any symmetric `LinearOperator`.
         probes: products with A, at most.
         tol: stop as soon as the standard error is at most `tol` times the value.
         seed: of the signs; those of `trace` with the same seed.
@@ -151,13 +153,13 @@ def frobenius_norm(
     )
 
 
-def diagonal(target: Objective | Operator, *, probes: int = 30, seed: int = 0) -> Diagonal:
+def diagonal(target: Objective | LinearOperator, *, probes: int = 30, seed: int = 0) -> Diagonal:
     """Estimate the diagonal of A as the mean of z ⊙ Az over random signs z (Bekas, Kokiopoulou & Saad 2007).
 
     Unbiased; the variance of a sample of A_ii is Σ_{j≠i} A_ij². The values sum to Hutchinson's trace.
 
     Args:
-        target: an objective, for its Hessian, or another of its matrices.
+        target: an objective, for its Hessian, or any symmetric `LinearOperator`.
         probes: products with A.
         seed: of the signs; those of `trace` with the same seed.
 

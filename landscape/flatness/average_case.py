@@ -3,7 +3,8 @@
 import numpy as np
 
 from landscape.flatness.noise import Noise, sigma_reaching
-from landscape.flatness.point import Estimate, Point, influences
+from landscape.flatness.point import Estimate, Point
+from landscape.statistics import influences
 
 
 def average(point: Point) -> Estimate:

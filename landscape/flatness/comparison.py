@@ -6,17 +6,15 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import stdtrit
 
 from landscape.errors import InputError
 from landscape.flatness.measures import MEASURES, Sharpness
+from landscape.statistics import SAMPLE, fieller, mean, standard_error
 from landscape.storage.results import Array
-from landscape.surface.certificate import CONFIDENCE, SAMPLE
 
 FROZEN = (*SAMPLE, "metric", "include", "exclude")
 """What the objectives of checkpoints share that compare."""
 LOSS, NORM = "loss", "weight_norm"
-Pairs = Sequence[tuple[Array, Array]]
 
 
 @dataclass(frozen=True)
@@ -150,8 +148,7 @@ def _sample(result: Sharpness | None, measure: str) -> _Sample | None:
         return _Sample(result.weight_norm, None, nothing, nothing)
     if measure == LOSS:
         units = result.loss_by_unit
-        error = float(units.std(ddof=1)) / math.sqrt(len(units)) if len(units) > 1 else None
-        return _Sample(result.loss, error, nothing, units)
+        return _Sample(result.loss, mean(units)[1] if len(units) > 1 else None, nothing, units)
     if measure not in result.measures:
         return None
     row, at = result.measures[measure], list(result.measures).index(measure)
@@ -177,35 +174,13 @@ def _contrast(first: _Sample, other: _Sample) -> Contrast:
     pairs = [(a, b) for a, b in kinds if len(a) > 1]
     if any(len(a) != len(b) or not np.isfinite(b - a).all() for a, b in kinds):
         pairs = []  # a part of the error is not known
-    error = math.sqrt(sum((b - a).var(ddof=1) / len(a) for a, b in pairs)) if pairs else None
+    error = standard_error(*(b - a for a, b in pairs))
     if not (math.isfinite(x) and x > 2 * (first.error or 0.0) and 0 <= y < math.inf):
         return Contrast(y - x, error)
     if not pairs:
         return Contrast(y - x, None, y / x)
-    interval = _fieller(x, y, pairs)
+    interval = fieller(x, y, pairs)
     return Contrast(y - x, error, y / x, *interval) if interval else Contrast(y - x, error)
-
-
-def _fieller(x: float, y: float, pairs: Pairs) -> tuple[float, float] | None:
-    """Solve (y - r x)² = t² Var(y - r x) for r; None where x is not clear of 0, and all r far out fit.
-
-    Written for s = r - y/x and e = y - (y/x) x, so that close values lose no digits:
-    (x² - t² V_xx) s² + 2 t² V_xe s - t² V_ee = 0.
-    """
-    ratio = y / x
-    parts = [np.cov(a, b - ratio * a) / len(a) for a, b in pairs]
-    (v_xx, v_xe), (_, v_ee) = np.sum(parts, axis=0).tolist()
-    if v_ee == 0:
-        return ratio, ratio
-    shares = [(part[1, 1] / v_ee, len(a)) for part, (a, _) in zip(parts, pairs, strict=True)]
-    freedom = 1 / sum(share**2 / (count - 1) for share, count in shares)
-    t = float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
-    lead = x**2 - t**2 * v_xx
-    if lead <= 0:
-        return None
-    middle = ratio - t**2 * v_xe / lead
-    reach = t * math.sqrt(t**2 * v_xe**2 + lead * v_ee) / lead
-    return middle - reach, middle + reach
 
 
 def _check_alike(results: Mapping[str, Sharpness]) -> None:

@@ -2,7 +2,8 @@
 
 from landscape.curvature.operators import unit_slopes
 from landscape.errors import InputError
-from landscape.flatness.point import Estimate, Point, influences
+from landscape.flatness.point import Estimate, Point
+from landscape.statistics import influences
 
 
 def gradient_norm(point: Point) -> Estimate:

@@ -9,8 +9,9 @@ import numpy as np
 
 from landscape.errors import InputError
 from landscape.flatness import average_case, first_order, second_order, worst_case
-from landscape.flatness.point import Estimate, Point, Settings, influences
+from landscape.flatness.point import Estimate, Point, Settings
 from landscape.objective.objective import Objective
+from landscape.statistics import influences
 from landscape.storage.results import Array, Result, agree, need_numbers, surroundings
 
 

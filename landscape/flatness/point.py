@@ -16,8 +16,8 @@ from landscape.flatness.noise import Noise
 from landscape.objective.objective import Objective
 from landscape.objective.params import Entry
 from landscape.runtime import progress
+from landscape.statistics import standard_error
 from landscape.storage.results import Array
-from landscape.surface.certificate import ratio_parts
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,7 @@ class Estimate:
     @property
     def standard_error(self) -> float | None:
         """Over draws and units, as if the two were independent; None where neither is known."""
-        parts = [p.var(ddof=1) / len(p) for p in (self.by_draw, self.by_unit) if len(p)]
-        return float(sum(parts)) ** 0.5 if parts else None
+        return standard_error(self.by_draw, self.by_unit)
 
 
 class Point:
@@ -132,11 +131,3 @@ class Point:
             found = [(dot(z, image), dot(image, image)) for z, image in source.pairs(probes, probes)]
         along, squares = np.array(found).T
         return along, squares
-
-
-def influences(sums: Array, weights: Array) -> Array:
-    """Return how far each unit pulls Σ sums / Σ weights from its value, to first order: (s - r w) U / Σ w.
-
-    Their mean is 0, and its standard error that of the ratio r. Shape (units,); empty for a single unit.
-    """
-    return len(sums) * ratio_parts(sums, weights) if len(sums) > 1 else np.empty(0)

@@ -5,7 +5,8 @@ from torch import Tensor
 
 from landscape.errors import InputError
 from landscape.flatness.ascent import Box, Sphere, one_step, projected_ascent
-from landscape.flatness.point import Estimate, Point, influences
+from landscape.flatness.point import Estimate, Point
+from landscape.statistics import influences
 
 
 def sam(point: Point) -> Estimate:

@@ -1,4 +1,4 @@
-"""Batches of whatever kind, kept beside the weights that they are evaluated with."""
+"""Batches of any kind, kept on the device of the weights they are evaluated with."""
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 HALF = (torch.bfloat16, torch.float16)
-LARGE = 2**30  # bytes of batches, from which on to say so
+LARGE = 2**30  # bytes of batches above which a warning says so
 
 
 def kept(batches: Iterable[Any], like: Tensor) -> list[Any]:
-    """Return all batches; tensors elsewhere than the weights move to them, half precision into theirs."""
+    """Return all batches, their tensors on the weights' device; half precision becomes the weights' dtype."""
 
     def beside(t: Tensor) -> Tensor:
         return t.to(like if t.dtype in HALF else like.device)
@@ -26,7 +26,7 @@ def kept(batches: Iterable[Any], like: Tensor) -> list[Any]:
             found[number] = mapped(batch, beside)
     if size > LARGE:
         said = f"the batches are kept, all of them, in {size / 2**30:.1f} GiB of memory"
-        warnings.warn(f"{said}; fewer may do", stacklevel=3)
+        warnings.warn(f"{said}; consider a smaller sample", stacklevel=3)
     return found
 
 
@@ -42,8 +42,13 @@ def tensors_of(batch: Any) -> list[Tensor]:
     return found
 
 
+def doubled(batch: Any) -> Any:
+    """Return a batch with its floating-point tensors in float64."""
+    return mapped(batch, lambda t: t.double() if t.is_floating_point() else t)
+
+
 def mapped(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Change the tensors of a batch, in whatever ordinary containers they lie."""
+    """Change the tensors of a batch inside mappings, lists, tuples and dataclasses."""
     if isinstance(batch, Tensor):
         return change(batch)
     if isinstance(batch, Mapping):

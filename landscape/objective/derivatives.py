@@ -1,7 +1,7 @@
-"""Derivatives as torch takes them, where it says nothing that is wrong."""
+"""Derivatives by torch, and an error wherever torch would return a wrong one in silence."""
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from landscape.errors import InputError
 
 
 def gradient(outputs: Any, inputs: Sequence[Tensor], along: Any = None, **options: Any) -> list[Tensor]:
-    """Return derivatives as `torch.autograd.grad` does, and 0 of what has not been read.
+    """Return derivatives as `torch.autograd.grad` does, and 0 for inputs that were not used.
 
     Raises:
         InputError: with `create_graph`, if a derivative was taken by a function that has no second one. Torch
@@ -42,7 +42,18 @@ def _check_twice(gradients: Sequence[Tensor]) -> None:
                 waiting.append(following)
 
 
-def twice_differentiable() -> AbstractContextManager[None]:
-    """Let attention run in the one backend that can be differentiated twice. Set for the whole process."""
-    context: AbstractContextManager[None] = sdpa_kernel(SDPBackend.MATH)
-    return context
+@contextmanager
+def twice_differentiable() -> Iterator[None]:
+    """Let attention run by the one path that can be differentiated twice. This is set for the whole process.
+
+    It is the backend MATH, and never the fast path of `nn.TransformerEncoder` and `nn.MultiheadAttention`,
+    which torch takes where no gradient is recorded: there the loss would be another function than the one
+    whose derivatives are measured.
+    """
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)

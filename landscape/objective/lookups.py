@@ -1,4 +1,4 @@
-"""Tables of which a loss only ever reads some rows: which, and how to do without the others."""
+"""Tables of which a loss reads some rows only: which rows, and how to leave the others out."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -10,11 +10,11 @@ from torch.overrides import TorchFunctionMode
 
 
 class Recorder(TorchFunctionMode):
-    """Notes which rows of some tables are looked up while the block runs, and which are used otherwise.
+    """Records which rows of some tables are looked up in the block, and which tables are used otherwise.
 
     Attributes:
         rows: by name, whether each row was looked up. Bool, shape (rows,).
-        whole: names of the tables that something else than `F.embedding` was given.
+        whole: names of the tables that were passed to anything but `F.embedding`.
     """
 
     def __init__(self, tables: Mapping[str, Tensor]) -> None:
@@ -36,8 +36,8 @@ class Recorder(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-class Renumbered(TorchFunctionMode):
-    """Lets `F.embedding` find, in tables of some rows alone, what the loss asks for by the old numbers.
+class Renumbering(TorchFunctionMode):
+    """Lets `F.embedding` find rows by their old numbers in tables that hold some rows only.
 
     Args:
         numbers: pairs of such a table and the new number of each old row.

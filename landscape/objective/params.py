@@ -1,7 +1,7 @@
-"""A model's parameters as one vector, and the structure that a landscape needs of them."""
+"""A model's parameters as one vector, and what a landscape needs to know of their structure."""
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
@@ -38,11 +38,11 @@ class ParamSpace:
 
     Args:
         model: its unique parameters, in `named_parameters` order.
-        include, exclude: name patterns (`*` and `?`, as in a shell). What takes part matches one of
-            `include` and none of `exclude`; all other parameters are held still.
+        include, exclude: name patterns (`*` and `?`, as in a shell). A parameter takes part if it matches one
+            of `include` and none of `exclude`; all others are held still.
 
     Raises:
-        InputError: a pattern matches no parameter, nothing takes part, or what takes part is not of one
+        InputError: a pattern matches no parameter, no parameter takes part, or those that do are not of one
             floating dtype on one device.
 
     Attributes:
@@ -58,7 +58,7 @@ class ParamSpace:
         named = dict(model.named_parameters())
         for pattern in (*include, *exclude):
             if not any(fnmatchcase(name, pattern) for name in named):
-                raise InputError(f"no parameter is named {pattern!r}; there are {_some(named)}")
+                raise InputError(f"no parameter matches {pattern!r}; parameters: {_some(named)}")
         chosen = [name for name in named if _matches(name, include) and not _matches(name, exclude)]
         if not chosen:
             raise InputError("every parameter is excluded; at least one must take part")
@@ -79,17 +79,32 @@ class ParamSpace:
 
     @property
     def numel(self) -> int:
-        """How many coordinates take part."""
+        """Number of coordinates that take part."""
         return self.theta.numel()
 
     def split(self, vector: Tensor) -> dict[str, Tensor]:
-        """View a vector of shape (numel,) as the named tensors that it lays end to end.
+        """View a vector of shape (numel,) as the named tensors that lie end to end in it.
 
-        Of rows of vectors, shape (K, numel), each tensor has K in front of its own shape.
+        For rows of vectors, shape (K, numel), each tensor has K in front of its own shape.
         """
         parts = torch.split(vector, self._sizes, -1)
         ahead = vector.shape[:-1]
         return {e.name: part.view(*ahead, *e.shape) for e, part in zip(self.entries, parts, strict=True)}
+
+    def restrict(self, names: Collection[str]) -> "ParamSpace":
+        """Return the space of some tensors only, by their names; the others stand still."""
+        other, parts = copy.copy(self), self.split(self.theta)
+        other.entries = tuple(entry for entry in self.entries if entry.name in names)
+        other.include, other.exclude = tuple(entry.name for entry in other.entries), ()
+        other._sizes = [entry.shape.numel() for entry in other.entries]
+        other.theta = other.join(parts)
+        return other
+
+    def in_float64(self) -> "ParamSpace":
+        """Return the same space with θ in float64."""
+        other = copy.copy(self)
+        other.theta = self.theta.double()
+        return other
 
     def of_rows(self, rows: Mapping[str, Tensor]) -> "tuple[ParamSpace, Tensor]":
         """Return the space with some rows of some tensors left out, and the places in θ of what is left.

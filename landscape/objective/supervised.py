@@ -1,4 +1,4 @@
-"""The usual case in one line: pairs of inputs and targets, and a loss of torch's."""
+"""The usual case in one line: pairs of inputs and targets, and one of torch's losses."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -12,13 +12,13 @@ Criterion = Callable[..., Tensor]
 
 
 def supervised(model: nn.Module, batches: Iterable[Any], criterion: Criterion, **options: Any) -> Objective:
-    """Return the mean of a loss over all pairs of inputs and targets, known per example and in two parts.
+    """Return the mean of a loss over all pairs of inputs and targets, also per example and in two parts.
 
         objective = supervised(model, loader, F.cross_entropy)
 
-    It is what the criterion's own mean is over all data at once: over examples, or over all numbers of the
-    targets where one example has several (pixels, tokens, outputs). Class weights and ignored targets, which
-    change what a mean is over, need a loss of one's own (`Objective`).
+    It equals the criterion's own mean over all data at once: over examples, or over all entries of the
+    targets where one example has several (pixels, tokens, outputs). For class weights and ignored targets,
+    which change what the mean is over, write a loss that returns (sum, weight) and use `Objective`.
 
     Args:
         model: takes a batch's inputs: a tensor, a tuple as several arguments, a mapping as named ones. It
@@ -29,7 +29,8 @@ def supervised(model: nn.Module, batches: Iterable[Any], criterion: Criterion, *
         options: of `Objective`.
 
     Raises:
-        InputError: a batch is no pair, or the criterion gives no loss of each target; and as `Objective`.
+        InputError: a batch is not a pair, or the criterion does not give the loss per target; and as
+            `Objective`.
     """
 
     def whole(outputs: Tensor, batch: Any) -> tuple[Tensor, Tensor]:
@@ -49,7 +50,7 @@ def supervised(model: nn.Module, batches: Iterable[Any], criterion: Criterion, *
 
 def _outputs(model: nn.Module, batch: Any) -> Tensor:
     if not isinstance(batch, tuple | list) or len(batch) != 2:
-        raise InputError("a batch must be a pair of inputs and targets; for others give Objective a loss")
+        raise InputError("a batch must be a pair (inputs, targets); for other batches give Objective a loss")
     inputs = batch[0]
     if isinstance(inputs, Mapping):
         outputs = model(**inputs)
@@ -62,6 +63,6 @@ def _outputs(model: nn.Module, batch: Any) -> Tensor:
 def _of_examples(costs: Tensor) -> tuple[Tensor, Tensor]:
     """Sum the losses of each example's targets, and count them, shape (examples,) both."""
     if not costs.dim():
-        raise InputError('the criterion must give the loss of each target where reduction is "none"')
+        raise InputError('the criterion must give the loss of each target when reduction is "none"')
     rows = costs.flatten(1) if costs.dim() > 1 else costs[:, None]
     return rows.sum(1), rows.new_full((len(rows),), rows.shape[1])

@@ -23,7 +23,7 @@ from landscape.report.report import (
 from landscape.runtime.ranks import ranks
 from landscape.storage.files import locked, writable
 from landscape.storage.results import load_as, surroundings
-from landscape.surface.record import fingerprint
+from landscape.surface.point_log import fingerprint
 from landscape.tasks import Facts, TaskOptions, facts_of, objectives_of
 
 if TYPE_CHECKING:

@@ -4,10 +4,10 @@ import math
 from collections.abc import Iterator, Mapping
 
 from landscape.curvature.eigenpairs import Eigenpairs
-from landscape.curvature.probes import mean
 from landscape.curvature.trace import Trace
 from landscape.flatness.comparison import LOSS, NORM, Comparison, Row
 from landscape.flatness.tables import PLAIN
+from landscape.statistics import mean
 
 MEASURES = {
     LOSS: "L(θ)",

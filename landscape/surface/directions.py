@@ -1,4 +1,4 @@
-"""Where to look from a minimum."""
+"""Directions in parameter space: random, between points, principal components."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,13 +16,13 @@ Normalization = Literal["filter", "layer", "none"]
 
 @dataclass(frozen=True, eq=False)
 class Direction:
-    """A direction in parameter space, and how it came about.
+    """A direction in parameter space, and where it came from.
 
     Attributes:
         vector: shape (numel,); a step of 1 along the axis adds it once.
-        kind: `random`, or the name of what it was taken from.
-        seed, normalization: of a random direction; None elsewhere.
-        details: what else results should say of it (an eigenvalue, a share of variance), as JSON holds it.
+        kind: `random`, or the name of its source.
+        seed, normalization: of a random direction; None for others.
+        details: further facts for results (an eigenvalue, a share of variance), in types of JSON.
     """
 
     vector: Tensor
@@ -53,8 +53,8 @@ def random_direction(
 
     `filter` gives every filter of the direction the norm of the same filter of θ (Li et al., "Visualizing
     the Loss Landscape of Neural Nets", NeurIPS 2018, section 4); `layer` does so tensor by tensor; `none`
-    leaves the draw. What has no filters (biases, norms) stands still, as there, unless `biases`; then
-    each such tensor is taken as one filter.
+    leaves the draw as it is. Tensors without filters (biases, norms) stand still, as in that paper, unless
+    `biases`; then each such tensor counts as one filter.
 
     The draw is made on the CPU, so a seed means the same direction on every device. `index` numbers
     independent directions of one seed.
@@ -62,8 +62,8 @@ def random_direction(
     Args:
         params: the parameters that move, with their weights.
         seed, index: of the draw.
-        normalization: what is given the norm of the weights: each `filter`, each `layer`, or nothing.
-        biases: move those too, and the weights of norms.
+        normalization: scale each `filter` or each `layer` to the norm of the weights, or `none`.
+        biases: also move biases and the weights of norms.
 
     Returns:
         The direction, its vector of shape (numel,) and in units of the weights.
@@ -92,22 +92,22 @@ def random_direction(
 
 
 def difference(a: Tensor, b: Tensor) -> Direction:
-    """Return the way from one point to another, both of shape (numel,); a step of 1 goes all of it.
+    """Return the direction from one point to another, both of shape (numel,); a step of 1 reaches it.
 
     Raises:
-        InputError: they are one point, or of different sizes.
+        InputError: both are the same point, or their sizes differ.
     """
     if a.shape != b.shape:
-        raise InputError(f"points of {a.numel()} and {b.numel()} parameters have no difference")
+        raise InputError(f"points of {a.numel()} and {b.numel()} parameters cannot be subtracted")
     if torch.equal(a, b):
         raise InputError("both checkpoints are the same point; there is no direction between them")
     return Direction(b - a, "difference")
 
 
 def perpendicular(towards: Direction, given: Direction) -> Direction:
-    """Return the part of one direction that is perpendicular to another, as long as that other.
+    """Return the part of `towards` that is perpendicular to `given`, scaled to the length of `given`.
 
-    Two of them as axes then draw their plane without distortion.
+    With the two as axes, their plane is drawn without distortion.
 
     Raises:
         InputError: they are parallel.
@@ -120,7 +120,7 @@ def perpendicular(towards: Direction, given: Direction) -> Direction:
 
 
 def coordinates(step: Tensor, directions: Sequence[Direction]) -> list[float]:
-    """Return the steps along the directions that come nearest to a step in θ: least squares.
+    """Return the steps along the directions that come nearest to a step in θ, by least squares.
 
     Args:
         step: shape (numel,).
@@ -134,8 +134,8 @@ def coordinates(step: Tensor, directions: Sequence[Direction]) -> list[float]:
 def principal(points: Tensor, count: int = 2) -> list[Direction]:
     """Return the principal components of points of shape (n, numel), longest first, of unit norm.
 
-    About their mean (Li et al. 2018, section 7, and the code of that paper). Each says its share of the
-    variance; the sign is such that the largest entry is positive, so two runs never mirror each other.
+    They are taken about the mean (Li et al. 2018, section 7, and the code of that paper). Each holds its
+    share of the variance; the sign makes the largest entry positive, so two runs never mirror each other.
 
     Raises:
         InputError: the points span fewer than `count` dimensions.
@@ -156,9 +156,9 @@ def principal(points: Tensor, count: int = 2) -> list[Direction]:
 
 
 def cosine(a: Direction, b: Direction) -> float:
-    """Return the cosine between two directions; of two random ones it is reported, never forced to 0.
+    """Return the cosine between two directions.
 
-    Making them orthogonal after normalizing would undo the normalization.
+    Random directions are not made orthogonal: after normalizing, that would undo the normalization.
     """
     u, v = a.vector.double(), b.vector.double()
     return float(u @ v / (u.norm() * v.norm()))

@@ -1,4 +1,4 @@
-"""Which line or plane to look at: directions, how far along them, and what lies on it."""
+"""Lines and planes through θ: their directions, their extent, and the points marked on them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ from landscape.surface.directions import (
 )
 
 Span = tuple[float, float]
-MARGIN = 0.25  # of what must be on the slice, added at each side
+MARGIN = 0.25  # added on each side, relative to the extent of the points that must be on the slice
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,9 +32,9 @@ class Frame:
 
     Attributes:
         directions: one or two.
-        spans: from where to where along each; None where the radius decides.
-        marks: points of interest and where they are.
-        trajectory: the projected way of a training, shape (epochs, directions).
+        spans: (from, to) along each; None if the radius decides.
+        marks: points of interest, by name, with their coordinates.
+        trajectory: the projected trajectory of a training run, shape (epochs, directions).
     """
 
     directions: Sequence[Direction]
@@ -50,32 +50,33 @@ def random_frame(
     normalization: Normalization = "filter",
     biases: bool = False,
 ) -> Frame:
-    """Look along random directions; equal seeds of equal models draw the same, before normalization."""
+    """Return random directions; equal seeds draw the same for equal models, before normalization."""
     return Frame(
         [random_direction(objective.params, seed, normalization, i, biases) for i in range(dimension)]
     )
 
 
 def eigen_frame(objective: Objective, dimension: int, ends: bool = False, seed: int = 0) -> Frame:
-    """Look along the Hessian's top eigenvectors or, with `ends`, along the top and the bottom one.
+    """Return the Hessian's top eigenvectors as directions or, with `ends`, the top and the smallest one.
 
     They have unit norm, so a radius is ‖δ‖.
 
     Args:
         objective: L, at θ.
         dimension: 1 or 2.
-        ends: the top and the bottom eigenvector of a plane, in place of the two top ones.
+        ends: for a plane, those of the largest and the smallest eigenvalue, instead of the top two.
         seed: of the vector that Lanczos starts from.
 
     Returns:
-        The frame, without marks; each direction tells its eigenvalue.
+        The frame, without marks; each direction holds its eigenvalue.
 
     Raises:
         InputError: an eigenpair has not converged.
     """
-    # shared, since ranks that each choose a way of products would find vectors that differ by rounding
-    shared = objective.distribute(ranks())
-    found = top_eigenpairs(shared, 1 if ends else dimension, smallest=int(ends), seed=seed)
+    # distributed, so that all ranks get the same vectors to the last bit
+    found = top_eigenpairs(
+        objective.distribute(ranks()), 1 if ends else dimension, smallest=int(ends), seed=seed
+    )
     top = zip(found.eigenvalues.tolist(), found.eigenvectors, found.converged, strict=True)
     low = zip(
         found.smallest_eigenvalues.tolist(),
@@ -86,7 +87,7 @@ def eigen_frame(objective: Objective, dimension: int, ends: bool = False, seed: 
     pairs = [*top, *low][-dimension:]
     if not all(converged for *_, converged in pairs):
         raise InputError(
-            f"an eigenvector has not converged after {found.products} products; its direction means nothing"
+            f"an eigenvector has not converged after {found.products} products, so it gives no direction"
         )
     return Frame(
         [
@@ -101,23 +102,23 @@ def eigen_frame(objective: Objective, dimension: int, ends: bool = False, seed: 
 def between_frame(
     objective: Objective, others: Mapping[str, Tensor], dimension: int, name: str, seed: int = 0
 ) -> Frame:
-    """Look along the way from θ, called `name`, to another point, or at the plane through it and two others.
+    """Return the line from θ, called `name`, to another point, or the plane through θ and two others.
 
-    A step of 1 along the first axis goes all the way to the first of `others`. On a plane the second axis
-    is perpendicular and as long: towards the second of them, or random if there is one alone.
+    A step of 1 along the first axis reaches the first of `others`. On a plane the second axis is
+    perpendicular to it and as long: towards the second of them, or random if there is only one.
 
     Args:
         objective: L, at θ.
         others: the other points by name, each of shape (numel,): one or two.
-        dimension: 1 for the way, 2 for a plane.
+        dimension: 1 for the line, 2 for a plane.
         name: of θ, for its mark.
         seed: of the random axis.
 
     Returns:
-        The frame, with all the points as marks: θ at the origin, the first of `others` at 1.
+        The frame, with all points as marks: θ at the origin, the first of `others` at 1.
 
     Raises:
-        InputError: there are too few or too many others, or they lie on one line.
+        InputError: too few or too many others, or they lie on one line.
     """
     if not 1 <= len(others) <= dimension:
         raise InputError(f"{1 + len(others)} checkpoints; a line takes 2 of them, a plane 2 or 3")
@@ -134,28 +135,28 @@ def between_frame(
 
 
 def trajectory_frame(objective: Objective, points: Sequence[Tensor]) -> Frame:
-    """Look at the plane in which a training moved most, with its way drawn on it.
+    """Return the plane in which a training run moved most, with its trajectory on it.
 
     Args:
-        objective: at the end of the training.
-        points: parameters as it went, in order, each of shape (numel,).
+        objective: at the end of the run.
+        points: parameters during the run, in order, each of shape (numel,).
 
     Returns:
-        The frame of the two principal components, with the share of variance that each holds, and in
-        `trajectory` the points as projected, shape (points, 2).
+        The frame of the two principal components, each with its share of the variance, and in `trajectory`
+        the projected points, shape (points, 2).
 
     Raises:
-        InputError: they span no plane.
+        InputError: the points do not span a plane.
     """
     theta = objective.theta
-    way = torch.stack([point.to(theta) for point in points])
-    directions = principal(way)
-    steps = np.array([coordinates(point - theta, directions) for point in way])
+    run = torch.stack([point.to(theta) for point in points])
+    directions = principal(run)
+    steps = np.array([coordinates(point - theta, directions) for point in run])
     return Frame(directions, _around(np.concatenate([steps, np.zeros((1, 2))])), trajectory=steps)
 
 
 def _around(places: Array) -> list[Span]:
-    """Return spans that hold all places with a margin; a square, as the axes have one scale."""
+    """Return spans that hold all places with a margin; equally long ones, since both axes share a scale."""
     low, high = places.min(0), places.max(0)
     half = (0.5 + MARGIN) * float((high - low).max())
     return [(float(m - half), float(m + half)) for m in (low + high) / 2]

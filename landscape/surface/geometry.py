@@ -1,4 +1,4 @@
-"""What a slice's shape says in numbers: its quadratic model, how wide it is, how much of it is convex."""
+"""The shape of a slice in numbers: its quadratic model, its width, and the share that is convex."""
 
 import time
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ class Quadratic(Result):
     Attributes:
         center: L(θ).
         gradient: g, shape (dimensions,).
-        hessian: H, the projected Hessian, shape (dimensions, dimensions). In units of its directions.
+        hessian: H, the projected Hessian, shape (dimensions, dimensions), in units of its directions.
     """
 
     center: float
@@ -41,7 +41,7 @@ class Quadratic(Result):
 
 
 def quadratic_model(objective: Objective, directions: Sequence[Direction]) -> Quadratic:
-    """Project gradient and Hessian onto a slice: one Hessian-vector product a direction.
+    """Project gradient and Hessian onto a slice, by one Hessian-vector product per direction.
 
     Args:
         objective: L, at θ.
@@ -70,10 +70,11 @@ def quadratic_model(objective: Objective, directions: Sequence[Direction]) -> Qu
 
 
 def doubling_widths(slice: Slice) -> Array:
-    """Return how far from θ the loss is first twice L(θ): both ways on a line, in 72 directions on a plane.
+    """Return the distance from θ at which the loss first reaches 2 L(θ).
 
-    In units of the coordinates; inf where it is not within the slice. Linear between the points that are
-    drawn. Not a number where L(θ) is not positive, or θ is not on the slice.
+    One value for each side of a line, and for each of 72 directions on a plane, in units of the coordinates;
+    inf where the loss does not double on the slice. The loss is taken as linear between the drawn points.
+    NaN where L(θ) is not positive, or θ is not on the slice.
     """
     from scipy.interpolate import RegularGridInterpolator
 
@@ -103,10 +104,10 @@ def doubling_widths(slice: Slice) -> Array:
 
 
 def convex_share(slice: Slice) -> float:
-    """Return the share of the slice, without its rim, where the drawn loss curves upwards every way.
+    """Return the share of the slice, without its rim, where the drawn loss is convex.
 
-    By second differences: none of the eigenvalues of its 2 × 2 Hessian is negative. Not a number where an
-    axis has fewer than three points.
+    By second differences: no eigenvalue of its 2 × 2 Hessian is negative. NaN where an axis has fewer than
+    three points.
     """
     f = slice.losses
     if min(f.shape) < 3:

@@ -15,10 +15,12 @@ from torch import Tensor
 from landscape.errors import InputError
 from landscape.objective.objective import Objective
 from landscape.runtime import progress
+from landscape.statistics import ratio_error
 from landscape.storage.results import Array, Result, agree, surroundings
-from landscape.surface.certificate import standard_error, unit_parts
+from landscape.surface.certificate import unit_parts
 from landscape.surface.directions import difference
 from landscape.surface.sampler import line
+from landscape.surface.strategies import StrategyName
 
 STATIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Where other metrics are evaluated."""
@@ -82,6 +84,8 @@ def barrier(
     grid: int | None = None,
     file: pathlib.Path | None = None,
     metrics: Mapping[str, Objective] | None = None,
+    strategy: StrategyName | None = None,
+    tune: bool = False,
 ) -> PathProfile:
     """Evaluate L((1 - t) θ_a + t θ_b) for t from 0 to 1.
 
@@ -89,7 +93,7 @@ def barrier(
         objective: L, at θ_a. What takes no part (excluded parameters, BatchNorm's statistics) stays as it
             is here, at θ_b too.
         other: θ_b, shape (numel,), or an objective there, of which nothing else is used.
-        tol, grid, file: as for `line`: the tolerance, a plain grid instead, finished points.
+        tol, grid, file, strategy, tune: as for `line`.
         metrics: other objectives of the same parameters, evaluated at t = 0, 1/4, 1/2, 3/4 and 1.
 
     Returns:
@@ -102,10 +106,19 @@ def barrier(
     _check_metrics(objective, metrics)
     started = time.perf_counter()
     way = [difference(objective.theta, end)]
-    found = line(objective, directions=way, spans=[(0.0, 1.0)], tol=tol, grid=grid, file=file)
+    found = line(
+        objective,
+        directions=way,
+        spans=[(0.0, 1.0)],
+        tol=tol,
+        grid=grid,
+        file=file,
+        strategy=strategy,
+        tune=tune,
+    )
     # θ_a + (θ_b - θ_a) may differ from θ_b in the last bits
     losses = np.append(found.losses[:-1], objective.value(end))
-    settings = {key: found.settings[key] for key in ("tol", "grid", "way", "reused", "fingerprint")}
+    settings = {key: found.settings[key] for key in ("tol", "grid", "strategy", "reused", "fingerprint")}
     return _path(
         objective,
         other,
@@ -295,7 +308,7 @@ def _path(
     error = None
     if 0 < at < 1:
         start, top, end = (unit_parts(objective, curve(t))[1] for t in (0.0, at, 1.0))
-        error = standard_error(top - (1 - at) * start - at * end)
+        error = ratio_error(top - (1 - at) * start - at * end)
     return PathProfile(
         kind="linear" if curve.bend is None else "bezier",
         positions=positions,
@@ -323,7 +336,7 @@ def _along(metric: Objective, curve: _Curve, name: str) -> dict[str, list[float]
     with progress.bar(name, len(STATIONS)) as advance:
         for t in STATIONS:
             value, parts = unit_parts(metric, curve(t))
-            error = standard_error(parts)
+            error = ratio_error(parts)
             values.append(value)
             errors.append(np.nan if error is None else error)
             advance()

@@ -1,4 +1,4 @@
-"""Lines and planes: as few points as the tolerance takes, and a certificate; or a plain grid."""
+"""Lines and planes: as few points as the tolerance needs, with a certificate; or a plain grid."""
 
 import time
 import warnings
@@ -11,20 +11,22 @@ import numpy as np
 
 from landscape.errors import InputError
 from landscape.objective.objective import Objective
+from landscape.statistics import ratio_error
 from landscape.storage.results import Array, surroundings
-from landscape.surface.certificate import Certificate, checked, fresh_error, standard_error, uncovered
+from landscape.surface.certificate import Certificate, checked, fresh_error, uncovered
 from landscape.surface.chebyshev import FINEST, Axis, on_grid
 from landscape.surface.directions import Direction, Normalization, cosine
 from landscape.surface.frames import Frame, Span, random_frame
-from landscape.surface.points import Points
+from landscape.surface.loss_cache import LossCache
 from landscape.surface.slice import Slice
+from landscape.surface.strategies import StrategyName
 
 Radius = float | Literal["auto"]
 Grid = int | Sequence[int]
-SHOWN = {1: 101, 2: 51}  # points an axis of what is drawn
-PLAIN = {1: 51, 2: 25}  # of a plain grid that nobody has sized
+SHOWN = {1: 101, 2: 51}  # points per axis of the drawn surface
+PLAIN = {1: 51, 2: 25}  # points per axis of a plain grid, by default
 FRESH = 60  # random points that certify a fit: at most 3/60 of it errs by more than the worst of them
-NEAR = 4  # a fit is tried on them once its predicted error, which is cautious, is so many tolerances
+NEAR = 4  # tolerances; a fit is judged once its predicted error, a cautious one, is below that
 
 
 def line(
@@ -40,33 +42,48 @@ def line(
     directions: Sequence[Direction] | None = None,
     spans: Sequence[Span] | None = None,
     file: Path | None = None,
+    strategy: StrategyName | None = None,
+    tune: bool = False,
 ) -> Slice:
     """Evaluate L(θ + x d) for x from -radius to radius.
 
     Args:
         objective: L, at θ.
         radius: in units of d: for a filter-normalized direction, 1 moves every filter by its own norm.
-            `auto` is where L has doubled, see `doubling_radius`.
-        tol: how far the curve may be off, relative to its range. Chebyshev points are refined (5, 9, 17,
+            `auto` is the radius at which L has doubled, see `doubling_radius`.
+        tol: the largest error of the curve, relative to its range. Chebyshev points are refined (5, 9, 17,
             33) until it holds at random points; the certificate says whether it does.
-        grid: so many even steps instead, and no certificate.
-        split: cut the line into so many pieces, each with points of its own, where 33 are too few.
+        grid: number of evenly spaced points, instead of a tolerance; then there is no certificate.
+        split: number of pieces of the line, each with its own points, where 33 are too few.
         seed, normalization, biases: of the random direction, see `random_direction`.
         directions: (d,), instead of a random one.
         spans: ((from, to),) instead of the radius.
-        file: where finished points are kept; an interrupted call goes on from there.
+        file: where finished points are stored; an interrupted call goes on from there.
+        strategy: how points are evaluated: `sequential`, `threads` (one in each) or `vmap` (many at once); by
+            default what the rule of `landscape.surface.strategies.by_rule` chooses for the device.
+        tune: measure the strategies instead, and take the fastest; the last digits may then differ from run
+            to run.
 
     Returns:
         The slice, its `losses` of shape (n,) and in units of L.
 
     Raises:
-        InputError: fewer than two points, a radius, tolerance or span that is not positive and finite, or
-            not one direction.
+        InputError: fewer than two points; a radius, tolerance or span that is not positive and finite; not
+            one direction; or a strategy that is not available here.
     """
     directions = _given(directions, 1) or random_frame(objective, 1, seed, normalization, biases).directions
     frame = Frame(directions, spans)
     return evaluate_slice(
-        objective, frame, radius=radius, tol=tol, grid=grid, split=split, seed=seed, file=file
+        objective,
+        frame,
+        radius=radius,
+        tol=tol,
+        grid=grid,
+        split=split,
+        seed=seed,
+        file=file,
+        strategy=strategy,
+        tune=tune,
     )
 
 
@@ -83,18 +100,20 @@ def plane(
     directions: Sequence[Direction] | None = None,
     spans: Sequence[Span] | None = None,
     file: Path | None = None,
+    strategy: StrategyName | None = None,
+    tune: bool = False,
 ) -> Slice:
     """Evaluate L(θ + x d1 + y d2) on the square from -radius to radius.
 
     Args:
         objective: L, at θ.
         radius, tol, split: as for `line`; each axis has its own number of points.
-        grid: an even grid of N × N points, or of N × M, and no certificate.
+        grid: N for an even grid of N × N points, or (N, M), instead of a tolerance.
         seed, normalization, biases: of the random directions, see `random_direction`.
-        directions: (d1, d2); without them, two random ones. They are not made orthogonal, which would undo
-            their normalization; their cosine is in the result.
+        directions: (d1, d2); by default two random ones. They are not made orthogonal, which would undo
+            their normalization; the result has their cosine.
         spans: ((from, to), (from, to)) instead of the radius.
-        file: where finished points are kept; an interrupted call goes on from there.
+        file, strategy, tune: as for `line`.
 
     Returns:
         The slice, its `losses` of shape (n, m), indexed [x, y], and in units of L.
@@ -105,7 +124,16 @@ def plane(
     directions = _given(directions, 2) or random_frame(objective, 2, seed, normalization, biases).directions
     frame = Frame(directions, spans)
     return evaluate_slice(
-        objective, frame, radius=radius, tol=tol, grid=grid, split=split, seed=seed, file=file
+        objective,
+        frame,
+        radius=radius,
+        tol=tol,
+        grid=grid,
+        split=split,
+        seed=seed,
+        file=file,
+        strategy=strategy,
+        tune=tune,
     )
 
 
@@ -115,10 +143,10 @@ def _given(directions: Sequence[Direction] | None, dimension: int) -> Sequence[D
     return directions
 
 
-def doubling_radius(points: Points) -> float:
+def doubling_radius(points: LossCache) -> float:
     """Return the radius, to two digits, at which L first reaches 2 L(θ) along ± one of the directions.
 
-    It grows by doubling from 1/64, then is bisected.
+    The radius is doubled from 1/64 on, then bisected.
 
     Raises:
         InputError: L(θ) is not positive, or has not doubled at a radius of 64.
@@ -130,7 +158,7 @@ def doubling_radius(points: Points) -> float:
         return bool(np.isnan(losses).any() or losses.max() >= 2 * points.center)
 
     if not points.center > 0:
-        raise InputError(f"the loss is {points.center:g}, which doubles nowhere; give a radius")
+        raise InputError(f"the loss is {points.center:g}, which cannot double; give a radius")
     high = 1 / 64
     while not doubled(high):
         high *= 2
@@ -153,21 +181,23 @@ def evaluate_slice(
     split: int = 1,
     seed: int = 0,
     file: Path | None = None,
+    strategy: StrategyName | None = None,
+    tune: bool = False,
 ) -> Slice:
-    """Evaluate L on the line or plane of a frame: what `line` and `plane` do, along any directions.
+    """Evaluate L on the line or plane of a frame, as `line` and `plane` do along any directions.
 
     Args:
         objective: L, at θ.
-        frame: the directions, with what is to be marked and drawn there. Its spans, if it has any, stand in
-            place of the radius.
-        radius, tol, grid, split, file: as for `line` and `plane`.
-        seed: of the points at which the surface is checked.
+        frame: the directions, with the marks and the trajectory to draw there. Its spans, if it has any,
+            replace the radius.
+        radius, tol, grid, split, file, strategy, tune: as for `line` and `plane`.
+        seed: of the random points at which the surface is checked.
 
     Returns:
         The slice, with the frame's marks and their losses, and its trajectory.
 
     Raises:
-        InputError: as these.
+        InputError: as `line` and `plane`.
     """
     directions, dimension = frame.directions, len(frame.directions)
     if dimension not in SHOWN:
@@ -175,7 +205,7 @@ def evaluate_slice(
     if not 0 < tol < np.inf or split < 1:
         raise InputError(f"tol is {tol:g} and split {split}; both must be positive")
     started = time.perf_counter()
-    points = Points(objective, directions, file)
+    points = LossCache(objective, directions, file, strategy, tune)
     spans = frame.spans
     if spans is None:
         reach = doubling_radius(points) if radius == "auto" else radius
@@ -221,7 +251,7 @@ def evaluate_slice(
             "grid": [len(axis) for axis in nodes],
             "split": split,
             "seed": seed,
-            "way": points.way,
+            "strategy": points.strategy,
             "reused": points.reused,
             "fingerprint": points.fingerprint,
         },
@@ -232,7 +262,7 @@ def evaluate_slice(
 
 @dataclass(frozen=True, eq=False)
 class _Fit:
-    """The polynomial through the loss at Chebyshev points, and what is known of its error."""
+    """The polynomial through the loss at Chebyshev points, and its error."""
 
     axes: Sequence[Axis]
     samples: Array
@@ -240,8 +270,8 @@ class _Fit:
     deviations: Array
 
 
-def _fitted(points: Points, spans: Sequence[Span], tol: float, split: int, seed: int) -> _Fit | None:
-    """Refine Chebyshev points until the fit holds, or cannot be refined; None where L is not finite."""
+def _fitted(points: LossCache, spans: Sequence[Span], tol: float, split: int, seed: int) -> _Fit | None:
+    """Refine Chebyshev points until the fit holds or the finest level is reached; None if L is not finite."""
     axes = [Axis(low, high, pieces=split) for low, high in spans]
     attempts = 0
     while True:
@@ -249,11 +279,11 @@ def _fitted(points: Points, spans: Sequence[Span], tol: float, split: int, seed:
         if not np.isfinite(samples).all():
             warnings.warn(
                 f"the loss is not finite at {np.count_nonzero(~np.isfinite(samples))} of {samples.size} "
-                "points, and no polynomial goes through that; a plain grid is drawn instead",
+                "points, so no polynomial can be fitted; a plain grid is drawn instead",
                 stacklevel=4,
             )
             return None
-        scale = float(np.ptp(samples)) or 1.0  # a constant has no range, and no error either
+        scale = float(np.ptp(samples)) or 1.0  # a constant has range 0, and error 0
         tails = [axis.tail(np.moveaxis(samples, i, 0)) / scale for i, axis in enumerate(axes)]
         finest = all(axis.level == FINEST for axis in axes)
         error = np.inf
@@ -261,13 +291,13 @@ def _fitted(points: Points, spans: Sequence[Span], tol: float, split: int, seed:
             error, attempts = fresh_error(points, axes, samples, FRESH, seed), attempts + 1
         if error <= tol * scale or finest:
             break
-        # The axis that misses more; what its coefficients cannot tell, fresh points have.
+        # Refine the axis whose coefficients predict the larger error; fresh points judge the result.
         coarsest = max((i for i, axis in enumerate(axes) if axis.level < FINEST), key=lambda i: tails[i])
         axes[coarsest] = axes[coarsest].finer()
     if error > tol * scale:
         warnings.warn(
-            f"{axes[0].points} points an axis do not reach a tolerance of {tol:g}: the error is "
-            f"{error / scale:.2g} of the range; split each in {2 * split}, or take a smaller radius",
+            f"{axes[0].points} points per axis do not reach a tolerance of {tol:g}: the error is "
+            f"{error / scale:.2g} of the range; split each axis in {2 * split}, or use a smaller radius",
             stacklevel=4,
         )
     deviations, float64 = checked(points, axes)
@@ -281,23 +311,23 @@ def _fitted(points: Points, spans: Sequence[Span], tol: float, split: int, seed:
         share=uncovered(FRESH, attempts),
         tail=sum(tails),
         float64=None if float64 is None else float64 / scale,
-        standard_error=standard_error(deviations[0]),
+        standard_error=ratio_error(deviations[0]),
         rise_standard_error=max(
-            (e for e in map(standard_error, deviations[1:] - deviations[0]) if e is not None), default=None
+            (e for e in map(ratio_error, deviations[1:] - deviations[0]) if e is not None), default=None
         ),
         units=deviations.shape[1],
     )
     return _Fit(axes, samples, certificate, deviations)
 
 
-def _on_grid(points: Points, axes: Sequence[Array]) -> Array:
+def _on_grid(points: LossCache, axes: Sequence[Array]) -> Array:
     steps = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
     label = "surface " + " × ".join(str(len(axis)) for axis in axes)
     return points.at(steps.reshape(-1, len(axes)), label).reshape(steps.shape[:-1])
 
 
 def _even(spans: Sequence[Span], counts: Sequence[int]) -> tuple[Array, ...]:
-    """Return even steps over each span: of a symmetric one mirrored exactly, and 0 in its middle."""
+    """Return even steps over each span; those of a symmetric span mirror each other, with 0 in the middle."""
     shares = [np.arange(count) / (count - 1) for count in counts]
     return tuple(low * share[::-1] + high * share for (low, high), share in zip(spans, shares, strict=True))
 
@@ -306,7 +336,7 @@ def _counts(grid: Grid, dimension: int) -> list[int]:
     counts = [grid] * dimension if isinstance(grid, int) else list(grid)
     if len(counts) != dimension or min(counts) < 2:
         raise InputError(
-            f"a grid of {' × '.join(map(str, counts))} points spans nothing of dimension {dimension}"
+            f"a grid of {' × '.join(map(str, counts))} points does not span {dimension} dimension(s)"
         )
     return counts
 
@@ -314,6 +344,6 @@ def _counts(grid: Grid, dimension: int) -> list[int]:
 def _check(spans: Sequence[Span], dimension: int) -> None:
     if len(spans) != dimension or not all(-np.inf < low < high < np.inf for low, high in spans):
         raise InputError(
-            f"the axes go {', '.join(f'from {low:g} to {high:g}' for low, high in spans)}; the radius "
-            f"must be positive and finite, and each of {dimension} axes go upwards"
+            f"the axes go {', '.join(f'from {low:g} to {high:g}' for low, high in spans)}; the radius must "
+            f"be positive and finite, and there must be {dimension} axes, each from a lower to a higher value"
         )

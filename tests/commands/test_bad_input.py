@@ -152,7 +152,7 @@ def test_other_bad_input(landscape, both, runs, data_file, tmp_path):
         (["train", "--config", data_file, *out], "is not TOML"),
         (["train", "--data", data_file, "--shard-items", *out], "here is one"),
         (["surface", *both, "--radius", "-1", *out], "must be positive"),
-        (["surface", *both, "--exclude", "nothing", *out], "no parameter is named"),
+        (["surface", *both, "--exclude", "nothing", *out], "no parameter matches"),
         (["surface", *both[:2], *both[:2], *out], "given twice"),
         (["sharpness", *both, "--measure", "blunt"], "no sharpness measure"),
         (["hessian", *both, "--task", "nowhere:nothing"], "no task"),

@@ -27,7 +27,7 @@ from safetensors.torch import save
 from landscape import InputError, load, weights_of
 from landscape.report.report import INDEX, Compared, Comparison, read_index, write_index
 from landscape.surface.export import export, read_hdf5
-from landscape.surface.record import Record
+from landscape.surface.point_log import PointLog
 from samrec import checkpoint
 from samrec.config import configure, read_settings
 from samrec.data.attributes import read_attributes
@@ -92,7 +92,7 @@ def use_log(path: Path) -> None:
 
 
 def use_points(path: Path) -> None:
-    found = Record(path, "abc", 2)
+    found = PointLog(path, "abc", 2)
     assert all(len(step) == 2 and isinstance(loss, float) for step, loss in found.known.items())
 
 

@@ -53,7 +53,7 @@ def same_run(a, b):
 
 def same_surface(a, b):
     first, second = (ll.load(out / "sasrec.surface.npz") for out in (a, b))
-    # One point after another or several at once add up float32 in another order.
+    # One point after another or one in each thread add up float32 in another order.
     np.testing.assert_allclose(first.losses, second.losses, rtol=1e-5)
     np.testing.assert_array_equal(first.coordinates, second.coordinates)
 
@@ -61,7 +61,7 @@ def same_surface(a, b):
 def same_spectrum(a, b):
     for part, key in (("hessian", "eigenvalues"), ("trace", "samples")):
         first, second = (getattr(ll.load(out / f"sasrec.{part}.npz"), key) for out in (a, b))
-        # Products are taken in the way that was timed as the fastest, each with a rounding of its own.
+        # How many graphs are kept follows from the free memory, and each strategy has a rounding of its own.
         np.testing.assert_allclose(first, second, rtol=1e-5, atol=1e-5 * np.abs(second).max())
 
 

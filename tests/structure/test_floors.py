@@ -23,6 +23,25 @@ FLOORS = {
     "errors": 0,
 }
 """Height of what `landscape` holds: the higher may import the lower, and what stands beside it."""
+ACROSS = {
+    "landscape.surface.frames": {"landscape.curvature.eigenpairs"},  # planes along eigenvectors
+    "landscape.surface.geometry": {  # the quadratic model of a slice is its projected Hessian
+        "landscape.curvature.operators",
+        "landscape.curvature.solver",
+    },
+    "landscape.flatness.point": {  # λmax, traces and norms are measures of sharpness
+        "landscape.curvature.operators",
+        "landscape.curvature.probes",
+        "landscape.curvature.solver",
+    },
+    "landscape.flatness.second_order": {
+        "landscape.curvature.eigenpairs",
+        "landscape.curvature.operators",
+        "landscape.curvature.solver",
+    },
+    "landscape.flatness.first_order": {"landscape.curvature.operators"},  # slopes along a vector
+}
+"""Where the mathematics of one measurement needs another's; else the three are apart."""
 GROUND = ("landscape.errors", "landscape.runtime", "landscape.storage")
 """What the trainer may use of `landscape`, beside its one bridge and its commands."""
 COMMANDS = (
@@ -73,6 +92,20 @@ def test_landscape_knows_nothing_of_its_guest(path):
         assert not re.search(r"(import|from) samrec|samrec\.\w|\bhr@|ndcg|metrics\.jsonl", text, flags=re.I)
 
 
+def test_measurements_stand_side_by_side():
+    found = {}
+    known = {name for _, name in modules("landscape")}
+    for path, module in modules("landscape"):
+        if module == "landscape":
+            continue
+        room = module.split(".")[1:2]
+        for imported in set(imports(path)) & known:
+            other = imported.split(".")[1:2]
+            if room != other and {*room, *other} <= {"surface", "curvature", "flatness"}:
+                found.setdefault(module, set()).add(imported)
+    assert found == ACROSS
+
+
 @pytest.mark.parametrize(("path", "module"), [pytest.param(*m, id=m[1]) for m in modules("samrec")])
 def test_the_trainer_meets_the_landscape_in_one_file(path, module):
     if module == "samrec.task":
@@ -106,7 +139,7 @@ def test_what_is_installed_needs_nothing_of_the_checkout(package):
         assert not outside & {"benchmarks", "examples", "figures", "tests", "website"}, module
 
 
-@pytest.mark.parametrize("solver", ["lanczos", "power", "solver"])
+@pytest.mark.parametrize("solver", ["lanczos", "power", "solver", "linear"])
 def test_solvers_know_a_product_not_a_model(solver):
     path = ROOT / "landscape" / "curvature" / f"{solver}.py"
     assert not {"landscape.objective.objective", "landscape.objective.params"} & set(imports(path))

@@ -41,17 +41,18 @@ def test_hessian_products_are_differences_of_the_gradient(name):
     torch.testing.assert_close(ll.hessian(of)(v), difference, rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("way", ["reverse", "forward"])
+@pytest.mark.parametrize("strategy", ["reverse", "forward"])
 @pytest.mark.parametrize("name", WORLDS)
-def test_every_way_of_a_hessian_product_is_the_same_product(name, way):
+def test_a_hessian_product_is_the_same_by_every_strategy(name, strategy):
     of, three = world(name), vectors(world(name), 3)
-    operator = ll.hessian(of, way)
+    operator = ll.hessian(of, strategy)
     expected = torch.stack([of.hvp(v) for v in three])
-    operator._at_once = True
+    operator.at_once = 2
     torch.testing.assert_close(operator.many(three), expected, rtol=1e-10, atol=1e-10)
-    operator._at_once = False
+    assert operator.at_once == 2  # and vmap followed
+    operator.at_once = 1
     torch.testing.assert_close(operator.many(three), expected, rtol=1e-10, atol=1e-10)
-    assert way in operator.way
+    assert strategy in operator.strategy
 
 
 def test_graphs_that_do_not_fit_are_built_anew(monkeypatch):
@@ -59,7 +60,7 @@ def test_graphs_that_do_not_fit_are_built_anew(monkeypatch):
     expected = of.hvp(v)
     monkeypatch.setattr(operators, "free_memory", lambda _: 0)
     operator = ll.hessian(of, "reverse")
-    assert operator.way == "reverse over reverse, 0 of 2 graphs kept"
+    assert operator.strategy == "reverse over reverse, 0 of 2 graphs kept"
     torch.testing.assert_close(operator(v), expected, rtol=1e-12, atol=1e-12)
 
 

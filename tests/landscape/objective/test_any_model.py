@@ -187,7 +187,7 @@ def test_a_loss_with_one_derivative_has_products_by_differences_and_says_so():
         ll.hessian(objective, "reverse")
     with pytest.warns(UserWarning, match="products are differences of gradients"):
         operator = ll.hessian(objective)
-    assert operator.way == "differences of gradients"
+    assert operator.strategy == "differences of gradients"
 
     class Twice(Square):
         def forward(self, x):

@@ -7,8 +7,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from landscape import Objective, random_direction
-from landscape.surface.points import Points
-from landscape.surface.ways import ways
+from landscape.surface.loss_cache import LossCache
+from landscape.surface.strategies import strategies
 from samrec.data.packing import TrainingBatches
 from samrec.losses import bce, cross_entropy
 from samrec.model import SASRec
@@ -97,7 +97,7 @@ def test_a_sample_of_users_reads_few_items_of_a_large_catalogue(split, loss):
     assert compact.params.numel < whole.params.numel / 5
     directions = [random_direction(whole.params, 0, index=i) for i in (0, 1)]
     steps = [(0.3, -0.2), (0.0, 0.1), (-0.5, 0.4)]
-    points = Points(whole, directions)
+    points = LossCache(whole, directions)
     expected = [whole.value(points.theta(step)) for step in steps]
-    for way in ways(whole, directions):
-        np.testing.assert_allclose(list(way.losses(steps)), expected, rtol=1e-12)
+    for strategy in strategies(whole, directions):
+        np.testing.assert_allclose(list(strategy.losses(steps)), expected, rtol=1e-12)

@@ -49,7 +49,7 @@ def test_include_and_exclude_choose_coordinates():
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"include": ("nothing*",)}, "no parameter is named 'nothing\\*'"),
+        ({"include": ("nothing*",)}, "no parameter matches 'nothing\\*'"),
         ({"exclude": ("*",)}, "every parameter is excluded"),
     ],
 )

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import landscape as ll
-from landscape.surface.ways import ways
+from landscape.surface.strategies import strategies
 from landscape.tasks import TaskOptions
 from samrec.checkpoint import load
 from samrec.config import Config
@@ -70,11 +70,11 @@ def test_measurements_are_the_same(objectives):
     assert rises[0] == pytest.approx(rises[1], rel=1e-2)
 
 
-def test_eigenvalues_are_the_same_by_every_method_and_way(objectives):
+def test_eigenvalues_are_the_same_by_every_method_and_strategy(objectives):
     on_cpu, on_gpu = objectives
     expected = ll.top_eigenpairs(on_cpu, 3, tol=1e-4)
-    for way in ("reverse", "forward"):
-        operator = ll.hessian(on_gpu, way)
+    for strategy in ("reverse", "forward"):
+        operator = ll.hessian(on_gpu, strategy)
         for settings in ({"block": 1}, {"block": 4}, {"basis": 0}):
             found = ll.top_eigenpairs(operator, 3, tol=1e-4, **settings)
             np.testing.assert_allclose(found.eigenvalues, expected.eigenvalues, rtol=1e-3)
@@ -94,16 +94,16 @@ def test_matrices_and_densities_are_the_same(objectives):
     assert moments[0] == pytest.approx(moments[1], rel=1e-3)
 
 
-def test_surfaces_are_the_same_in_every_way_of_evaluating(objectives):
+def test_surfaces_are_the_same_by_every_strategy(objectives):
     on_cpu, on_gpu = objectives
     directions = [[ll.random_direction(o.params, 0, index=i) for i in (0, 1)] for o in objectives]
     steps = [tuple(step) for step in np.random.default_rng(0).uniform(-0.5, 0.5, (20, 2))]
-    expected = list(ways(on_cpu, directions[0])[0].losses(steps))
+    expected = list(strategies(on_cpu, directions[0])[0].losses(steps))
     names = []
-    for way in ways(on_gpu, directions[1]):
-        np.testing.assert_allclose(list(way.losses(steps)), expected, rtol=1e-4)
-        names.append(way.name)
-    assert {"4 at once", "16 at once", "64 at once"} <= set(names)
+    for strategy in strategies(on_gpu, directions[1]):
+        np.testing.assert_allclose(list(strategy.losses(steps)), expected, rtol=1e-4)
+        names.append(str(strategy))
+    assert {f"vmap, {width} points at once" for width in (4, 16, 64)} <= set(names)
 
 
 def test_a_certified_surface_is_the_same(objectives):

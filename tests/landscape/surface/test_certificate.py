@@ -9,9 +9,10 @@ from torch import nn
 
 import landscape as ll
 from landscape import Direction, Objective
-from landscape.surface.certificate import checked, paired_error, standard_error, uncovered
+from landscape.statistics import ratio_error
+from landscape.surface.certificate import checked, fresh_error, paired_error, uncovered
 from landscape.surface.chebyshev import Axis, at_points
-from landscape.surface.points import Points
+from landscape.surface.loss_cache import LossCache
 
 
 class Function(nn.Module):
@@ -84,7 +85,7 @@ def test_what_33_points_do_not_reach_is_said_and_pieces_mend_it():
     def kinked(x, y):
         return x.abs() + y
 
-    with pytest.warns(UserWarning, match="33 points an axis do not reach .* split each in 2"):
+    with pytest.warns(UserWarning, match="33 points per axis do not reach .* split each axis in 2"):
         result = ll.plane(of(kinked), directions=AXES, tol=1e-3)
     assert not result.certificate["reached"]
     assert result.certificate["max_error"] > 1e-3
@@ -115,6 +116,25 @@ def test_the_rule_of_three():
     assert uncovered(60, 2) > uncovered(60, 1)
     # that so many draws miss a share p with a probability of at most 5%
     assert (1 - uncovered(60, 1)) ** 60 <= 0.05
+
+
+def test_the_share_grows_with_the_fits_that_the_same_points_have_judged(monkeypatch):
+    judged = []
+
+    def watched(*given):
+        judged.append(fresh_error(*given))
+        return judged[-1]
+
+    monkeypatch.setattr("landscape.surface.sampler.fresh_error", watched)
+    for degree, fits in ((1, 1), (8, 2), (16, 3)):  # T_8 is 1 at 5 Chebyshev points, T_16 at 9 of them too
+        judged.clear()
+
+        def wave(x, y, n=degree):
+            return 2 * x + torch.cos(n * torch.arccos(x.clamp(-1, 1))) + 0 * y
+
+        found = ll.line(of(wave), directions=AXES[:1])
+        assert found.certificate["attempts"] == len(judged) == fits
+        assert found.certificate["share"] == pytest.approx(np.log(20 * fits) / 60)
 
 
 def test_float32_says_how_far_it_is_from_float64():
@@ -166,7 +186,7 @@ def test_what_two_checkpoints_share_falls_out_of_their_difference():
 
 
 def test_one_unit_has_no_standard_error():
-    assert standard_error(np.zeros(1)) is None
+    assert ratio_error(np.zeros(1)) is None
     assert ll.line(of(SMOOTH["peak"]), directions=AXES[:1]).certificate["standard_error"] is None
 
 
@@ -175,7 +195,7 @@ def test_a_loss_that_knows_float32_alone_is_still_certified():
         return model.at.sum() + torch.dot(model.at, torch.ones(2)), 1  # fails in float64
 
     objective = Objective(Function(torch.float32), [None], loss)
-    parts, float64 = checked(Points(objective, [Direction(torch.ones(2), "given")]), [Axis(-1, 1)])
+    parts, float64 = checked(LossCache(objective, [Direction(torch.ones(2), "given")]), [Axis(-1, 1)])
     assert float64 is None
     assert parts.shape == (3, 1)
 

@@ -59,3 +59,23 @@ def test_directions_have_both_signs_and_are_nearly_orthogonal():
 def test_a_direction_that_moves_nothing_is_refused():
     with pytest.raises(InputError, match="no filter moves"):
         random_direction(ParamSpace(nn.LayerNorm(4)))
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 3])
+def test_filters_of_transposed_convolutions_are_their_outputs(dimension):
+    torch.manual_seed(0)
+    kind = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)[dimension - 1]
+    params = ParamSpace(kind(3, 4, 2).double())
+    d = params.split(random_direction(params).vector)["weight"]
+    w = params.split(params.theta)["weight"]
+    over = tuple(axis for axis in range(d.dim()) if axis != 1)
+    torch.testing.assert_close(torch.linalg.vector_norm(d, dim=over), torch.linalg.vector_norm(w, dim=over))
+    with pytest.raises(AssertionError):  # by the other axis they are not normalized
+        torch.testing.assert_close(d.flatten(1).norm(dim=1), w.flatten(1).norm(dim=1))
+
+
+@pytest.mark.parametrize("normalization", ["filter", "layer", "none"])
+def test_biases_and_norms_stand_still_under_every_normalization(params, normalization):
+    d = params.split(random_direction(params, normalization=normalization).vector)
+    for entry in params.entries:
+        assert d[entry.name].any() == (entry.filter_axis is not None)

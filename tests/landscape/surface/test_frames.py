@@ -6,10 +6,10 @@ import torch
 
 import landscape as ll
 from landscape import InputError
-from landscape.surface.directions import coordinates, difference, perpendicular, principal
+from landscape.surface.directions import Direction, coordinates, difference, perpendicular, principal
 from landscape.surface.frames import between_frame, eigen_frame, trajectory_frame
 from landscape.surface.geometry import convex_share, doubling_widths, quadratic_model
-from landscape.surface.points import Points
+from landscape.surface.loss_cache import LossCache
 from landscape.surface.sampler import doubling_radius, evaluate_slice
 
 RNG = np.random.default_rng(0)
@@ -110,7 +110,7 @@ def test_a_trajectory_lies_on_its_plane_and_ends_at_the_centre(bowl):
     result = evaluate_slice(bowl, trajectory_frame(bowl, points), grid=3)
     assert result.trajectory.shape == (4, 2)
     np.testing.assert_allclose(result.trajectory[-1], 0, atol=1e-12)
-    points_at = Points(bowl, trajectory_frame(bowl, points).directions)
+    points_at = LossCache(bowl, trajectory_frame(bowl, points).directions)
     for point, step in zip(points, result.trajectory, strict=True):
         assert points_at.at(step[None])[0] == pytest.approx(bowl.value(point))
     with pytest.raises(InputError, match="span fewer than 2"):
@@ -155,13 +155,13 @@ def test_a_parabola_doubles_where_it_should(quadratic):
     assert widths.min() == pytest.approx(0.5, abs=5e-3)
     assert widths.max() == pytest.approx(1, abs=5e-3)
     assert np.isinf(doubling_widths(ll.line(objective, directions=[axis(0)], radius=0.1))).all()
-    assert doubling_radius(Points(objective, [axis(0), axis(1)])) == pytest.approx(0.5, rel=0.06)
+    assert doubling_radius(LossCache(objective, [axis(0), axis(1)])) == pytest.approx(0.5, rel=0.06)
     assert ll.line(objective, directions=[axis(0)], radius="auto").losses[-1] == pytest.approx(2, rel=0.1)
 
 
 def test_a_loss_that_never_doubles_has_no_automatic_radius(quadratic):
     flat = quadratic(torch.zeros(4, 4).double(), torch.ones(4).double(), torch.zeros(4).double())
-    with pytest.raises(InputError, match="which doubles nowhere"):
+    with pytest.raises(InputError, match="which cannot double"):
         ll.line(flat, directions=[axis(0)], radius="auto")
     flat._bound.loss = lambda model, _: (model() + 1, 1)
     with pytest.raises(InputError, match="not doubled at a radius of 64"):
@@ -173,3 +173,12 @@ def test_how_much_of_a_slice_is_convex(quadratic, bowl):
     assert convex_share(saddle) == 0
     assert convex_share(ll.plane(bowl, directions=eigen_frame(bowl, 2).directions)) == 1
     assert convex_share(ll.line(bowl, directions=eigen_frame(bowl, 1).directions)) == 1
+
+
+@pytest.mark.parametrize(("mixed", "share"), [(0.0, 1), (1.9, 1), (-1.9, 1), (2.1, 0), (-2.1, 0)])
+def test_convexity_counts_the_mixed_derivative(quadratic, mixed, share):
+    """x² + y² + c xy curves upwards along both axes, and is a saddle where |c| > 2."""
+    matrix = torch.tensor([[2.0, mixed], [mixed, 2.0]]).double()
+    objective = quadratic(matrix, torch.zeros(2).double())
+    axes = [Direction(torch.eye(2).double()[i], "axis") for i in (0, 1)]
+    assert convex_share(ll.plane(objective, directions=axes, grid=9)) == share

@@ -192,6 +192,33 @@ def test_a_barrier_has_the_error_of_its_units():
     assert ll.barrier(apart(2.0, 0.0), apart(0.0, 4.0)).standard_error is None  # no barrier
 
 
+def test_the_error_of_a_barrier_weighs_its_ends_as_the_chord_does():
+    """Three quarters of the way, the chord is a quarter of one end and three quarters of the other."""
+    units = torch.from_numpy(np.random.default_rng(1).uniform(0.5, 2, (9, 2)))
+
+    def losses(theta, units):
+        s = theta[0]
+        return 10 * units[:, 0] * s**3 * (1 - s) + units[:, 1] * (1 - s)
+
+    def by_unit(model, batch):
+        return losses(model.theta, batch), torch.ones(len(batch))
+
+    def at(*theta):
+        return Objective(
+            Apart(theta), [units], lambda m, b: (losses(m.theta, b).sum(), len(b)), per_example=by_unit
+        )
+
+    a, b = at(0.0, 0.0), at(1.0, 0.0)
+    found = ll.barrier(a, b, grid=201)
+    assert 0.6 < found.at < 0.9
+    assert found.standard_error is not None
+    t = found.at
+    start, top, end = (losses(a.theta + s * (b.theta - a.theta), units).numpy() for s in (0, t, 1))
+    above = top - (1 - t) * start - t * end
+    assert found.height == pytest.approx(above.mean(), rel=1e-9)
+    assert found.standard_error == pytest.approx(above.std(ddof=1) / 3, rel=1e-9)
+
+
 def test_a_loss_that_is_not_finite_on_the_way_stays_so():
     def at(x):
         return Objective(Ring(x), [None], lambda model, _: (model.theta.log().sum() ** 2, 1))

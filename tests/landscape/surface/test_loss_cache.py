@@ -1,6 +1,8 @@
-"""Points: each evaluated once, in any way, and kept."""
+"""Points: each evaluated once, by any strategy, and kept."""
 
 import json
+import sys
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -9,8 +11,8 @@ from torch import nn
 
 import landscape as ll
 from landscape import Direction, Objective, random_direction
-from landscape.surface.points import Points
-from landscape.surface.ways import PLAIN, ways
+from landscape.surface.loss_cache import LossCache
+from landscape.surface.strategies import by_rule, strategies
 
 STEPS = np.random.default_rng(0).uniform(-1, 1, (30, 2))
 
@@ -35,7 +37,7 @@ def counted(objective, limit=10**9):
         return value(theta)
 
     objective.value = count
-    objective.twin = lambda: objective  # threads count too
+    objective.clone = lambda: objective  # threads count too
     return calls
 
 
@@ -54,11 +56,11 @@ def fresh(split):
 
 
 @pytest.mark.parametrize("number", range(3))
-def test_every_way_gives_the_same_losses(fresh, number, monkeypatch):
+def test_every_strategy_gives_the_same_losses(fresh, number, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     objective = fresh()
-    found = ways(objective, directions(objective))
-    assert [way.name for way in found] == [PLAIN, "2 threads, a point each", "4 at once"]
+    found = strategies(objective, directions(objective))
+    assert list(map(str, found)) == ["sequential", "2 threads, a point each", "vmap, 4 points at once"]
     steps = [tuple(step) for step in STEPS[:7]]
     losses = list(found[number].losses(steps))
     np.testing.assert_allclose(losses, list(found[0].losses(steps)), rtol=1e-12)
@@ -67,12 +69,10 @@ def test_every_way_gives_the_same_losses(fresh, number, monkeypatch):
 def test_threads_leave_the_number_of_threads_alone(fresh, monkeypatch):
     before = torch.get_num_threads()
     objective = fresh()
-    (way,) = (
-        (w for w in ways(objective, directions(objective)) if "threads" in w.name) if before > 1 else (None,)
-    )
-    if way is None:
-        pytest.skip("one thread alone")
-    losses = way.losses([tuple(step) for step in STEPS])
+    if before == 1:
+        pytest.skip("torch has one thread")
+    (strategy,) = (s for s in strategies(objective, directions(objective)) if s.name == "threads")
+    losses = strategy.losses([tuple(step) for step in STEPS])
     next(losses)
     losses.close()
     assert torch.get_num_threads() == before
@@ -81,7 +81,7 @@ def test_threads_leave_the_number_of_threads_alone(fresh, monkeypatch):
 def test_a_step_is_evaluated_once(fresh):
     objective = fresh()
     calls = counted(objective)
-    points = Points(objective, directions(objective))
+    points = LossCache(objective, directions(objective))
     first = points.at(np.concatenate([STEPS[:5], STEPS[:5], [[0.0, -0.0]]]))
     assert len(calls) == 1 + 5  # and the centre
     np.testing.assert_array_equal(points.at(STEPS[:5]), first[:5])
@@ -89,7 +89,7 @@ def test_a_step_is_evaluated_once(fresh):
     assert (len(calls), points.evaluations) == (6, 5)
 
 
-def test_a_loss_that_vmap_cannot_follow_goes_one_after_another():
+def branching():
     model = nn.Linear(2, 1).double()
 
     def loss(model, batch):
@@ -97,13 +97,74 @@ def test_a_loss_that_vmap_cannot_follow_goes_one_after_another():
         return (total if total.item() > 0 else total * 0), 1  # control flow that looks at a value
 
     objective = Objective(model, [torch.ones(3, 2).double()], loss)
-    points = Points(
-        objective, [random_direction(objective.params, 0, "none", i, biases=True) for i in (0, 1)]
-    )
+    return objective, [random_direction(objective.params, 0, "none", i, biases=True) for i in (0, 1)]
+
+
+def test_a_loss_that_vmap_cannot_follow_goes_one_after_another(monkeypatch):
+    objective, axes = branching()
+    # as on a GPU, where the rule is vmap
+    monkeypatch.setattr("landscape.surface.loss_cache.by_rule", lambda offered, *_: offered[-1])
+    points = LossCache(objective, axes)
     losses = points.at(STEPS)
-    assert np.isfinite(losses).all()
-    assert "at once" not in points.way
+    assert points.strategy == "sequential"
     assert losses[3] == objective.value(points.theta(STEPS[3]))
+    with pytest.raises(ll.InputError, match="vmap cannot follow this loss"):
+        LossCache(objective, axes, strategy="vmap").at(STEPS)
+
+
+def test_strategies_follow_from_device_size_and_memory(fresh, monkeypatch):
+    objective = fresh()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    offered = strategies(objective, directions(objective))
+    assert [by_rule(offered, count, on_gpu=False).name for count in (1, 2, 3, 99)] == [
+        "sequential",
+        "sequential",
+        "threads",
+        "threads",
+    ]
+    assert by_rule(offered, 1, on_gpu=True).name == "vmap"
+    monkeypatch.setattr("landscape.surface.strategies.free_memory", lambda _: 0)
+    (only,) = strategies(objective, directions(objective))
+    assert by_rule([only], 99, on_gpu=True).name == by_rule([only], 99, on_gpu=False).name == "sequential"
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [("sequential", "sequential"), ("threads", "2 threads, a point each"), ("vmap", "vmap, 4")],
+)
+def test_a_strategy_that_is_asked_for_is_used_and_said(fresh, monkeypatch, asked, said):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    found = ll.line(fresh(), grid=5, strategy=asked)
+    assert found.settings["strategy"].startswith(said)
+    np.testing.assert_allclose(found.losses, ll.line(fresh(), grid=5, tune=True).losses, rtol=1e-12)
+
+
+def test_a_strategy_that_there_is_not_is_refused(fresh):
+    with pytest.raises(ll.InputError, match="strategy 'warp' is not available on this device"):
+        ll.line(fresh(), grid=5, strategy="warp")
+
+
+def test_an_evaluation_enters_the_objective_once(fresh):
+    """Walked through: from the surface, each point is one call into `landscape/objective/`."""
+    entered = Counter()
+
+    def watch(frame, event, _):
+        if event != "call" or "/landscape/objective/" not in frame.f_code.co_filename:
+            return
+        if "/landscape/surface/" in frame.f_back.f_code.co_filename:
+            entered[frame.f_code.co_name] += 1
+
+    def calls(grid):
+        entered.clear()
+        sys.setprofile(watch)
+        try:
+            ll.plane(objective, grid=grid, strategy="sequential")
+        finally:
+            sys.setprofile(None)
+        return Counter(entered)
+
+    objective = fresh()
+    assert calls(7) - calls(3) == {"value": 7 * 7 - 3 * 3}
 
 
 def test_an_interrupted_run_goes_on_and_equals_an_unbroken_one(quadratic, symmetric, tmp_path):
@@ -172,11 +233,25 @@ def test_losses_that_are_not_finite_come_back_as_they_were(tmp_path):
     assert np.isneginf(first.losses[1])
 
 
-def test_a_choice_is_kept_with_the_points(fresh, tmp_path):
+@pytest.mark.parametrize("options", [{"strategy": "vmap"}, {"tune": True}])
+def test_a_choice_is_kept_with_the_points(fresh, tmp_path, options):
     file = tmp_path / "points.jsonl"
     objective = fresh()
-    points = Points(objective, directions(objective), file)
-    points.at(STEPS)
+    points = LossCache(objective, directions(objective), file, **options)
+    points.at(STEPS[:20])
     said = [line for line in map(json.loads, file.read_text().splitlines()) if isinstance(line, dict)]
-    assert said[-1]["way"] == points.way
-    assert Points(objective, directions(objective), file).way == points.way
+    assert said[-1]["strategy"] == points.strategy
+    again = LossCache(objective, directions(objective), file)
+    assert again.strategy == points.strategy
+    again.at(STEPS)
+    assert again.strategy == points.strategy
+
+
+def test_a_log_of_an_earlier_version_goes_on(fresh, tmp_path):
+    file = tmp_path / "points.jsonl"
+    first = ll.line(fresh(), grid=5, file=file)
+    lines = [line for line in file.read_text().splitlines() if "strategy" not in line]
+    file.write_text("\n".join([lines[0], '{"way": "4 at once"}', *lines[1:]]) + "\n")
+    again = ll.line(fresh(), grid=5, file=file)
+    assert again.settings["reused"] == 4
+    np.testing.assert_array_equal(again.losses, first.losses)

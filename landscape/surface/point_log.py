@@ -13,14 +13,14 @@ from landscape.objective.objective import Objective
 from landscape.runtime.ranks import ALONE, Ranks
 from landscape.storage.files import replacing
 from landscape.surface.directions import Direction
-from landscape.surface.ways import Step
+from landscape.surface.strategies import Step
 
 ELSEWHERE = ("checkpoint", "data")
-"""Where a file lay says nothing of what was measured; its hash, which is beside it, does."""
+"""Keys that say where a file was. What was measured is decided by its hash, which is in another key."""
 
 
 def fingerprint(objective: Objective, directions: Sequence[Direction], center: float) -> str:
-    """Return a hash of what decides the loss at a step: weights, directions, data, L(θ) to the last bit."""
+    """Return a hash of what decides the loss at a step: weights, directions, data, and the bits of L(θ)."""
     told = {key: value for key, value in objective.provenance.items() if key not in ELSEWHERE}
     digest = hashlib.sha256(json.dumps([told, objective.weight, center.hex()], sort_keys=True).encode())
     for vector in (objective.theta, *(d.vector for d in directions)):
@@ -28,78 +28,81 @@ def fingerprint(objective: Objective, directions: Sequence[Direction], center: f
     return digest.hexdigest()
 
 
-class Record:
-    """The points of one fingerprint, in a file of JSON lines where there is one, else in memory alone.
+class PointLog:
+    """The points of one fingerprint, in a file of JSON lines if one is given, otherwise in memory only.
 
-    Nothing is written before the first point. A file of another fingerprint is then replaced, a line that
-    a kill has cut short is dropped. Each rank writes a file of its own, since appends from several machines
-    to one file of a network disk interleave; whoever comes later, alone or not, reads them all.
+    Nothing is written before the first point. Then a file of another fingerprint is replaced, and a line that
+    was cut short by a kill is dropped. Each rank writes its own file, since appends from several machines to
+    one file on a network disk interleave; later runs, of one process or several, read all of them.
 
     Args:
-        file: where, or None; of the rank 2, NAME.rank2.jsonl beside NAME.jsonl.
+        file: NAME.jsonl, or None; rank 2 writes NAME.rank2.jsonl next to it.
         fingerprint: of what is measured.
-        size: how many entries a step has.
-        ranks: who evaluates points.
+        size: number of entries of a step.
+        ranks: those that evaluate points.
 
     Raises:
         InputError: the ranks do not measure the same.
 
     Attributes:
         known: the loss by step.
-        way: how points were evaluated, by name; empty if nobody has said.
+        strategy: how points were evaluated, as `str(Strategy)`; empty if that was not noted.
     """
 
     def __init__(self, file: Path | None, fingerprint: str, size: int, ranks: Ranks = ALONE) -> None:
         self.file = _of_rank(file, ranks.rank) if file else None
         self.known: dict[Step, float] = {}
-        self.way = ""
-        self._begin: list[Any] = [{"fingerprint": fingerprint}]
+        self.strategy = ""
+        self._replace = True
+        self._ahead: list[Any] = [{"fingerprint": fingerprint}]  # written with the next point
         for path in _of_all_ranks(file) if file else ():
             lines = _lines(path)
             if lines and lines[0] == {"fingerprint": fingerprint}:
-                self._take_over(lines[1:], size, own=path == self.file)
+                self._read(lines[1:], size, own=path == self.file)
         found = ranks.gathered((fingerprint, self.known))  # a network disk may not show all files to all yet
         if any(other != fingerprint for other, _ in found):
-            raise InputError("the ranks do not measure the same; are their checkpoints, data and CPUs alike?")
-        self.add(known for _, known in found)
+            raise InputError(
+                "the ranks do not measure the same; check that their checkpoints, data and CPUs agree"
+            )
+        self.take_over(known for _, known in found)
 
-    def _take_over(self, lines: Sequence[Any], size: int, own: bool) -> None:
-        """Take over a file's points, and of the own file, which goes on, how points are evaluated."""
+    def _read(self, lines: Sequence[Any], size: int, own: bool) -> None:
+        """Take over a file's points and, from this rank's own file, the strategy too."""
         if own:
-            self._begin = []
+            self._replace, self._ahead = False, []
         for line in lines:
             if isinstance(line, dict) and own:
-                self.way = str(line.get("way", ""))
+                self.strategy = str(line.get("strategy", ""))
             elif isinstance(line, list) and len(line) == size + 1 and set(map(type, line)) == {float}:
                 self.known[tuple(line[:-1])] = line[-1]
 
-    def add(self, others: Iterable[Mapping[Step, float]]) -> None:
-        """Take over points that other ranks keep."""
+    def take_over(self, others: Iterable[Mapping[Step, float]]) -> None:
+        """Take over points that other ranks have stored."""
         for known in others:
             self.known.update(known)
 
-    def point(self, step: Step, loss: float) -> None:
-        """Keep a finished point."""
+    def add(self, step: Step, loss: float) -> None:
+        """Store a finished point."""
         self.known[step] = loss
-        self._write([*step, loss])
+        self._ahead.append([*step, loss])
+        if self.file:
+            self._write(self.file)
 
-    def chosen(self, way: str) -> None:
-        """Keep how points are evaluated, so that a run that goes on evaluates them so too."""
-        self.way = way
-        self._write({"way": way})
+    def choose(self, strategy: str) -> None:
+        """Note how points are evaluated, so that a run that goes on uses the same strategy."""
+        self.strategy = strategy
+        self._ahead.append({"strategy": strategy})
 
-    def _write(self, line: Any) -> None:
-        if not self.file:
-            return
+    def _write(self, path: Path) -> None:
         try:
-            if self._begin:
-                with replacing(self.file):  # empties it, or says in one line why it cannot be written
+            if self._replace:
+                with replacing(path):  # empties it, or says in one line why it cannot be written
                     pass
-            with self.file.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(each) + "\n" for each in (*self._begin, line))
+            with path.open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(line) + "\n" for line in self._ahead)
         except OSError as error:
-            raise InputError(f"cannot write {self.file}: {error.strerror}") from error
-        self._begin = []
+            raise InputError(f"cannot write {path}: {error.strerror}") from error
+        self._replace, self._ahead = False, []
 
 
 def _of_rank(file: Path, rank: int) -> Path:
@@ -112,7 +115,7 @@ def _of_all_ranks(file: Path) -> list[Path]:
 
 
 def _lines(file: Path) -> list[Any]:
-    """Read the lines that are whole, and cut off what follows them."""
+    """Read the complete lines, and cut off what follows them."""
     found: list[Any] = []
     whole = 0
     content = file.read_bytes()

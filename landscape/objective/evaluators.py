@@ -1,0 +1,257 @@
+"""How weights reach a model, so that its loss can be evaluated there: decided once for each objective."""
+
+import copy
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from landscape.errors import InputError
+from landscape.objective.batches import doubled
+from landscape.objective.checks import total_weight
+from landscape.objective.derivatives import twice_differentiable
+from landscape.objective.lookups import Renumbering
+
+Loss = Callable[[Any, Any], tuple[Tensor, float | Tensor]]
+Forward = Callable[[Any, Any], Tensor]
+Part = Literal["loss", "per_example", "outputs"]
+Weights = Mapping[str, Tensor]
+"""By the names of the model's parameters."""
+Evaluate = Callable[..., Any]
+"""Maps (batch, part="loss") to what that part of the loss returns."""
+
+
+class LossModule(nn.Module):
+    """The loss as a module around the model, so that swapped weights reach any method the loss calls."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        per_example: Loss | None,
+        forward: Forward | None,
+        criterion: Loss | None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = loss
+        self.per_example = per_example
+        self.outputs = forward
+        self.criterion = criterion
+
+    def forward(self, batch: Any, part: Part = "loss") -> Any:
+        if part == "outputs":
+            assert self.outputs is not None
+            return self.outputs(self.model, batch)
+        return (self.per_example if part == "per_example" and self.per_example else self.loss)(
+            self.model, batch
+        )
+
+
+@dataclass(frozen=True)
+class Evaluator(ABC):
+    """Evaluates a loss at weights from outside. `at` prepares a point once, for all of its batches."""
+
+    module: LossModule
+
+    @abstractmethod
+    def at(self, weights: Weights) -> Evaluate:
+        """Return the loss at these weights as a function of the batch."""
+
+    def with_leaves(self, weights: Weights) -> tuple[Evaluate, list[Tensor]]:
+        """Return the same, and the weights as leaves of the graphs that it makes, in order.
+
+        Raises:
+            InputError: this evaluator has no derivatives.
+        """
+        leaves = {name: tensor.detach().requires_grad_() for name, tensor in weights.items()}
+        return self.at(leaves), list(leaves.values())
+
+    def transformable(self, weights: Weights) -> Evaluate:
+        """Return the same as `at`, where torch's function transforms (`vmap`, `jvp`) can follow it.
+
+        Raises:
+            RuntimeError: they cannot.
+        """
+        raise RuntimeError("this loss is not a function of tensors alone")
+
+    def renumbered(self, numbers: Mapping[str, Tensor]) -> "Evaluator | None":
+        """Return the same loss for tables that hold some rows only; None where that is not possible."""
+        return None
+
+    def distributed(self) -> Self:
+        """Return the same for ranks that share the batches.
+
+        Raises:
+            InputError: they cannot share them.
+        """
+        return self
+
+    def clone(self) -> Self:
+        """Return the same around a module of its own, which shares all tensors."""
+        shared: dict[int, Any] = {id(t): t for t in (*self.module.parameters(), *self.module.buffers())}
+        return replace(self, module=copy.deepcopy(self.module, shared))
+
+    def in_float64(self) -> Self:
+        """Return the same in float64."""
+        return replace(self, module=copy.deepcopy(self.module).double())
+
+
+@dataclass(frozen=True)
+class Swapped(Evaluator):
+    """The usual case: weights replace the module's own during a call (`torch.func.functional_call`)."""
+
+    def at(self, weights: Weights) -> Evaluate:
+        named = {f"model.{name}": tensor for name, tensor in weights.items()}
+        return lambda batch, part="loss": functional_call(self.module, named, (batch, part))
+
+    def transformable(self, weights: Weights) -> Evaluate:
+        return self.at(weights)
+
+    def renumbered(self, numbers: Mapping[str, Tensor]) -> Evaluator | None:
+        return Compacted(self.module, numbers)
+
+
+@dataclass(frozen=True)
+class Compacted(Swapped):
+    """Swapped weights, with tables of which only some rows are there.
+
+    Attributes:
+        numbers: for each such table, the new number of each old row.
+    """
+
+    numbers: Mapping[str, Tensor]
+
+    def at(self, weights: Weights) -> Evaluate:
+        whole = super().at(weights)
+        tables = [(weights[name], new) for name, new in self.numbers.items() if name in weights]
+
+        def evaluate(batch: Any, part: Part = "loss") -> Any:
+            with Renumbering(tables):
+                return whole(batch, part)
+
+        return evaluate
+
+
+@dataclass(frozen=True)
+class Copied(Evaluator):
+    """A copy of the module for each point: for models that keep weights where swapping does not reach."""
+
+    def at(self, weights: Weights) -> LossModule:
+        with torch.no_grad():  # otherwise a copied TorchScript parameter is None
+            held = copy.deepcopy(self.module)
+        own = dict(held.model.named_parameters())
+        for name, tensor in weights.items():
+            own[name].data.copy_(tensor)
+        return held
+
+    def with_leaves(self, weights: Weights) -> tuple[Evaluate, list[Tensor]]:
+        held = self.at(weights)
+        own = dict(held.model.named_parameters())
+        return held, [own[name].requires_grad_() for name in weights]
+
+
+@dataclass(frozen=True)
+class Recomputed(Evaluator):
+    """Swapped weights, with the statistics that BatchNorm finds in the batches at these weights.
+
+    For every layer they are the mean over batches of its inputs' means and variances; the layers before it
+    use those of each batch, as in training.
+    """
+
+    batches: Sequence[Any]
+
+    def at(self, weights: Weights) -> Evaluate:
+        named = {f"model.{name}": tensor for name, tensor in weights.items()}
+        norms = {name: module for name, module in self.module.named_modules() if _keeps_statistics(module)}
+        named |= {
+            f"{name}.{key}": torch.zeros_like(buffer)
+            for name, module in norms.items()
+            for key, buffer in module.named_buffers(recurse=False)
+        }
+        with _training(norms.values()):
+            for batch in self.batches:
+                functional_call(self.module, named, (batch,))
+        return lambda batch, part="loss": functional_call(self.module, named, (batch, part))
+
+    def with_leaves(self, weights: Weights) -> tuple[Evaluate, list[Tensor]]:
+        raise InputError(
+            "a loss with recomputed statistics has no derivatives; use statistics='kept' to measure them"
+        )
+
+    def distributed(self) -> Self:
+        raise InputError("statistics are recomputed over all batches, which ranks cannot share")
+
+    def in_float64(self) -> Self:
+        return replace(super().in_float64(), batches=[doubled(batch) for batch in self.batches])
+
+
+def evaluator_for(
+    module: LossModule, weights: Weights, batches: Sequence[Any], recompute: bool
+) -> tuple[Evaluator, float]:
+    """Return the evaluator that a model needs, and the total weight of the batches.
+
+    Raises:
+        InputError: as `total_weight`; or the statistics of this model cannot be recomputed.
+    """
+    swapped, copied = Swapped(module), Copied(module)
+    with torch.no_grad(), twice_differentiable():
+        if recompute and not any(map(_keeps_statistics, module.modules())):
+            raise InputError("the model has no BatchNorm whose statistics could be recomputed")
+        try:
+            total = total_weight(swapped.at(weights), batches)
+            reached = _agree(swapped, copied, weights, batches[0])
+        except InputError:
+            raise
+        except Exception:  # whatever a module does that is not written in Python
+            reached = False
+        if recompute and reached:
+            recomputed = Recomputed(module, batches)
+            return recomputed, total_weight(recomputed.at(weights), batches)
+        if reached:
+            return swapped, total
+        total = total_weight(copied.at(weights), batches)
+        said = "the model keeps weights where torch.func does not reach them"
+        if recompute:
+            raise InputError(f"{said}, so its statistics cannot be recomputed; use statistics='kept'")
+        warnings.warn(f"{said}; each evaluation takes a copy of it, which is slow", stacklevel=3)
+        return copied, total
+
+
+def _agree(swapped: Swapped, copied: Copied, weights: Weights, batch: Any) -> bool:
+    """Tell whether swapped weights, moved a little, give the loss that they give as the model's own.
+
+    They do not where the model keeps its weights in a second place, such as a list.
+    """
+    moved = {name: 1.01 * tensor + 1e-3 for name, tensor in weights.items()}
+    try:
+        expected = copied.at(moved)(batch)[0]
+    except Exception:  # the loss is not defined there, and nothing can be told
+        return True
+    return bool(torch.allclose(swapped.at(moved)(batch)[0], expected, rtol=1e-4, equal_nan=True))
+
+
+def _keeps_statistics(module: nn.Module) -> bool:
+    return isinstance(module, _BatchNorm) and module.track_running_stats
+
+
+@contextmanager
+def _training(norms: Collection[Any]) -> Iterator[None]:
+    """Let BatchNorm average what it sees, all batches alike."""
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.train()
+        norm.momentum = None
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.eval()
+            norm.momentum = momentum

@@ -1,0 +1,145 @@
+"""Strategies to evaluate many points: one after another, one in each thread, or many at once."""
+
+import warnings
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from landscape.errors import InputError
+from landscape.objective.objective import Objective
+from landscape.runtime.devices import fastest, free_memory
+from landscape.runtime.threads import one_each
+from landscape.surface.directions import Direction
+
+Step = tuple[float, ...]
+Losses = Generator[float, None, None]
+StrategyName = Literal["sequential", "threads", "vmap"]
+_SAID = {"sequential": "sequential", "threads": "{} threads, a point each", "vmap": "vmap, {} points at once"}
+TRIAL = 6  # points that a strategy is timed on, or twice its width
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A strategy to evaluate points.
+
+    Attributes:
+        name: `sequential`, `threads` or `vmap`.
+        width: number of points under evaluation at a time.
+        losses: yields the loss at each step, in order.
+    """
+
+    name: StrategyName
+    width: int
+    losses: Callable[[Sequence[Step]], Losses]
+
+    def __str__(self) -> str:
+        return _SAID[self.name].format(self.width)
+
+
+def strategies(objective: Objective, directions: Sequence[Direction]) -> list[Strategy]:
+    """Return the strategies that this machine offers: `sequential` first, then the others by width.
+
+    Rows of a large table that the frozen batches do not read stay where they are, see `Objective.compact`.
+    """
+    vectors = [d.vector for d in directions]
+    if smaller := objective.compact():
+        objective, places = smaller
+        vectors = [vector[places] for vector in vectors]
+    theta = objective.theta
+
+    def sequential(steps: Sequence[Step]) -> Losses:
+        for step in steps:
+            yield objective.value(moved(theta, step, vectors))
+
+    def at_once(width: int) -> Callable[[Sequence[Step]], Losses]:
+        def losses(steps: Sequence[Step]) -> Losses:
+            basis = torch.stack(vectors)
+            for first in range(0, len(steps), width):
+                part = torch.tensor(steps[first : first + width], dtype=torch.float64).to(theta)
+                with warnings.catch_warnings(action="ignore"):  # vmap warns where it is slow
+                    found = objective.values(torch.addmm(theta, part, basis)).tolist()
+                yield from found
+
+        return losses
+
+    def in_threads(steps: Sequence[Step]) -> Losses:
+        free: SimpleQueue[Objective] = SimpleQueue()
+        for _ in range(threads):
+            free.put(objective.clone())
+
+        def with_a_clone(step: Step) -> float:
+            clone = free.get()
+            try:
+                return clone.value(moved(theta, step, vectors))
+            finally:
+                free.put(clone)
+
+        with one_each(threads) as pool:
+            yield from pool.map(with_a_clone, steps)
+
+    found = [Strategy("sequential", 1, sequential)]
+    room, threads = _room(objective), torch.get_num_threads()
+    if theta.device.type == "cpu" and 1 < threads <= room:
+        found.append(Strategy("threads", threads, in_threads))
+    widths = (4,) if theta.device.type == "cpu" else (4, 16, 64)
+    return found + [Strategy("vmap", width, at_once(width)) for width in widths if width <= room]
+
+
+def by_rule(offered: Sequence[Strategy], count: int, on_gpu: bool) -> Strategy:
+    """Choose a strategy for `count` points by what is known beforehand, so that equal runs choose alike.
+
+    On a CPU: a point in each thread, where there are at least as many points as threads; on a GPU, as many
+    points at once (64, 16 or 4) as half of the free memory holds; otherwise one after another. `vmap` never
+    won on a CPU, and on a GPU a small model is bound by launches, which points evaluated at once share.
+    """
+    if on_gpu:
+        return offered[-1]
+    threads = [strategy for strategy in offered if strategy.name == "threads" and strategy.width <= count]
+    return threads[0] if threads else offered[0]
+
+
+def named(offered: Sequence[Strategy], name: StrategyName) -> Strategy:
+    """Return the widest strategy of that name.
+
+    Raises:
+        InputError: this machine does not offer it.
+    """
+    found = [strategy for strategy in offered if strategy.name == name]
+    if not found:
+        names = ", ".join(dict.fromkeys(strategy.name for strategy in offered))
+        raise InputError(f"strategy {name!r} is not available on this device and model; choose from {names}")
+    return found[-1]
+
+
+def measured(offered: Sequence[Strategy], steps: Sequence[Step], device: torch.device) -> Strategy:
+    """Return the strategy that takes the least time for each of the first points."""
+
+    def evaluate(strategy: Strategy) -> int:
+        return len(list(strategy.losses(steps[: max(TRIAL, 2 * strategy.width)])))
+
+    return fastest(offered, evaluate, device)
+
+
+def moved(theta: Tensor, step: Sequence[float], vectors: Sequence[Tensor]) -> Tensor:
+    """Return θ + Σ step_i v_i."""
+    for length, vector in zip(step, vectors, strict=True):
+        if length:
+            theta = (length * vector).add_(theta)
+    return theta
+
+
+def _room(objective: Objective) -> int:
+    """Return how many evaluations at once half of the device's free memory holds."""
+    theta = objective.theta
+    if theta.device.type != "cuda":
+        needed = 4 * theta.nbytes  # activations of a batch are small next to a CPU's memory
+        return int(free_memory(theta.device) / 2 / needed)
+    torch.cuda.reset_peak_memory_stats(theta.device)
+    before = torch.cuda.memory_allocated(theta.device)
+    objective.value()
+    needed = torch.cuda.max_memory_allocated(theta.device) - before + 2 * theta.nbytes
+    return int(free_memory(theta.device) / 2 / needed)

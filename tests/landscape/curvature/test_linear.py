@@ -1,0 +1,120 @@
+"""Solvers know a product with a vector: a plain matrix behind four names is measured like a Hessian."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import landscape as ll
+from landscape import InputError
+from landscape.curvature.lanczos import lanczos
+from landscape.curvature.linear import LinearOperator
+from tests.worlds import rotated, signs
+
+SPECTRUM = np.array([9.0, 5.0, 4.0, 1.0, 0.5, 0.0, -0.5, -3.0])
+
+
+class Matrix:
+    """A symmetric matrix that is known by its products only, which it counts."""
+
+    def __init__(self, entries, dtype=None):
+        self.entries = entries
+        self.shape, self.device = entries.shape, entries.device
+        self.dtype = entries.dtype if dtype is None else dtype
+        self.products = 0
+
+    def __call__(self, vector):
+        self.products += 1
+        return self.entries @ vector
+
+
+@pytest.fixture
+def matrix():
+    return Matrix(rotated(SPECTRUM)[0])
+
+
+def test_a_plain_matrix_is_an_operator(matrix, quadratic):
+    assert isinstance(matrix, LinearOperator)
+    assert isinstance(ll.hessian(quadratic(matrix.entries, torch.ones(8).double())), LinearOperator)
+
+
+@pytest.mark.parametrize("method", ["lanczos", "power"])
+def test_eigenpairs_of_a_plain_matrix(matrix, method):
+    found = ll.top_eigenpairs(matrix, 2, method, smallest=1, tol=1e-9, max_products=10_000)
+    np.testing.assert_allclose(found.eigenvalues, [9, 5], rtol=1e-8)
+    assert found.smallest == pytest.approx(-3, abs=1e-8)
+    assert all(found.converged)
+    assert math.isnan(found.gradient_norm)  # there is no loss that it is the gradient of
+    assert found.why_not_a_minimum is None
+    assert found.settings["matrix"] == "Matrix"
+    assert found.products == matrix.products
+    _, vectors = rotated(SPECTRUM)
+    np.testing.assert_allclose(np.abs(found.eigenvectors @ vectors[:, :2]), np.eye(2), atol=1e-6)
+
+
+def test_the_trace_norm_and_diagonal_are_those_of_the_same_signs(matrix):
+    z = signs(30, 8)
+    images = z @ matrix.entries.numpy()
+    quadratic_forms, squares = (z * images).sum(1), (images**2).sum(1)
+    found = ll.trace(matrix)
+    np.testing.assert_allclose(found.samples, quadratic_forms, rtol=1e-12)
+    assert found.standard_error == pytest.approx(quadratic_forms.std(ddof=1) / math.sqrt(30), rel=1e-12)
+    assert ll.frobenius_norm(matrix).value == pytest.approx(math.sqrt(squares.mean()), rel=1e-12)
+    np.testing.assert_allclose(ll.diagonal(matrix).values, (z * images).mean(0), rtol=1e-10, atol=1e-12)
+    assert matrix.products == 3 * 30
+    for method in ("hutch++", "xtrace"):
+        assert ll.trace(matrix, method=method, probes=8).value == pytest.approx(SPECTRUM.sum(), abs=1e-10)
+
+
+def test_the_density_of_a_plain_matrix_has_its_moments(matrix):
+    found = ll.spectral_density(matrix, probes=3, steps=8)
+    for k in range(1, 5):
+        expected = np.mean([z @ np.linalg.matrix_power(matrix.entries.numpy(), k) @ z for z in signs(3, 8)])
+        assert found.moment(k)[0] == pytest.approx(expected, rel=1e-9)
+
+
+def test_types_are_those_of_torch_or_of_numpy(matrix):
+    single = Matrix(matrix.entries.float(), np.dtype("float32"))
+    assert ll.trace(single, probes=4).samples == pytest.approx(ll.trace(matrix, probes=4).samples, rel=1e-5)
+
+
+def test_what_is_neither_objective_nor_operator_is_refused(matrix):
+    for target in (matrix.entries, lambda v: v, Matrix(torch.ones(2, 3))):
+        with pytest.raises(InputError, match="is neither an objective nor a linear operator"):
+            ll.trace(target)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_lanczos_stops_no_later_than_its_tolerance_needs_and_no_earlier(k):
+    """The residual that is returned is measured here again, against the tolerance that was asked for."""
+    entries, _ = rotated(np.concatenate([np.linspace(1, 2, 60), [2.05, 2.1, 2.2]]))
+    for tol in (1e-2, 1e-4):
+        found = ll.top_eigenpairs(Matrix(entries), k, smallest=1, tol=tol)
+        vectors = torch.from_numpy(found.eigenvectors)
+        values = torch.from_numpy(found.eigenvalues)
+        residuals = (vectors @ entries - values[:, None] * vectors).norm(dim=1) / values.abs()
+        assert (residuals <= tol).all()
+        assert all(found.converged)
+        np.testing.assert_allclose(found.residuals, residuals, rtol=1e-6, atol=1e-14)
+
+
+def test_lanczos_stops_early_only_where_the_residual_it_measures_is_within_the_tolerance():
+    """Products in 8 bits: by its estimates Lanczos has arrived, by what it measures it has not."""
+    entries, _ = rotated(np.concatenate([np.linspace(1, 2, 60), [2.05, 2.1, 2.2]]))
+    for tol in (5e-4, 1e-3, 2e-3):
+        found = lanczos(
+            lambda v: (entries @ v).bfloat16().double(), entries[0], 2, 0, tol, max_products=50, seed=0
+        )
+        assert (found.residuals <= tol).all() or found.products >= 50
+
+
+@pytest.mark.parametrize("method", ["lanczos", "power"])
+def test_residuals_of_the_smallest_are_relative_to_the_norm(method):
+    """λmin is next to zero: a residual that is small beside ‖A‖ is large beside |λmin|."""
+    entries, _ = rotated(np.concatenate([[100.0, 40.0], np.linspace(1, 3, 20), [1e-4]]))
+    found = ll.top_eigenpairs(Matrix(entries), 1, method, smallest=1, tol=1e-3, max_products=5000)
+    vector, value = torch.from_numpy(found.smallest_eigenvectors[0]), found.smallest
+    length = float((entries @ vector - value * vector).norm())
+    assert found.smallest_residuals[0] == pytest.approx(length / 100, rel=1e-3, abs=1e-12)
+    assert found.smallest_converged == [True]
