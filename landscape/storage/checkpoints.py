@@ -29,13 +29,22 @@ def write_checkpoint(content: dict[str, Any], path: Path) -> None:
     Raises:
         InputError: the folder cannot be written to, or the disk is full; an old file stays as it was.
     """
+    with replacing(path) as temporary:
+        dump_checkpoint(content, temporary)
+
+
+def dump_checkpoint(content: dict[str, Any], temporary: Path) -> None:
+    """Write it to a temporary path that `replacing` gave.
+
+    Raises:
+        OSError: the disk is full, or the file grew too large.
+    """
     import torch
 
-    with replacing(path) as temporary:
-        try:
-            torch.save(content, temporary)
-        except RuntimeError as error:  # which is all that torch says of a disk
-            raise InputError(f"cannot write {path}: the disk is full, or the file grew too large") from error
+    try:
+        torch.save(content, temporary)
+    except RuntimeError as error:  # which is all that torch says of a disk
+        raise OSError("the disk is full, or the file grew too large") from error
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -16,15 +16,15 @@ def is_safetensors(path: Path) -> bool:
     return path.suffix.lower() == ".safetensors"
 
 
-def write_safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], path: Path) -> None:
-    """Write named tensors, from any device; `path` is a temporary one of `landscape.storage.files.replacing`.
+def dump_safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], temporary: Path) -> None:
+    """Write named tensors, of any device, to a temporary path that `landscape.storage.files.replacing` gave.
 
     Raises:
         OSError: the disk is full, or the file grew too large.
     """
     own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
-        save_file(own, path, metadata={"format": "pt", **metadata})  # "pt" is what other readers ask for
+        save_file(own, temporary, metadata={"format": "pt", **metadata})  # "pt" is what other readers ask for
     except SafetensorError as error:
         raise OSError(str(error)) from error
 
@@ -41,5 +41,4 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
             return tensors, file.metadata() or {}
     except Exception as error:  # whatever damaged bytes provoke in the reader
-        said = str(error)[:120]
-        raise InputError(f"{path} is not a readable safetensors file ({said})") from error
+        raise InputError(f"{path} is not a readable safetensors file ({error})") from error

@@ -146,5 +146,4 @@ def open_saved(path: Path) -> Iterator[Saved]:
             "a pickle without one is never loaded"
         ) from None
     except Exception as error:  # whatever damaged bytes provoke in the readers, the file cannot be used
-        said = f"{type(error).__name__}: {error}"[:120]
-        raise InputError(f"{path} is not a readable checkpoint ({said})") from error
+        raise InputError(f"{path} is not a readable checkpoint ({type(error).__name__}: {error})") from error

@@ -145,7 +145,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_good_file(data_file, tmp_pa
     out, said = tmp_path / "run", tmp_path / "said.txt"
     train = ["train", "--data", data_file, "--out", out, *RUN]
     ended(train, said)
-    before = {name: (out / name).read_bytes() for name in ("best.pt", "last.pt")}
+    before = {name: (out / name).read_bytes() for name in ("best.pt", "best.safetensors", "last.pt")}
     more = [*train, "--epochs", 6, "--resume"]
     ended(more, said, room, code=2)
     assert said.read_text("utf-8").startswith("landscape: cannot write ")
