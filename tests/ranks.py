@@ -11,8 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from samrec.loop.engines.solo import Solo, with_bits
-from samrec.loop.log import read_log
 
 import landscape as ll
 from landscape import InputError
@@ -25,6 +23,8 @@ from samrec.data.readers import read
 from samrec.data.split import leave_one_out
 from samrec.methods import batches_of, initial_learner
 from samrec.training import loop
+from samrec.training.engines.solo import Solo, with_bits
+from samrec.training.log import read_log
 
 CPU = torch.device("cpu")
 SMALL = {"dim": 8, "max_length": 8, "batch_size": 64, "eval_every": 2, "dropout": 0.5, "epochs": 5}

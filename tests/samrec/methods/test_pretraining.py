@@ -8,13 +8,13 @@ import signal
 import numpy as np
 import pytest
 import torch
-from samrec.training.log import read_log
-from samrec.loop.stopping import Stopped
 
 from landscape import InputError
 from samrec.checkpoint import load, trajectory
 from samrec.config import configure, read_settings
 from samrec.training import loop
+from samrec.training.log import read_log
+from samrec.training.stopping import Stopped
 from tests.samrec.training.test_training import at_step, same_weights, small
 
 CPU = torch.device("cpu")

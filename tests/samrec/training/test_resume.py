@@ -8,12 +8,12 @@ import time
 
 import pytest
 import torch
-from samrec.loop.engines.solo import Solo
-from samrec.loop.log import read_log
-from samrec.loop.stopping import SIGNALS, Stopped, stopping
 
 from samrec.checkpoint import load, trajectory
 from samrec.training import loop
+from samrec.training.engines.solo import Solo
+from samrec.training.log import read_log
+from samrec.training.stopping import SIGNALS, Stopped, stopping
 from tests.conftest import ROOT
 from tests.samrec.training.test_training import at_step, same_weights, small
 
