@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from landscape.objective.objective import Objective
 
 GROUP = "landscape.tasks"
-FOREIGN = (".ckpt", ".safetensors")
-"""What files of Lightning and of safetensors end with, which name no task."""
+FOREIGN = (".ckpt",)
+"""What files of Lightning end with, which name no task."""
 
 
 @dataclass(frozen=True)

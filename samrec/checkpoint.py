@@ -1,6 +1,8 @@
 """What is saved of a run, and how it is checked when it comes back."""
 
+import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -9,7 +11,9 @@ from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from landscape.errors import InputError
-from landscape.storage.checkpoints import read_checkpoint, write_checkpoint
+from landscape.storage.checkpoints import dump_checkpoint, read_checkpoint, write_checkpoint
+from landscape.storage.files import replacing
+from landscape.storage.safe import dump_safetensors, is_safetensors
 from samrec.architecture import completed
 from samrec.config import Config, configure
 from samrec.data.interactions import Interactions
@@ -104,7 +108,27 @@ def check_fit(found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Te
 
 def save(checkpoint: Checkpoint, path: Path) -> None:
     """Write a checkpoint; `path` holds the old one or the new one at any moment."""
-    content = {
+    write_checkpoint(_content(checkpoint), path)
+
+
+def save_best(checkpoint: Checkpoint, out: Path) -> None:
+    """Write the best checkpoint of a run to OUT/best.pt, and its weights alone to OUT/best.safetensors.
+
+    The latter names the method, the data's SHA-256 and all else that `load` needs. Wherever it lies, it is of
+    the best.pt beside it: both are written in full before either is replaced, and a kill leaves both or none.
+    """
+    beside = out / "best.safetensors"
+    facts = {"method": checkpoint.config.method, "data_sha256": checkpoint.digest}
+    with replacing(beside) as weights, replacing(out / "best.pt") as whole:  # the last is replaced first
+        known = {"task": TASK, **facts, TASK: json.dumps(_known(checkpoint))}
+        dump_safetensors(checkpoint.weights, known, weights)
+        dump_checkpoint(_content(replace(checkpoint, optimizer={})), whole)
+        beside.unlink(missing_ok=True)
+
+
+def _known(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return all that is no tensor, as JSON can hold it."""
+    return {
         "format": FORMAT,
         "task": TASK,
         "config": checkpoint.config.settings,
@@ -112,13 +136,17 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
         "num_items": checkpoint.num_items,
         "epoch": checkpoint.epoch,
         "valid": checkpoint.valid,
+        "best": list(checkpoint.best),
+    }
+
+
+def _content(checkpoint: Checkpoint) -> dict[str, Any]:
+    return _known(checkpoint) | {
         "weights": {name: tensor.detach().cpu() for name, tensor in checkpoint.weights.items()},
         "extra": {name: tensor.detach().cpu() for name, tensor in checkpoint.extra.items()},
         "optimizer": checkpoint.optimizer,
-        "best": list(checkpoint.best),
         "sums": checkpoint.sums,
     }
-    write_checkpoint(content, path)
 
 
 def of_epoch(out: Path, epoch: int, epochs: int) -> Path:
@@ -145,12 +173,18 @@ def trajectory(out: Path) -> list[Path]:
 
 
 def load(path: Path) -> Checkpoint:
-    """Read a checkpoint that `save` wrote.
+    """Read a checkpoint that `save` wrote, or the weights that `save_best` wrote beside one.
 
     Raises:
         InputError: the file is missing, damaged, of another format, or its settings are not valid.
     """
     content = read_checkpoint(path)
+    try:
+        if is_safetensors(path):
+            tensors = {"weights": content["weights"], "optimizer": {}, "sums": torch.empty(0, 1)}
+            content = json.loads(content[TASK]) | tensors
+    except (LookupError, TypeError, ValueError, RecursionError):
+        raise InputError(f"{path} is not a samrec checkpoint: its metadata do not describe one") from None
     if (found := content.get("format")) != FORMAT:
         named = f"format {found!r}" if isinstance(found, str) else "no format"
         raise InputError(f"{path} is no samrec checkpoint ({named}, expected {FORMAT!r})")

@@ -158,6 +158,20 @@ def resaved(rng: random.Random, content: bytes) -> bytes:
     return target.getvalue()
 
 
+def redescribed(rng: random.Random, content: bytes) -> bytes:
+    """Change the metadata of safetensors, or what JSON in them says."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    known = header["__metadata__"]
+    name = rng.choice(list(known))
+    try:
+        known[name] = json.dumps(changed(rng, json.loads(known[name]), deep=False))
+    except ValueError:
+        known[name] = rng.choice(WORDS).decode("latin-1")
+    written = json.dumps(header).encode()
+    return len(written).to_bytes(8, "little") + written + content[8 + length :]
+
+
 def remeasured(rng: random.Random, content: bytes) -> bytes:
     """Change the header or an array of a result."""
     with np.load(io.BytesIO(content)) as file:

@@ -1,5 +1,6 @@
 """Files that are either whole or not there, and never run; folders that one process writes to at a time."""
 
+import errno
 import hashlib
 import os
 import tempfile
@@ -53,9 +54,9 @@ def drop_parts(folder: Path) -> None:
 def locked(folder: Path) -> Iterator[None]:
     """Keep other processes out of a folder while the block runs; it is made, and removed if left empty.
 
-    The lock (`flock`, on the folder itself, so that no file is left behind) dies with the process that holds
-    it; of several ranks, the first does for all. What an earlier process left half-written is removed. On a
-    system or a disk that cannot lock, the folder is free to all.
+    The lock (`flock`) dies with the process that holds it; of several ranks, the first holds it for all. What
+    an earlier process left half-written is removed. On a disk or a system that cannot lock, the folder is
+    free to all. The lock is on the folder itself: one of `filelock` is a file, which a kill leaves behind.
 
     Raises:
         InputError: another process holds it, or it cannot be made.
@@ -64,30 +65,66 @@ def locked(folder: Path) -> Iterator[None]:
         ranks().gathered(None)  # the first holds it
         yield
         return
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
+        handle, made = _made_and_held(folder)
+    except BlockingIOError:
+        raise InputError(f"{folder} is in use: another process writes to it") from None
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror}") from error
     try:
-        with suppress(ImportError):
-            import fcntl
-
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise InputError(f"{folder} is in use: another process writes to it") from None
-            except OSError:
-                pass  # a disk that cannot lock
         drop_parts(folder)
         ranks().gathered(None)
         yield
     finally:
-        with suppress(OSError):
+        with suppress(OSError):  # a folder that is not empty, or that another process holds, stays
             for path in made:
-                path.rmdir()  # only if it is empty
+                held = handle if path == folder else _held(path)
+                try:
+                    path.rmdir()
+                finally:
+                    if held != handle:
+                        os.close(held)
         os.close(handle)
+
+
+def _made_and_held(folder: Path) -> tuple[int, list[Path]]:
+    """Make a folder and lock it; return its handle, and which folders were made, the lowest first.
+
+    Another process may remove the folder, as it leaves it, between any two steps of this. A lock on what is
+    no longer at the path keeps nobody out, so that it is taken anew.
+
+    Raises:
+        BlockingIOError: another process holds it.
+        OSError: it cannot be made.
+    """
+    for _ in range(100):
+        made = [path for path in (folder, *folder.parents) if not path.exists()]
+        with suppress(FileNotFoundError):
+            folder.mkdir(parents=True, exist_ok=True)
+            handle = _held(folder)
+            try:
+                if os.path.samestat(os.fstat(handle), folder.stat()):
+                    return handle, made
+            except FileNotFoundError:
+                pass
+            os.close(handle)
+    raise FileNotFoundError(errno.ENOENT, "it is removed again and again")
+
+
+def _held(folder: Path) -> int:
+    """Open and lock a folder, and return its handle, which holds the lock until it is closed."""
+    handle = os.open(folder, os.O_RDONLY)
+    with suppress(ImportError):
+        import fcntl
+
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise
+        except OSError:
+            pass  # a disk that cannot lock
+    return handle
 
 
 def writable(folder: Path) -> Path:

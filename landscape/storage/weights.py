@@ -1,21 +1,18 @@
 """A model's weights out of whatever file they came in; nothing in the file is ever run."""
 
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from landscape.errors import InputError
-from landscape.storage.checkpoints import sound_archive
-from landscape.storage.files import existing
-from landscape.storage.pickles import Outline, Stored
+from landscape.storage.pickles import Stored
+from landscape.storage.safe import is_safetensors, read_safetensors
+from landscape.storage.saved import open_saved
 
 Model = TypeVar("Model", bound=nn.Module)
 
-SAFETENSORS = ".safetensors"
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 """What torch puts into names, anywhere, when it wraps a module; no module of anybody else's is called so."""
 PARALLEL = "module."  # what DataParallel and DistributedDataParallel put in front of all names
@@ -26,8 +23,8 @@ def weights_of(path: Path | str, *, key: str | None = None, prefix: str | None =
     """Read the named tensors of a model, onto the CPU.
 
     From a file of `torch.save` that is a `state_dict` or a dictionary that holds one, from Lightning's
-    checkpoints, and from `.safetensors` (which takes the extra `[safetensors]`). What else a file holds,
-    such as hyperparameters or classes in a pickle, is neither loaded nor run.
+    checkpoints, and from `.safetensors`. What else a file holds, such as hyperparameters or classes in a
+    pickle, is neither loaded nor run.
 
     Args:
         path: of the file.
@@ -43,10 +40,17 @@ def weights_of(path: Path | str, *, key: str | None = None, prefix: str | None =
 
     Raises:
         InputError: the file cannot be read; holds no state dict, or several and no key is given; no name
-            has the prefix, or two names would become one; or safetensors is not installed.
+            has the prefix; or two names would become one.
     """
     path = Path(path)
-    found = _safetensors(path) if path.suffix.lower() == SAFETENSORS else _saved_by_torch(path, key)
+    if is_safetensors(path):
+        found, _ = read_safetensors(path)
+        if not found:
+            raise InputError(f"{path} holds no tensors")
+    else:
+        with open_saved(path) as saved:
+            chosen = _chosen(path, saved.content, key)
+            found = {name: saved.tensor(stored) for name, stored in chosen.items()}
     if prefix:
         if not (found := {n.removeprefix(prefix): t for n, t in found.items() if n.startswith(prefix)}):
             raise InputError(f"{path} has no name that begins with {prefix!r}")
@@ -106,34 +110,6 @@ def _unwrapped(path: Path, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def _safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        from safetensors.torch import load_file
-    except ImportError:
-        raise InputError(
-            f"{path} takes safetensors, which is not installed: pip install 'samrec-landscape[safetensors]'"
-        ) from None
-    try:
-        found: dict[str, Tensor] = load_file(existing(path, "checkpoint"))
-    except InputError:
-        raise
-    except Exception as error:  # whatever damaged bytes provoke in the reader
-        raise InputError(f"{path} is not a readable safetensors file ({error})") from error
-    if not found:
-        raise InputError(f"{path} holds no tensors")
-    return found
-
-
-def _saved_by_torch(path: Path, key: str | None) -> dict[str, Tensor]:
-    with sound_archive(path) as (_, archive, members):
-        content = Outline(members).run(archive.read(members["data.pkl"]))
-        chosen = _chosen(path, content, key)
-        order = archive.read(members["byteorder"]) if "byteorder" in members else b"little"
-        if order.decode() != sys.byteorder:
-            raise ValueError(f"its numbers are {order.decode()}-endian")
-        return _restored(chosen, lambda stored: archive.read(members[f"data/{stored}"]))
-
-
 def _chosen(path: Path, content: Any, key: str | None) -> dict[str, Stored]:
     """Return the state dict in what a file holds."""
     if not isinstance(content, dict):
@@ -158,20 +134,3 @@ def _state(content: Any) -> dict[str, Stored] | None:
         return None
     plain = {name: value for name, value in content.items() if not name.endswith(EXTRA)}
     return plain if plain and all(isinstance(value, Stored) for value in plain.values()) else None
-
-
-def _restored(chosen: Mapping[str, Stored], read: Callable[[str], bytes]) -> dict[str, Tensor]:
-    """Build tensors out of the bytes of their storages; `read` takes a storage's key."""
-    kept: dict[str, Tensor] = {}
-    found = {}
-    for name, tensor in chosen.items():
-        storage = tensor.storage
-        if storage.key not in kept:
-            content = bytearray(read(storage.key))
-            kept[storage.key] = (
-                torch.frombuffer(content, dtype=storage.dtype)
-                if content
-                else torch.empty(0, dtype=storage.dtype)
-            )
-        found[name] = kept[storage.key].as_strided(tensor.size, tensor.stride, tensor.offset).clone()
-    return found

@@ -149,6 +149,8 @@ def fetch(file: File, folder: Path) -> Fetched:
         file: what to get, as an `Entry` of the `CATALOG` has it. Nothing is unpacked.
         folder: where to put it; made when the first bytes come.
 
+    `pooch` would check the hash too, but begins a broken download anew and follows redirects to anywhere.
+
     Raises:
         InputError: another file has the name, the name leads out of the folder, the folder is not ours to
             write to, the server cannot be reached, refuses, sends elsewhere than https or breaks off (what

@@ -54,8 +54,9 @@ def train(
 ) -> Outcome:
     """Train a model and evaluate its best epoch on the test part.
 
-    Writes best.pt, last.pt, metrics.jsonl and config.toml to the folder `out`, by default
-    runs/DATA-METHOD-seedN, and with `config.save_every` the checkpoints of `samrec.checkpoint.trajectory`.
+    Writes best.pt, best.safetensors (its weights alone), last.pt, metrics.jsonl and config.toml to the folder
+    `out`, by default runs/DATA-METHOD-seedN, and with `config.save_every` the checkpoints of
+    `samrec.checkpoint.trajectory`.
 
     Every epoch ends with `last.pt` and a line in `metrics.jsonl`; SIGTERM and SIGINT end the run after
     the step they come in, with a `last.pt` of that step. A step's users, negatives and dropout depend only

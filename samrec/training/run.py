@@ -15,7 +15,7 @@ from torch import Tensor
 from landscape.errors import InputError
 from landscape.runtime.ranks import ranks
 from landscape.storage.files import drop_parts
-from samrec.checkpoint import Checkpoint, State, kept, load, of_epoch, save
+from samrec.checkpoint import Checkpoint, State, kept, load, of_epoch, save, save_best
 from samrec.choices import VALIDATED
 from samrec.config import Config, write_config
 from samrec.data.packing import Batch, TrainingBatches
@@ -33,7 +33,8 @@ class Outcome:
     """What a run came to.
 
     Attributes:
-        out: the folder with best.pt, last.pt, metrics.jsonl and config.toml, and epochs if it keeps them.
+        out: the folder with best.pt, best.safetensors, last.pt, metrics.jsonl and config.toml, and epochs if
+            it keeps them.
         epochs: epochs trained in all; `best_epoch` is the one with the best validation NDCG@10.
         seconds: wall time of this call. `seconds_per_epoch` is the median, without validation.
         losses: the parts of the training loss in the last epoch, by name.
@@ -145,13 +146,13 @@ class Run:
             self.save(state, improved)
 
     def save(self, state: State, improved: bool = False) -> None:
-        """Write last.pt, and best.pt if it is that too; of several ranks, the first does."""
+        """Write last.pt, and what is kept of the best if it is that too; of several ranks, the first does."""
         if not ranks().first:
             return
         checkpoint = self._checkpoint(state)
         self._check_weights(state)
         if improved:
-            save(replace(checkpoint, optimizer={}), self.out / "best.pt")
+            save_best(checkpoint, self.out)
         save(checkpoint, self.out / "last.pt")
         if not (self.out / "config.toml").exists():
             write_config(self.config, self.out / "config.toml")

@@ -39,7 +39,7 @@ from samrec.sweeps.jobs import Job
 from samrec.training.engines.solo import Solo
 from samrec.training.log import read_log
 from samrec.training.loop import train
-from tests.mutations import damaged, remeasured, resaved, rewritten, rezipped
+from tests.mutations import damaged, redescribed, remeasured, resaved, rewritten, rezipped
 from tests.results import density, facts, hessian, line, plane, sharpness, trace
 
 SOME, MANY = 60, int(os.environ.get("FUZZ", "10000"))
@@ -108,6 +108,7 @@ READERS = {
     "checkpoint": Reader(use_checkpoint, "a.pt", (damaged, rezipped, resaved, resaved)),
     "weights": Reader(weights_of, "a.ckpt", (damaged, rezipped, resaved, resaved)),
     "safetensors": Reader(weights_of, "a.safetensors"),
+    "best": Reader(use_checkpoint, "best.safetensors", (damaged, redescribed, redescribed)),
     "result": Reader(use_result, "a.npz", (damaged, rezipped, remeasured, remeasured)),
     "hdf5": Reader(read_hdf5, "a.h5"),
     "sequences": Reader(data_of, "a.txt"),
@@ -153,6 +154,7 @@ def sound_files(folder: Path) -> dict[str, list[bytes]]:
         "checkpoint": [(run / "last.pt").read_bytes(), (run / "best.pt").read_bytes()],
         "weights": [(run / "best.pt").read_bytes()],
         "safetensors": [save({"a": torch.ones(3, 2), "b": torch.ones(3)})],
+        "best": [(run / "best.safetensors").read_bytes()],
         "result": [(folder / f"{number}.npz").read_bytes() for number in range(6)],
         "hdf5": [(folder / "a.h5").read_bytes()],
         "sequences": [lines.encode()],

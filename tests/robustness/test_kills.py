@@ -38,12 +38,14 @@ def whole(out):
             ll.load(path)
         elif path.suffix == ".pt":
             load(path)
+        elif path.suffix == ".safetensors":
+            assert same_weights(load(path), load(path.with_suffix(".pt")))
         elif path.suffix == ".json":
             json.loads(path.read_text("utf-8"))
 
 
 def same_run(a, b):
-    for name in ("last.pt", "best.pt", "epochs/epoch-0020.pt"):
+    for name in ("last.pt", "best.pt", "best.safetensors", "epochs/epoch-0020.pt"):
         first, second = load(a / name), load(b / name)
         assert same_weights(first, second)
         assert (first.epoch, first.best, first.valid) == (second.epoch, second.best, second.valid)

@@ -6,13 +6,14 @@ import os
 import pickle
 import struct
 import zipfile
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from landscape import InputError, load
+from landscape import InputError, load, weights_of
 from landscape.storage.checkpoints import read_checkpoint
 from landscape.storage.files import existing
 from samrec import checkpoint
@@ -110,29 +111,99 @@ def test_tensors_that_claim_more_than_they_hold(last, tmp_path):
     refused(short, "claimed to hold")
 
 
-def test_pickles_that_torch_reads_and_nothing_plain_needs(tmp_path):
-    """A key of shared tuples is hashed in 2^60 steps, a function that is none printed in full."""
-    begin, end = b"\x80\x02", b"."
-    pair = b")" + b"".join(b"q" + bytes([i]) + b"h" + bytes([i]) + b"\x86" for i in range(60))
-    deep = b")" + b"\x85" * 200_000
-    lists = b"]q\x00" + b"".join(
-        b"](h" + bytes([i]) + b"h" + bytes([i]) + b"eq" + bytes([i + 1]) for i in range(60)
+def with_pickle(folder, pickled):
+    """Return an archive of torch.save's with another pickle in it."""
+    torch.save({"a": torch.ones(3)}, folder / "a.pt")
+    return rewritten(
+        folder / "a.pt",
+        folder / "b.pt",
+        lambda name, content: pickled if name.endswith("data.pkl") else content,
     )
-    torch.save({"a": 1}, tmp_path / "a.pt")
-    for pickled in (
-        begin + b"}" + pair + b"K\x01s" + end,
-        begin + b"}" + deep + b"K\x01s" + end,
-        begin + lists + b")R" + end,
-        begin + b"cbuiltins\nbytearray\n" + b"\x8a\x05\x00\x00\x00\x00\x10\x85R" + end,
-        begin + b"ccollections\nOrderedDict\n" + pair + b"\x85R" + end,
+
+
+BEGIN, END = b"\x80\x02", b"."
+PAIR = b")" + b"".join(b"q" + bytes([i]) + b"h" + bytes([i]) + b"\x86" for i in range(60))
+DEEP = b")" + b"\x85" * 200_000
+LISTS = b"]q\x00" + b"".join(
+    b"](h" + bytes([i]) + b"h" + bytes([i]) + b"eq" + bytes([i + 1]) for i in range(60)
+)
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        BEGIN + b"}" + PAIR + b"K\x01s" + END,
+        BEGIN + b"}" + DEEP + b"K\x01s" + END,
+        BEGIN + b"}(" + DEEP + b"K\x01u" + END,
+        BEGIN + b"\x8f(" + DEEP + b"\x90" + END,
+        BEGIN + b"(" + DEEP + b"\x91" + END,
+        BEGIN + LISTS + b")R" + END,
+        BEGIN + b"cbuiltins\nbytearray\n" + b"\x8a\x05\x00\x00\x00\x00\x10\x85R" + END,
+        BEGIN + b"ctorch\nTensor\n" + b"\x8a\x05\x00\x00\x00\x00\x10\x85R" + END,
+        BEGIN + b"ccollections\nOrderedDict\n" + PAIR + b"\x85R" + END,
         pickle.dumps(print, 2),
-    ):
-        path = rewritten(
-            tmp_path / "a.pt",
-            tmp_path / "b.pt",
-            lambda name, content, pickled=pickled: pickled if name.endswith("data.pkl") else content,
-        )
-        refused(path, "is never loaded")
+    ],
+    ids=["shared", "deep", "items", "set", "frozenset", "call", "bytearray", "tensor", "ordered", "function"],
+)
+def test_pickles_that_torch_reads_and_nothing_plain_needs(pickled, tmp_path):
+    """`torch.load(weights_only=True)` takes 2^60 steps, all of the C stack, or as much memory as they say."""
+    refused(with_pickle(tmp_path, pickled), "is never loaded")
+
+
+@pytest.mark.parametrize(
+    "opcodes",
+    [
+        b"(" + DEEP + b"K\x01d",  # a dictionary of protocol 0: its keys would be hashed
+        b"K\x01r\xff\xff\xff\xff",  # Python's unpickler in C makes room for so many memos
+        b"\x96\xff\xff\xff\xff\xff\x00\x00\x00",  # a bytearray of a terabyte
+        b"X\xff\xff\xff\xffabc",
+        b"B\xff\xff\xff\xffabc",
+        b"\x95\xff\xff\xff\xff\xff\xff\xff\x7f",
+        b"\x8b\xff\xff\xff\x7f1",
+        b"\x82\x01",  # a class by its number in copyreg
+        b"I" + b"9" * 5000 + b"\n",
+    ],
+    ids=["dict", "memo", "bytearray", "text", "bytes", "frame", "long", "extension", "digits"],
+)
+def test_opcodes_that_take_more_than_they_hold(opcodes, tmp_path):
+    for reader in (read_checkpoint, weights_of):
+        refused(with_pickle(tmp_path, BEGIN + opcodes + END), "is not|not a state dict", reader)
+
+
+def test_a_pickle_changes_nothing_in_this_process(tmp_path):
+    """Nor a function that it may name, whose defaults would negate the next file's numbers."""
+    state = b"N}X\x0c\x00\x00\x00__defaults__}X\x03\x00\x00\x00neg\x88s\x85s\x86b"
+    with_pickle(
+        tmp_path, BEGIN + b"}X\x01\x00\x00\x00actorch._utils\n_rebuild_tensor_v2\n" + state + b"s" + END
+    )
+    refused(tmp_path / "b.pt", "is never loaded")
+    assert read_checkpoint(tmp_path / "a.pt")["a"].tolist() == [1, 1, 1]
+
+
+def test_shapes_whose_size_takes_forever_to_know(tmp_path):
+    torch.save({"a": torch.ones(3)}, tmp_path / "a.pt")
+    axes = b"(" + b"\x8a\xff" + b"\x7f" * 255 + b"q\xff" + b"h\xff" * 10**6 + b"t"
+    path = rewritten(
+        tmp_path / "a.pt",
+        tmp_path / "b.pt",
+        lambda name, content: content.replace(b"K\x03\x85", axes) if "pkl" in name else content,
+    )
+    refused(path, "impossible shape")
+
+
+@pytest.mark.parametrize("read", [read_checkpoint, weights_of])
+def test_what_is_checked_is_what_is_loaded(read, tmp_path):
+    """torch.load takes these members for others than zipfile does."""
+    torch.save({"a": torch.ones(3)}, tmp_path / "a.pt")
+    torch.save({"a": torch.zeros(3)}, tmp_path / "other.pt")
+    with zipfile.ZipFile(tmp_path / "other.pt") as other, zipfile.ZipFile(tmp_path / "a.pt", "a") as archive:
+        for name in ("DATA.PKL", "DATA/0"):
+            archive.writestr(f"a/{name}", other.read(f"other/{name.lower()}"))
+    assert read(tmp_path / "a.pt")["a"].tolist() == [1, 1, 1]
+    torch.save({"a": torch.ones(3)}, tmp_path / "a.pt")
+    (tmp_path / "a.pt").write_bytes((tmp_path / "other.pt").read_bytes() + (tmp_path / "a.pt").read_bytes())
+    with suppress(InputError):  # two directories: the last is read, or none
+        assert read(tmp_path / "a.pt")["a"].tolist() == [1, 1, 1]
 
 
 @pytest.mark.parametrize("value", [nested(300), shared(60)], ids=["deep", "shared"])

@@ -1,7 +1,9 @@
 """Folders that one process writes to, and disks that are full."""
 
+import fcntl
 import subprocess
 import sys
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -71,13 +73,79 @@ def test_a_lock_is_not_shared_within_a_process_either(tmp_path):
         pass
 
 
+@pytest.mark.parametrize("again", [True, False])
+def test_a_folder_that_is_removed_while_it_is_taken_lets_one_process_in(tmp_path, monkeypatch, again):
+    """Another process leaves it, empty, after it was opened and before it is locked; a third may make it."""
+    folder, lock = tmp_path / "a" / "b", fcntl.flock
+
+    def lock_late(handle, how):
+        if not left:
+            left.append(folder)
+            folder.rmdir()
+            if again:
+                folder.mkdir()
+        lock(handle, how)
+
+    left = []
+    monkeypatch.setattr(fcntl, "flock", lock_late)
+    with locked(folder):
+        assert left
+        with pytest.raises(InputError, match="in use"), locked(folder):
+            pass
+        assert folder.is_dir()
+
+
+def test_a_folder_that_another_process_holds_is_not_removed_with_what_was_in_it(tmp_path):
+    above = tmp_path / "a"
+    with ExitStack() as other:
+        with locked(above / "b"):
+            other.enter_context(locked(above))
+        assert above.is_dir()
+        with pytest.raises(InputError, match="in use"), locked(above):
+            pass
+    assert above.is_dir()  # it was there when the second came
+
+
+def test_a_folder_that_cannot_stay_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(fcntl, "flock", lambda *_: (tmp_path / "a").rmdir())
+    with pytest.raises(InputError, match="removed again and again"), locked(tmp_path / "a"):
+        pass
+
+
+ENTER = """
+import sys, time
+from pathlib import Path
+from landscape import InputError
+from landscape.storage.files import locked
+folder, inside = Path(sys.argv[1]), Path(sys.argv[2])
+end, entered = time.monotonic() + float(sys.argv[3]), 0
+while time.monotonic() < end:
+    try:
+        with locked(folder):
+            inside.mkdir()  # of two at once, one finds it there
+            inside.rmdir()
+            entered += 1
+    except InputError:
+        pass
+print(entered)
+"""
+
+
+def test_processes_that_come_and_go_are_never_in_a_folder_together(tmp_path):
+    given = [sys.executable, "-c", ENTER, tmp_path / "a" / "b", tmp_path / "inside", "1.5"]
+    processes = [subprocess.Popen(given, stdout=subprocess.PIPE, cwd=ROOT) for _ in range(3)]
+    said = [process.communicate()[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert sum(map(int, said)) > 10
+
+
 @pytest.mark.parametrize("room", [300, 2500, 20_000])
 def test_a_full_disk_is_one_line_and_leaves_the_last_good_file(data_file, tmp_path, room):
     """In whichever file the disk is full: the log, a checkpoint."""
     out, said = tmp_path / "run", tmp_path / "said.txt"
     train = ["train", "--data", data_file, "--out", out, *RUN]
     ended(train, said)
-    before = {name: (out / name).read_bytes() for name in ("best.pt", "last.pt")}
+    before = {name: (out / name).read_bytes() for name in ("best.pt", "best.safetensors", "last.pt")}
     more = [*train, "--epochs", 6, "--resume"]
     ended(more, said, room, code=2)
     assert said.read_text("utf-8").startswith("landscape: cannot write ")

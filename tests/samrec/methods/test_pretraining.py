@@ -51,7 +51,7 @@ def losses_logged(folder):
 
 def test_it_pre_trains_and_then_begins_from_there(data, whole):
     assert {path.name for path in whole.out.iterdir()} == {
-        *("pretraining", "best.pt", "last.pt", "metrics.jsonl", "config.toml", "epochs")
+        *("pretraining", "best.pt", "best.safetensors", "last.pt", "metrics.jsonl", "config.toml", "epochs")
     }
     folder = whole.out / "pretraining"
     assert {path.name for path in folder.iterdir()} == {"last.pt", "metrics.jsonl", "config.toml", "epochs"}

@@ -49,7 +49,8 @@ def at_step(number, happens, monkeypatch):
 def test_a_run_leaves_what_it_says(data_file, tmp_path):
     config = small(data_file)
     outcome = loop.train(config, tmp_path / "run", "cpu")
-    assert {p.name for p in outcome.out.iterdir()} == {"best.pt", "last.pt", "metrics.jsonl", "config.toml"}
+    files = {"best.pt", "best.safetensors", "last.pt", "metrics.jsonl", "config.toml"}
+    assert {p.name for p in outcome.out.iterdir()} == files
     assert configure(read_settings(outcome.out / "config.toml")) == config
     lines = read_log(outcome.out / "metrics.jsonl")
     assert [line["epoch"] for line in lines[:-1]] == [1, 2, 3, 4, 5, 6]

@@ -1,0 +1,149 @@
+"""Archives of `torch.save`: what they hold, from one reader that checks what it reads."""
+
+import sys
+import warnings
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from landscape.errors import InputError
+from landscape.storage.archives import most_unpacked, open_archive
+from landscape.storage.files import existing
+from landscape.storage.pickles import OTHER, Storage, Stored, outline
+
+MOST_ENTRIES = 10**6  # of all containers; a shared one counts wherever it stands
+DEEPEST = 100  # containers in containers
+MOST_AXES = 64
+PLAIN = (str, bool, int, float, type(None), torch.dtype)
+
+
+class Saved:
+    """An archive of `torch.save`. Its pickle and its numbers come from one reader, which checks their CRC-32.
+
+    `torch.load` is not used: it checks no sum, finds members by another rule than `zipfile`, and even with
+    `weights_only` takes as much memory as a file names and can be made to crash (a deep tuple as a key).
+
+    Attributes:
+        content: what the file holds, with a `Stored` for each tensor; see `landscape.storage.pickles`.
+    """
+
+    def __init__(self, archive: zipfile.ZipFile) -> None:
+        self._archive = archive
+        self._members = {member.filename.partition("/")[2]: member for member in archive.infolist()}
+        if len(self._members) < len(archive.namelist()):
+            raise zipfile.BadZipFile("two members have one name")
+        self._storages: dict[str, Tensor] = {}
+        self._bytes_left = most_unpacked(sum(member.file_size for member in archive.infolist()))
+        self._containers: dict[
+            int, tuple[Any, int, int]
+        ] = {}  # by the id of what `content` has in their place
+        if "byteorder" in self._members and (order := self._read("byteorder").decode()) != sys.byteorder:
+            raise ValueError(f"its numbers are {order}-endian")
+        self.content = outline(self._read("data.pkl"))
+
+    def tensor(self, stored: Stored) -> Tensor:
+        """Read a tensor. Tensors that share their numbers in the file share them in memory.
+
+        Raises:
+            ValueError: it claims more than the file holds; or all tensors together are far larger than it.
+            zipfile.BadZipFile: its numbers are not those that were written.
+        """
+        storage, dtype, offset, size, stride, bits = stored
+        whole = all(type(n) is int and n >= 0 for n in (offset, *size, *stride))
+        if not whole or not len(size) == len(stride) <= MOST_AXES:
+            raise ValueError("a tensor has an impossible shape")
+        numbers, elements = self._numbers(storage).view(dtype), prod(size)
+        if elements > len(numbers):
+            raise ValueError(f"a tensor is claimed to hold {elements:,} elements, its storage has fewer")
+        self._bytes_left -= elements * dtype.itemsize
+        if self._bytes_left < 0:
+            raise ValueError("its tensors are far larger than the file")
+        found = numbers.as_strided(size, stride, offset)
+        found = found.conj() if bits.get("conj") else found
+        return -found if bits.get("neg") else found
+
+    def everything(self) -> Any:
+        """Return what the file holds, with its tensors made. Containers that it shares are shared again.
+
+        Raises:
+            UnpicklingError: something is neither a tensor nor a plain value.
+            ValueError: its containers are too many or too deep to be copied, compared and printed.
+            ValueError, zipfile.BadZipFile: as `tensor`.
+        """
+        return self._made(self.content, 0)[0]
+
+    def _made(self, value: Any, depth: int) -> tuple[Any, int, int]:
+        """Return a value with its tensors made, its entries if shared ones count each time, its depth."""
+        if isinstance(value, Stored):
+            return self.tensor(value), 0, 0
+        if isinstance(value, PLAIN):
+            return value, 0, 0
+        if type(value) not in (dict, list, tuple) or (isinstance(value, dict) and OTHER in value):
+            raise UnpicklingError("neither a tensor nor a plain value")
+        if id(value) not in self._containers:
+            inner = value.values() if isinstance(value, dict) else value
+            parts = [self._made(part, depth + 1) for part in inner] if depth < DEEPEST else []
+            entries = len(parts) + sum(part[1] for part in parts)
+            height = 1 + max((part[2] for part in parts), default=0)
+            if entries > MOST_ENTRIES or max(height, depth) >= DEEPEST:
+                raise ValueError("its containers are nested without end")
+            made = (part[0] for part in parts)
+            whole = dict(zip(value, made, strict=True)) if isinstance(value, dict) else type(value)(made)
+            self._containers[id(value)] = whole, entries, height
+        return self._containers[id(value)]
+
+    def _numbers(self, storage: Storage) -> Tensor:
+        """Return the bytes of a storage, shape (bytes,)."""
+        key, dtype, elements = storage
+        if elements * dtype.itemsize != self._members[f"data/{key}"].file_size:
+            raise ValueError(f"storage {key} is claimed to hold {elements:,} elements, and does not")
+        if key not in self._storages:
+            content = bytearray(self._read(f"data/{key}"))
+            whole = (
+                torch.frombuffer(content, dtype=torch.uint8) if content else torch.empty(0, dtype=torch.uint8)
+            )
+            self._storages[key] = whole
+        return self._storages[key]
+
+    def _read(self, name: str) -> bytes:
+        try:
+            return self._archive.read(self._members[name])
+        except zipfile.BadZipFile:  # whose words quote the file
+            raise zipfile.BadZipFile("a member is not what was written") from None
+
+
+@contextmanager
+def open_saved(path: Path) -> Iterator[Saved]:
+    """Open an archive of `torch.save`.
+
+    Raises:
+        InputError: it cannot be read, or the block fails in any way that a file can make it fail.
+    """
+    existing(path, "checkpoint")
+    try:
+        with (
+            warnings.catch_warnings(action="ignore"),  # torch says more of a bad file than one line
+            path.open("rb") as file,
+            open_archive(file) as archive,
+        ):
+            yield Saved(archive)
+    except InputError:
+        raise
+    except UnpicklingError:
+        raise InputError(
+            f"{path} holds more than tensors and plain values; a pickle that could run code is never loaded"
+        ) from None
+    except zipfile.BadZipFile as error:
+        raise InputError(
+            f"{path} is not a readable checkpoint: no whole archive of torch.save ({error}); "
+            "a pickle without one is never loaded"
+        ) from None
+    except Exception as error:  # whatever damaged bytes provoke in the readers, the file cannot be used
+        raise InputError(f"{path} is not a readable checkpoint ({type(error).__name__}: {error})") from error
