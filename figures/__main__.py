@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FOLDER = Path(__file__).parent
-FIGURES = ("surfaces", "slices", "spectra", "sharpness", "minima", "training", "barriers")
+FIGURES = ("surfaces", "slices", "spectra", "sharpness", "minima", "training", "barriers", "ranking")
 
 
 class Drawn(Protocol):

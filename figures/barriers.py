@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from figures.style import COLOR, missing, title
+from figures.style import COLOR, PAIR, missing, title
 from landscape.plots.style import PAGE, paper
 from landscape.storage.results import load_as
 from landscape.surface.paths import STATIONS, PathProfile
@@ -22,7 +22,7 @@ WAYS = {
 def data(results: Path) -> dict[str, Any]:
     """Collect the ways by data set and loss."""
     found: dict[str, Any] = {}
-    for path in sorted((results / "barriers").glob("*.npz")):
+    for path in sorted((results / PAIR / "barriers").glob("*.npz")):
         label, name = path.stem.rsplit(".", 1)
         way = load_as(PathProfile, path)
         found.setdefault(label, {})[name] = {

@@ -1,10 +1,9 @@
 """What the study measures of its trained runs, each into one small file."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import numpy as np
 
 import landscape as ll
 from benchmarks.where import where
-from figures.plan import Scale, full_runs
 from figures.records import Record
 from landscape.flatness.tables import entries
 from landscape.objective.objective import Objective
@@ -21,6 +19,7 @@ from landscape.surface.frames import eigen_frame
 from landscape.tasks import TaskOptions, objective_of
 from samrec.checkpoint import kept
 
+PAIR = "second"  # the folder of the landscapes of one pair of runs; the first study's are in "first"
 USERS = 2048  # of the figures; a minimum among many is measured on a quarter of them
 MANY = 512
 SEEDS = 10  # of random lines
@@ -49,10 +48,9 @@ class Bench:
         return objective_of(checkpoint, TaskOptions(device=self.device, data=data, **options))
 
     def write(self, found: Mapping[str, Any], name: str) -> None:
-        """Write what was found as JSON, with where and how it was found."""
-        made = {"command": f"python -m figures.run {name}", "where": where()}
+        """Write what was found as JSON, with where it was found."""
         with replacing(self.results / f"{name}.json") as temporary:
-            temporary.write_text(json.dumps({**made, **found}, indent=1) + "\n", "utf-8")
+            temporary.write_text(json.dumps({"where": where(), **found}, indent=1) + "\n", "utf-8")
 
 
 @dataclass(frozen=True)
@@ -63,69 +61,69 @@ class Measurement:
         name: of the file in the results' folder, without its ending.
         ending: npz of a `landscape` result, json of the study's own.
         runs: whose checkpoints it takes.
-        cpu_seconds: about how long it takes on two cores.
     """
 
     name: str
     ending: str
     runs: tuple[Record, ...]
-    cpu_seconds: float
     make: Callable[[Bench, str], None]
 
     def path(self, results: Path) -> Path:
         return results / f"{self.name}.{self.ending}"
 
 
-def measurements(scale: Scale, records: Mapping[str, Record]) -> Iterator[Measurement]:
-    """Yield every measurement of the runs there are."""
-    for record in records.values():
-        yield Measurement(f"minima/{record.name}", "json", (record,), 15, partial(_minimum, record))
-    for data, loss in product(scale.studied, ("bce", "ce")):
-        runs = full_runs(records, data, loss)
-        if {"sasrec", "samrec"} <= runs.keys():
-            yield from _of_both(f"{data}-{loss}", runs["sasrec"], runs["samrec"])
+def minimum_of(record: Record) -> Measurement:
+    """Return the measurement of a run's best epoch, which is made right after its training."""
+    return Measurement(f"minima/{record.name}", "json", (record,), partial(_minimum, record))
 
 
-def _of_both(label: str, sasrec: list[Record], samrec: list[Record]) -> Iterator[Measurement]:
+def trajectory_of(record: Record) -> Measurement:
+    """Return that of the epochs that it kept."""
+    label = f"{record.data}-{record.loss}.{record.method}"
+    return Measurement(f"{PAIR}/trajectories/{label}", "json", (record,), partial(_trajectory, record))
+
+
+def landscapes(sasrec: Sequence[Record], samrec: Sequence[Record]) -> Iterator[Measurement]:
+    """Yield what is drawn of two methods' first runs, and the barriers between them and their second ones."""
     firsts = (sasrec[0], samrec[0])
+    label = f"{firsts[0].data}-{firsts[0].loss}"
     for record in firsts:
         one = f"{label}.{record.method}"
         for view in ("random", "eigen", "still"):
-            yield Measurement(f"planes/{one}.{view}", "npz", (record,), 60, partial(_plane, record, view))
+            yield Measurement(f"{PAIR}/planes/{one}.{view}", "npz", (record,), partial(_plane, record, view))
         for seed in range(SEEDS):
-            yield Measurement(f"lines/{one}.{seed}", "npz", (record,), 5, partial(_line, record, seed))
-        yield Measurement(f"spectra/{one}.density", "npz", (record,), 180, partial(_density, record))
-        yield Measurement(f"spectra/{one}.eigenvalues", "npz", (record,), 30, partial(_eigenvalues, record))
-        if record.settings["save_every"]:
-            yield Measurement(f"trajectories/{one}", "json", (record,), 150, partial(_trajectory, record))
-    yield Measurement(f"sharpness/{label}", "json", firsts, 200, partial(_sharpness, firsts))
-    ways = {"one-start": firsts}
-    if len(sasrec) > 1 and len(samrec) > 1:
-        ways |= {
-            "two-starts": (sasrec[0], samrec[1]),
-            "two-sasrec": (sasrec[0], sasrec[1]),
-            "two-samrec": (samrec[0], samrec[1]),
-        }
+            yield Measurement(f"{PAIR}/lines/{one}.{seed}", "npz", (record,), partial(_line, record, seed))
+        yield Measurement(f"{PAIR}/spectra/{one}.density", "npz", (record,), partial(_density, record))
+        yield Measurement(
+            f"{PAIR}/spectra/{one}.eigenvalues", "npz", (record,), partial(_eigenvalues, record)
+        )
+    yield Measurement(f"{PAIR}/sharpness/{label}", "json", firsts, partial(_sharpness, firsts))
+    ways = {
+        "one-start": firsts,
+        "two-starts": (sasrec[0], samrec[1]),
+        "two-sasrec": (sasrec[0], sasrec[1]),
+        "two-samrec": (samrec[0], samrec[1]),
+    }
     for way, (a, b) in ways.items():
-        yield Measurement(f"barriers/{label}.{way}", "npz", (a, b), 20, partial(_barrier, a, b))
+        yield Measurement(f"{PAIR}/barriers/{label}.{way}", "npz", (a, b), partial(_barrier, a, b))
 
 
 def _minimum(record: Record, bench: Bench, name: str) -> None:
-    bench.write({"run": record.name, **_look(bench, bench.best(record), record)}, name)
+    bench.write({"run": record.name, **_look(bench, bench.best(record), record, 5)}, name)
 
 
 def _trajectory(record: Record, bench: Bench, name: str) -> None:
     at = kept(bench.work / record.name)
-    found = [{"epoch": epoch, **_look(bench, path, record)} for epoch, path in at.items() if epoch]
+    found = [{"epoch": epoch, **_look(bench, at[epoch], record)} for epoch in at if epoch and not epoch % 20]
     bench.write({"run": record.name, "epochs": found}, name)
 
 
-def _look(bench: Bench, checkpoint: Path, record: Record) -> dict[str, Any]:
-    """Measure one checkpoint shortly: loss, gap, curvature and sharpness."""
+def _look(bench: Bench, checkpoint: Path, record: Record, top: int = 1) -> dict[str, Any]:
+    """Measure one checkpoint shortly: losses, the `top` eigenvalues, trace and sharpness."""
     objective = bench.objective(checkpoint, record, users=MANY)
     valid = bench.objective(checkpoint, record, users=MANY, metric="valid-loss")
     operator = ll.hessian(objective)
-    pairs = ll.top_eigenpairs(operator, 1)
+    pairs = ll.top_eigenpairs(operator, top)
     estimate = ll.trace(operator, probes=20)
     flat = ll.sharpness(objective, FLATNESS)
     return {
@@ -136,6 +134,7 @@ def _look(bench: Bench, checkpoint: Path, record: Record) -> dict[str, Any]:
         "gradient_norm": pairs.gradient_norm,
         "lambda_max": float(pairs.eigenvalues[0]),
         "residual": float(pairs.residuals[0]),
+        "eigenvalues": pairs.eigenvalues.tolist(),
         "lambda_min": pairs.smallest,
         "trace": estimate.value,
         "trace_se": estimate.standard_error,

@@ -1,16 +1,16 @@
 """How SASRec's and SAMRec's minima differ, over the seeds of their trainings."""
 
 import json
-from itertools import product
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.stats import t
 
-from figures.plan import DATA, EPOCHS, full_runs
+from figures.plan import DATA, main_runs
 from figures.records import Record, read_records
-from figures.style import COLOR, MARKER, markdown, missing, title
+from figures.style import COLOR, MARKER, SETS, markdown, missing
 from landscape.flatness.measures import MEASURES
 from landscape.plots.style import COLUMN, PAGE, paper
 
@@ -33,21 +33,27 @@ CAPTION = (
 
 
 def data(results: Path) -> dict[str, Any]:
-    """Collect each measure's ratio by seed, and its geometric mean over them, by data set and loss."""
+    """Collect each measure's ratios by seed and their mean, of the main runs and of the first study's."""
     records = read_records(results)
+    main = [records[run.name] for run in main_runs(records) if run.name in records]
+    first = list(read_records(results / "first").values())
     panels = {}
-    for name, loss in product(DATA, EPOCHS):
-        runs = full_runs(records, name, loss)
-        pairs = [(a, b) for a in runs.get("sasrec", ()) for b in runs.get("samrec", ()) if a.seed == b.seed]
-        looks = [(_look(a, results), _look(b, results)) for a, b in pairs]
-        known = [(a, b, x, y) for (a, b), (x, y) in zip(pairs, looks, strict=True) if x and y]
-        if known:
-            panels[f"{name}-{loss}"] = {
-                "runs": [[a.name, b.name] for a, b, _, _ in known],
-                "seeds": [a.seed for a, *_ in known],
-                "rows": {key: _row([y[key] / x[key] for *_, x, y in known]) for key in known[0][2]},
-            }
+    for name in DATA:
+        for runs, folder, when in ((main, results, ""), (first, results / "first", ", first study")):
+            if panel := _panel([run for run in runs if run.data == name], folder):
+                panels[f"{SETS[name]}, BCE{when}"] = panel
     return {"caption": CAPTION, "panels": panels}
+
+
+def _panel(runs: Sequence[Record], results: Path) -> dict[str, Any] | None:
+    """Return the ratios of each measure, of the pairs of SASRec and SAMRec that share their seed."""
+    looks = {(run.method, run.seed): look for run in runs if (look := _look(run, results))}
+    seeds = sorted(seed for method, seed in looks if method == "sasrec" and ("samrec", seed) in looks)
+    pairs = [(looks["sasrec", seed], looks["samrec", seed]) for seed in seeds]
+    if not pairs:
+        return None
+    rows = {key: _row([ours[key] / theirs[key] for theirs, ours in pairs]) for key in pairs[0][0]}
+    return {"runs": sorted(run.name for run in runs if run.seed in seeds), "seeds": seeds, "rows": rows}
 
 
 def _look(record: Record, results: Path) -> dict[str, float]:
@@ -85,7 +91,7 @@ def draw(found: dict[str, Any]) -> "dict[str, Figure]":
                 axes.plot(row["ratios"], [place] * len(row["ratios"]), MARKER["samrec"], ms=3, **look)
             axes.axvline(1, color=COLOR["sasrec"], lw=0.8, zorder=0)
             axes.set_yticks(range(len(panel["rows"])), [_name(key) for key in panel["rows"]])
-            axes.set(title=title(label), xlabel="SAMRec / SASRec", ylim=(len(panel["rows"]) - 0.5, -0.5))
+            axes.set(title=label, xlabel="SAMRec / SASRec", ylim=(len(panel["rows"]) - 0.5, -0.5))
         return {"": figure}
 
 
@@ -94,7 +100,7 @@ def texts(found: dict[str, Any]) -> dict[str, str]:
     tables = []
     for label, panel in found["panels"].items():
         seeds = (f"seed {seed}" for seed in panel["seeds"])
-        head = [title(label), *seeds, "geometric mean [95%, Student's t over seeds]"]
+        head = [label, *seeds, "geometric mean [95%, Student's t over seeds]"]
         rows = [[_name(key), *map(_ratio, row["ratios"]), _mean(row)] for key, row in panel["rows"].items()]
         tables.append(markdown(head, rows))
     return {"md": "\n".join(tables)}

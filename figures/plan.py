@@ -1,67 +1,40 @@
-"""What the study trains: every run, known by name before anything runs."""
+"""What the study trains: every run, known by name before anything runs, by stage, in order of importance."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from figures.records import ANY, Record, select
+from figures.records import Record
+from figures.stopping import Rule, stopped
 from samrec.config import Config
 
 DATA = {
-    "Beauty": (198_502, 12_101),
-    "Toys_and_Games": (167_597, 11_924),
-    "Sports_and_Outdoors": (296_337, 18_357),
-    "Yelp": (316_354, 20_033),
+    "Beauty": (22_363, 198_502, 12_101),
+    "Toys_and_Games": (19_412, 167_597, 11_924),
+    "Sports_and_Outdoors": (35_598, 296_337, 18_357),
+    "Yelp": (30_431, 316_354, 20_033),
 }
-"""The data sets by the names of their files, with their interactions and items, which the estimates need."""
+"""The data sets by the names of their files, with their users, interactions and items for the estimates."""
 
-EPOCHS = {"bce": 200, "ce": 30}
-THIRD = {"bce": 67, "ce": 10}
-VALIDATE = {"bce": 10, "ce": 3}  # epochs between validations
-DROPOUTS = (0.5, 0.2, 0.3, 0.4, 0.6)
-DECAYS = (0.0, 1e-5)
-RADII = (0.1, 0.05, 0.2, 0.5, 0.01, 1.0, 0.001, 10.0)
+SEEDS = (0, 1, 2, 3, 4)
+THREE = SEEDS[:3]
+TWO = ("Beauty", "Toys_and_Games")  # of what is asked on two data sets
+CHOSEN_SEEDS = (5, 6, 7)  # of what was chosen on seed 0: others than those it was chosen with
+LIMITS = {"sasrec": Rule(600, 80), "samrec": Rule(300, 40)}
+"""Epochs and patience. An epoch of SAM is two passes, so equal limits of work are half as many epochs."""
+EQUAL_EPOCHS = LIMITS["samrec"]
+BERT = Rule(300, 40)
+AUTHORS = Rule(300, 10, "ndcg@20")
+"""S3Rec's authors stop after 10 validations without a better NDCG@20, the last of the metrics they print."""
+CE = Rule(90, 15)
+RADII = (0.02, 0.05, 0.2, 0.5)  # beside the default, 0.1
+DROPOUTS = (0.2, 0.3)  # beside the default, 0.5
 SHARES = (0.2, 0.4, 0.6, 0.8)
-NOISES = (0.1, 0.2, 0.3)
-RIVAL_PRESET = "sasrec-bert"
-PUBLISHED: Mapping[str, dict[str, Any]] = {
-    "sasrec": {"dropout": 0.5},
-    "samrec": {"method": "samrec", "rho": 0.1},
-    "cl4srec": {"method": "cl4srec"},
-    "s3rec": {"method": "s3rec"},
-}
-"""Where each method starts from: as published, and of SASRec and SAMRec with SAM alone between them."""
-TUNED = ("dropout", "weight_decay", "rho", "perturb")
-
-
-@dataclass(frozen=True)
-class Scale:
-    """How much of the study is trained.
-
-    Attributes:
-        seeds: of the main runs on the data sets that are studied, and on the others, which only rank.
-        studied: on which everything is asked.
-        losses: for which everything is asked; the main runs have both.
-        contrastive: whether CL4SRec and S3Rec take part in all studies.
-        noisy: whether runs are trained on noisy data too.
-    """
-
-    seeds: tuple[int, int]
-    studied: tuple[str, ...]
-    losses: tuple[str, ...]
-    contrastive: bool
-    noisy: bool
-
-
-SCALES = {
-    "cpu": Scale(seeds=(3, 1), studied=("Beauty",), losses=("bce",), contrastive=False, noisy=False),
-    "cuda": Scale(
-        seeds=(5, 3), studied=("Beauty", "Toys_and_Games"), losses=("bce", "ce"), contrastive=True, noisy=True
-    ),
-}
+S3REC_STEPS = 150 * 1538  # of pre-training: the authors' epochs and steps an epoch, on Beauty
+S3REC_BATCH = 32  # users a step: whole histories, about as many items as in the authors' 100 prefixes
 
 
 @dataclass(frozen=True)
@@ -71,200 +44,258 @@ class Training:
     Attributes:
         data: the data set's name.
         settings: those that are not the default.
+        rules: other rules of stopping under which it is looked at, so whose checkpoints are ranked.
+        before: settings of the pre-training that it begins from.
+        expected: how many epochs it is likely to take, for the estimate.
+        measured: whether its minimum is measured.
     """
 
     data: str
     settings: Mapping[str, Any]
+    rules: tuple[Rule, ...] = field(default=(), kw_only=True)
+    before: Mapping[str, Any] | None = field(default=None, kw_only=True)
+    expected: int = field(default=150, kw_only=True)
+    measured: bool = field(default=True, kw_only=True)
 
     @cached_property
     def name(self) -> str:
         """A name that says how it differs from the defaults, and what it trains on."""
         own: dict[str, Any] = {"loss": "bce", "method": "sasrec", "seed": 0} | dict(self.settings)
         loss, method, seed = (own.pop(key) for key in ("loss", "method", "seed"))
-        for plain in ("eval_every", "precision", "save_every", "init", "positions"):
+        for plain in ("epochs", "patience", "eval_every", "save_every", "precision", "preset"):
             own.pop(plain, None)
-        if own.get("epochs") == EPOCHS[loss]:
-            own.pop("epochs")
+        shape = str(self.settings.get("preset", "sasrec")).removeprefix("sasrec").removeprefix("-")
         varied = [
             f"{key.replace('_', '-')}-{value:g}" if isinstance(value, float) else f"{key}-{value}"
             for key, value in own.items()
         ]
-        return ".".join([self.data.split("_")[0].lower(), loss, method, *varied, f"seed-{seed}"])
+        parts = [self.data.split("_")[0].lower(), loss, *([shape] if shape else []), method, *varied]
+        return ".".join([*parts, f"seed-{seed}"])
 
-    def config(self, folder: Path) -> Config:
+    def config(self, folder: Path, pretrained: Path | None = None) -> Config:
         """Return its settings, with the data in a folder."""
-        return Config(data=str(folder / f"{self.data}.txt"), **self.settings)
+        begins = {"pretrained": str(pretrained)} if pretrained else {}
+        return Config(data=str(folder / f"{self.data}.txt"), **self.settings, **begins)
+
+    @property
+    def rule(self) -> Rule:
+        """How it ends itself."""
+        config = self.config(Path())
+        return Rule(config.epochs, config.patience)
 
     @property
     def command(self) -> str:
         """The command that trains it, with the data in the folder one is in."""
-        given = (f"--{key.replace('_', '-')} {value}" for key, value in self.settings.items())
-        return " ".join(["landscape train", f"--data {self.data}.txt", *given, f"--out runs/{self.name}"])
+        own = dict(self.settings)
+        first = ""
+        if self.before:
+            first = self._line(self.before, f"{self.name}.pretraining") + " && "
+            own["pretrained"] = f"runs/{self.name}.pretraining/last.pt"
+        return first + self._line(own, self.name)
+
+    def _line(self, settings: Mapping[str, Any], name: str) -> str:
+        given = (f"--{key.replace('_', '-')} {value}" for key, value in settings.items())
+        return " ".join(["landscape train", f"--data {self.data}.txt", *given, f"--out runs/{name}"])
 
     @property
-    def cpu_seconds(self) -> float:
-        """About how long it takes on one core: two constants, measured on an EPYC core."""
+    def core_seconds(self) -> float:
+        """About how long it takes on one core, with validations, ranking and the minimum's measurement.
+
+        Of constants measured on an EPYC core: an epoch of SASRec on Beauty takes 3.4 s, a ranking 2.9 s.
+        """
         config = self.config(Path())
-        interactions, items = DATA[self.data]
-        position = 1.3e-5 + (4e-9 * items if config.loss == "ce" else 0)
-        times = {"sasrec": 1.0, "samrec": 1.9, "cl4srec": 2.3, "s3rec": 1.3}[config.method]
-        return position * times * interactions * config.train_fraction * config.epochs
+        users, interactions, items = DATA[self.data]
+        epoch = 1.7e-5 * interactions * config.train_fraction
+        epoch *= 2.0 if config.expansion > 1 else 1.0
+        epoch *= 1 + 1.9e-4 * items if config.loss == "ce" else 1.0  # in bfloat16
+        passes = {"sasrec": 1.0, "samrec": 1.8, "cl4srec": 2.2, "s3rec": 1.0}[config.method]
+        ranking = 1.07e-8 * users * items
+        ranked = 1 + 5 * (1 + len(self.rules)) + self.expected / config.eval_every
+        before = 0.0
+        if self.before:  # small batches are slower: by how much has not been measured
+            before = 2.8 * 1.3 * epoch * self.before["epochs"]
+        return before + passes * epoch * self.expected + ranking * ranked + 60
 
 
-def tuning(scale: Scale) -> Iterator[Training]:
-    """As many trials of SAMRec's radius and groups as of SASRec's dropout and weight decay.
+def trained(
+    data: str, method: str, seed: int, rule: Rule, every: int, *, rules: tuple[Rule, ...] = (), **own: Any
+) -> Training:
+    """Return a run of a method under a rule, validated and kept every so many epochs.
 
-    They take a third of the epochs. What is best by then need not be in the end (less dropout learns faster
-    and no better), so of each method the first, which is `PUBLISHED`, and the best of the others go on to all
-    epochs, as in successive halving (Jamieson & Talwalkar 2016).
+    That the best epoch is about the 90th of SASRec, the 110th of SAMRec and the 30th under cross-entropy is
+    a guess from pilots, for the estimates alone; a share of the users has shorter epochs.
     """
-    for data, loss in product(scale.studied, scale.losses):
-        sasrec = [
-            Training(data, short(loss) | {"dropout": dropout} | ({"weight_decay": decay} if decay else {}))
-            for decay, dropout in product(DECAYS, DROPOUTS)
-        ]
-        samrec = [Training(data, short(loss) | _sam(rho)) for rho in RADII]
-        samrec += [
-            Training(data, short(loss) | _sam(0.1) | {"perturb": "no-embedding"}),
-            Training(data, short(loss) | _sam(0.5) | {"perturb": "norm-only"}),
-        ]
-        yield from (run for pair in zip(sasrec, samrec, strict=True) for run in pair)
+    settings: dict[str, Any] = {"method": method} if method != "sasrec" else {}
+    settings |= own
+    settings |= {"epochs": rule.epochs, "patience": rule.patience, "eval_every": every, "save_every": every}
+    best = 30 if own.get("loss") == "ce" else {"sasrec": 90, "samrec": 110}.get(method, 100)
+    expected = round(best / own.get("train_fraction", 1.0)) + rule.patience
+    return Training(data, settings | {"seed": seed}, rules=rules, expected=expected)
 
 
-def finalists(records: Mapping[str, Record], data: str, loss: str, method: str) -> list[Training] | None:
-    """Return the runs in full of a method's first trial and of the best of the others on validation.
+def ranked(data: str, method: str, seed: int, **own: Any) -> Training:
+    """Return a run of the default preset, to its best epoch and beyond. SASRec's has twice the epochs.
 
-    None as long as not all of its trials are recorded.
+    So it is two runs: under `EQUAL_EPOCHS` one of as many epochs as SAMRec's, in full one of as much work.
     """
-    studied = [t for t in tuning(SCALES["cuda"]) if _of(t, data, loss)]
-    trials = [t for t in studied if t.settings.get("method", "sasrec") == method]
-    if not trials or not all(t.name in records for t in trials):
+    rules = (EQUAL_EPOCHS,) if method == "sasrec" else ()
+    return trained(data, method, seed, LIMITS[method], 5, rules=rules, **own)
+
+
+def main_runs(records: Mapping[str, Record]) -> Iterator[Training]:
+    """SASRec and SAMRec with SAM alone between them, BCE, one seed on all data sets first."""
+    for seed, data, method in product(SEEDS, DATA, LIMITS):
+        yield ranked(data, method, seed)
+
+
+def trials(data: str, method: str) -> list[Training]:
+    """Return a method's seven trials: the default, and six others, of which none is trained for less.
+
+    Dropout 0.2 and 0.3 for both. SAMRec has four other radii; SASRec has two more rates and weight decay.
+    """
+    own: list[dict[str, Any]] = [{}, *({"dropout": rate} for rate in DROPOUTS)]
+    if method == "samrec":
+        own += [{"rho": rho} for rho in RADII]
+    else:
+        own += [{"dropout": 0.4}, {"dropout": 0.6}, {"weight_decay": 1e-6}, {"weight_decay": 1e-5}]
+    return [ranked(data, method, 0, **settings) for settings in own]
+
+
+def tuning(records: Mapping[str, Record]) -> Iterator[Training]:
+    """Radius and dropout: seven trials of each method on each data set, in full."""
+    for data in DATA:
+        pairs = zip(*(trials(data, method) for method in LIMITS), strict=True)
+        yield from (run for pair in pairs for run in pair)
+
+
+def chosen(records: Mapping[str, Record], data: str, method: str) -> Training | None:
+    """Return the trial with the best validation NDCG@10, the mean of its late checkpoints.
+
+    None until all seven are recorded.
+    """
+    runs = trials(data, method)
+    if not all(run.name in records for run in runs):
         return None
-    first, *others = trials
-    best = max(others, key=lambda trial: records[trial.name].valid["ndcg@10"])
-    return [_full(data, loss, _own(trial, method)) for trial in (first, best)]
+    return max(runs, key=lambda run: _late_validation(records[run.name], run.rule))
 
 
-def chosen(records: Mapping[str, Record], data: str, loss: str, method: str) -> dict[str, Any] | None:
-    """Return the settings of a method's better finalist; None until both are recorded."""
-    last = finalists(records, data, loss, method)
-    if last is None or not all(run.name in records for run in last):
+def _late_validation(record: Record, rule: Rule) -> float:
+    late = stopped(record.log, rule).late
+    return sum(line[rule.metric] for line in record.log if line["epoch"] in late) / len(late)
+
+
+def chosen_run(records: Mapping[str, Record], data: str, method: str, seed: int) -> Training | None:
+    """Return a run with a method's chosen settings; None until they are known."""
+    best = chosen(records, data, method)
+    if not best:
         return None
-    return _own(max(last, key=lambda run: records[run.name].valid["ndcg@10"]), method)
+    own = {key: value for key, value in best.settings.items() if key in ("rho", "dropout", "weight_decay")}
+    return ranked(data, method, seed, **own)
 
 
-def in_full(scale: Scale, records: Mapping[str, Record]) -> Iterator[Training]:
-    """The finalists of all that is tuned."""
-    for data, loss, method in product(scale.studied, scale.losses, ("sasrec", "samrec")):
-        yield from finalists(records, data, loss, method) or ()
+def tuned(records: Mapping[str, Record]) -> Iterator[Training]:
+    """What was chosen, with three seeds that had no part in the choice. Waits for the trials."""
+    for seed, data, method in product(CHOSEN_SEEDS, DATA, LIMITS):
+        if run := chosen_run(records, data, method, seed):
+            yield run
 
 
-def main_runs(scale: Scale, records: Mapping[str, Record]) -> Iterator[Training]:
-    """SASRec and SAMRec with SAM alone between them, under both losses, on every data set; and as tuned."""
-    for data, loss in product(DATA, EPOCHS):
-        for seed in range(scale.seeds[data not in scale.studied]):
-            for method in _methods(scale):
-                yield _full(data, loss, PUBLISHED[method], seed)
-            for method in ("sasrec", "samrec"):
-                if (own := chosen(records, data, loss, method)) is not None:
-                    yield _full(data, loss, own, seed)
+def bert_run(data: str, method: str, seed: int, **own: Any) -> Training:
+    """Return a run of the architecture of S3Rec's authors, whose patience of 10 is replayed."""
+    return trained(data, method, seed, BERT, 1, rules=(AUTHORS,), preset="sasrec-bert", **own)
 
 
-def fractions(scale: Scale, records: Mapping[str, Record]) -> Iterator[Training]:
-    """A share of the users to train on, in a third of the epochs and in all: SAM takes longer to pay."""
-    for epochs in (THIRD, EPOCHS):
-        yield from _varied(scale, "train_fraction", SHARES, epochs)
+def bert(records: Mapping[str, Record]) -> Iterator[Training]:
+    """The architecture of S3Rec's authors with and without SAM, validated every epoch."""
+    for seed, data, method in product(THREE, DATA, LIMITS):
+        yield bert_run(data, method, seed)
 
 
-def noises(scale: Scale, records: Mapping[str, Record]) -> Iterator[Training]:
-    """A share of the training's interactions replaced by random items."""
-    yield from _varied(scale, "noise", NOISES if scale.noisy else (), THIRD)
+def softmax_run(data: str, method: str, seed: int) -> Training:
+    """Return a run by cross-entropy over all items. In bfloat16 it takes 0.6 of the time."""
+    return trained(data, method, seed, CE, 3, loss="ce", precision="bf16")
 
 
-def dropouts(scale: Scale, records: Mapping[str, Record]) -> Iterator[Training]:
-    """SAM where there is less dropout, and with weight decay; SASRec's own are its trials."""
-    for data, loss in product(scale.studied, scale.losses):
-        decays = DECAYS if scale.noisy else DECAYS[:1]
-        for decay, dropout in product(decays, (0.2, 0.3)):
-            given = _sam(0.1) | {"dropout": dropout} | ({"weight_decay": decay} if decay else {})
-            yield Training(data, short(loss) | given)
+def softmax(records: Mapping[str, Record]) -> Iterator[Training]:
+    """Cross-entropy over all items, which ranks far better than BCE, with and without SAM."""
+    for seed, data, method in product(THREE, DATA, LIMITS):
+        yield softmax_run(data, method, seed)
 
 
-def rivals(scale: Scale, records: Mapping[str, Record]) -> Iterator[Training]:
-    """Methods with self-supervision beside SASRec and SAMRec, in the architecture of S3Rec's authors."""
-    shape = {"loss": "bce", "preset": RIVAL_PRESET, "positions": "start"}
-    for data in ("Beauty", "Toys_and_Games"):
-        yield Training(data, shape)
-        yield Training(data, shape | _sam(0.1) | {"every": 5})
-        yield Training(data, shape | {"method": "cl4srec", "temperature": 8.0})
-        yield Training(data, shape | {"method": "s3rec"})
+def rival(data: str, method: str, seed: int) -> Training:
+    """Return a run of CL4SRec, or of S3Rec with as many steps of pre-training as its authors'."""
+    if method == "cl4srec":
+        return bert_run(data, method, seed, temperature=8.0)
+    steps = -(-DATA[data][0] // S3REC_BATCH)
+    before: dict[str, Any] = {"batch_size": S3REC_BATCH, "epochs": round(S3REC_STEPS / steps), "seed": seed}
+    before |= {"method": "s3rec-pretraining", "preset": "sasrec-bert"}
+    return replace(bert_run(data, method, seed), before=before)
 
 
-STAGES = (in_full, main_runs, fractions, dropouts, noises, rivals)
+def rivals(records: Mapping[str, Record]) -> Iterator[Training]:
+    """Methods with self-supervision, beside `bert`'s SASRec."""
+    for seed, data, method in product(THREE, TWO, ("cl4srec", "s3rec")):
+        yield rival(data, method, seed)
 
 
-def trainings(scale: Scale, records: Mapping[str, Record]) -> list[Training]:
-    """Return all runs whose settings are known; those that wait for the trials come once these are done."""
-    runs = [*tuning(scale), *(run for stage in STAGES for run in stage(scale, records))]
-    return list({run.name: run for run in runs}.values())
+def shared(data: str, method: str, seed: int, share: float) -> Training:
+    """Return a run on a share of the users, in as many steps as with all: its epochs are shorter."""
+    own, short = (_stretched(rule, share) for rule in (LIMITS[method], EQUAL_EPOCHS))
+    rules = (short,) if method == "sasrec" else ()
+    return trained(data, method, seed, own, round(5 / share), rules=rules, train_fraction=share)
 
 
-def full_runs(records: Mapping[str, Record], data: str, loss: str) -> dict[str, list[Record]]:
-    """Return the recorded runs in full of each method where it starts from, by seed."""
-    found = {
-        method: select(records, data, **base(loss), **own, temperature=ANY)
-        for method, own in PUBLISHED.items()
-    }
-    return {method: runs for method, runs in found.items() if runs}
+def _stretched(rule: Rule, share: float) -> Rule:
+    return Rule(round(rule.epochs / share), round(rule.patience / share), rule.metric)
 
 
-def tuned_runs(records: Mapping[str, Record], data: str, loss: str) -> dict[str, list[Record]]:
-    """Return the recorded runs in full with the chosen settings, unless both start from those."""
-    own = {method: chosen(records, data, loss, method) for method in ("sasrec", "samrec")}
-    if all(settings in (None, PUBLISHED[method]) for method, settings in own.items()):
-        return {}
-    found = {m: select(records, data, **base(loss), **settings) for m, settings in own.items() if settings}
-    return {method: runs for method, runs in found.items() if runs}
+def fractions(records: Mapping[str, Record]) -> Iterator[Training]:
+    """Shares of the users to train on, with and without SAM."""
+    for seed, data, share, method in product(THREE, TWO, SHARES, LIMITS):
+        yield shared(data, method, seed, share)
 
 
-def _varied(
-    scale: Scale, name: str, values: Sequence[float], epochs: Mapping[str, int]
-) -> Iterator[Training]:
-    for data, loss in product(scale.studied, scale.losses):
-        for value, method in product(values, _methods(scale)):
-            yield Training(data, base(loss, epochs) | PUBLISHED[method] | {name: value})
+def starts(records: Mapping[str, Record]) -> Iterator[Training]:
+    """The first study's start, Xavier's, with and without SAM. The settings have no other scales."""
+    for seed, method in product(SEEDS[:2], LIMITS):
+        yield ranked("Beauty", method, seed, init="xavier")
 
 
-def short(loss: str) -> dict[str, Any]:
-    """Return the settings of the runs of a third of the epochs, before what is asked of them."""
-    return base(loss, THIRD)
+CONTROLS: Mapping[str, dict[str, Any]] = {
+    "weight decay": {"weight_decay": 1e-5},
+    "gBCE": {"loss": "gbce", "negatives": 1},
+}
+"""What else makes weights smaller, or scores less sure of themselves, without SAM.
+
+Weight decay is of all parameters, of which the embeddings are 97%; the settings have none of embeddings
+alone, and no label smoothing. gBCE with one negative is BCE with a softer target for true items.
+"""
 
 
-def _methods(scale: Scale) -> tuple[str, ...]:
-    return ("sasrec", "samrec", *(("cl4srec", "s3rec") if scale.contrastive else ()))
+def controls(records: Mapping[str, Record]) -> Iterator[Training]:
+    """Other regularization in place of SAM."""
+    for seed, data, own in product(THREE, TWO, CONTROLS.values()):
+        yield ranked(data, "sasrec", seed, **own)
 
 
-def _full(data: str, loss: str, own: Mapping[str, Any], seed: int = 0) -> Training:
-    """Return a run of all epochs; the first of several seeds keeps checkpoints on its way."""
-    kept = {"save_every": 20} if loss == "bce" and not seed else {}
-    return Training(data, base(loss) | dict(own) | kept | {"seed": seed})
+STAGES: Mapping[str, Callable[[Mapping[str, Record]], Iterator[Training]]] = {
+    "main": main_runs,
+    "bert": bert,
+    "tuning": tuning,
+    "tuned": tuned,
+    "ce": softmax,
+    "rivals": rivals,
+    "controls": controls,
+    "fractions": fractions,
+    "init": starts,
+}
+"""In order of importance. A run that an earlier stage has is not trained again."""
 
 
-def _of(run: Training, data: str, loss: str) -> bool:
-    return (run.data, run.settings["loss"]) == (data, loss)
-
-
-def _own(run: Training, method: str) -> dict[str, Any]:
-    """Return what was tuned of a run, as settings of a method."""
-    tuned = {key: run.settings[key] for key in TUNED if key in run.settings}
-    return ({"method": method} if method != "sasrec" else {}) | tuned
-
-
-def base(loss: str, epochs: Mapping[str, int] = EPOCHS) -> dict[str, Any]:
-    """Return the settings of every run under a loss. CE over all items is 1.6 times as fast in bf16."""
-    settings = {"loss": loss, "epochs": epochs[loss], "eval_every": VALIDATE[loss], "init": "xavier"}
-    return settings | ({"precision": "bf16"} if loss == "ce" else {})
-
-
-def _sam(rho: float) -> dict[str, Any]:
-    return {"method": "samrec", "rho": rho}
+def trainings(stages: Iterable[str], records: Mapping[str, Record]) -> dict[str, Training]:
+    """Return the runs of some stages whose settings are known, by name."""
+    runs = (run for stage in stages for run in STAGES[stage](records))
+    found: dict[str, Training] = {}
+    for run in runs:
+        found.setdefault(run.name, run)
+    return found

@@ -1,7 +1,7 @@
 """What is known of each training of the study: a small file a run, which the figures read."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from landscape.errors import InputError
 from landscape.storage.files import replacing, writable
 from samrec.architecture import completed
-from samrec.config import Config
 from samrec.data.interactions import Ints
 
-ANY = object()
-"""In `select`: whatever a setting is."""
-FREE = ("data", "seed", "eval_every", "patience", "save_every", "precision", "attributes", "pretrained")
-"""Settings that do not make a run another kind of run."""
-LARGEST = 255  # ranks are kept in a byte each: what stands further down counts for no metric at 20
+LARGEST = 20  # what stands further down counts for no metric at 20, and is kept as this
+ELSEWHERE = ("data", "attributes", "pretrained")
+"""Settings that say where something lies, not what is trained: the names of machines' folders."""
 
 
 class Record(BaseModel):
@@ -30,8 +27,8 @@ class Record(BaseModel):
         data: the data set's name, and `digest` what identifies its content.
         settings: all that its method has, but for where its data lie.
         where: the machine, versions, commit and day.
-        log: a line a validation: epoch, seconds of training up to there, mean loss of the epoch, and the
-            validation's HR@10 and NDCG@10.
+        log: a line a validation: epoch, seconds of training up to there, mean loss of the epoch, and all
+            metrics of the validation (in the first study's records HR@10 and NDCG@10 alone).
         valid, test: metrics of the best epoch by validation NDCG@10.
     """
 
@@ -48,14 +45,6 @@ class Record(BaseModel):
     log: list[dict[str, float]]
     valid: dict[str, float]
     test: dict[str, float]
-
-    @property
-    def unfinished(self) -> bool:
-        """Whether its best epoch is not its patience away from its last one: longer training may be better.
-
-        That is so of a run that was stopped, and of one that reached its last epoch while it was rising.
-        """
-        return bool(self.epochs - self.best_epoch < self.settings["patience"])
 
     @property
     def seed(self) -> int:
@@ -86,35 +75,39 @@ def read_records(results: Path) -> dict[str, Record]:
     return found
 
 
-def write_record(record: Record, ranks: Ints, results: Path) -> None:
-    """Keep a record, and how its test items ranked (0 is best), from `LARGEST` on as that."""
-    kept = np.minimum(ranks, LARGEST).astype(np.uint8)
+def write_record(record: Record, ranks: Mapping[int, Ints], results: Path) -> None:
+    """Keep a record, and how its test items ranked (0 is best) at some epochs, from `LARGEST` on as that."""
+    epochs = sorted(ranks)
+    kept = np.minimum(np.stack([ranks[epoch] for epoch in epochs]), LARGEST).astype(np.uint8)
     with (
         replacing(writable(results / "ranks") / f"{record.name}.npz") as temporary,
         temporary.open("wb") as file,
     ):
-        np.savez_compressed(file, ranks=kept)
+        np.savez_compressed(file, epochs=np.array(epochs), ranks=kept)
     with replacing(writable(results / "runs") / f"{record.name}.json") as temporary:
-        temporary.write_text(json.dumps(record.model_dump(), indent=1) + "\n", "utf-8")
+        temporary.write_text(_text(record), "utf-8")
 
 
-def read_ranks(name: str, results: Path) -> Ints:
-    """Return how a run's test items ranked: 0 is best, `LARGEST` as bad as any. Shape (evaluated users,)."""
-    with np.load(results / "ranks" / f"{name}.npz", allow_pickle=False) as file:
-        ranks: Ints = file["ranks"].astype(np.int64)
-    return ranks
+def _text(record: Record) -> str:
+    """Return JSON with a validation a line."""
+    whole = record.model_dump()
+    lines = ",\n  ".join(json.dumps(line) for line in whole.pop("log"))
+    return json.dumps(whole, indent=1).removesuffix("\n}") + f',\n "log": [\n  {lines}\n ]\n}}\n'
 
 
-def select(records: Mapping[str, Record], data: str, **settings: Any) -> list[Record]:
-    """Return the runs on one data set with these settings, the defaults in all others; by seed."""
-    wanted = Config(data=data, **{k: v for k, v in settings.items() if v is not ANY}).settings
-    for name in (*FREE, *(name for name, value in settings.items() if value is ANY)):
-        wanted.pop(name, None)
-    return sorted(
-        (
-            record
-            for record in records.values()
-            if record.data == data and all(record.settings.get(k) == v for k, v in wanted.items())
-        ),
-        key=lambda record: record.seed,
-    )
+def read_ranks(record: Record, results: Path, epochs: Sequence[int] = ()) -> Ints:
+    """Return how a run's test items ranked at some epochs, by default its best one.
+
+    0 is best, `LARGEST` or more as bad as any. Shape (epochs, evaluated users).
+
+    Raises:
+        InputError: the ranks of an epoch were not kept.
+    """
+    path = results / "ranks" / f"{record.name}.npz"
+    with np.load(path, allow_pickle=False) as file:
+        ranks: Ints = np.atleast_2d(file["ranks"].astype(np.int64))
+        kept = file["epochs"].tolist() if "epochs" in file else [record.best_epoch]
+    wanted = list(epochs) or [record.best_epoch]
+    if lacking := [epoch for epoch in wanted if epoch not in kept]:
+        raise InputError(f"{path} has no ranks of epoch {lacking[0]}; it has those of {kept}")
+    return ranks[[kept.index(epoch) for epoch in wanted]]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from figures.measure import OF_GROUPS
-from figures.style import COLOR, METHODS, markdown, missing, title
+from figures.style import COLOR, METHODS, PAIR, markdown, missing, title
 from landscape.flatness.comparison import LOSS, NORM, Contrast
 from landscape.flatness.measures import MEASURES
 from landscape.flatness.tables import PLAIN
@@ -22,7 +22,7 @@ NAMES = {LOSS: "L(θ), dropout off", NORM: "‖θ‖", "lambda-max": "λmax"}
 def data(results: Path) -> dict[str, Any]:
     """Collect the comparisons by data set and loss. Which measures are invariant, the code knows."""
     found = {}
-    for path in sorted((results / "sharpness").glob("*.json")):
+    for path in sorted((results / PAIR / "sharpness").glob("*.json")):
         known = json.loads(path.read_text("utf-8"))
         rows = [row | {"invariant": _invariant(row["measure"])} for row in known["rows"]]
         found[path.stem] = known | {"rows": rows}

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from figures.style import METHODS, band, line, missing, title
+from figures.style import METHODS, PAIR, band, line, missing, title
 from landscape.plots.style import COLUMN, paper
 from landscape.storage.results import load_as
 from landscape.surface.slice import Slice
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def data(results: Path) -> dict[str, Any]:
     """Collect median, lowest and highest loss over the seeds, by data set and loss, and by method."""
     lines: dict[tuple[str, str], list[Slice]] = {}
-    for path in sorted((results / "lines").glob("*.npz")):
+    for path in sorted((results / PAIR / "lines").glob("*.npz")):
         label, method, _ = path.stem.rsplit(".", 2)
         lines.setdefault((label, method), []).append(load_as(Slice, path))
     found: dict[str, Any] = {}

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from figures.style import COLOR, METHODS, line, missing, title
+from figures.style import COLOR, METHODS, PAIR, line, missing, title
 from landscape.curvature.density import SpectralDensity
 from landscape.curvature.eigenpairs import Eigenpairs
 from landscape.plots.spectra import broadened
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def data(results: Path) -> dict[str, Any]:
     """Collect the broadened density of each method on one axis, and both ends of its spectrum."""
-    folder = results / "spectra"
+    folder = results / PAIR / "spectra"
     densities: dict[str, dict[str, SpectralDensity]] = {}
     for path in sorted(folder.glob("*.density.npz")):
         label, method = path.name.removesuffix(".density.npz").rsplit(".", 1)

@@ -3,10 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from landscape.plots.style import COLORS
-from landscape.storage.results import Array
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +19,7 @@ COLOR = dict(zip(METHODS, COLORS, strict=False))
 MARKER = dict(zip(METHODS, "os^Dv", strict=False))
 LOSSES = {"bce": "BCE", "ce": "CE"}
 SETS = {"Beauty": "Beauty", "Toys_and_Games": "Toys", "Sports_and_Outdoors": "Sports", "Yelp": "Yelp"}
+PAIR = "first"  # whose landscapes are drawn: of one pair of the first study's runs
 METRICS = {"hr@10": "HR@10", "ndcg@10": "NDCG@10"}
 
 
@@ -59,33 +57,6 @@ def band(axes: "Axes", method: str, x: Any, intervals: Any) -> None:
     """Shade a method's intervals, pairs of a low and a high end."""
     low, high = zip(*intervals, strict=True)
     axes.fill_between(x, low, high, color=COLOR[method], alpha=0.15, lw=0)
-
-
-def intervals(
-    axes: "Axes", method: str, x: Sequence[float], gains: Sequence[dict[str, float] | None], **settings: Any
-) -> None:
-    """Draw gains in percent with their intervals, in the method's colour; None is a gap."""
-    none = {"low": np.nan, "gain": np.nan, "high": np.nan}
-    low, middle, high = 100 * np.array([[(gain or none)[end] for gain in gains] for end in none])
-    errors = np.fmax(0, [middle - low, high - middle])  # an interval may lie beside the gain itself
-    look: dict[str, Any] = {"color": COLOR[method], "fmt": MARKER[method], "ms": 3, "lw": 0.8, "capsize": 1.5}
-    axes.errorbar(x, middle, errors, **look | settings)
-
-
-def spread(by_seed: Iterable[Sequence[float]]) -> tuple[Array, Array, Array]:
-    """Return mean, lowest and highest over the seeds of each point; NaN, a gap, where there is none."""
-    rows = [np.asarray(values if len(values) else [np.nan]) for values in by_seed]
-    ends = [(row.mean(), row.min(), row.max()) for row in rows]
-    middle, low, high = np.array(ends, float).reshape(-1, 3).T
-    return middle, low, high
-
-
-def seeds(counts: Iterable[int]) -> str:
-    """Say of how many seeds points are, each of which has some."""
-    known = sorted({count for count in counts if count})
-    if len(known) > 1:
-        return f"{known[0]} to {known[-1]} seeds"
-    return "no run" if not known else "1 seed" if known == [1] else f"{known[0]} seeds"
 
 
 def rounded(value: Any) -> Any:

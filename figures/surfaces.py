@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from figures.measure import EIGEN_RADIUS
-from figures.style import METHODS, missing, title
+from figures.style import METHODS, PAIR, missing, title
 from landscape.plots.style import LOSS_MAP, PAGE, paper
 from landscape.plots.surfaces import contours, step_lengths
 from landscape.storage.results import load_as
@@ -26,7 +26,7 @@ VIEWS = {
 def data(results: Path) -> dict[str, Any]:
     """Collect the planes by data set and loss, view and method."""
     found: dict[str, Any] = {}
-    for path in sorted((results / "planes").glob("*.npz")):
+    for path in sorted((results / PAIR / "planes").glob("*.npz")):
         label, method, view = path.stem.rsplit(".", 2)
         plane = load_as(Slice, path)
         found.setdefault(label, {}).setdefault(view, {})[method] = {
@@ -58,7 +58,7 @@ def interactive(results: Path) -> Any:
         f"{METHODS[method]}, {VIEWS[view]}": load_as(Slice, path)
         for view in ("random", "eigen")
         for method in METHODS
-        if (path := results / "planes" / f"Beauty-bce.{method}.{view}.npz").exists()
+        if (path := results / PAIR / "planes" / f"Beauty-bce.{method}.{view}.npz").exists()
     }
     return interactive_figure(slices) if slices else None
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from figures.records import read_records
-from figures.style import COLOR, METHODS, band, line, missing, title
+from figures.style import COLOR, METHODS, PAIR, band, line, missing, title
 from landscape.plots.style import COLUMN, PAGE, paper
 
 if TYPE_CHECKING:
@@ -31,9 +31,9 @@ CAPTION = (
 
 def data(results: Path) -> dict[str, Any]:
     """Collect what was measured at the epochs that were kept, and the validations of the same runs."""
-    records = read_records(results)
+    records = read_records(results / PAIR) | read_records(results)
     panels: dict[str, Any] = {}
-    for path in sorted((results / "trajectories").glob("*.json")):
+    for path in sorted((results / PAIR / "trajectories").glob("*.json")):
         label, method = path.stem.rsplit(".", 1)
         known = json.loads(path.read_text("utf-8"))
         looks = sorted(known["epochs"], key=lambda look: float(look["epoch"]))

@@ -2,40 +2,48 @@
 
 import json
 import re
-from itertools import product
+import shutil
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from figures import plan as study
 from figures import run as runner
 from figures.__main__ import FIGURES, FOLDER, main, render
-from figures.measure import Bench, measurements
+from figures.ablation import ablation
+from figures.measure import Bench, Measurement
 from figures.plan import (
-    EPOCHS,
-    PUBLISHED,
-    SCALES,
-    THIRD,
-    TUNED,
+    CHOSEN_SEEDS,
+    DATA,
+    EQUAL_EPOCHS,
+    LIMITS,
+    STAGES,
     Training,
+    bert_run,
     chosen,
-    finalists,
-    full_runs,
+    ranked,
+    rival,
+    shared,
     trainings,
-    tuned_runs,
-    tuning,
+    trials,
 )
-from figures.records import ANY, LARGEST, Record, read_ranks, read_records, select, write_record
+from figures.records import LARGEST, Record, read_ranks, read_records, write_record
+from figures.stopping import Rule, stopped
 from landscape import InputError, Slice, load
+from samrec.checkpoint import kept
 from samrec.evaluation import metrics
+from samrec.training.loop import train
 
 RESULTS = FOLDER / "results"
 
 
 def recorded(run: Training, valid: float = 0.03, **changes) -> Record:
-    """A record as a run might leave it."""
+    """A record as a run might leave it: the validation rises to `valid` and falls."""
     config = run.config(Path())
+    rise = [valid * (1 - abs(i - 6) / 20) for i in range(12)]
+    log = [{"epoch": config.eval_every * (i + 1), "ndcg@10": v, "ndcg@20": v} for i, v in enumerate(rise)]
     values = {
         "name": run.name,
         "command": run.command,
@@ -43,132 +51,124 @@ def recorded(run: Training, valid: float = 0.03, **changes) -> Record:
         "digest": "",
         "settings": {key: value for key, value in config.settings.items() if key != "data"},
         "where": {},
-        "epochs": config.epochs,
-        "best_epoch": config.epochs,
-        "log": [],
+        "epochs": 12 * config.eval_every,
+        "best_epoch": 7 * config.eval_every,
+        "log": log,
         "valid": {"ndcg@10": valid},
         "test": {"hr@10": 0.05, "ndcg@10": 0.02},
     }
     return Record(**values | changes)
 
 
-def of_tuning(best: dict[str, str]) -> dict[str, Record]:
-    """Records of all trials on Beauty under BCE; the named one of each method is the best on validation."""
-    found = {}
-    for run in tuning(SCALES["cpu"]):
-        method = run.settings.get("method", "sasrec")
-        found[run.name] = recorded(run, valid=0.04 if re.search(best[method], run.name) else 0.03)
-    return found
+def of_trials(data: str, best: dict[str, int]) -> dict[str, Record]:
+    """Records of all trials on a data set, the one at a place of each method being the best on validation."""
+    runs = {method: trials(data, method) for method in best}
+    return {
+        run.name: recorded(run, 0.04 if place == best[method] else 0.03)
+        for method, own in runs.items()
+        for place, run in enumerate(own)
+    }
 
 
-def tuned(best: dict[str, str]) -> dict[str, Record]:
-    """Records of the trials and of the finalists, of which the better trial stays the better."""
-    found = of_tuning(best)
-    for method in best:
-        first, second = finalists(found, "Beauty", "bce", method)
-        found |= {first.name: recorded(first, 0.04), second.name: recorded(second, 0.05)}
-    return found
+def test_every_run_has_a_name_of_its_own_that_is_a_file():
+    records = {
+        name: record for data in DATA for name, record in of_trials(data, dict.fromkeys(LIMITS, 3)).items()
+    }
+    runs = [run for stage in STAGES.values() for run in stage(records)]
+    by_name = {run.name: run for run in runs}
+    assert all(re.fullmatch(r"[\w.+-]+", name) and len(name) < 100 for name in by_name)
+    by_settings = {json.dumps([run.config(Path()).model_dump(), run.before]) for run in runs}
+    assert len(by_settings) == len(by_name)  # stages share runs that are the same, and no others
+    known = read_records(RESULTS / "first").keys() | {run.name for run in ablation()}
+    assert not known & by_name.keys()
 
 
-BEST = {"sasrec": r"dropout-0\.4\.seed", "samrec": r"rho-0\.2\.seed"}
+def test_methods_have_sam_alone_between_them_and_equal_work():
+    sasrec, samrec = (ranked("Beauty", method, 3).config(Path()).model_dump() for method in LIMITS)
+    assert {key for key in sasrec if sasrec[key] != samrec[key]} == {"method", "epochs", "patience"}
+    assert (sasrec["epochs"], sasrec["patience"]) == (2 * samrec["epochs"], 2 * samrec["patience"])
+    assert ranked("Beauty", "sasrec", 0).rules == (EQUAL_EPOCHS,)
+    assert ranked("Beauty", "samrec", 0).rule == EQUAL_EPOCHS
+    share = shared("Beauty", "sasrec", 0, 0.2)
+    assert share.rule == Rule(3000, 400)
+    assert share.rules == (Rule(1500, 200),)
+    assert share.config(Path()).eval_every == 25  # as many validations, of as many steps
 
 
-@pytest.mark.parametrize("scale", SCALES)
-def test_every_run_has_a_name_of_its_own_that_is_a_file(scale):
-    runs = trainings(SCALES[scale], tuned(BEST))
-    names = [run.name for run in runs]
-    assert len(set(names)) == len(names)
-    assert all(re.fullmatch(r"[\w.+-]+", name) and len(name) < 100 for name in names)
-    assert len({json.dumps(run.config(Path()).model_dump()) for run in runs}) == len(runs)
+def test_main_runs_are_all_seeds_of_all_data_sets_one_seed_first():
+    names = list(trainings(["main"], {}))
+    assert len(names) == 2 * 4 * 5
+    assert {name.rsplit("-", 1)[1] for name in names[:8]} == {"0"}
 
 
-@pytest.mark.parametrize("scale", SCALES)
-def test_both_methods_have_as_many_trials(scale):
-    for data, loss in product(SCALES[scale].studied, SCALES[scale].losses):
-        trials = [r for r in tuning(SCALES[scale]) if (r.data, r.settings["loss"]) == (data, loss)]
-        sam = [run for run in trials if run.settings.get("method") == "samrec"]
-        assert 2 * len(sam) == len(trials) > 0
-        assert {run.settings["epochs"] for run in trials} == {THIRD[loss]}
+def test_both_methods_have_as_many_trials_of_the_same_length_as_the_main_runs():
+    for data in DATA:
+        own = {method: trials(data, method) for method in LIMITS}
+        assert {len(runs) for runs in own.values()} == {7}
+        for method, runs in own.items():
+            assert runs[0].name == ranked(data, method, 0).name
+            assert {run.rule for run in runs} == {LIMITS[method]}
 
 
-def test_two_trials_go_on_and_the_better_is_chosen_when_all_is_recorded():
-    trials = of_tuning(BEST)
-    for method, best in BEST.items():
-        assert chosen(trials, "Beauty", "bce", method) is None
-        first, second = finalists(trials, "Beauty", "bce", method)
-        assert first.settings["epochs"] == EPOCHS["bce"]
-        assert re.search(best, second.name)
-        for better, settings in ((first, first.settings), (second, second.settings)):
-            both = {run.name: recorded(run, 0.05 if run is better else 0.04) for run in (first, second)}
-            found = chosen(trials | both, "Beauty", "bce", method)
-            assert found == {key: settings[key] for key in ("method", *TUNED) if key in settings}
-            for name in (*trials, *both):
-                rest = {key: value for key, value in (trials | both).items() if key != name}
-                if (trials | both)[name].method == method:
-                    assert chosen(rest, "Beauty", "bce", method) is None
-    assert chosen({}, "Beauty", "bce", "sasrec") is None
-
-
-def test_the_choice_knows_the_validation_alone():
-    records = tuned(BEST)
+def test_the_choice_waits_for_all_trials_and_knows_the_validation_alone():
+    records = of_trials("Beauty", {"sasrec": 2, "samrec": 5})
+    assert chosen(records, "Beauty", "samrec").settings["rho"] == 0.2
+    assert chosen(records, "Beauty", "sasrec").settings["dropout"] == 0.3
+    for run in trials("Beauty", "samrec"):
+        rest = {name: record for name, record in records.items() if name != run.name}
+        assert chosen(rest, "Beauty", "samrec") is None
     shown = {name: r.model_copy(update={"test": {"ndcg@10": np.nan}}) for name, r in records.items()}
-    for method in ("sasrec", "samrec"):
-        assert chosen(shown, "Beauty", "bce", method) == chosen(records, "Beauty", "bce", method)
+    assert chosen(shown, "Beauty", "samrec") == chosen(records, "Beauty", "samrec")
+    runs = trainings(["tuned"], records)
+    assert {run.settings["seed"] for run in runs.values()} == set(CHOSEN_SEEDS)
+    assert not set(CHOSEN_SEEDS) & {
+        run.settings["seed"] for run in trainings(["tuning", "main"], {}).values()
+    }
+    assert len(runs) == 2 * 3
 
 
-def test_methods_start_with_sam_alone_between_them():
-    sasrec, samrec = (Training("Beauty", PUBLISHED[m]).config(Path()) for m in ("sasrec", "samrec"))
-    apart = {k for k, v in sasrec.model_dump().items() if samrec.model_dump()[k] != v}
-    assert apart == {"method", "rho"}
-    for method in ("sasrec", "samrec"):
-        first = next(t for t in tuning(SCALES["cpu"]) if t.settings.get("method", "sasrec") == method)
-        assert PUBLISHED[method].items() <= first.settings.items()
+def test_a_trial_is_judged_by_its_late_checkpoints_and_not_by_one():
+    records = of_trials("Beauty", {"samrec": 1})
+    lucky = trials("Beauty", "samrec")[4].name
+    log = [dict(line) for line in records[lucky].log]
+    log[2]["ndcg@10"] = 0.05
+    records[lucky] = records[lucky].model_copy(update={"log": log, "valid": {"ndcg@10": 0.05}})
+    assert chosen(records, "Beauty", "samrec").settings["dropout"] == 0.2
 
 
-def test_main_runs_are_found_again_by_seed():
-    records = tuned(BEST)
-    for run in study.main_runs(SCALES["cpu"], records):
-        records.setdefault(run.name, recorded(run))
-    for find in (full_runs, tuned_runs):
-        found = find(records, "Beauty", "bce")
-        assert {method: [run.seed for run in runs] for method, runs in found.items()} == {
-            "sasrec": [0, 1, 2],
-            "samrec": [0, 1, 2],
-        }
-    assert tuned_runs(records, "Beauty", "bce")["samrec"][0].settings["rho"] == 0.2
-    assert [run.seed for run in full_runs(records, "Yelp", "ce")["samrec"]] == [0]
-    assert not tuned_runs(records, "Yelp", "ce")
+def test_a_pretraining_has_the_steps_of_its_authors():
+    run = rival("Beauty", "s3rec", 1)
+    steps = -(-DATA["Beauty"][0] // run.before["batch_size"])
+    assert run.before["epochs"] * steps == pytest.approx(150 * 1538, rel=0.01)
+    assert run.before["seed"] == 1
+    assert run.command.count("landscape train") == 2
+    assert "pretrained" in run.command
 
 
-def test_select_asks_for_all_settings_but_those_that_change_no_result():
-    run = Training("Beauty", {"loss": "bce", "epochs": 9, "method": "samrec", "rho": 0.2, "save_every": 3})
-    records = {"a": recorded(run)}
-    wanted = {"loss": "bce", "epochs": 9, "method": "samrec", "rho": 0.2}
-    assert select(records, "Beauty", **wanted) == [records["a"]]
-    assert select(records, "Beauty", **wanted | {"rho": ANY}) == [records["a"]]
-    for other in ({"rho": 0.1}, {"epochs": 8}, {"dropout": 0.2}, {"every": 5}, {"loss": "ce"}):
-        assert not select(records, "Beauty", **wanted | other)
-    assert not select(records, "Yelp", **wanted)
-
-
-def test_a_run_is_unfinished_if_it_was_stopped_or_ended_while_it_was_rising():
-    run = recorded(Training("Beauty", {"epochs": 200, "patience": 100}))
-    assert run.unfinished
-    for epochs, best, unfinished in ((150, 100, True), (150, 50, False), (200, 190, True), (200, 100, False)):
-        assert run.model_copy(update={"epochs": epochs, "best_epoch": best}).unfinished == unfinished
+def test_estimates_are_those_of_the_measured_constants():
+    """An epoch of SASRec on Beauty takes 3.4 s, SAM's 1.8 times that; each fifth has 2.9 s of validation."""
+    seconds = {method: ranked("Beauty", method, 0).core_seconds for method in LIMITS}
+    assert seconds["sasrec"] == pytest.approx(170 * (3.4 + 2.9 / 5) + 11 * 2.9 + 60, rel=0.02)
+    assert seconds["samrec"] == pytest.approx(150 * (1.8 * 3.4 + 2.9 / 5) + 6 * 2.9 + 60, rel=0.02)
+    assert bert_run("Beauty", "sasrec", 0).core_seconds > 2 * 140 * 3.4
+    assert shared("Beauty", "samrec", 0, 0.2).core_seconds == pytest.approx(seconds["samrec"], rel=0.25)
 
 
 def test_ranks_in_a_byte_keep_every_metric_at_twenty(tmp_path):
-    ranks = np.random.default_rng(0).geometric(0.01, 500) - 1
-    record = recorded(Training("Beauty", {}))
+    rng = np.random.default_rng(0)
+    ranks = {epoch: rng.geometric(0.01, 500) - 1 for epoch in (20, 5, 35)}
+    record = recorded(ranked("Beauty", "sasrec", 0))
     write_record(record, ranks, tmp_path)
     assert read_records(tmp_path) == {record.name: record}
-    kept = read_ranks(record.name, tmp_path)
-    assert (kept == np.minimum(ranks, LARGEST)).all()
-    assert ranks.max() > LARGEST
-    assert {k: v for k, v in metrics(kept).items() if k != "mrr"} == {
-        k: v for k, v in metrics(ranks).items() if k != "mrr"
-    }
+    kept = read_ranks(record, tmp_path, (5, 20))
+    for found, epoch in zip(kept, (5, 20), strict=True):
+        assert (found == np.minimum(ranks[epoch], LARGEST)).all()
+        assert {k: v for k, v in metrics(found).items() if "mrr" not in k} == {
+            k: v for k, v in metrics(ranks[epoch]).items() if "mrr" not in k
+        }
+    assert (read_ranks(record, tmp_path) == np.minimum(ranks[35], LARGEST)).all()  # its best epoch
+    with pytest.raises(InputError, match="no ranks of epoch 6"):
+        read_ranks(record, tmp_path, (6,))
 
 
 def test_a_file_that_is_no_record_is_said_to_be_none(tmp_path):
@@ -178,39 +178,134 @@ def test_a_file_that_is_no_record_is_said_to_be_none(tmp_path):
         read_records(tmp_path)
 
 
-def test_a_run_is_trained_recorded_and_measured_once(data_file, tmp_path, monkeypatch):
+@pytest.fixture
+def bench(data_file, tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()
     (folder / "Beauty.txt").write_bytes(data_file.read_bytes())
-    bench = Bench(tmp_path / "runs", folder, tmp_path / "results", "cpu")
-    small = {"epochs": 2, "dim": 8, "eval_every": 1}
-    runs = [Training("Beauty", small | extra) for extra in ({}, {"method": "samrec", "rho": 0.2})]
-    runner.train(runs, bench, "cpu")
-    records = read_records(bench.results)
-    assert records.keys() == {run.name for run in runs}
-    for record in records.values():
-        assert [line["epoch"] for line in record.log] == [1, 2]
-        assert record.test == metrics(read_ranks(record.name, bench.results))
-        assert str(tmp_path) not in record.model_dump_json()
-    monkeypatch.setattr(runner, "sweep", lambda *_: pytest.fail("trained again"))
-    runner.train(runs, bench, "cpu")
+    return Bench(tmp_path / "runs", folder, tmp_path / "results", "cpu")
 
-    wanted = list(measurements(SCALES["cpu"], records))
-    assert [m.name for m in wanted] == [f"minima/{name}" for name in records]
-    wanted[1].make(bench, wanted[1].name)
-    found = json.loads(wanted[1].path(bench.results).read_text())
-    assert found["run"] == wanted[1].runs[0].name
-    assert found["lambda_max"] > 0
+
+SMALL = {"epochs": 4, "patience": 4, "dim": 8, "eval_every": 1, "save_every": 1}
+SHORT = Rule(2, 2)
+
+
+@pytest.fixture
+def ended(bench):
+    """A run that has been trained, and is not yet recorded."""
+    run = Training("Beauty", SMALL, rules=(SHORT,))
+    train(run.config(bench.data), bench.work / run.name, "cpu")
+    return run
+
+
+def test_a_run_is_recorded_and_measured_once(ended, bench, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "sweep", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setitem(STAGES, "main", lambda records: iter([ended]))
+    runner.train([ended], bench, "cpu")
+    (record,) = read_records(bench.results).values()
+    assert [line["epoch"] for line in record.log] == [1, 2, 3, 4]
+    assert {"ndcg@10", "ndcg@20", "hr@10", "loss", "seconds"} <= record.log[0].keys()
+    assert record.where["commit"]
+    for rule in (ended.rule, SHORT):  # what the statistics need is there under each rule
+        end = stopped(record.log, rule)
+        assert len(read_ranks(record, bench.results, end.late)) == len(end.late)
+        assert len(read_ranks(record, bench.results, (end.best,))) == 1
+    kept = metrics(read_ranks(record, bench.results)[0])
+    assert {k: v for k, v in kept.items() if "mrr" not in k} == {
+        k: v for k, v in record.test.items() if "mrr" not in k
+    }
+    found = json.loads((bench.results / "minima" / f"{ended.name}.json").read_text())
+    assert found["run"] == ended.name
+    assert len(found["eigenvalues"]) == 5
+    assert found["eigenvalues"][0] == found["lambda_max"] > 0
     assert found["measures"]["asam"]["value"] > 0
-    assert str(tmp_path) not in json.dumps(found)
+    assert str(tmp_path) not in json.dumps(found) + record.model_dump_json()
+    assert (bench.work / ended.name / "best.pt").exists()
+    assert not (bench.work / ended.name / "epochs").exists()
+    assert not runner.missing(["main"], bench)
+
+
+def test_the_ranks_of_each_epoch_are_of_its_checkpoint(ended, bench, monkeypatch):
+    """Against the validations that training logged: here the validation part is ranked instead."""
+    rank = runner.ranking
+    monkeypatch.setattr(runner, "ranking", lambda path, part, *rest: rank(path, "valid", *rest))
+    monkeypatch.setattr(runner, "minimum_of", lambda record: pytest.fail("measured"))
+    runner.train([replace(ended, measured=False)], bench, "cpu")
+    (record,) = read_records(bench.results).values()
+    for line in record.log:
+        (ranks,) = read_ranks(record, bench.results, (line["epoch"],))
+        assert metrics(ranks)["ndcg@10"] == pytest.approx(line["ndcg@10"], abs=1e-6)
+
+
+def test_a_run_whose_measurement_was_killed_is_measured_by_the_next_call(ended, bench, monkeypatch):
+    def killed(bench, name):
+        raise KeyboardInterrupt
+
+    def measured(bench, name):
+        bench.write({}, name)
+
+    for make in (killed, measured):
+        monkeypatch.setattr(
+            runner, "minimum_of", lambda record, make=make: Measurement("minima/a", "json", (record,), make)
+        )
+        with pytest.raises(KeyboardInterrupt) if make is killed else nullcontext():
+            runner.train([ended], bench, "cpu")
+        assert bool(read_records(bench.results)) == (make is measured)
+    assert (bench.results / "minima" / "a.json").exists()
+
+
+def test_what_begins_from_a_pretraining_is_pretrained(bench, tmp_path):
+    before = {"method": "s3rec-pretraining", "epochs": 2, "batch_size": 32, "dim": 8}
+    run = Training("Beauty", SMALL | {"method": "s3rec"}, before=before, measured=False)
+    with pytest.warns(UserWarning, match="no attributes"):
+        runner.train([run], bench, "cpu")
+    record = read_records(bench.results)[run.name]
+    assert (bench.work / f"{run.name}.pretraining" / "last.pt").exists()
+    assert not (bench.work / run.name / "pretraining").exists()
+    assert "pretrained" not in record.settings
+    assert str(tmp_path) not in record.model_dump_json()
 
 
 def test_the_list_says_what_is_missing_and_how_long_it_takes(tmp_path, capsys):
     runner.main(["--data", str(tmp_path), "--results", str(tmp_path), "--device", "cpu", "--list"])
     said = capsys.readouterr().out
     assert "0 runs are recorded" in said
-    assert "beauty.bce.samrec.epochs-67.rho-0.5.seed-0" in said
-    assert re.search(r"[\d.]+ min in all", said)
+    assert "beauty.bce.samrec.rho-0.5.seed-0" in said
+    assert said.count("beauty.bce.sasrec.seed-0\n") == 1
+    assert re.search(r"[\d.]+ h +main, 40 runs", said)
+    assert re.search(r"[\d.]+ h +in all", said)
+    arguments = ["--data", str(tmp_path), "--results", str(tmp_path), "--device", "cpu", "--list"]
+    runner.main([*arguments, "--stage", "init", "samrec"])
+    said = capsys.readouterr().out
+    assert "2 runs" in said
+    assert "bert" not in said
+
+
+def test_landscapes_wait_for_the_runs_they_are_of(tmp_path, capsys):
+    with pytest.raises(SystemExit, match=r"beauty\.bce\.sasrec\.seed-0 is not recorded"):
+        runner.main(["--data", str(tmp_path), "--results", str(tmp_path), "--device", "cpu", "--landscapes"])
+
+
+def test_landscapes_are_measured_where_the_figures_look_for_them(ended, bench, monkeypatch):
+    pair = [
+        Training("Beauty", SMALL | {"seed": 0} | ({"method": m} if m != "sasrec" else {})) for m in LIMITS
+    ]
+    pair = [replace(run, settings=run.settings | {"seed": seed}) for run in pair for seed in (0, 1)]
+    monkeypatch.setattr(runner, "_pair", lambda seeds: [run for run in pair if run.settings["seed"] in seeds])
+    epochs = kept(bench.work / ended.name)
+    for epoch, run in enumerate(pair, start=1):
+        (bench.work / run.name).mkdir(exist_ok=True)
+        shutil.copy(epochs[epoch], bench.work / run.name / "best.pt")
+        write_record(recorded(run), {7: np.zeros(3, int)}, bench.results)
+    todo = runner.pictured(bench)
+    first = {path.name for path in (RESULTS / "first").iterdir()}
+    assert {m.name.split("/")[1] for m in todo} | {"trajectories", "runs", "ranks", "minima"} == first
+    assert len({m.name for m in todo}) == len(todo)
+    for kind in ("lines", "barriers"):
+        measurement = next(m for m in todo if m.name.split("/")[1] == kind)
+        measurement.make(bench, measurement.name)
+        assert measurement.path(bench.results).exists()
+    assert len(runner.pictured(bench)) == len(todo) - 2
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -242,7 +337,7 @@ def test_stored_results_are_small_and_name_no_machine():
 
 
 def test_stored_planes_are_certified():
-    planes = [load(path) for path in (RESULTS / "planes").glob("*.npz")]
+    planes = [load(path) for path in RESULTS.rglob("planes/*.npz")]
     assert planes
     for plane in planes:
         assert isinstance(plane, Slice)
@@ -251,12 +346,23 @@ def test_stored_planes_are_certified():
 
 def test_records_are_what_their_names_say():
     records = read_records(RESULTS)
-    known = {run.name: run for run in trainings(SCALES["cpu"], records)}
-    assert records.keys() <= known.keys() | {run.name for run in trainings(SCALES["cuda"], records)}
+    known = trainings(STAGES, records)
+    assert records.keys() <= known.keys()
     for name, record in records.items():
-        assert read_ranks(name, RESULTS).size > 10_000
-        if name in known:
-            free = {"precision": ANY, "rho": ANY}
-            assert select({name: record}, known[name].data, **dict(known[name].settings) | free)
-        kept = metrics(read_ranks(name, RESULTS))
-        assert {k: kept[k] for k in ("hr@10", "ndcg@10")} == {k: record.test[k] for k in ("hr@10", "ndcg@10")}
+        settings = known[name].config(Path()).settings
+        assert {key: record.settings[key] for key in settings if key in record.settings} == {
+            key: value for key, value in settings.items() if key in record.settings
+        }
+
+
+@pytest.mark.parametrize(
+    "results", [RESULTS, RESULTS / "first", RESULTS / "ablation"], ids=lambda path: path.name
+)
+def test_stored_metrics_are_those_of_the_stored_ranks(results):
+    for record in read_records(results).values():
+        (ranks,) = read_ranks(record, results)
+        assert ranks.size > 10_000
+        kept = metrics(ranks)
+        assert {k: kept[k] for k in ("hr@10", "ndcg@10")} == pytest.approx(
+            {k: record.test[k] for k in ("hr@10", "ndcg@10")}, rel=1e-12
+        )

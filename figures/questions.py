@@ -1,0 +1,185 @@
+"""What the study asks, as pairs of runs, and the rule by which each is decided: docs/study.md."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from figures.gains import compared, holm, smallest, values
+from figures.plan import (
+    AUTHORS,
+    BERT,
+    CE,
+    CHOSEN_SEEDS,
+    CONTROLS,
+    DATA,
+    EQUAL_EPOCHS,
+    LIMITS,
+    SEEDS,
+    SHARES,
+    THREE,
+    TWO,
+    Training,
+    bert_run,
+    chosen_run,
+    ranked,
+    rival,
+    shared,
+    softmax_run,
+)
+from figures.records import Record, read_ranks
+from figures.stopping import Rule, stopped
+
+LEVEL = 0.05
+MARGIN = 0.03  # of a gain: a smaller one is of no practical use, whatever its sign
+CLAIMED = (0.1104, 0.1548)  # the paper's gains, over four data sets, in HR@10 and NDCG@10
+METRICS = ("ndcg@10", "hr@10")
+PRIMARY = "equal work"
+CHECKPOINTS = ("late", "best")
+Asked = Callable[[Mapping[str, Record], str, str, int], Training | None]
+
+
+class Question(NamedTuple):
+    """A method beside another, on each data set; the p-values of a question are one family.
+
+    Attributes:
+        run: of the records, a data set, a method and a seed.
+        methods: ours and theirs, as `run` takes them.
+        seeds: of the pairs.
+        data: the data sets.
+        rules: of stopping, of ours and of theirs; the run's own where it is None.
+    """
+
+    run: Asked
+    methods: tuple[str, str] = ("samrec", "sasrec")
+    seeds: tuple[int, ...] = THREE
+    data: tuple[str, ...] = tuple(DATA)
+    rules: tuple[Rule | None, Rule | None] = (None, None)
+
+
+def _planned(make: Callable[..., Training], **own: Any) -> Asked:
+    """Return what finds a run that is known beforehand."""
+    return lambda records, data, method, seed: make(data, method, seed, **own)
+
+
+def _controlled(records: Mapping[str, Record], data: str, method: str, seed: int) -> Training:
+    return ranked(data, "sasrec", seed, **CONTROLS.get(method, {}))
+
+
+def _rival(records: Mapping[str, Record], data: str, method: str, seed: int) -> Training:
+    return bert_run(data, method, seed) if method in LIMITS else rival(data, method, seed)
+
+
+_EPOCHS = (EQUAL_EPOCHS, EQUAL_EPOCHS)
+QUESTIONS: Mapping[str, Question] = {
+    PRIMARY: Question(_planned(ranked), seeds=SEEDS),
+    "equal epochs": Question(_planned(ranked), seeds=SEEDS, rules=_EPOCHS),
+    "tuned": Question(chosen_run, seeds=CHOSEN_SEEDS),
+    "sasrec-bert": Question(_planned(bert_run), rules=(BERT, BERT)),
+    "sasrec-bert, stopped as S3Rec": Question(_planned(bert_run), rules=(AUTHORS, AUTHORS)),
+    "cross-entropy": Question(_planned(softmax_run), rules=(CE, CE)),
+    "CL4SRec": Question(_rival, ("cl4srec", "sasrec"), data=TWO),
+    "S3Rec": Question(_rival, ("s3rec", "sasrec"), data=TWO),
+    **{name: Question(_controlled, (name, "sasrec"), data=TWO) for name in CONTROLS},
+    **{f"{share:.0%} of the users": Question(_planned(shared, share=share), data=TWO) for share in SHARES},
+    "Xavier's start": Question(_planned(ranked, init="xavier"), seeds=SEEDS[:2], data=("Beauty",)),
+}
+"""One is primary; the others are secondary, and decide nothing about it."""
+
+
+def answers(question: Question, records: Mapping[str, Record], results: Path) -> list[dict[str, Any]]:
+    """Return of each data set with a pair of runs the gains of both metrics at both kinds of checkpoints.
+
+    `p` is adjusted by Holm over the data sets of the question, recorded or not; `seen` is the smallest gain
+    that would have been seen with a probability of 80%, whatever the other data sets show.
+    """
+    rows = [_row(question, data, records, results) for data in question.data]
+    found = [row for row in rows if row]
+    for metric, which in ((metric, which) for metric in METRICS for which in CHECKPOINTS):
+        cells = [row[metric][which] for row in found if row[metric][which]["p"] is not None]
+        absent = [1.0] * (len(question.data) - len(cells))
+        adjusted = holm([cell["p"] for cell in cells] + absent)
+        for cell, p in zip(cells, adjusted.tolist(), strict=False):
+            cell["p"] = p
+    for row in found:
+        row["decision"] = decision(row)
+    return found
+
+
+def _row(
+    question: Question, data: str, records: Mapping[str, Record], results: Path
+) -> dict[str, Any] | None:
+    pairs = list(_pairs(question, data, records))
+    if not pairs:
+        return None
+    ends = [[stopped(record.log, rule) for record, rule in side] for side in zip(*pairs, strict=True)]
+    row: dict[str, Any] = {
+        "data": data,
+        "seeds": [ours.seed for (ours, _), _ in pairs],
+        "planned": len(question.seeds),
+        "runs": [[ours.name, theirs.name] for (ours, _), (theirs, _) in pairs],
+        "unfinished": [any(end.unfinished for end in side) for side in ends],
+    } | {metric: {} for metric in METRICS}
+    for which in CHECKPOINTS:
+        sides = [
+            [
+                read_ranks(record, results, end.late if which == "late" else (end.best,))
+                for (record, _), end in zip(side, own, strict=True)
+            ]
+            for side, own in zip(zip(*pairs, strict=True), ends, strict=True)
+        ]
+        for metric in METRICS:
+            ours, theirs = (values(side, metric) for side in sides)
+            found = compared(ours, theirs)._asdict()
+            error = found.pop("error")
+            level = LEVEL / len(question.data)
+            found["seen"] = smallest(error, len(pairs), level) if error else None
+            row[metric][which] = found | {"ours": float(ours.mean()), "theirs": float(theirs.mean())}
+    return row
+
+
+def _pairs(
+    question: Question, data: str, records: Mapping[str, Record]
+) -> Iterator[tuple[tuple[Record, Rule], tuple[Record, Rule]]]:
+    """Yield the pairs of runs that are recorded, each run with the rule under which it is looked at."""
+    for seed in question.seeds:
+        sides = []
+        for method, rule in zip(question.methods, question.rules, strict=True):
+            run = question.run(records, data, method, seed)
+            if run and run.name in records:
+                sides.append((records[run.name], rule or run.rule))
+        if len(sides) == 2:
+            yield sides[0], sides[1]
+
+
+def decision(row: Mapping[str, Any]) -> str:
+    """Decide one data set of a question, by NDCG@10 of the late checkpoints alone (docs/study.md).
+
+    `helps` or `hurts`: p is below 5% after Holm, and the best checkpoints have the same sign. `no more than
+    3%`: the interval lies within ±3%. `open`: neither. `unfinished`: seeds are missing, or a run ended within
+    its patience of its best epoch.
+    """
+    late, best = (row["ndcg@10"][which] for which in CHECKPOINTS)
+    if len(row["seeds"]) < row["planned"] or any(row["unfinished"]) or late["p"] is None:
+        return "unfinished"
+    if late["p"] < LEVEL and np.sign(late["gain"]) == np.sign(best["gain"]):
+        return "helps" if late["gain"] > 0 else "hurts"
+    if late["low"] > -MARGIN and late["high"] < MARGIN:
+        return f"no more than {MARGIN:.0%}"
+    return "open"
+
+
+def overall(rows: list[dict[str, Any]]) -> str:
+    """Decide the primary question over its four data sets."""
+    found = [row["decision"] for row in rows]
+    if len(found) < len(DATA) or "unfinished" in found:
+        return "unfinished"
+    helps, hurts = found.count("helps"), found.count("hurts")
+    if helps >= 3 and not hurts:
+        return "SAM helps"
+    if hurts >= 3 and not helps:
+        return "SAM hurts"
+    if helps or hurts:
+        return "it depends on the data"
+    return "no effect was seen"

@@ -1,0 +1,94 @@
+"""What SAM and other methods gain over SASRec, with intervals over seeds and users, and what is decided."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from figures.questions import CLAIMED, LEVEL, PRIMARY, QUESTIONS, answers, overall
+from figures.records import read_records
+from figures.style import COLOR, METRICS, SETS, markdown
+from landscape.plots.style import PAGE, paper
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+CAPTION = (
+    "Gains over SASRec in test NDCG@10 and HR@10, means over seeds of the late checkpoints: the five "
+    "successive validations with the highest mean validation NDCG@10. 95% intervals by Student's t over "
+    "pairs of runs that share their seed, users included; each is at 95% by itself. Filled: p < .05 after "
+    "Holm over the data sets of a question. Grey: what SAMRec's paper reports."
+)
+
+
+def data(results: Path) -> dict[str, Any]:
+    """Collect the answers to each question that has a pair of runs."""
+    records = read_records(results)
+    found = {name: answers(question, records, results) for name, question in QUESTIONS.items()}
+    found = {name: rows for name, rows in found.items() if rows}
+    decided = overall(found.get(PRIMARY, []))
+    return {"caption": CAPTION, "claimed": CLAIMED, "questions": found, "decided": decided}
+
+
+def draw(found: dict[str, Any]) -> "dict[str, Figure]":
+    """Draw the gains at the late checkpoints, a line for each data set of a question; nothing of none."""
+    from matplotlib.figure import Figure
+
+    rows = [(name, row) for name, own in found["questions"].items() for row in own]
+    if not rows:
+        return {}
+    with paper():
+        figure = Figure(figsize=(PAGE, 0.8 + 0.16 * max(6, len(rows))))
+        for axes, (metric, title) in zip(figure.subplots(1, 2, sharey=True), METRICS.items(), strict=True):
+            axes.axvspan(*(100 * end for end in found["claimed"]), color="0.88", lw=0)
+            axes.axvline(0, color=COLOR["sasrec"], lw=0.8, zorder=0)
+            for place, (_, row) in enumerate(rows):
+                _draw(axes, place, row[metric]["late"])
+            axes.set_yticks(range(len(rows)), [f"{name}: {SETS[row['data']]}" for name, row in rows])
+            axes.set(xlabel=f"gain in {title}, %", ylim=(len(rows) - 0.5, -0.5))
+        return {"": figure}
+
+
+def _draw(axes: "Axes", place: int, known: dict[str, Any]) -> None:
+    sure = known["p"] is not None and known["p"] < LEVEL
+    color = COLOR["samrec"]
+    axes.plot(100 * known["gain"], place, "s", ms=3.5, color=color, mfc=color if sure else "white")
+    if known["low"] is not None:
+        axes.plot([100 * known["low"], 100 * known["high"]], [place, place], color=color, lw=1, zorder=1)
+
+
+def texts(found: dict[str, Any]) -> dict[str, str]:
+    """Return a table of all questions, and what is decided."""
+    head = ["question", "data", "seeds", "NDCG@10", "gain, late checkpoints", "gain, best checkpoint"]
+    head += ["gain in HR@10, late", "could have been seen", "decision"]
+    rows = [
+        [
+            name,
+            SETS[row["data"]],
+            f"{len(row['seeds'])} of {row['planned']}",
+            f"{_value(row['ndcg@10']['late']['theirs'])}, {_value(row['ndcg@10']['late']['ours'])}",
+            _gain(row["ndcg@10"]["late"]),
+            _gain(row["ndcg@10"]["best"]),
+            _gain(row["hr@10"]["late"]),
+            _percent(row["ndcg@10"]["late"]["seen"]),
+            row["decision"],
+        ]
+        for name, own in found["questions"].items()
+        for row in own
+    ]
+    table = markdown(head, rows) if rows else "No pair of runs is recorded yet.\n"
+    return {"md": f"{table}\nThe primary question, {PRIMARY}: {found['decided']}.\n"}
+
+
+def _value(value: float) -> str:
+    return f"{value:.4f}".replace("0.", ".", 1)
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:+.1f}%"
+
+
+def _gain(known: dict[str, Any]) -> str:
+    if known["p"] is None:
+        return _percent(known["gain"])
+    ends = f"{100 * known['low']:+.1f}, {100 * known['high']:+.1f}"
+    return f"{_percent(known['gain'])} [{ends}], p {known['p']:.2g}"

@@ -1,0 +1,63 @@
+"""Rules of stopping, replayed on a log."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from figures.stopping import LATE, Rule, stopped
+
+
+def log(values, every=1):
+    return [{"epoch": every * (i + 1), "ndcg@10": v, "ndcg@20": -v} for i, v in enumerate(values)]
+
+
+def trained(values, rule, every=1):
+    """Train epoch by epoch, as `samrec.training.run.Run` does; return the last epoch and the best one."""
+    best, value, epoch = 0, -1.0, 0
+    while epoch < rule.epochs and epoch - best < rule.patience:
+        epoch += 1
+        if epoch % every == 0 and values[epoch // every - 1] > value:
+            best, value = epoch, values[epoch // every - 1]
+    return epoch, best
+
+
+@pytest.mark.parametrize(("every", "seed"), itertools.product((1, 5), range(8)))
+def test_a_shorter_rule_stops_where_training_would_have(every, seed):
+    values = np.random.default_rng(seed).random(60).cumsum() % 3
+    values[0] = 0.001
+    for rule in (Rule(60 * every, 4 * every), Rule(17 * every, 6 * every), Rule(60 * every, 9 * every)):
+        end, best = trained(values, rule, every)
+        found = stopped(log(values, every), rule)
+        assert (found.end, found.best) == (end, best)
+        assert found.unfinished == (end - best < rule.patience)
+        assert set(found.late) <= set(range(1, end + 1))
+
+
+def test_a_run_is_unfinished_if_it_was_stopped_or_ended_while_it_was_rising():
+    rising, peaked = log(range(20)), log([*range(10), *[0] * 10])
+    assert stopped(rising, Rule(20, 5)).unfinished
+    assert stopped(rising, Rule(100, 5)).unfinished  # the clock stopped it
+    assert not stopped(peaked, Rule(20, 10)).unfinished
+    assert stopped(peaked, Rule(20, 11)).unfinished
+
+
+def test_late_checkpoints_are_the_five_in_a_row_that_are_best_together():
+    values = [0, 9, 0, 0, 0, 5, 5, 5, 5, 5, 1, 1]
+    found = stopped(log(values), Rule(12, 12))
+    assert found.best == 2
+    assert found.late == (6, 7, 8, 9, 10)
+    assert stopped(log([3] * 9), Rule(9, 9)).late == (5, 6, 7, 8, 9)
+    assert stopped(log([1, 2]), Rule(9, 9)).late == (1, 2)
+    assert len(found.late) == LATE
+
+
+def test_a_rule_may_look_at_another_metric():
+    values = [1, 2, 3, 4, 5, 6]
+    assert stopped(log(values), Rule(6, 3, "ndcg@20")).best == 1
+    assert stopped(log(values), Rule(6, 3, "ndcg@20")).end == 4
+
+
+def test_a_log_without_a_validation_is_refused():
+    with pytest.raises(ValueError, match="no best epoch"):
+        stopped([], Rule(1, 1))
