@@ -54,6 +54,10 @@ if TYPE_CHECKING:
     from landscape.surface.slice import Slice as Slice
     from landscape.surface.topology import Basin as Basin
     from landscape.surface.topology import basins as basins
+    from landscape.tasks import FactCurve as FactCurve
+    from landscape.tasks import FactRow as FactRow
+    from landscape.tasks import Facts as Facts
+    from landscape.tasks import FactTable as FactTable
     from landscape.tasks import TaskOptions as TaskOptions
     from landscape.tasks import objectives_of as objectives_of
 
@@ -63,6 +67,10 @@ _PUBLIC = {
     "Diagonal": "landscape.curvature.trace",
     "Direction": "landscape.surface.directions",
     "Eigenpairs": "landscape.curvature.eigenpairs",
+    "FactCurve": "landscape.tasks",
+    "FactRow": "landscape.tasks",
+    "FactTable": "landscape.tasks",
+    "Facts": "landscape.tasks",
     "Frame": "landscape.surface.frames",
     "FrobeniusNorm": "landscape.curvature.trace",
     "InputError": "landscape.errors",

@@ -50,14 +50,17 @@ File = Annotated[T, Shown(path=True)]
 LossPart = Annotated[T, Shown("Loss")]
 ModelPart = Annotated[T, Shown("Model")]
 StepPart = Annotated[T, Shown("Training")]
-SamPart = Annotated[
-    T, Shown("Sharpness-Aware Minimization (samrec; with --rho also cl4srec, s3rec, gru4rec)")
-]
+SamPart = Annotated[T, Shown("Sharpness-Aware Minimization (samrec; others with --rho)")]
 ViewPart = Annotated[T, Shown("Contrastive views (cl4srec)")]
-PretrainingPart = Annotated[T, Shown("Pre-training (s3rec, s3rec-pretraining)")]
+PretrainPart = Annotated[T, Shown("Pre-training (s3rec, s3rec-pretraining)")]
 DataPart = Annotated[T, Shown("Data")]
 Finite = Annotated[T, Field(allow_inf_nan=False)]
 Share = Annotated[T, Field(ge=0, le=1)]
+
+
+def setting(default: Any, description: str, **bounds: Any) -> Any:
+    """Declare a field by its default, its meaning, and the bounds of its value by the names of `Field`."""
+    return Field(default, description=description, **bounds)
 
 
 class Config(BaseModel):
@@ -68,154 +71,112 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    data: File[str] = Field(
-        description="File of interactions: sequence lines, pairs, or a table; see landscape data info --help"
+    data: File[str] = Field(description="Sequence lines, pairs, or a table; see landscape data info")
+    format: DataPart[Format] = setting("auto", "Format of the data; auto goes by the file's ending")
+    columns: DataPart[str | None] = setting(
+        None, "Columns of a table: USER,ITEM[,TIME[,RATING]]; names, or numbers from 0"
     )
-    format: DataPart[Format] = Field("auto", description="Format of the data; auto goes by the file's ending")
-    columns: DataPart[str | None] = Field(
-        None, description="Columns of a table: USER,ITEM[,TIME[,RATING]], by name or by number from 0"
+    separator: DataPart[str | None] = setting(
+        None, "Separator of a table's fields: , ; | :: or tab (default: detected)", min_length=1
     )
-    separator: DataPart[str | None] = Field(
-        None, min_length=1, description="Separator of a table's fields: , ; | :: or tab (default: detected)"
+    quote: DataPart[str | None] = setting(
+        None, "Quote character of a table, or none (default: detected in CSV, else none)", min_length=1
     )
-    quote: DataPart[str | None] = Field(
-        None,
-        min_length=1,
-        description="Character that quotes a table's fields, or none (default: detected in CSV, else none)",
+    encoding: DataPart[str | None] = setting(
+        None, "Encoding of a table, such as latin-1 (default: UTF-8 or UTF-16)", min_length=1
     )
-    encoding: DataPart[str | None] = Field(
-        None, min_length=1, description="Encoding of a table's text, such as latin-1 (default: UTF-8, UTF-16)"
+    time_format: DataPart[str | None] = setting(
+        None, "Format of a table's times, such as %d/%m/%Y (default: detected if unambiguous)", min_length=1
     )
-    time_format: DataPart[str | None] = Field(
-        None,
-        min_length=1,
-        description="Format of a table's times, such as %d/%m/%Y %H:%M (default: detected if unambiguous)",
+    min_rating: DataPart[Finite[float | None]] = setting(None, "Leave out rows with a lower rating")
+    drop_missing: DataPart[bool] = setting(
+        False, "Leave out rows without a user, an item or a time, which are otherwise refused"
     )
-    min_rating: DataPart[Finite[float | None]] = Field(None, description="Leave out rows with a lower rating")
-    drop_missing: DataPart[bool] = Field(
-        False, description="Leave out rows without a user, an item or a time, which are otherwise refused"
+    deduplicate: DataPart[bool] = setting(False, "Keep a user's first interaction with each item only")
+    core: DataPart[int] = setting(0, "Leave out users and items with fewer interactions", ge=0)
+    train_fraction: DataPart[float] = setting(
+        1.0, "Train on this share of the users, test on all", gt=0, le=1
     )
-    deduplicate: DataPart[bool] = Field(
-        False, description="Keep only a user's first interaction with each item"
-    )
-    core: DataPart[int] = Field(0, ge=0, description="Leave out users and items with fewer interactions")
-    train_fraction: DataPart[float] = Field(
-        1.0, gt=0, le=1, description="Train on this share of the users, drawn by --seed, and test on all"
-    )
-    noise: DataPart[Share[float]] = Field(
-        0.0, description="Replace this share of the training interactions by random items, drawn by --seed"
+    noise: DataPart[Share[float]] = setting(
+        0.0, "Replace this share of the training interactions by random items"
     )
 
-    method: Method = Field("sasrec", description="Training method, described above")
-    rho: SamPart[Finite[float | None]] = Field(
-        None, ge=0, description="Radius ρ (default: 0.1 for samrec, else 0)"
-    )
-    rho_schedule: SamPart[Schedule] = Field(
-        "constant", description="How ρ falls to 0 at the last epoch, unless constant"
-    )
-    rho_warmup: SamPart[int] = Field(0, ge=0, description="Number of epochs in which ρ rises from 0")
-    adaptive: SamPart[bool] = Field(False, description="ASAM: measure ρ in units of each weight's size")
-    every: SamPart[int] = Field(1, ge=1, description="Compute the ascent direction every N steps")
-    perturb: SamPart[Perturb] = Field("all", description="Parameters that are perturbed")
-    ascent: SamPart[Ascent] = Field(
-        "batch", description="Ascend by the gradient of the batch, or of each micro-batch or rank by its own"
+    method: Method = setting("sasrec", "Training method, described above")
+    rho: SamPart[Finite[float | None]] = setting(None, "Radius ρ (default: 0.1 for samrec, else 0)", ge=0)
+    rho_schedule: SamPart[Schedule] = setting("constant", "Decay of ρ to 0 at the end")
+    rho_warmup: SamPart[int] = setting(0, "Epochs in which ρ rises from 0", ge=0)
+    adaptive: SamPart[bool] = setting(False, "ASAM: measure ρ in units of each weight's size")
+    every: SamPart[int] = setting(1, "Compute the ascent direction every N steps", ge=1)
+    perturb: SamPart[Perturb] = setting("all", "Parameters that are perturbed")
+    ascent: SamPart[Ascent] = setting(
+        "batch", "Gradient that SAM ascends: the batch's, or each micro-batch's or rank's own"
     )
 
-    contrast: ViewPart[Finite[float]] = Field(0.02, ge=0, description="Weight λ of the contrastive loss")
-    temperature: ViewPart[Finite[float | None]] = Field(
-        None, gt=0, description="Temperature that similarities of views are divided by (default: √dim)"
+    contrast: ViewPart[Finite[float]] = setting(0.02, "Weight λ of the contrastive loss", ge=0)
+    temperature: ViewPart[Finite[float | None]] = setting(
+        None, "Temperature of the similarities of views (default: √dim)", gt=0
     )
-    crop: ViewPart[Share[float]] = Field(0.6, description="Share of a history that a cropped view keeps")
-    reorder: ViewPart[Share[float]] = Field(
-        0.6, description="Share of a history that a reordered view shuffles"
-    )
-    mask: ViewPart[Share[float | None]] = Field(
-        None, description="Share of the items that are masked (default: 0.3 in views, 0.2 in pre-training)"
+    crop: ViewPart[Share[float]] = setting(0.6, "Share of a history that cropping keeps")
+    reorder: ViewPart[Share[float]] = setting(0.6, "Share of a history that reordering shuffles")
+    mask: ViewPart[Share[float | None]] = setting(
+        None, "Share of items masked (default: 0.3 in views, 0.2 in pre-training)"
     )
 
-    attributes: PretrainingPart[File[str | None]] = Field(
-        None,
-        description="JSON file of the items' attributes (default: DATA_item2attributes.json, if it exists)",
+    attributes: PretrainPart[File[str | None]] = setting(
+        None, "JSON file of the items' attributes (default: DATA_item2attributes.json, if there)"
     )
-    pretrain_epochs: PretrainingPart[int] = Field(
-        100, ge=1, description="Number of pre-training epochs, in OUT/pretraining"
+    pretrain_epochs: PretrainPart[int] = setting(100, "Epochs of pre-training, in OUT/pretraining", ge=1)
+    pretrained: PretrainPart[File[str | None]] = setting(None, "last.pt of an s3rec-pretraining run")
+    associated_attribute: PretrainPart[Finite[float]] = setting(
+        0.2, "Weight of the loss on attributes of visible items", ge=0
     )
-    pretrained: PretrainingPart[File[str | None]] = Field(
-        None, description="last.pt of a run of s3rec-pretraining to start from, instead of pre-training"
+    masked_item: PretrainPart[Finite[float]] = setting(1.0, "Weight of the loss on masked items", ge=0)
+    masked_attribute: PretrainPart[Finite[float]] = setting(
+        1.0, "Weight of the loss on attributes of masked items", ge=0
     )
-    associated_attribute: PretrainingPart[Finite[float]] = Field(
-        0.2, ge=0, description="Weight of predicting the attributes of visible items"
-    )
-    masked_item: PretrainingPart[Finite[float]] = Field(
-        1.0, ge=0, description="Weight of predicting masked items"
-    )
-    masked_attribute: PretrainingPart[Finite[float]] = Field(
-        1.0, ge=0, description="Weight of predicting the attributes of masked items"
-    )
-    segment: PretrainingPart[Finite[float]] = Field(
-        0.5, ge=0, description="Weight of predicting masked segments"
-    )
+    segment: PretrainPart[Finite[float]] = setting(0.5, "Weight of the loss on masked segments", ge=0)
 
-    loss: LossPart[Loss] = Field(
-        "bce", description="BCE, gBCE or sampled softmax with negatives, or cross-entropy over all items"
+    loss: LossPart[Loss] = setting("bce", "BCE, gBCE or sampled softmax on negatives, or CE over all items")
+    negatives: LossPart[int | None] = setting(
+        None, "Negatives per position (default: 1 for bce, 256 for gbce and sampled)", ge=1
     )
-    negatives: LossPart[int | None] = Field(
-        None, ge=1, description="Negatives per position (default: 1 for bce, 256 for gbce and sampled)"
-    )
-    calibration: LossPart[Share[float]] = Field(
-        0.75, description="Calibration t of gbce: 0 is bce, 1 is calibrated like softmax"
-    )
+    calibration: LossPart[Share[float]] = setting(0.75, "Calibration t of gbce, 0 for bce to 1")
 
-    preset: ModelPart[Preset] = Field(
-        "sasrec",
-        description="Architecture: this toolkit's, the first release's, or that of S3Rec and RecBole",
+    preset: ModelPart[Preset] = setting(
+        "sasrec", "Architecture: this toolkit's, the first release's, or that of S3Rec and RecBole"
     )
-    norm: ModelPart[Norm] = Field("pre", description="Position of LayerNorm")
-    scaled: Annotated[ModelPart[bool], Shown(flags="--scaled/--unscaled")] = Field(
-        True, description="Whether input embeddings are multiplied by √dim"
+    norm: ModelPart[Norm] = setting("pre", "Position of LayerNorm")
+    scaled: Annotated[ModelPart[bool], Shown(flags="--scaled/--unscaled")] = setting(
+        True, "Multiply input embeddings by √dim"
     )
-    activation: ModelPart[Activation] = Field("relu", description="Activation of the feed-forward layer")
-    expansion: ModelPart[int] = Field(
-        1, ge=1, description="Width of the feed-forward layer, as a multiple of dim"
+    activation: ModelPart[Activation] = setting("relu", "Activation of the feed-forward layer")
+    expansion: ModelPart[int] = setting(1, "Width of the feed-forward layer, in units of dim", ge=1)
+    residual_dropout: Annotated[ModelPart[bool], Shown(flags="--residual-dropout/--inner-dropout")] = setting(
+        False, "Dropout on what attention adds, or inside the feed-forward layer"
     )
-    residual_dropout: Annotated[ModelPart[bool], Shown(flags="--residual-dropout/--inner-dropout")] = Field(
-        False, description="Apply dropout to the output of attention, or inside the feed-forward layer"
-    )
-    init: ModelPart[Init] = Field(
-        "normal", description="Initial weights of linear layers: N(0, 0.02²) or Xavier"
-    )
-    positions: ModelPart[Positions] = Field(
-        "start", description="End of the history that positions are counted from"
-    )
-    dim: ModelPart[int] = Field(64, ge=1, description="Embedding dimension")
-    max_length: ModelPart[int] = Field(50, ge=1, description="Maximum length of a history")
-    layers: ModelPart[int] = Field(2, ge=1, description="Number of layers")
-    heads: ModelPart[int] = Field(2, ge=1, description="Attention heads per layer")
-    dropout: ModelPart[float] = Field(0.5, ge=0, lt=1, description="Dropout rate")
+    init: ModelPart[Init] = setting("normal", "Initial linear weights: N(0, 0.02²) or Xavier")
+    positions: ModelPart[Positions] = setting("start", "Count positions from the start or the end")
+    dim: ModelPart[int] = setting(64, "Embedding dimension", ge=1)
+    max_length: ModelPart[int] = setting(50, "Maximum length of a history", ge=1)
+    layers: ModelPart[int] = setting(2, "Number of layers", ge=1)
+    heads: ModelPart[int] = setting(2, "Attention heads per layer", ge=1)
+    dropout: ModelPart[float] = setting(0.5, "Dropout rate", ge=0, lt=1)
 
-    epochs: StepPart[int] = Field(200, ge=1, description="Maximum number of epochs")
-    batch_size: StepPart[int] = Field(256, ge=1, description="Users per batch")
-    micro_batches: StepPart[int] = Field(
-        1, ge=1, description="Parts that a batch is split into; their gradients are accumulated"
+    epochs: StepPart[int] = setting(200, "Maximum number of epochs", ge=1)
+    batch_size: StepPart[int] = setting(256, "Users per batch", ge=1)
+    micro_batches: StepPart[int] = setting(1, "Parts of a batch whose gradients are accumulated", ge=1)
+    lr: StepPart[Finite[float]] = setting(1e-3, "Learning rate of Adam", gt=0)
+    lr_schedule: StepPart[Schedule] = setting("constant", "Decay of the learning rate to 0 at the end")
+    warmup: StepPart[int] = setting(0, "Epochs in which the learning rate rises from 0", ge=0)
+    weight_decay: StepPart[Finite[float]] = setting(0.0, "Weight decay of Adam", ge=0)
+    clip: StepPart[Finite[float | None]] = setting(None, "Clip gradients to this norm", gt=0)
+    precision: StepPart[Precision] = setting("float32", "Precision of matrix products in training")
+    eval_every: StepPart[int] = setting(5, "Epochs between validations", ge=1)
+    patience: StepPart[int] = setting(50, "Stop after N epochs without a better validation NDCG@10", ge=1)
+    save_every: StepPart[int | None] = setting(
+        None, "Epochs between checkpoints that OUT/epochs keeps, for a trajectory", ge=1
     )
-    lr: StepPart[Finite[float]] = Field(1e-3, gt=0, description="Learning rate of Adam")
-    lr_schedule: StepPart[Schedule] = Field(
-        "constant", description="How the learning rate falls to 0 at the last epoch, unless constant"
-    )
-    warmup: StepPart[int] = Field(
-        0, ge=0, description="Number of epochs in which the learning rate rises from 0"
-    )
-    weight_decay: StepPart[Finite[float]] = Field(0.0, ge=0, description="Weight decay of Adam")
-    clip: StepPart[Finite[float | None]] = Field(None, gt=0, description="Clip gradients to this norm")
-    precision: StepPart[Precision] = Field("float32", description="Precision of matrix products in training")
-    eval_every: StepPart[int] = Field(5, ge=1, description="Epochs between validations")
-    patience: StepPart[int] = Field(
-        50, ge=1, description="Stop after this number of epochs without a better validation NDCG@10"
-    )
-    save_every: StepPart[int | None] = Field(
-        None, ge=1, description="Epochs between checkpoints kept in OUT/epochs, for drawing the trajectory"
-    )
-    seed: int = Field(0, ge=0, description="Random seed")
+    seed: int = setting(0, "Random seed", ge=0)
 
     @model_validator(mode="before")
     @classmethod

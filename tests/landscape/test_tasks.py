@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import landscape as ll
 from examples import task
 
 OWN = ["--task", "examples.task:objective", "--users", 100]
@@ -48,8 +49,6 @@ def test_path_and_another_metric(answer, two, tmp_path):
 
 
 def test_a_trajectory_in_the_order_of_its_numbers(answer, landscape, digits, tmp_path):
-    import landscape as ll
-
     last = ["--ckpt", digits / "steps/step=10.ckpt", *OWN, "--grid", 3, "--out", tmp_path]
     along = ["--directions", "trajectory", "--trajectory", digits / "steps"]
     (entry,) = answer("surface", *last, *along)["checkpoints"]
@@ -80,6 +79,65 @@ def test_a_module_beside_the_user(answer, digits, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [root, *(p for p in sys.path if p not in ("", str(tmp_path)))])
     options = ["--task", "beside_the_user:mine", "--users", 9, "--top", 1, "--tol", 0.5]
     assert answer("hessian", "--ckpt", digits / "a.pt", *options)["checkpoints"][0]["parameters"] == 2410
+
+
+OFFERS = """
+from pathlib import Path
+from examples.task import network, objective
+from landscape import load_weights
+class Task:
+    def __call__(self, checkpoint, options):
+        assert "step" not in checkpoint.name, "an objective of a checkpoint on the way"
+        return objective(checkpoint, options)
+    def theta(self, checkpoint):
+        return load_weights(network(), checkpoint).state_dict()
+    def initial(self, checkpoint):
+        return self.theta(checkpoint.parent / "a.pt")
+    def trajectory(self, checkpoint):
+        return [checkpoint.parent / f"steps/step={step}.ckpt" for step in (1, 2, 10)]
+whole = Task()
+class Blind(Task):
+    theta = initial = trajectory = None
+blind = Blind()
+"""
+
+
+@pytest.fixture
+def offers(digits, tmp_path, monkeypatch):
+    """The options for the last checkpoint with a task of this name, which is an object."""
+    (tmp_path / "offers.py").write_text(OFFERS)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield lambda name: ["--ckpt", digits / "b.pt", "--task", f"offers:{name}", "--users", 100]
+    sys.modules.pop("offers", None)
+
+
+def flat(path):
+    return torch.cat([p.detach().flatten() for p in ll.load_weights(task.network(), path).parameters()])
+
+
+def test_a_trajectory_that_the_task_knows(answer, offers, tmp_path):
+    along = ["--directions", "trajectory", "--grid", 2, "--out", tmp_path]
+    (entry,) = answer("surface", *offers("whole"), *along)["checkpoints"]
+    assert len(ll.load(entry["file"]).trajectory) == 3
+
+
+FEW = ["--metric", "error", "--guess", 0.9, "--samples", 1]
+
+
+def test_the_initial_weights_that_the_task_knows_are_a_prior(answer, offers, digits):
+    found = answer("bound", *offers("whole"), *FEW, "--prior", "initial")["checkpoints"][0]["distance"]
+    assert found == pytest.approx(float((flat(digits / "a.pt") - flat(digits / "b.pt")).norm()), rel=1e-5)
+
+
+def test_what_a_task_does_not_know_is_said(landscape, offers, tmp_path):
+    along = ["--directions", "trajectory", "--grid", 2, "--out", tmp_path / "out"]
+    for command, message in (
+        (["surface", *along], "knows no trajectory; name its folder with --trajectory"),
+        (["bound", *FEW, "--prior", "initial"], "does not know what its training began from"),
+    ):
+        code, out, err = landscape(command[0], *offers("blind"), *command[1:])
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert message in err
 
 
 BAD = """

@@ -1,69 +1,97 @@
-"""A frozen objective of a checkpoint holds the right items, at the right slots, of the right users."""
+"""What samrec's task tells of a checkpoint beside its loss."""
 
-from pathlib import Path
+from importlib.metadata import entry_points
 
-import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F
 
-from landscape.tasks import TaskOptions
+from landscape import InputError
+from landscape.tasks import TaskOptions, facts_of, initial_of, objective_of, theta_of, trajectory_of
 from samrec.checkpoint import load
-from samrec.data.readers import read
-from samrec.data.split import leave_one_out
-from samrec.evaluation import metrics
-from samrec.task import objective, ranking
-from samrec.training import loop
-from samrec.training.engines.solo import Solo
-from tests.samrec.training.test_training import small
+from samrec.choices import METRICS
+from samrec.config import Config
+from samrec.task import _curves, ideal, initial_weights, task
+from samrec.training.log import read_log
+from samrec.training.loop import train
 
-ALL = {"users": None, "device": "cpu"}
+OPTIONS = TaskOptions(device="cpu", seed=3)
 
 
 @pytest.fixture(scope="module")
-def best(data_file, tmp_path_factory):
-    return loop.train(small(data_file), tmp_path_factory.mktemp("task") / "run", "cpu").out / "best.pt"
+def run(data_file, tmp_path_factory):
+    out = tmp_path_factory.mktemp("task") / "run"
+    small = {"dim": 8, "max_length": 8, "epochs": 2, "eval_every": 1, "batch_size": 16, "save_every": 1}
+    return train(Config(data=str(data_file), **small), out, "cpu").out
 
 
-@pytest.mark.parametrize("metric", ["hr@10", "ndcg@5", "mrr"])
-def test_a_ranking_metric_is_of_the_test_items(best, metric):
-    frozen = objective(best, TaskOptions(**ALL, metric=metric))
-    found = {part: metrics(ranking(best, part).ranks)[metric] for part in ("valid", "test")}
-    assert found["valid"] != found["test"]
-    assert frozen.value() == pytest.approx(found["test"], rel=1e-6)
+def test_the_entry_point_is_the_task():
+    (point,) = entry_points(group="landscape.tasks", name="samrec")
+    assert point.load() is task
 
 
-def test_the_validation_loss_is_of_each_users_held_out_item_alone(best):
-    """One user at a time, by hand: BCE of the item before last, given those before it."""
-    checkpoint = load(best)
-    model = checkpoint.model().double().eval()
-    split = leave_one_out(read(Path(checkpoint.config.data)))
-    frozen = objective(best, TaskOptions(**ALL, metric="valid-loss"))
-    assert frozen.weight == len(split.evaluated)
-    sums = frozen.per_example()[0]
-    costs = []
-    for batch in frozen.batches:
-        inputs = batch.inputs
-        with torch.no_grad():
-            output = model(inputs).flatten(0, 1)[inputs.last]
-            table = model.item.weight
-            target, negative = (t.flatten()[inputs.last] for t in (batch.targets, batch.negatives[0]))
-            right, wrong = ((output * table[items]).sum(-1) for items in (target, negative))
-            costs.append(F.softplus(-right) + F.softplus(wrong))
-    np.testing.assert_allclose(sums, torch.cat(costs).numpy(), rtol=1e-5)
-    held_out = split.history("valid")[2]
-    targets = torch.cat([b.targets.flatten()[b.inputs.last] for b in frozen.batches])
-    assert sorted(targets.tolist()) == sorted(held_out.tolist())
+@pytest.mark.parametrize("excluded", [(), ("item*",)])
+def test_theta_is_that_of_the_objective(run, excluded):
+    options = TaskOptions(device="cpu", exclude=excluded)
+    objective = objective_of(run / "last.pt", options)
+    assert torch.equal(theta_of(run / "last.pt", objective, options), objective.theta)
+    way = trajectory_of(run / "last.pt")
+    assert [path.stem for path in way] == ["epoch-0000", "epoch-0001", "epoch-0002"]
+    assert torch.equal(theta_of(way[0], objective, options), initial_of(run / "last.pt", objective))
+    assert torch.equal(
+        initial_of(run / "last.pt", objective), objective.params.join(initial_weights(run / "best.pt"))
+    )
 
 
-def test_each_step_of_a_training_drops_by_numbers_of_its_own(data_file, tmp_path, monkeypatch):
-    """The same masks in every step of an epoch would pass every test of seeds and of resuming."""
-    seeds, step = [], Solo.step
+def test_theta_builds_no_objective(run, monkeypatch):
+    objective = objective_of(run / "last.pt", OPTIONS)
+    monkeypatch.setattr("samrec.task.objective", None)
+    assert torch.equal(theta_of(run / "last.pt", objective, OPTIONS), objective.theta)
 
-    def noted(self, batches, given, *rest):
-        seeds.extend(given)
-        return step(self, batches, given, *rest)
 
-    monkeypatch.setattr(Solo, "step", noted)
-    loop.train(small(data_file, epochs=3), tmp_path / "run", "cpu")
-    assert len(seeds) == len(set(seeds)) > 6
+def test_weights_of_another_model_are_refused(run, data_file, tmp_path):
+    other = {"dim": 4, "max_length": 8, "epochs": 1, "eval_every": 1}
+    out = train(Config(data=str(data_file), **other), tmp_path / "run", "cpu").out
+    objective = objective_of(run / "last.pt", OPTIONS)
+    with pytest.raises(InputError, match=r"has no parameter item\.weight of shape"):
+        theta_of(out / "last.pt", objective, OPTIONS)
+
+
+def test_the_table_is_what_evaluation_gives(run, answer):
+    (table,) = facts_of(run / "best.pt", OPTIONS).tables
+    for row, split in zip(table.rows, ("valid", "test"), strict=True):
+        found = answer("evaluate", "--ckpt", run / "best.pt", "--split", split, "--seed", 3)
+        assert dict(zip(table.columns, row.values, strict=True)) == {m: found[m] for m in METRICS}
+        assert [list(pair) for pair in row.intervals] == [found["intervals"][m] for m in METRICS]
+        assert row.note == f"{found['users']} users"
+    logged = read_log(run / "metrics.jsonl")[-1]["test"]
+    assert facts_of(run / "best.pt", OPTIONS).headlines() == {"test ndcg@10": logged["ndcg@10"]}
+
+
+def test_the_curves_are_those_of_the_log(run):
+    loss, validated = facts_of(run / "best.pt", OPTIONS).curves
+    assert loss.x == validated.x == (1, 2)
+    assert validated.y[load(run / "best.pt").epoch - 1] == max(validated.y)
+
+
+def test_a_checkpoint_alone_has_no_curves(run, tmp_path):
+    (tmp_path / "best.pt").write_bytes((run / "best.pt").read_bytes())
+    assert facts_of(tmp_path / "best.pt", OPTIONS).curves == ()
+
+
+def test_of_a_loss_in_parts_the_curve_is_that_of_recommendation():
+    parts = {"recommendation": 0.5, "contrast": 0.25}
+    lines = [
+        {"epoch": 1, "loss": 0.75, "losses": parts},
+        {"epoch": 2, "loss": None},
+        {"epoch": 3, "loss": 0.7, "valid": {"ndcg@10": 0.1}},
+        {"epoch": 3, "test": {"ndcg@10": 0.2}},
+    ]
+    loss, validated = _curves(lines)
+    assert (loss.x, loss.y) == ((1, 2, 3), (0.5, None, 0.7))
+    assert (validated.x, validated.y) == ((3,), (0.1,))
+
+
+def test_the_ideal_is_a_row_of_the_same_table(run):
+    (table,), row = facts_of(run / "best.pt", OPTIONS).tables, ideal(0.9).rows[0]
+    assert (ideal(0.9).title, ideal(0.9).columns) == (table.title, table.columns)
+    assert dict(zip(METRICS, row.values, strict=True)) == dict.fromkeys(METRICS) | {"hr@10": 0.9}
