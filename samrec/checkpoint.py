@@ -11,9 +11,9 @@ from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from landscape.errors import InputError
-from landscape.storage.checkpoints import dump_checkpoint, read_checkpoint, write_checkpoint
+from landscape.storage.checkpoints import read_checkpoint, write_checkpoint
 from landscape.storage.files import replacing
-from landscape.storage.safe import dump_safetensors, is_safetensors
+from landscape.storage.safe import is_safetensors, write_safetensors
 from samrec.architecture import completed
 from samrec.config import Config, configure
 from samrec.data.interactions import Interactions
@@ -108,7 +108,8 @@ def check_fit(found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Te
 
 def save(checkpoint: Checkpoint, path: Path) -> None:
     """Write a checkpoint; `path` holds the old one or the new one at any moment."""
-    write_checkpoint(_content(checkpoint), path)
+    with replacing(path) as temporary:
+        write_checkpoint(_content(checkpoint), temporary)
 
 
 def save_best(checkpoint: Checkpoint, out: Path) -> None:
@@ -121,8 +122,8 @@ def save_best(checkpoint: Checkpoint, out: Path) -> None:
     facts = {"method": checkpoint.config.method, "data_sha256": checkpoint.digest}
     with replacing(beside) as weights, replacing(out / "best.pt") as whole:  # the last is replaced first
         known = {"task": TASK, **facts, TASK: json.dumps(_known(checkpoint))}
-        dump_safetensors(checkpoint.weights, known, weights)
-        dump_checkpoint(_content(replace(checkpoint, optimizer={})), whole)
+        write_safetensors(checkpoint.weights, known, weights)
+        write_checkpoint(_content(replace(checkpoint, optimizer={})), whole)
         beside.unlink(missing_ok=True)
 
 

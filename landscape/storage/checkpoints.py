@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from landscape.errors import InputError
-from landscape.storage.files import replacing
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
@@ -23,18 +22,8 @@ def checkpoints_in(folder: Path) -> list[Path]:
     return sorted(files, key=lambda p: [int(t) if i % 2 else t for i, t in enumerate(parts[p])])
 
 
-def write_checkpoint(content: dict[str, Any], path: Path) -> None:
-    """Write a dictionary of tensors and plain values for `read_checkpoint`.
-
-    Raises:
-        InputError: the folder cannot be written to, or the disk is full; an old file stays as it was.
-    """
-    with replacing(path) as temporary:
-        dump_checkpoint(content, temporary)
-
-
-def dump_checkpoint(content: dict[str, Any], temporary: Path) -> None:
-    """Write it to a temporary path that `replacing` gave.
+def write_checkpoint(content: dict[str, Any], temporary: Path) -> None:
+    """Write a dictionary of tensors and plain values to a path that `landscape.storage.files.replacing` gave.
 
     Raises:
         OSError: the disk is full, or the file grew too large.

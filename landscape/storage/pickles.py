@@ -60,7 +60,6 @@ class Other:
 
     def append(self, *_: Any) -> None: ...
     def extend(self, *_: Any) -> None: ...
-    def add(self, *_: Any) -> None: ...
 
 
 OTHER = Other()
@@ -114,6 +113,7 @@ class Unpickler(pickle._Unpickler):
         return Storage(key, dtype, elements) if known else OTHER
 
     def call(self) -> None:
+        """Call one of the functions above; of anything else, nothing is called."""
         arguments, function = self.stack.pop(), self.stack.pop()
         self.stack.append(function(*arguments) if isinstance(function, FunctionType) else OTHER)
 
@@ -123,6 +123,7 @@ class Unpickler(pickle._Unpickler):
         self.stack.append(OTHER)
 
     def set_items(self, items: list[Any]) -> None:
+        """Set keys and values, in turn, of a dictionary. A key that is neither text nor number is `OTHER`."""
         if isinstance(target := self.stack[-1], dict):
             for key, value in zip(items[::2], items[1::2], strict=True):
                 target[key if isinstance(key, str | int | float | None) else OTHER] = value

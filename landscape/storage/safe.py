@@ -16,8 +16,8 @@ def is_safetensors(path: Path) -> bool:
     return path.suffix.lower() == ".safetensors"
 
 
-def dump_safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], temporary: Path) -> None:
-    """Write named tensors, of any device, to a temporary path that `landscape.storage.files.replacing` gave.
+def write_safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], temporary: Path) -> None:
+    """Write named tensors, of any device, to a path that `landscape.storage.files.replacing` gave.
 
     Raises:
         OSError: the disk is full, or the file grew too large.

@@ -41,9 +41,8 @@ class Saved:
             raise zipfile.BadZipFile("two members have one name")
         self._storages: dict[str, Tensor] = {}
         self._bytes_left = most_unpacked(sum(member.file_size for member in archive.infolist()))
-        self._containers: dict[
-            int, tuple[Any, int, int]
-        ] = {}  # by the id of what `content` has in their place
+        # By the id of what `content` has in their place, which lives as long.
+        self._containers: dict[int, tuple[Any, int, int]] = {}
         if "byteorder" in self._members and (order := self._read("byteorder").decode()) != sys.byteorder:
             raise ValueError(f"its numbers are {order}-endian")
         self.content = outline(self._read("data.pkl"))

@@ -50,81 +50,54 @@ class Fetched:
     downloaded: int
 
 
-def _public(name: str, sha256: str, bytes: int) -> File:
-    return File(name, HOME + name, sha256, bytes)
+def _s3rec(
+    name: str, stem: str, source: str, counts: tuple[int, int, int], *files: tuple[str, int]
+) -> tuple[str, Entry]:
+    """Return a data set of S3Rec by its name; `files` are the hashes and lengths of its two files."""
+    names = (f"{stem}.txt", f"{stem}_item2attributes.json")
+    return name, Entry(
+        name, *counts, source, *(File(n, HOME + n, *f) for n, f in zip(names, files, strict=True))
+    )
 
 
 # The 5-core files of S3Rec (Zhou et al. 2020), which ICLRec and CoSeRec share. The branch may move: the
 # hashes are what says which files these are.
-CATALOG: Mapping[str, Entry] = {
-    entry.name: entry
-    for entry in (
-        Entry(
+CATALOG: Mapping[str, Entry] = dict(
+    (
+        _s3rec(
             "beauty",
-            22_363,
-            12_101,
-            198_502,
+            "Beauty",
             "Amazon 2014, Beauty",
-            _public(
-                "Beauty.txt", "226cce9c3105299ca0db9615d7d3fb32b3175e90da43100ae352599f0f0107b8", 1_090_094
-            ),
-            _public(
-                "Beauty_item2attributes.json",
-                "129e40f67486f6877eff0f5318cfa8530ee8ac23d8b0d1de04e1bb7a2ba0b2d4",
-                305_674,
-            ),
+            (22_363, 12_101, 198_502),
+            ("226cce9c3105299ca0db9615d7d3fb32b3175e90da43100ae352599f0f0107b8", 1_090_094),
+            ("129e40f67486f6877eff0f5318cfa8530ee8ac23d8b0d1de04e1bb7a2ba0b2d4", 305_674),
         ),
-        Entry(
+        _s3rec(
             "toys",
-            19_412,
-            11_924,
-            167_597,
+            "Toys_and_Games",
             "Amazon 2014, Toys and Games",
-            _public(
-                "Toys_and_Games.txt",
-                "176c680c688d497598c4a89a03b402c0fe78d795e5db335c2e78dd5f2d778a3f",
-                922_166,
-            ),
-            _public(
-                "Toys_and_Games_item2attributes.json",
-                "d371acd25101eedac04afc727626464b7acec770c4eda708705d51eb76eb1ad0",
-                327_536,
-            ),
+            (19_412, 11_924, 167_597),
+            ("176c680c688d497598c4a89a03b402c0fe78d795e5db335c2e78dd5f2d778a3f", 922_166),
+            ("d371acd25101eedac04afc727626464b7acec770c4eda708705d51eb76eb1ad0", 327_536),
         ),
-        Entry(
+        _s3rec(
             "sports",
-            35_598,
-            18_357,
-            296_337,
+            "Sports_and_Outdoors",
             "Amazon 2014, Sports and Outdoors",
-            _public(
-                "Sports_and_Outdoors.txt",
-                "2a095e0648872beb9982408958290f5d655db5be2911c3756b5446de9f0b8de2",
-                1_707_483,
-            ),
-            _public(
-                "Sports_and_Outdoors_item2attributes.json",
-                "7fb10733ac4f1811384a52144cdefa7fcc7536fa80a7232c5da9bd789155c34b",
-                653_780,
-            ),
+            (35_598, 18_357, 296_337),
+            ("2a095e0648872beb9982408958290f5d655db5be2911c3756b5446de9f0b8de2", 1_707_483),
+            ("7fb10733ac4f1811384a52144cdefa7fcc7536fa80a7232c5da9bd789155c34b", 653_780),
         ),
-        Entry(
+        _s3rec(
             "yelp",
-            30_431,
-            20_033,
-            316_354,
+            "Yelp",
             "Yelp 2019",
-            _public(
-                "Yelp.txt", "724b219106b81dd2349027da997334ddb6da9fe2f152ad6e0d97a93170f7caed", 1_814_224
-            ),
-            _public(
-                "Yelp_item2attributes.json",
-                "f25acd5e1e680e0b22fd4e3f4fb6be4b2a7461e9222610616e3e1ee6702dd58d",
-                600_360,
-            ),
+            (30_431, 20_033, 316_354),
+            ("724b219106b81dd2349027da997334ddb6da9fe2f152ad6e0d97a93170f7caed", 1_814_224),
+            ("f25acd5e1e680e0b22fd4e3f4fb6be4b2a7461e9222610616e3e1ee6702dd58d", 600_360),
         ),
     )
-}
+)
 
 
 def find(name: str) -> Entry:
