@@ -127,7 +127,7 @@ def _cells(checkpoints: dict[str, Any] | None) -> list[str]:
     if checkpoints is None:
         return ["–"] * 3
     ours = checkpoints["samrec"]
-    contrast = Contrast(**{key: ours[key] for key in ("difference", "difference_se", "ratio", "low", "high")})
+    contrast = Contrast(*(ours[key] for key in Contrast(0).entry))
     values = [
         PLAIN.number(checkpoints[name]["value"], checkpoints[name]["se"]) for name in ("sasrec", "samrec")
     ]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -15,7 +15,7 @@ from landscape.storage.checkpoints import read_checkpoint
 from landscape.tasks import TaskOptions
 
 if TYPE_CHECKING:
-    from landscape.flatness.bounds import Bound
+    from landscape.flatness.bounds import Bound, Posterior
 
 
 def command(
@@ -100,16 +100,16 @@ def command(
     )
 
 
-def _worth(row: Mapping[str, Any]) -> str:
-    return "trivial" if row["trivial"] else "vacuous" if row["vacuous"] else "not vacuous"
+def _worth(row: "Posterior") -> str:
+    return "trivial" if row.trivial else "vacuous" if row.vacuous else "not vacuous"
 
 
-_LOWEST: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
-    "bound": lambda row: f"{row['bound']:.4f} ({_worth(row)})",
-    "at σ": lambda row: f"{row['sigma']:.4g}",
-    "loss under Q": lambda row: f"{row['loss']:.4f}",
-    "KL / m": lambda row: f"{row['kl_per_unit']:.4g}",
-    "KL too large": lambda row: f"{row['excess']:.3g} × (σ = {row['excess_sigma']:.4g})",
+_LOWEST: Mapping[str, Callable[["Posterior"], str]] = {
+    "bound": lambda row: f"{row.bound:.4f} ({_worth(row)})",
+    "at σ": lambda row: f"{row.sigma:.4g}",
+    "loss under Q": lambda row: f"{row.loss:.4f}",
+    "KL / m": lambda row: f"{row.kl_per_unit:.4g}",
+    "KL too large": lambda row: f"{row.excess:.3g} × (σ = {row.excess_sigma:.4g})",
 }
 
 

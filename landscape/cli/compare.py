@@ -143,7 +143,7 @@ def compare(
                 "converged": pairs.converged,
                 "trace": estimate.value,
                 "trace_se": estimate.standard_error,
-                "measures": rises.measures,
+                "measures": {key: found.entry for key, found in rises.measures.items()},
                 "test": compared[-1].test,
             }
         )

@@ -5,6 +5,7 @@ import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import is_dataclass
 from typing import Any
 
 import typer
@@ -78,7 +79,9 @@ def _text(text: str) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """JSON has no NaN: what is not finite becomes null."""
+    """JSON has no NaN, which becomes null, and no dataclass, which becomes an object of its fields."""
+    if is_dataclass(value):
+        return _plain(vars(value))
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

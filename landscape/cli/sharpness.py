@@ -135,7 +135,12 @@ def _places(
 
 def _entries(results: "Mapping[str, Sharpness]", paths: Mapping[str, str]) -> list[dict[str, Any]]:
     return [
-        {"path": paths[name], "loss": r.loss, "weight_norm": r.weight_norm, "measures": r.measures}
+        {
+            "path": paths[name],
+            "loss": r.loss,
+            "weight_norm": r.weight_norm,
+            "measures": {key: found.entry for key, found in r.measures.items()},
+        }
         for name, r in results.items()
     ]
 

@@ -337,7 +337,7 @@ def _differences(slices: "Mapping[str, Slice]") -> list[dict[str, Any]]:
 def _table(slices: "Mapping[str, Slice]", pictures: list[Path], out: Path) -> Table:
     rows = []
     for label, result in slices.items():
-        error = result.certificate["standard_error"] if result.certificate else None
+        error = result.certificate.standard_error if result.certificate else None
         rows.append(
             [
                 label,
@@ -358,5 +358,5 @@ def _table(slices: "Mapping[str, Slice]", pictures: list[Path], out: Path) -> Ta
 def _error(result: "Slice") -> str:
     if result.certificate is None:
         return "plain grid"
-    error = f"{result.certificate['max_error']:.1e}"
-    return error if result.certificate["reached"] else f"{error}, more than asked"
+    error = f"{result.certificate.max_error:.1e}"
+    return error if result.certificate.reached else f"{error}, more than asked"

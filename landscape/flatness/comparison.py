@@ -24,17 +24,23 @@ class Contrast:
     """A value y beside the first checkpoint's x.
 
     Attributes:
-        difference, difference_se: y - x, and its standard error over the draws and units that both share;
-            None where there are none.
+        difference: y - x.
+        standard_error: of the difference, over the draws and units that both share; None without any.
         ratio: y / x. None unless x is above 0 by more than two standard errors and y is not negative.
         low, high: its 95% interval; None where nothing is shared, and without a ratio.
     """
 
     difference: float
-    difference_se: float | None = None
+    standard_error: float | None = None
     ratio: float | None = None
     low: float | None = None
     high: float | None = None
+
+    @property
+    def entry(self) -> dict[str, float | None]:
+        """What JSON and CSV hold."""
+        names = {"difference": "difference", "standard_error": "difference_se"}
+        return {names.get(key, key): value for key, value in vars(self).items()}
 
     @property
     def differs(self) -> bool | None:
@@ -123,7 +129,12 @@ def compare(
                 rows.append(_row(measure, group, samples))
     first = results[names[0]]
     known = {name: row for name, row in first.measures.items() if name in MEASURES}
-    used = {key: row[key] for name, row in known.items() for key in MEASURES[name].uses if key in row}
+    used = {
+        key: row.settings[key]
+        for name, row in known.items()
+        for key in MEASURES[name].uses
+        if key in row.settings
+    }
     idle = {key for measure in MEASURES.values() for key in measure.uses} - set(used)
     return Comparison(
         names,
@@ -156,7 +167,7 @@ def _sample(result: Sharpness | None, measure: str) -> _Sample | None:
         return None
     row, at = result.measures[measure], list(result.measures).index(measure)
     draws, units = (kept[at] if kept else nothing for kept in (result.by_draw, result.by_unit))
-    return _Sample(row["value"], row["se"], draws, units)
+    return _Sample(row.value, row.standard_error, draws, units)
 
 
 def _row(measure: str, group: str | None, samples: Sequence[_Sample | None]) -> Row:

@@ -130,7 +130,7 @@ class Notation:
         if contrast is None:
             return ""
         if difference or contrast.ratio is None:
-            return self.number(contrast.difference, contrast.difference_se, "+")
+            return self.number(contrast.difference, contrast.standard_error, "+")
         if contrast.low is None or contrast.high is None:
             return f"{contrast.ratio:.{_decimals(contrast.ratio, None)}f}{self.times}"
         decimals = _decimals(contrast.ratio, (contrast.high - contrast.low) / 2)
@@ -227,7 +227,7 @@ def entries(comparison: Comparison) -> dict[str, Any]:
 
 def _cells(row: Row) -> Iterator[dict[str, float | None]]:
     for value, error, contrast in zip(row.values, row.errors, (None, *row.contrasts), strict=True):
-        cell = {"value": value, "se": error} | (vars(contrast) if contrast else {})
+        cell = {"value": value, "se": error} | (contrast.entry if contrast else {})
         yield {
             key: number if number is None or math.isfinite(number) else None for key, number in cell.items()
         }
@@ -245,7 +245,7 @@ def to_csv(comparison: Comparison, path: str | Path) -> Path:
     What there is not, is empty, as is the group of all parameters.
     """
     lines = io.StringIO()
-    keys = ["value", "se", *Contrast.__dataclass_fields__]
+    keys = ["value", "se", *Contrast(0).entry]
     table = csv.DictWriter(lines, ["measure", "group", "invariant", "checkpoint", *keys], lineterminator="\n")
     table.writeheader()
     for row in comparison.rows:

@@ -77,7 +77,7 @@ def _scales(low: float, high: float) -> dict[str, Any]:
 
 
 def _caption(name: str, result: Slice) -> dict[str, str]:
-    error = result.certificate["standard_error"] if result.certificate else None
+    error = result.certificate.standard_error if result.certificate else None
     facts = [f"L(θ) = {PLAIN.number(result.center, error)}", f"‖d‖/‖θ‖ = {step_lengths(result)}"]
     return {"name": name, "facts": ", ".join(facts), "statement": result.statement}
 

@@ -343,4 +343,4 @@ def _certificates(slices: Mapping[str, Slice]) -> str:
     """Say the largest error of several lines, or that there is none to say."""
     if any(s.certificate is None for s in slices.values()):
         return next(s.statement for s in slices.values() if s.certificate is None)
-    return max(slices.values(), key=lambda s: s.certificate["max_error"] if s.certificate else 0).statement
+    return max(slices.values(), key=lambda s: s.certificate.max_error if s.certificate else 0).statement

@@ -251,8 +251,8 @@ def _formula(measure: str, result: Sharpness) -> str:
     """Say what a row of the table is: formula, source, and the settings that it depends on."""
     if measure not in MEASURES or measure not in result.measures:
         return {LOSS: "at the checkpoint, dropout off", NORM: "of all that takes part"}.get(measure, "")
-    known, row = MEASURES[measure], result.measures[measure]
-    settings = ", ".join(f"{name} {row[name]}" for name in known.uses if name in row and name != "seed")
+    known, row = MEASURES[measure], result.measures[measure].settings
+    settings = ", ".join(f"{key} {row[key]}" for key in known.uses if key in row and key != "seed")
     return f"{known.formula} ({known.source}){': ' if settings else ''}{settings}"
 
 

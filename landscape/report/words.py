@@ -99,7 +99,7 @@ def _of_measure(row: Row, index: int) -> Finding:
     if x is None or y is None or contrast is None:
         return _side(0.0, None), f"{written})"
     errors = row.errors[0], row.errors[index + 1]
-    error = contrast.difference_se
+    error = contrast.standard_error
     if row.measure == NORM:
         error = 0.0  # it is computed, not estimated
     elif error is None and None not in errors:

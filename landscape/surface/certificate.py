@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
@@ -18,41 +17,6 @@ from landscape.surface.slice import Slice
 CONFIDENCE = 0.95
 SAMPLE = ("data_sha256", "users", "objective_seed", "batches_sha256", "loss")
 """What two objectives share that are of the same users and negatives."""
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """How far the surface that is drawn may be from the loss.
-
-    All but `error`, `standard_error` and `rise_standard_error`, which are in units of the loss, are
-    relative to the largest loss at the points of the surface less the smallest.
-
-    Attributes:
-        reached: whether the tolerance was.
-        tol: asked for.
-        max_error, error: the largest error at fresh random points, which the fit has not seen.
-        points: how many. With a confidence of 95%, at most `share` of the slice errs by more.
-        attempts: how many fits these points have judged, the last of which stands.
-        tail: the error that the fit's coefficients predict.
-        float64: the largest difference to the same loss computed in float64, at centre and corners; None
-            where the loss is in float64 itself, or cannot be computed so.
-        standard_error: of L(θ), from having drawn these units (users) and no others;
-            `rise_standard_error` of L - L(θ) at the corner where it is largest. None for a single unit.
-        units: how many were drawn.
-    """
-
-    reached: bool
-    tol: float
-    max_error: float
-    error: float
-    points: int
-    attempts: int
-    share: float
-    tail: float
-    float64: float | None
-    standard_error: float | None
-    rise_standard_error: float | None
-    units: int
 
 
 def fresh_error(points: Points, axes: Sequence[Axis], samples: Array, count: int, seed: int) -> float:

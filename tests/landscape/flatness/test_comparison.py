@@ -52,7 +52,7 @@ def test_draws_and_units_make_up_one_error():
     for r in (found.low, found.high):
         error = standard_error(draws_y - r * draws_x, units_y - r * units_x)
         assert abs(y - r * x) == pytest.approx(quantile * error, rel=1e-9)
-    assert found.difference_se == pytest.approx(standard_error(draws_y - draws_x, units_y - units_x))
+    assert found.standard_error == pytest.approx(standard_error(draws_y - draws_x, units_y - units_x))
 
 
 def test_turning_the_ratio_over_turns_the_interval_over():
@@ -65,7 +65,7 @@ def test_units_of_measurement_fall_out():
     (x, y), factor = correlated(2), 1e-7
     one, other = contrast(x, y), contrast(factor * x, factor * y)
     assert (other.low, other.ratio, other.high) == pytest.approx((one.low, one.ratio, one.high), rel=1e-9)
-    assert other.difference_se == pytest.approx(factor * one.difference_se)
+    assert other.standard_error == pytest.approx(factor * one.standard_error)
 
 
 def test_the_interval_leaves_out_one_where_the_paired_difference_is_beyond_its_error():
@@ -73,7 +73,7 @@ def test_the_interval_leaves_out_one_where_the_paired_difference_is_beyond_its_e
     cases = [correlated(seed, 2.0, 2.0 + 0.02 * seed) for seed in range(12)]
     found = [contrast(x, y) for x, y in cases]
     quantile = student.ppf(0.975, 39)
-    assert [c.differs for c in found] == [abs(c.difference) > quantile * c.difference_se for c in found]
+    assert [c.differs for c in found] == [abs(c.difference) > quantile * c.standard_error for c in found]
     assert {c.differs for c in found} == {True, False}
 
 
@@ -141,7 +141,7 @@ def test_there_is_no_ratio_to_what_may_be_zero(x, y):
 def test_without_pairs_there_is_a_ratio_and_no_interval(x, y):
     found = contrast(x, y)
     assert found.ratio is not None
-    assert (found.difference_se, found.low, found.high, found.differs) == (None,) * 4
+    assert (found.standard_error, found.low, found.high, found.differs) == (None,) * 4
 
 
 def test_the_first_is_the_reference_and_what_does_not_apply_is_missing():
@@ -307,8 +307,8 @@ def test_the_loss_has_a_paired_difference():
     (loss, _) = compare({"a": replace(one, loss_by_unit=x), "b": replace(other, loss_by_unit=y)}).rows
     assert loss.errors == pytest.approx((standard_error(x), standard_error(y)))
     assert loss.contrasts[0].difference == pytest.approx((y - x).mean())
-    assert loss.contrasts[0].difference_se == pytest.approx(standard_error(y - x))
-    assert compare({"a": one, "b": other}).rows[0].contrasts[0].difference_se is None
+    assert loss.contrasts[0].standard_error == pytest.approx(standard_error(y - x))
+    assert compare({"a": one, "b": other}).rows[0].contrasts[0].standard_error is None
 
 
 def test_json_holds_every_digit_and_no_nan(pair, tmp_path):
@@ -320,7 +320,10 @@ def test_json_holds_every_digit_and_no_nan(pair, tmp_path):
     assert content == entries(found)
     assert content["reference"] == "a"
     sam = next(row for row in content["rows"] if row["measure"] == "sam")
-    assert sam["checkpoints"]["a"] == {"value": a.measures["sam"]["value"], "se": a.measures["sam"]["se"]}
+    assert sam["checkpoints"]["a"] == {
+        "value": a.measures["sam"].value,
+        "se": a.measures["sam"].standard_error,
+    }
     assert sam["checkpoints"]["b"]["value"] is None
     assert entries(compare({"a": a, "b": b}))["verdict"][0].startswith("b against a: asam")
 

@@ -125,7 +125,8 @@ def test_eigenvalues_are_told_apart_by_their_residuals():
 
 def test_without_any_error_nothing_is_claimed():
     bare = [
-        replace(s, measures={"sam": s.measures["sam"] | {"se": None}}) for s in (sharpness(), sharpness(2.0))
+        replace(s, measures={"sam": replace(s.measures["sam"], standard_error=None)})
+        for s in (sharpness(), sharpness(2.0))
     ]
     bare = [replace(s, by_draw=(), by_unit=()) for s in bare]
     assert side_of("(SAM)", said(sharp=bare)) == "without an error to tell"
