@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from figures.measure import OF_GROUPS
 from figures.style import COLOR, METHODS, markdown, missing, title
 from landscape.flatness.comparison import LOSS, NORM, Contrast
-from landscape.flatness.tables import PLAIN
+from landscape.flatness.notation import PLAIN
 from landscape.plots.style import PAGE, paper
 
 if TYPE_CHECKING:

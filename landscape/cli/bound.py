@@ -1,4 +1,4 @@
-"""`landscape bound`: what the training users tell of others, by theory."""
+"""`landscape bound`: what the loss of the training users says about other users, by theory."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -7,47 +7,42 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from landscape.cli import options
-from landscape.cli.options import Checkpoints, Data, Device, Json, Seed, Task
-from landscape.cli.output import Table, show
+from landscape.cli.options import CheckpointOptions, with_options
+from landscape.cli.output import Table, lines, show, values
 from landscape.errors import InputError
 from landscape.storage.checkpoints import read_checkpoint
-from landscape.tasks import TaskOptions
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from landscape.flatness.bounds import Bound, Posterior
+    from landscape.objective.objective import Objective
 
 
+@with_options
 def command(
-    context: typer.Context,
-    ckpt: Checkpoints,
+    *,
     prior: Annotated[
         Literal["zero", "initial"],
-        typer.Option(help="The prior's mean: 0, or the weights that training began from."),
+        typer.Option(help="Mean of the prior: 0, or the weights that training started from."),
     ] = "zero",
     delta: Annotated[float, typer.Option(help="Probability with which a bound may fail.")] = 0.05,
-    samples: Annotated[int, typer.Option(min=1, help="Draws from each posterior, at least.")] = 400,
+    samples: Annotated[int, typer.Option(min=1, help="Minimum number of draws from each posterior.")] = 400,
     users: Annotated[
-        int | None, typer.Option(min=1, help="How many users the bound rests on; all of them if not given.")
+        int | None, typer.Option(min=1, help="Number of users the bound rests on (default: all).")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder to save the results in.")] = None,
     metric: Annotated[
-        str, typer.Option(help="The loss, in [0, 1] for each unit; of a task of your own, what it calls so.")
+        str, typer.Option(help="Loss to bound, in [0, 1] for each user (or unit of your own task).")
     ] = "pairwise",
-    guess: Annotated[
-        float, typer.Option(help="The loss reached without having learned, as by a random answer.")
-    ] = 0.5,
-    data: Data = None,
-    task: Task = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    json: Json = False,
+    guess: Annotated[float, typer.Option(help="Loss of a random guess.")] = 0.5,
+    out: Annotated[Path | None, typer.Option(help="Folder to save the results in.")] = None,
+    of: CheckpointOptions,
 ) -> None:
-    """Bound the ranking loss of noisy weights on other users (PAC-Bayes), and say what the bound is worth.
+    """Bound the ranking loss of noisy weights on other users (PAC-Bayes), and say if it is vacuous.
 
-    The loss is the share of a user's training positions at which a random item scores at least what the next
-    one does; a task of your own names its loss by --metric. All parameters take part: what is held still
-    would depend on the users too.
+    The loss is the share of a user's training positions at which a random item scores at least as high as the
+    next item; name another loss of your own task with --metric. All parameters are perturbed: parameters held
+    fixed would depend on the users too.
 
     Examples:
 
@@ -58,46 +53,39 @@ def command(
       landscape bound --ckpt resnet.pt --task mytask:objective --metric error --guess 0.9
     """
     from landscape.flatness.bounds import pac_bayes_bound
-    from landscape.tasks import objectives_of
-    from samrec.checkpoint import TASK
-    from samrec.task import initial_weights
 
     if out is not None:
-        options.hold(context, out)
-    names = options.names_of(ckpt)
+        of.hold(out)
     if prior == "initial":
-        for path in ckpt:
-            if task is not None or read_checkpoint(path).get("task") != TASK:
-                raise InputError(f"only a run of samrec knows what {path} began from; use --prior zero")
-    settings = TaskOptions(users, seed, device, data, metric=metric)
+        _check_initial(of)
     results: dict[str, Bound] = {}
-    for name, path, objective in zip(names, ckpt, objectives_of(ckpt, settings, task), strict=True):
-        mean = objective.params.join(initial_weights(path)) if prior == "initial" else None
-        found = pac_bayes_bound(objective, mean, delta=delta, samples=samples, guess=guess, seed=seed)
+    for name, objective in of.objectives(users=users, metric=metric).items():
+        mean = _initial(of.checkpoints[name], objective) if prior == "initial" else None
+        found = pac_bayes_bound(objective, mean, delta=delta, samples=samples, guess=guess, seed=of.seed)
         results[name] = replace(found, settings={**found.settings, "prior": prior, "metric": metric})
         if out is not None:
             results[name].save(out / f"{name}.bound.npz")
-    show(
-        json,
-        {
-            "checkpoints": [
-                {
-                    "path": str(path),
-                    "loss": found.loss,
-                    "units": found.units,
-                    "guess": found.guess,
-                    "distance": found.distance,
-                    "posteriors": found.posteriors,
-                    "vacuous": found.vacuous,
-                    "statement": found.statement,
-                    "seconds": found.seconds,
-                }
-                for path, found in zip(ckpt, results.values(), strict=True)
-            ]
-        },
-        _lowest(results, prior),
-        *(Table(f"{name}: {found.statement}\n", [], []) for name, found in results.items()),
-    )
+    entries = [
+        {"path": str(of.checkpoints[name]), **values(found)}
+        | {"posteriors": found.posteriors, "vacuous": found.vacuous, "statement": found.statement}
+        for name, found in results.items()
+    ]
+    statements = lines(f"{name}: {found.statement}\n" for name, found in results.items())
+    show(of.json, {"checkpoints": entries}, _lowest(results, prior), *statements)
+
+
+def _check_initial(of: CheckpointOptions) -> None:
+    from samrec.checkpoint import TASK
+
+    for path in of.ckpt:
+        if of.task is not None or read_checkpoint(path).get("task") != TASK:
+            raise InputError(f"the initial weights of {path} are not known; use --prior zero")
+
+
+def _initial(checkpoint: Path, objective: "Objective") -> "Tensor":
+    from samrec.task import initial_weights
+
+    return objective.params.join(initial_weights(checkpoint))
 
 
 def _worth(row: "Posterior") -> str:
@@ -114,12 +102,12 @@ _LOWEST: Mapping[str, Callable[["Posterior"], str]] = {
 
 
 def _lowest(results: "Mapping[str, Bound]", prior: str) -> Table:
-    """A column a checkpoint: the lowest bound of each kind of posterior, and by how much KL is too large."""
+    """Return a table with one column per checkpoint: the lowest bound of each kind of posterior."""
     first = next(iter(results.values()))
     units = "users" if first.settings["metric"] == "pairwise" else "units"
     return Table(
         f"PAC-Bayes bounds ({first.settings['metric']} loss, prior at {prior}, m = {first.units:,} {units}, "
-        f"δ = {first.settings['delta']:g}; a guess reaches {first.guess:g})",
+        f"δ = {first.settings['delta']:g}; a random guess has a loss of {first.guess:g})",
         ["", *results],
         [
             ["L(θ)", *(f"{found.loss:.4f}" for found in results.values())],

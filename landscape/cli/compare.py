@@ -136,14 +136,12 @@ def compare(
             {
                 "name": name,
                 "path": str(path),
-                "loss": rises.loss,
-                "weight_norm": rises.weight_norm,
+                **rises.entry,
                 "eigenvalues": pairs.eigenvalues.tolist(),
                 "smallest": pairs.smallest,
                 "converged": pairs.converged,
                 "trace": estimate.value,
                 "trace_se": estimate.standard_error,
-                "measures": {key: found.entry for key, found in rises.measures.items()},
                 "test": compared[-1].test,
             }
         )

@@ -3,19 +3,22 @@
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import is_dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from landscape.errors import printable
 from landscape.runtime.ranks import ranks
 
+if TYPE_CHECKING:
+    from landscape.storage.results import Result
+
 
 def show(as_json: bool, values: Mapping[str, Any], *tables: "Table") -> None:
-    """Print `values` as JSON, or the tables; of several ranks, the first prints."""
+    """Print `values` as JSON, or the tables; only the first rank prints."""
     if not ranks().first:
         return
     if as_json:
@@ -48,9 +51,28 @@ def stoppable() -> Iterator[None]:
         raise typer.Exit(128 + stopped.signal) from None
 
 
-def with_error(value: float, error: float | None) -> str:
-    """Write a number, and its standard error if it has one."""
-    return f"{value:.4f}" + (f" ± {error:.4f}" if error is not None else "")
+def number(value: float | None, error: float | None = None) -> str:
+    """Write a number, and its standard error if it has one, as everywhere."""
+    from landscape.flatness.notation import PLAIN
+
+    return PLAIN.number(value, error)
+
+
+def values(result: "Result") -> dict[str, Any]:
+    """Return the fields of a result except arrays, settings and provenance."""
+    from numpy import ndarray
+
+    left_out = ("settings", "provenance")
+    return {
+        key: value
+        for key, value in vars(result).items()
+        if key not in left_out and not isinstance(value, ndarray)
+    }
+
+
+def lines(notes: Iterable[str]) -> "list[Table]":
+    """Return sentences as what `show` prints below its tables."""
+    return [Table(note, [], []) for note in notes]
 
 
 class Table:
@@ -72,14 +94,14 @@ class Table:
 
 
 def _text(text: str) -> Any:
-    """What rich takes as it is: no markup, no emoji by name, and nothing that a terminal would act on."""
+    """Return text that rich prints literally: no markup, no emoji names, no control characters."""
     from rich.text import Text
 
     return Text("\n".join(map(printable, text.split("\n"))))
 
 
 def _plain(value: Any) -> Any:
-    """JSON has no NaN, which becomes null, and no dataclass, which becomes an object of its fields."""
+    """Return what JSON holds: NaN becomes null, and a dataclass an object of its fields."""
     if is_dataclass(value):
         return _plain(vars(value))
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""PAC-Bayes bounds: how large the loss of noisy weights can be on units that were not drawn."""
+"""PAC-Bayes bounds on the loss of noisy weights on new units (users)."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -68,8 +68,8 @@ class Bound(Result):
 
     Attributes:
         loss: L(θ) on the units of the bound, without noise.
-        units: their number m.
-        guess: the loss that is reached without having learned; a bound that is not below it is vacuous.
+        units: number of units m.
+        guess: the loss of a random guess; a bound that is not below it is vacuous.
         distance: ‖θ - θ0‖, θ0 the prior's mean.
         kinds: names of the rows.
         sigmas: σ, shape (S,).
@@ -145,11 +145,11 @@ class Bound(Result):
             f"σ = {best.sigma:g} have an expected loss of at most {best.bound:.4f}, "
         )
         if not self.vacuous:
-            return said + f"below the {self.guess:g} of a guess: not vacuous."
-        said += f"which is vacuous, as a guess reaches {self.guess:g}; "
+            return said + f"below the {self.guess:g} of a random guess: not vacuous."
+        said += f"which is vacuous, since a random guess has {self.guess:g}; "
         kind, nearest = min(rows.items(), key=lambda item: item[1].excess)
         if not np.isfinite(nearest.excess):
-            return said + "at no σ would even KL(Q‖P) = 0 be small enough."
+            return said + "even KL(Q‖P) = 0 would not be small enough at any σ."
         return said + (
             f"for a bound below that, KL(Q‖P) is too large by a factor of {nearest.excess:.3g} at best "
             f"({kind}, σ = {nearest.excess_sigma:g})."
@@ -184,9 +184,9 @@ def pac_bayes_bound(
     Posteriors are `plain`, s = σ, and `magnitude-aware`, s_i² = σ² (θ_i - θ0_i)² + ε² with ε = 0.001
     (Neyshabur et al. 2017, arXiv 1706.08947; Jiang et al. 2020, arXiv 1912.02178).
 
-    It is the random weights that are bounded, not θ. The units must be independent of one another, and new
-    ones come from where they came from. Neither θ0, nor what else the loss reads that is not in θ (parameters
-    that are held still, running means of BatchNorm), may depend on them.
+    The bound is on the loss of the random weights, not on that of θ. The units must be independent, and new
+    units must come from the same distribution. Neither θ0 nor anything else that the loss reads outside θ
+    (parameters held fixed, running means of BatchNorm) may depend on them.
 
     Args:
         objective: its loss has units in [0, 1], each of weight 1.
@@ -194,8 +194,8 @@ def pac_bayes_bound(
         sigmas: σ of the posteriors.
         delta: the probability δ with which the bound may fail.
         samples: draws from each Q, at least; as many passes over the batches as that takes.
-        guess: the loss that is reached without having learned: 1/2 for two classes, or for a pair.
-        seed: of the draws.
+        guess: the loss of a random guess: 1/2 for two classes, or for a pair.
+        seed: random seed of the draws.
 
     Returns:
         The bounds, on the same scale as the loss, of both kinds of posterior and all σ.
@@ -255,9 +255,9 @@ def _check(
     if not (0 < delta < 1 and 0 < guess < 1):
         raise InputError(f"delta and guess must be between 0 and 1, not {delta:g} and {guess:g}")
     if samples < 1:
-        raise InputError(f"the expected loss takes samples, at least 1, not {samples}")
+        raise InputError(f"samples is {samples}; it must be at least 1")
     if not len(sigmas) or not all(0 < sigma < np.inf for sigma in sigmas):
-        raise InputError("there must be a sigma, and each must be positive and finite")
+        raise InputError("sigmas must hold at least one value, each positive and finite")
     if prior is not None and not (prior.shape == theta.shape and prior.isfinite().all()):
         raise InputError(f"the prior's mean must be finite and of shape ({len(theta)},), as θ is")
 
@@ -329,11 +329,9 @@ def _losses(objective: Objective, theta: Tensor) -> Array:
     """Return each unit's loss, shape (units,), if they are what is bounded."""
     sums, weights = objective.per_example(theta)
     if not (weights == 1).all():
-        raise InputError(
-            f"a bound takes units of weight 1, one each; here one weighs {weights[weights != 1][0]:g}"
-        )
+        raise InputError(f"a bound needs units of weight 1; one here has weight {weights[weights != 1][0]:g}")
     if not ((sums >= 0) & (sums <= 1)).all():
         raise InputError(
-            f"a bound takes a loss in [0, 1]; a unit's is {sums[~((sums >= 0) & (sums <= 1))][0]:g}"
+            f"a bound needs a loss in [0, 1]; one unit here has {sums[~((sums >= 0) & (sums <= 1))][0]:g}"
         )
     return sums

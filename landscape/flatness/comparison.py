@@ -21,7 +21,7 @@ Pairs = Sequence[tuple[Array, Array]]
 
 @dataclass(frozen=True)
 class Contrast:
-    """A value y beside the first checkpoint's x.
+    """A value y compared with the first checkpoint's value x.
 
     Attributes:
         difference: y - x.
@@ -56,7 +56,7 @@ class Row:
         measure: its name; `loss` and `weight_norm` are L(θ) and ‖θ‖.
         group: of the parameters that move; None for all that take part.
         invariant: whether a rescaling of the weights that keeps the function keeps the measure.
-        values, errors: with standard errors, an entry a checkpoint; None where it does not apply.
+        values, errors: value and standard error for each checkpoint; None where the measure does not apply.
         contrasts: an entry for each checkpoint but the first.
     """
 
@@ -70,7 +70,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Checkpoints beside the first of them.
+    """Checkpoints compared with the first of them.
 
     Attributes:
         names: of the checkpoints.
@@ -89,7 +89,7 @@ def compare(
     results: Mapping[str, Sharpness],
     by_group: Mapping[str, Mapping[str, Sharpness]] | None = None,
 ) -> Comparison:
-    """Put checkpoints side by side, each against the first.
+    """Compare each checkpoint with the first.
 
     Equal seeds and units make the draws those of pairs, so what a user or a perturbation adds to both
     falls out. The interval of a ratio r = y / x is Fieller's (1954, "Some Problems in Interval Estimation"):
@@ -99,8 +99,8 @@ def compare(
     degrees of freedom (1946).
 
     Args:
-        results: by name of the checkpoint. Where their provenance does not tell their units, that they are
-            the same in the same order is for the caller to see to.
+        results: by name of the checkpoint. If the provenance does not identify the units, the caller must
+            make sure that all have the same units in the same order.
         by_group: by name and then by group of parameters, as `sharpness_by_group` returns it.
 
     Returns:

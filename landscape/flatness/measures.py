@@ -41,8 +41,7 @@ class Sharpness(Result):
 
     Attributes:
         loss: L(θ), a mean over positions; every rise is one of this mean.
-        weight_norm: ‖θ‖, because a drop of a measure that does not scale with the weights can be
-            nothing but larger weights.
+        weight_norm: ‖θ‖: a measure that depends on the scale of the weights can drop because they grew.
         measures: by name.
         by_draw: for each measure, in this order, a pseudo-value of each draw (an antithetic pair, a
             probe); their mean is the value. Empty where nothing is drawn.
@@ -59,6 +58,12 @@ class Sharpness(Result):
     by_draw: tuple[Array, ...] = ()
     by_unit: tuple[Array, ...] = ()
     loss_by_unit: Array = field(default_factory=lambda: np.empty(0))
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        measures = {name: found.entry for name, found in self.measures.items()}
+        return {"loss": self.loss, "weight_norm": self.weight_norm, "measures": measures}
 
     def check(self) -> None:
         parts = (self.by_draw, self.by_unit)
@@ -112,21 +117,21 @@ def sharpness(
         sigma: standard deviation σ of the average-case noise, per coordinate (relative to |θ| in the
             adaptive measure).
         epsilon: half the width of Keskar's box, where a weight is 0.
-        steps: of projected ascent.
-        samples: antithetic pairs of the average.
-        probes: random vectors of what is a trace.
-        rise: of the mean loss, at which the PAC-Bayes σ is read.
-        seed: of all draws.
+        steps: number of steps of projected ascent.
+        samples: number of antithetic pairs for an average.
+        probes: number of random vectors for a trace.
+        rise: rise of the mean loss at which the PAC-Bayes σ is read.
+        seed: random seed of all draws.
 
     Returns:
         The measures, each with its value and standard error; a rise of the loss is in units of L.
 
     Raises:
-        InputError: a name that is no measure, or one that does not apply; ρ, σ, ε or the rise is not
+        InputError: an unknown measure, or one that does not apply; ρ, σ, ε or the rise is not
             positive and finite; fewer than two samples or probes; or no steps.
     """
     if unknown := [name for name in measures or () if name not in MEASURES]:
-        raise InputError(f"no sharpness measure {unknown[0]!r}; there are {', '.join(MEASURES)}")
+        raise InputError(f"no sharpness measure {unknown[0]!r}; measures: {', '.join(MEASURES)}")
     if not all(0 < size < np.inf for size in (rho, sigma, epsilon, rise)):
         raise InputError("rho, sigma, epsilon and rise must be positive and finite")
     if not (samples >= 2 and probes >= 2 and steps >= 1):
@@ -151,10 +156,10 @@ def sharpness(
 def sharpness_by_group(
     objective: Objective, measures: Sequence[str] | None = None, **settings: Any
 ) -> dict[str, Sharpness]:
-    """Measure where the sharpness sits: each group of parameters moved alone (see `ParamSpace.groups`).
+    """Measure each group of parameters separately, with all others held fixed (see `ParamSpace.groups`).
 
-    The groups' traces add up to the trace of all. Other measures do not: a group alone has its own worst
-    direction, and what two groups do together is in neither. A measure that does not apply to a group (the
+    The traces of the groups add up to the trace of all. Other measures do not: each group has its own worst
+    direction, and the interaction of two groups is in neither. A measure that does not apply to a group (the
     relative flatness of norms) is left out of it.
 
     Args:

@@ -11,7 +11,7 @@ from landscape.plots.style import COLORS, COLUMN, PAGE, paper, shown, subscript
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SPREAD = 0.5  # of the checkpoints around a rank, as a part of the distance between ranks
+SPREAD = 0.5  # width of the checkpoints around a rank, as a fraction of the distance between ranks
 
 
 def training_figure(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> "Figure":
@@ -50,7 +50,7 @@ def training_figure(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> "Figure"
 def eigenvalue_figure(spectra: Mapping[str, Eigenpairs]) -> "Figure":
     """Draw the top eigenvalues by rank, and the smallest; open marks have not converged.
 
-    Checkpoints stand side by side at each rank: equal values would hide one another.
+    Checkpoints are drawn side by side at each rank, since equal values would hide each other.
 
     Args:
         spectra: by name of the checkpoint.

@@ -16,14 +16,14 @@ from landscape.errors import InputError
 from landscape.flatness.comparison import LOSS, NORM, compare
 from landscape.flatness.comparison import Comparison as Contrasts
 from landscape.flatness.measures import MEASURES, Sharpness
-from landscape.flatness.tables import PLAIN, notes
+from landscape.flatness.notation import PLAIN
+from landscape.flatness.words import notes, summary
 from landscape.plots.curves import eigenvalue_figure, training_figure
 from landscape.plots.interactive import interactive_figure
 from landscape.plots.page import page
 from landscape.plots.spectra import spectrum_figure
 from landscape.plots.style import paper
 from landscape.plots.surfaces import surface_figure
-from landscape.report.words import sentences
 from landscape.storage.files import existing, replacing
 from landscape.storage.results import Result, load_as
 from landscape.surface.slice import Slice
@@ -118,7 +118,7 @@ def render(folder: Path) -> Path:
         comparison=comparison,
         measured=measured,
         densities=densities,
-        sentences=list(sentences(spectra, {name: m.trace for name, m in measured.items()}, sharpness)),
+        sentences=list(summary(spectra, {name: m.trace for name, m in measured.items()}, sharpness)),
         ranking=RANKING,
         number=PLAIN.number,
         sharpness=_rows(sharpness, next(iter(measured.values())).sharpness),

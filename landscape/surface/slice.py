@@ -15,21 +15,22 @@ from landscape.surface.chebyshev import Axis, on_grid
 class Certificate:
     """How far the surface that is drawn may be from the loss.
 
-    All but `error`, `standard_error` and `rise_standard_error`, which are in units of the loss, are
-    relative to the largest loss at the points of the surface less the smallest.
+    `error`, `standard_error` and `rise_standard_error` are in units of the loss; all other errors are relative
+    to its range over the points of the surface.
 
     Attributes:
-        reached: whether the tolerance was.
-        tol: asked for.
+        reached: whether the tolerance was reached.
+        tol: the tolerance that was asked for.
         max_error, error: the largest error at fresh random points, which the fit has not seen.
-        points: how many. With a confidence of 95%, at most `share` of the slice errs by more.
-        attempts: how many fits these points have judged, the last of which stands.
+        points: number of these points.
+        attempts: number of fits that these points have judged; the last one stands.
+        share: with a confidence of 95%, at most this share of the slice has a larger error.
         tail: the error that the fit's coefficients predict.
-        float64: the largest difference to the same loss computed in float64, at centre and corners; None
-            where the loss is in float64 itself, or cannot be computed so.
-        standard_error: of L(θ), from having drawn these units (users) and no others;
-            `rise_standard_error` of L - L(θ) at the corner where it is largest. None for a single unit.
-        units: how many were drawn.
+        float64: the largest difference to the same loss computed in float64, at the centre and the corners;
+            None where the loss is in float64 itself, or cannot be computed in it.
+        standard_error: of L(θ), from having drawn these units (users) and no others; None for a single unit.
+        rise_standard_error: of L - L(θ), at the corner where it is largest; None for a single unit.
+        units: number of units.
     """
 
     reached: bool

@@ -2,15 +2,12 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 from landscape.errors import InputError
 from landscape.storage.files import existing
+from samrec.choices import Format
 from samrec.data.filters import first_of_each, k_core
 from samrec.data.interactions import Interactions
-
-Format = Literal["auto", "sequences", "pairs", "table"]
-
 
 TABLES = (".csv", ".tsv", ".parquet", ".inter", ".json", ".jsonl", ".ndjson", ".data", ".dat")
 

@@ -57,7 +57,7 @@ def test_sharpness_writes_folders_and_tables(answer, both, tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("table.xlsx", "a table ends in .json, .csv, .tex, and a folder in none"),
+        ("table.xlsx", "a table ends in .json, .csv, .tex, and a folder has no ending"),
         ("file/table.tex", "is a file"),
         ("file", "is a file"),
     ],

@@ -12,7 +12,9 @@ from scipy.stats import t as student
 
 from landscape import InputError
 from landscape.flatness.comparison import Contrast, compare
-from landscape.flatness.tables import LATEX, PLAIN, entries, notes, to_csv, to_json, to_latex, verdict
+from landscape.flatness.notation import LATEX, PLAIN
+from landscape.flatness.tables import entries, to_csv, to_json, to_latex
+from landscape.flatness.words import notes, verdict
 from tests.results import NONE, PROVENANCE, SETTINGS, measured, standard_error
 
 
@@ -222,17 +224,17 @@ def test_the_verdict_tells_what_a_rescaling_could_do_from_what_it_could_not(pair
     said, scope = verdict(compare({"a": pair["a_1"], "b": pair["50% & {b}"]}))
     numbers = r" [\d.]+× \[-?[\d.]+, [\d.]+\]"
     assert re.fullmatch(
-        f"b against a: asam{numbers} and average-adaptive{numbers} are lower and "
-        f"fisher-rao{numbers} is higher, whatever the scale of the weights; "
-        f"trace{numbers} is lower and sam{numbers} is higher, "
+        f"b against a: lower in asam{numbers} and average-adaptive{numbers}, and "
+        f"higher in fisher-rao{numbers}, whatever the scale of the weights; "
+        f"lower in trace{numbers}, and higher in sam{numbers}, "
         "which the scale of the weights alone can change; "
-        "worst does not differ beyond its error; lambda-max has no interval; lpf has no ratio\\.",
+        "no clear difference in worst; no interval for lambda-max; no ratio for lpf\\.",
         said,
     )
     assert "asam 0.9000× [0.899" in said
     assert scope == (
-        "Each of the 6 intervals is at 95% by itself, over draws and, where the measure allows it, over "
-        "users; another training is not in it."
+        "Each of the 6 intervals holds with 95% by itself, over the draws and, where the measure allows it, "
+        "over the users. None of these intervals covers retraining with another seed."
     )
 
 
@@ -240,7 +242,7 @@ def test_a_verdict_claims_no_interval_that_there_is_not():
     alone = compare({"a": measured({"sam": 1.0})})
     assert verdict(alone) == ()
     exact = compare({"a": measured({"sam": 1.0}), "b": measured({"sam": 2.0})})
-    assert verdict(exact) == ("b against a: sam has no interval.",)
+    assert verdict(exact) == ("b against a: no interval for sam.",)
     assert notes(exact) == verdict(exact)  # nothing bears the mark
 
 
@@ -325,7 +327,7 @@ def test_json_holds_every_digit_and_no_nan(pair, tmp_path):
         "se": a.measures["sam"].standard_error,
     }
     assert sam["checkpoints"]["b"]["value"] is None
-    assert entries(compare({"a": a, "b": b}))["verdict"][0].startswith("b against a: asam")
+    assert entries(compare({"a": a, "b": b}))["verdict"][0].startswith("b against a: lower in asam")
 
 
 def test_csv_has_a_line_for_each_number(pair, tmp_path):

@@ -185,7 +185,7 @@ def test_pseudo_values_average_to_the_value_and_their_spread_is_its_error(name):
     found = ll.sharpness(network(), [name], samples=5, probes=6)
     row, variance = found.measures[name], 0.0
     for pseudo, count in zip(
-        (found.by_draw[0], found.by_unit[0]), (6 if "probes" in row else 5, 20), strict=True
+        (found.by_draw[0], found.by_unit[0]), (6 if "probes" in row.settings else 5, 20), strict=True
     ):
         if len(pseudo):
             assert len(pseudo) == count
