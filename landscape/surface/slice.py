@@ -15,7 +15,7 @@ from landscape.surface.chebyshev import Axis, on_grid
 class Certificate:
     """How far the surface that is drawn may be from the loss.
 
-    `error`, `standard_error` and `rise_standard_error` are in units of the loss; all other errors are relative
+    `error`, `standard_error` and `rise_standard_error` are in units of the loss; other errors are relative
     to its range over the points of the surface.
 
     Attributes:
