@@ -10,6 +10,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -124,13 +125,13 @@ def certified_plane(own: Objective) -> dict[str, Any]:
         "seconds": plane.seconds,
         "evaluations": plane.evaluations,
         "grid": plane.settings["grid"],
-        "certificate": plane.certificate,
+        "certificate": plane.certificate and asdict(plane.certificate),
         "dense_seconds": dense.seconds,
         "dense_points": DENSE**2,
         "largest_error_on_the_dense_grid": float(error.max()),
         "share_of_the_dense_grid_beyond_the_tolerance": float(np.mean(error > 1e-3)),
         "share_of_the_dense_grid_beyond_the_certified_error": float(
-            np.mean(error > plane.certificate["max_error"] if plane.certificate else True)
+            np.mean(error > plane.certificate.max_error if plane.certificate else True)
         ),
     }
 

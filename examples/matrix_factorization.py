@@ -90,7 +90,7 @@ def main(folder=PICTURES):
         left.set(xlabel="rank", ylabel="|eigenvalue| of the Hessian")
         left.legend(title="the same function")
         for index, measure in enumerate(MEASURES):
-            values = np.array([found[scale][measure]["value"] for scale in SCALES])
+            values = np.array([found[scale][measure].value for scale in SCALES])
             still = {"ls": "--", "mfc": "none", "ms": 16 - 2.5 * index}  # they lie on one another
             style = still if measure in INVARIANT else {"ms": 3}
             right.loglog(
@@ -103,7 +103,7 @@ def main(folder=PICTURES):
     plots.save_figure(figure, folder / "matrix_factorization.png")
 
     def ratio(measure):
-        return found[SCALES[-1]][measure]["value"] / found[SCALES[0]][measure]["value"]
+        return found[SCALES[-1]][measure].value / found[SCALES[0]][measure].value
 
     moved = ", ".join(f"{m} ×{ratio(m):.3g}" for m in MEASURES if m not in INVARIANT)
     still = ", ".join(f"{m} ×{ratio(m):.4f}" for m in INVARIANT)

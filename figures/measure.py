@@ -138,7 +138,9 @@ def _look(bench: Bench, checkpoint: Path, record: Record, top: int = 1) -> dict[
         "lambda_min": pairs.smallest,
         "trace": estimate.value,
         "trace_se": estimate.standard_error,
-        "measures": {key: {"value": row["value"], "se": row["se"]} for key, row in flat.measures.items()},
+        "measures": {
+            key: {"value": row.value, "se": row.standard_error} for key, row in flat.measures.items()
+        },
         "provenance": _named(flat.provenance, record, checkpoint.name),
     }
 

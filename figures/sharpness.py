@@ -9,7 +9,7 @@ from figures.measure import OF_GROUPS
 from figures.style import COLOR, METHODS, PAIR, markdown, missing, title
 from landscape.flatness.comparison import LOSS, NORM, Contrast
 from landscape.flatness.measures import MEASURES
-from landscape.flatness.tables import PLAIN
+from landscape.flatness.notation import PLAIN
 from landscape.plots.style import PAGE, paper
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _cells(checkpoints: dict[str, Any] | None) -> list[str]:
     if checkpoints is None:
         return ["–"] * 3
     ours = checkpoints["samrec"]
-    contrast = Contrast(**{key: ours[key] for key in ("difference", "difference_se", "ratio", "low", "high")})
+    contrast = Contrast(*(ours[key] for key in Contrast(0).entry))
     values = [
         PLAIN.number(checkpoints[name]["value"], checkpoints[name]["se"]) for name in ("sasrec", "samrec")
     ]

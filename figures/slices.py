@@ -26,7 +26,7 @@ def data(results: Path) -> dict[str, Any]:
         found.setdefault(label, {})[method] = {
             "checkpoint": slices[0].provenance["checkpoint"],
             "seeds": len(slices),
-            "largest_error": max(s.certificate["max_error"] for s in slices if s.certificate),
+            "largest_error": max(s.certificate.max_error for s in slices if s.certificate),
             "x": slices[0].coordinates[0].tolist(),
             "median": np.median(losses, 0).tolist(),
             "low": losses.min(0).tolist(),

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from landscape.curvature.operators import empirical_fisher as empirical_fisher
     from landscape.curvature.operators import gauss_newton as gauss_newton
     from landscape.curvature.operators import hessian as hessian
+    from landscape.curvature.spectrum import Spectrum as Spectrum
+    from landscape.curvature.spectrum import spectrum as spectrum
     from landscape.curvature.trace import Diagonal as Diagonal
     from landscape.curvature.trace import FrobeniusNorm as FrobeniusNorm
     from landscape.curvature.trace import Trace as Trace
@@ -23,10 +25,11 @@ if TYPE_CHECKING:
     from landscape.flatness.bounds import Bound as Bound
     from landscape.flatness.bounds import pac_bayes_bound as pac_bayes_bound
     from landscape.flatness.comparison import compare as compare
+    from landscape.flatness.measures import Measurement as Measurement
     from landscape.flatness.measures import Sharpness as Sharpness
     from landscape.flatness.measures import sharpness as sharpness
     from landscape.flatness.measures import sharpness_by_group as sharpness_by_group
-    from landscape.flatness.tables import verdict as verdict
+    from landscape.flatness.words import verdict as verdict
     from landscape.objective.objective import Objective as Objective
     from landscape.objective.params import ParamSpace as ParamSpace
     from landscape.objective.supervised import supervised as supervised
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from landscape.storage.results import load as load
     from landscape.storage.weights import load_weights as load_weights
     from landscape.storage.weights import weights_of as weights_of
+    from landscape.surface.barriers import barriers as barriers
     from landscape.surface.certificate import paired_error as paired_error
     from landscape.surface.directions import Direction as Direction
     from landscape.surface.directions import coordinates as coordinates
@@ -51,7 +55,10 @@ if TYPE_CHECKING:
     from landscape.surface.sampler import evaluate_slice as evaluate_slice
     from landscape.surface.sampler import line as line
     from landscape.surface.sampler import plane as plane
+    from landscape.surface.slice import Certificate as Certificate
     from landscape.surface.slice import Slice as Slice
+    from landscape.surface.surfaces import Surfaces as Surfaces
+    from landscape.surface.surfaces import surfaces as surfaces
     from landscape.surface.topology import Basin as Basin
     from landscape.surface.topology import basins as basins
     from landscape.tasks import FactCurve as FactCurve
@@ -64,6 +71,7 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "Basin": "landscape.surface.topology",
     "Bound": "landscape.flatness.bounds",
+    "Certificate": "landscape.surface.slice",
     "Diagonal": "landscape.curvature.trace",
     "Direction": "landscape.surface.directions",
     "Eigenpairs": "landscape.curvature.eigenpairs",
@@ -74,6 +82,7 @@ _PUBLIC = {
     "Frame": "landscape.surface.frames",
     "FrobeniusNorm": "landscape.curvature.trace",
     "InputError": "landscape.errors",
+    "Measurement": "landscape.flatness.measures",
     "Objective": "landscape.objective.objective",
     "Operator": "landscape.curvature.operators",
     "ParamSpace": "landscape.objective.params",
@@ -82,9 +91,12 @@ _PUBLIC = {
     "Sharpness": "landscape.flatness.measures",
     "Slice": "landscape.surface.slice",
     "SpectralDensity": "landscape.curvature.density",
+    "Spectrum": "landscape.curvature.spectrum",
+    "Surfaces": "landscape.surface.surfaces",
     "TaskOptions": "landscape.tasks",
     "Trace": "landscape.curvature.trace",
     "barrier": "landscape.surface.paths",
+    "barriers": "landscape.surface.barriers",
     "basins": "landscape.surface.topology",
     "between_frame": "landscape.surface.frames",
     "bezier": "landscape.surface.paths",
@@ -94,6 +106,7 @@ _PUBLIC = {
     "diagonal": "landscape.curvature.trace",
     "eigen_frame": "landscape.surface.frames",
     "empirical_fisher": "landscape.curvature.operators",
+    "evaluate_slice": "landscape.surface.sampler",
     "export": "landscape.surface.export",
     "frobenius_norm": "landscape.curvature.trace",
     "gauss_newton": "landscape.curvature.operators",
@@ -101,7 +114,6 @@ _PUBLIC = {
     "line": "landscape.surface.sampler",
     "load": "landscape.storage.results",
     "load_weights": "landscape.storage.weights",
-    "evaluate_slice": "landscape.surface.sampler",
     "objectives_of": "landscape.tasks",
     "pac_bayes_bound": "landscape.flatness.bounds",
     "paired_error": "landscape.surface.certificate",
@@ -111,11 +123,13 @@ _PUBLIC = {
     "sharpness": "landscape.flatness.measures",
     "sharpness_by_group": "landscape.flatness.measures",
     "spectral_density": "landscape.curvature.density",
+    "spectrum": "landscape.curvature.spectrum",
     "supervised": "landscape.objective.supervised",
+    "surfaces": "landscape.surface.surfaces",
     "top_eigenpairs": "landscape.curvature.eigenpairs",
     "trace": "landscape.curvature.trace",
     "trajectory_frame": "landscape.surface.frames",
-    "verdict": "landscape.flatness.tables",
+    "verdict": "landscape.flatness.words",
     "weights_of": "landscape.storage.weights",
 }
 __all__ = list(_PUBLIC)

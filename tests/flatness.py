@@ -12,7 +12,7 @@ RHO, SIGMA = 0.3, 0.05
 
 def measure(objective, name, **settings):
     row = ll.sharpness(objective, [name], **{"rho": RHO, "sigma": SIGMA, **settings}).measures[name]
-    return row["value"], row["se"]
+    return row.value, row.standard_error
 
 
 def by_unit(model, batches, each):

@@ -7,7 +7,7 @@ import numpy as np
 from landscape import Sharpness, Slice, SpectralDensity
 from landscape.curvature.eigenpairs import Eigenpairs
 from landscape.curvature.trace import Trace
-from landscape.flatness.measures import MEASURES
+from landscape.flatness.measures import MEASURES, Measurement
 from landscape.report.report import Compared, Comparison, result_path, write_index
 from landscape.tasks import FactCurve, FactRow, Facts, FactTable
 
@@ -73,7 +73,7 @@ def trace(value, noise=1.0):
 def sharpness(factor=1.0, noise=1e-3, measures=("sam", "asam")):
     """Measures whose draws of one seed differ by `factor`, and a little by themselves."""
     draws = factor * np.linspace(0.9, 1.1, 20) + noise * np.random.default_rng(0).normal(size=20) * factor
-    rows = {name: {"value": float(draws.mean()), "se": 0.01, "rho": 0.1} for name in measures}
+    rows = {name: Measurement(float(draws.mean()), 0.01, {"rho": 0.1}) for name in measures}
     return Sharpness(
         loss=0.3,
         weight_norm=2.0,
@@ -129,7 +129,7 @@ def hostile_folder(path):
     """A folder of a comparison whose names are hostile, and whose minima are none."""
     checkpoints = []
     for name, height in (("plain", 1.0), ("b & <i>c", 2.0)):
-        rows = {key: {"value": height, "se": 0.1, **dict.fromkeys(m.uses, 1)} for key, m in MEASURES.items()}
+        rows = {key: Measurement(height, 0.1, dict.fromkeys(m.uses, 1)) for key, m in MEASURES.items()}
         for part, result in {
             "plane": plane(height),
             "line": line(height),
@@ -169,8 +169,7 @@ def measured(rows, loss=0.2, norm=10.0, settings=SETTINGS, provenance=PROVENANCE
         loss=loss,
         weight_norm=norm,
         measures={
-            name: {"value": float(v), "se": standard_error(d, u)} | settings
-            for name, (v, d, u) in full.items()
+            name: Measurement(float(v), standard_error(d, u), settings) for name, (v, d, u) in full.items()
         },
         by_draw=tuple(d for _, d, _ in full.values()),
         by_unit=tuple(u for _, _, u in full.values()),

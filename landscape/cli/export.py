@@ -11,15 +11,15 @@ from landscape.cli.output import Table, show
 
 def command(
     source: Annotated[
-        Path, typer.Argument(help="Result (.npz) of a surface, or an HDF5 file of Li et al.'s code.")
+        Path, typer.Argument(help="Surface to read: a result (.npz), or an HDF5 file of Li et al.'s code.")
     ],
     target: Annotated[Path, typer.Argument(help="File to write: .csv, .vtk (ParaView), .h5 or .npz.")],
     json: Json = False,
 ) -> None:
-    """Write a stored surface in the format that the ending of TARGET names. Nothing is measured anew.
+    """Convert a stored surface to the format that the ending of TARGET names. Nothing is computed again.
 
-    HDF5 is in the layout of github.com/tomgoldstein/loss-landscape, and is read as well as written. Of the
-    formats, only .npz keeps settings and provenance.
+    HDF5 files have the layout of github.com/tomgoldstein/loss-landscape; they can be read too. Only .npz
+    keeps the settings and the provenance.
 
     Examples:
 

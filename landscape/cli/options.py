@@ -1,8 +1,11 @@
 """Options that several commands share, declared once."""
 
+import inspect
 from collections.abc import Callable
+from dataclasses import dataclass, is_dataclass, replace
+from functools import cached_property, wraps
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -11,35 +14,138 @@ from landscape.runtime.devices import DeviceName
 from landscape.storage.files import locked, writable
 from landscape.tasks import TaskOptions
 
+if TYPE_CHECKING:
+    from landscape.objective.objective import Objective
+
 F = TypeVar("F", bound=Callable[..., Any])
 
-Checkpoints = Annotated[
-    list[Path], typer.Option("--ckpt", help="Checkpoint; several may be given, to compare.")
-]
+Checkpoints = Annotated[list[Path], typer.Option("--ckpt", help="Checkpoint (repeat to compare several).")]
 Checkpoint = Annotated[Path, typer.Option("--ckpt", help="Checkpoint.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")]
-Device = Annotated[DeviceName, typer.Option(help="Where to compute.")]
+Seed = Annotated[int, typer.Option(min=0, help="Random seed.")]
+Device = Annotated[DeviceName, typer.Option(help="Device to compute on.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")]
 Data = Annotated[
-    Path | None, typer.Option(help="The data file, if it is no longer where the checkpoint says.")
+    Path | None, typer.Option(help="Data file, if it has moved since the checkpoint was written.")
 ]
-Users = Annotated[
-    int, typer.Option(min=1, help="How many users the frozen loss holds (at most all of them).")
-]
+Users = Annotated[int, typer.Option(min=1, help="Number of users in the frozen loss (at most all).")]
 
 
 Task = Annotated[
     str | None,
     typer.Option(
-        help="package.module:function that makes an Objective of a checkpoint, for models of your own."
+        help="package.module:function that builds an Objective from a checkpoint of your own model."
     ),
 ]
 Include = Annotated[
-    list[str] | None, typer.Option(help="Only parameters whose name matches take part (may be repeated).")
+    list[str] | None, typer.Option(help="Vary only parameters whose name matches (repeatable).")
 ]
 Exclude = Annotated[
-    list[str] | None, typer.Option(help="Parameters whose name matches are held still (may be repeated).")
+    list[str] | None, typer.Option(help="Hold parameters fixed whose name matches (repeatable).")
 ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommonOptions:
+    """Options of every command that computes something."""
+
+    context: typer.Context
+    seed: Seed = 0
+    device: Device = "auto"
+    json: Json = False
+
+    def hold(self, folder: Path) -> None:
+        """Keep other processes out of an output folder until the command has ended, see `hold`."""
+        hold(self.context, folder)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointOptions(CommonOptions):
+    """Options of a command that reads several checkpoints."""
+
+    ckpt: Checkpoints
+    data: Data = None
+    task: Task = None
+
+    @cached_property
+    def checkpoints(self) -> dict[str, Path]:
+        """The checkpoints by name, see `names_of`."""
+        return dict(zip(names_of(self.ckpt), self.ckpt, strict=True))
+
+    @property
+    def task_options(self) -> TaskOptions:
+        """What a task needs to know."""
+        return TaskOptions(seed=self.seed, device=self.device, data=self.data)
+
+    def objectives(self, *, shared: bool = False, **changes: Any) -> "dict[str, Objective]":
+        """Return the objective of each checkpoint, by name, as `landscape.tasks.objectives_of`.
+
+        Args:
+            shared: let the processes of torchrun share the batches.
+            changes: to the task's options.
+        """
+        from landscape.tasks import objectives_of
+
+        settings = replace(self.task_options, **changes)
+        found = objectives_of(self.checkpoints.values(), settings, self.task, shared=shared)
+        return dict(zip(self.checkpoints, found, strict=True))
+
+    def objective(self, path: Path, **changes: Any) -> "Objective":
+        """Return the objective of one checkpoint, as `landscape.tasks.objective_of`."""
+        from landscape.tasks import objective_of
+
+        return objective_of(path, replace(self.task_options, **changes), self.task)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasurementOptions(CheckpointOptions):
+    """Options of a command that measures the frozen loss of several checkpoints."""
+
+    users: Users = 2048
+    include: Include = None
+    exclude: Exclude = None
+
+    @property
+    def task_options(self) -> TaskOptions:
+        return task_options(self.users, self.seed, self.device, self.data, self.include, self.exclude)
+
+
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command take groups of options.
+
+    A parameter whose type is a dataclass of options is spread into one option a field on the command line,
+    and the command is called with the dataclass. Options that are required come first.
+    """
+    own = inspect.signature(command, eval_str=True).parameters
+    kinds: dict[str, Callable[..., Any]] = {
+        name: parameter.annotation
+        for name, parameter in own.items()
+        if isinstance(parameter.annotation, type) and is_dataclass(parameter.annotation)
+    }
+    groups = {name: inspect.signature(kind, eval_str=True).parameters for name, kind in kinds.items()}
+    spread = [
+        each.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for name, parameter in own.items()
+        for each in (groups[name].values() if name in groups else [parameter])
+    ]
+    spread.sort(key=lambda each: each.default is not inspect.Parameter.empty)
+
+    @wraps(command)
+    def gather(**given: Any) -> None:
+        gathered = {
+            name: kinds[name](**{field: given.pop(field) for field in group})
+            for name, group in groups.items()
+        }
+        command(**gathered, **given)
+
+    gather.__signature__ = inspect.Signature(spread)  # type: ignore[attr-defined] # what typer and inspect read
+    gather.__annotations__ = {each.name: each.annotation for each in spread}
+    return gather
+
+
+def by_ranks(command: F) -> F:
+    """Mark a command that the processes of `torchrun -m landscape …` may carry out together."""
+    command.by_ranks = True  # type: ignore[attr-defined]  # a function may have any
+    return command
 
 
 def task_options(
@@ -54,12 +160,6 @@ def task_options(
     return TaskOptions(users, seed, device, data, tuple(include or ("*",)), tuple(exclude or ()))
 
 
-def by_ranks(command: F) -> F:
-    """Mark a command that the processes of `torchrun --nproc-per-node N -m landscape …` share."""
-    command.by_ranks = True  # type: ignore[attr-defined]  # a function may have any
-    return command
-
-
 def hold(context: typer.Context, folder: Path) -> None:
     """Keep other processes out of an output folder until the command of this context has ended.
 
@@ -72,7 +172,7 @@ def hold(context: typer.Context, folder: Path) -> None:
 def names_of(checkpoints: list[Path]) -> list[str]:
     """Name each checkpoint: by its file, or by its folder where the file is a run's best.pt or last.pt.
 
-    Where that does not tell them apart, by as much of the path as does.
+    Where those names are equal, as much of the path is added as makes them different.
 
     Raises:
         InputError: the same checkpoint is given twice.

@@ -3,15 +3,19 @@
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import is_dataclass
+from typing import TYPE_CHECKING, Any
 
 from landscape.errors import printable
 from landscape.runtime.ranks import ranks
 
+if TYPE_CHECKING:
+    from landscape.storage.results import Result
+
 
 def show(as_json: bool, values: Mapping[str, Any], *tables: "Table") -> None:
-    """Print `values` as JSON, or the tables; of several ranks, the first prints."""
+    """Print `values` as JSON, or the tables; only the first rank prints."""
     if not ranks().first:
         return
     if as_json:
@@ -32,9 +36,28 @@ def complain(message: str) -> None:
         print(f"landscape: {printable(message)}", file=sys.stderr)
 
 
-def with_error(value: float, error: float | None) -> str:
-    """Write a number, and its standard error if it has one."""
-    return f"{value:.4f}" + (f" ± {error:.4f}" if error is not None else "")
+def number(value: float | None, error: float | None = None) -> str:
+    """Write a number, and its standard error if it has one, as everywhere."""
+    from landscape.flatness.notation import PLAIN
+
+    return PLAIN.number(value, error)
+
+
+def values(result: "Result") -> dict[str, Any]:
+    """Return the fields of a result except arrays, settings and provenance."""
+    from numpy import ndarray
+
+    left_out = ("settings", "provenance")
+    return {
+        key: value
+        for key, value in vars(result).items()
+        if key not in left_out and not isinstance(value, ndarray)
+    }
+
+
+def lines(notes: Iterable[str]) -> "list[Table]":
+    """Return sentences as what `show` prints below its tables."""
+    return [Table(note, [], []) for note in notes]
 
 
 class Table:
@@ -56,14 +79,16 @@ class Table:
 
 
 def _text(text: str) -> Any:
-    """What rich takes as it is: no markup, no emoji by name, and nothing that a terminal would act on."""
+    """Return text that rich prints literally: no markup, no emoji names, no control characters."""
     from rich.text import Text
 
     return Text("\n".join(map(printable, text.split("\n"))))
 
 
 def _plain(value: Any) -> Any:
-    """JSON has no NaN: what is not finite becomes null."""
+    """Return what JSON holds: NaN becomes null, and a dataclass an object of its fields."""
+    if is_dataclass(value):
+        return _plain(vars(value))
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,14 +1,14 @@
 """`landscape sharpness`: how much the loss rises around each checkpoint."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from landscape.cli import options
-from landscape.cli.options import Checkpoints, Data, Device, Exclude, Include, Json, Seed, Task, Users
-from landscape.cli.output import Table, show
+from landscape.cli.options import MeasurementOptions, by_ranks, with_options
+from landscape.cli.output import Table, lines, show
 from landscape.errors import InputError
 from landscape.runtime.ranks import ranks
 from landscape.storage.files import writable
@@ -18,52 +18,53 @@ if TYPE_CHECKING:
     from landscape.flatness.measures import Sharpness
 
 
-@options.by_ranks
-def command(
-    context: typer.Context,
-    ckpt: Checkpoints,
-    measure: Annotated[
-        list[str] | None,
-        typer.Option(help="Which measures (may be repeated); all that apply if none is named."),
-    ] = None,
-    rho: Annotated[float, typer.Option(help="Radius ρ of the ball (sam, m-sharpness, worst, asam).")] = 0.1,
-    sigma: Annotated[float, typer.Option(help="Noise σ a coordinate (average, lpf).")] = 0.01,
-    epsilon: Annotated[float, typer.Option(help="Of the box ε (|θ| + 1) (keskar).")] = 1e-3,
+@dataclass(frozen=True, kw_only=True)
+class SharpnessOptions:
+    """The settings of `landscape.sharpness`, but for the seed."""
+
+    rho: Annotated[float, typer.Option(help="Radius ρ of the ball (sam, m-sharpness, worst, asam).")] = 0.1
+    sigma: Annotated[float, typer.Option(help="Standard deviation σ per coordinate (average, lpf).")] = 0.01
+    epsilon: Annotated[float, typer.Option(help="Size ε of the box ε (|θ| + 1) (keskar).")] = 1e-3
     rise: Annotated[
-        float, typer.Option(help="Of the mean loss, that σ is to reach (pac-bayes-sigma).")
-    ] = 0.1,
-    steps: Annotated[int, typer.Option(min=1, help="Of projected ascent (worst, keskar).")] = 20,
-    samples: Annotated[int, typer.Option(min=2, help="Antithetic pairs (average, pac-bayes-sigma).")] = 20,
+        float, typer.Option(help="Rise of the mean loss that σ has to reach (pac-bayes-sigma).")
+    ] = 0.1
+    steps: Annotated[int, typer.Option(min=1, help="Steps of projected ascent (worst, keskar).")] = 20
+    samples: Annotated[
+        int, typer.Option(min=2, help="Number of antithetic pairs (average, pac-bayes-sigma).")
+    ] = 20
     probes: Annotated[
-        int, typer.Option(min=2, help="Random vectors (trace, frobenius, relative-flatness).")
-    ] = 20,
+        int, typer.Option(min=2, help="Number of random vectors (trace, frobenius, relative-flatness).")
+    ] = 20
+
+
+@by_ranks
+@with_options
+def command(
+    *,
+    measure: Annotated[
+        list[str] | None, typer.Option(help="Measure (repeatable; default: all that apply to the model).")
+    ] = None,
+    settings: SharpnessOptions,
     by_group: Annotated[
-        bool, typer.Option("--by-group", help="Also with one group of parameters moving at a time.")
+        bool, typer.Option("--by-group", help="Measure with one group of parameters moving at a time too.")
     ] = False,
     out: Annotated[
         list[Path] | None,
-        typer.Option(help="Folder for the results, or a table as .json, .csv or .tex (may be repeated)."),
+        typer.Option(help="Folder for the results, or a table ending in .json, .csv or .tex (repeatable)."),
     ] = None,
-    users: Users = 2048,
-    data: Data = None,
-    include: Include = None,
-    exclude: Exclude = None,
-    task: Task = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    json: Json = False,
+    of: MeasurementOptions,
 ) -> None:
-    """Measure sharpness on the same frozen loss and the same draws for every checkpoint.
+    """Measure sharpness on the same frozen loss and with the same random draws for every checkpoint.
 
-    Each checkpoint is put beside the first, with the 95% interval of their ratio from what both
-    share: the users and the draws. What is said to be lower or higher is so by its interval.
+    Each checkpoint is compared with the first: the 95% interval of their ratio comes from what both share,
+    the users and the draws. A measure is reported as lower or higher only if its interval says so.
 
     Measures: sam, m-sharpness, worst, keskar, gradient-norm, average, lpf, pac-bayes-sigma,
-    lambda-max, trace, frobenius, relative-flatness-embedding, relative-flatness-last; and,
-    unchanged by a rescaling of hidden units that keeps the function, asam, worst-adaptive,
-    average-adaptive, pac-bayes-sigma-adaptive, fisher-rao.
+    lambda-max, trace, frobenius; and, unchanged by a rescaling of the weights that keeps the
+    function, asam, worst-adaptive, average-adaptive, pac-bayes-sigma-adaptive, fisher-rao,
+    relative-flatness-embedding, relative-flatness-last.
 
-    A folder gets NAME.sharpness.npz of each, and with --by-group NAME.GROUP.sharpness.npz.
+    A folder gets NAME.sharpness.npz for each, and with --by-group NAME.GROUP.sharpness.npz.
 
     Examples:
 
@@ -73,29 +74,15 @@ def command(
     """
     from landscape.flatness.comparison import compare
     from landscape.flatness.measures import sharpness, sharpness_by_group
-    from landscape.flatness.tables import WRITERS, entries
-    from landscape.tasks import objectives_of
+    from landscape.flatness.tables import WRITERS
 
-    folders, tables = _places(context, out or [], list(WRITERS))
-    settings: dict[str, Any] = {
-        "rho": rho,
-        "sigma": sigma,
-        "epsilon": epsilon,
-        "rise": rise,
-        "steps": steps,
-        "samples": samples,
-        "probes": probes,
-        "seed": seed,
-    }
-    names = options.names_of(ckpt)
-    asked = options.task_options(users, seed, device, data, include, exclude)
-    frozen = objectives_of(ckpt, asked, task, shared=True)
+    folders, tables = _places(of, out or [], list(WRITERS))
     results: dict[str, Sharpness] = {}
     groups: dict[str, dict[str, Sharpness]] = {}
-    for name, objective in zip(names, frozen, strict=True):
-        results[name] = sharpness(objective, measure, **settings)
+    for name, objective in of.objectives(shared=True).items():
+        results[name] = sharpness(objective, measure, **vars(settings), seed=of.seed)
         if by_group:
-            groups[name] = sharpness_by_group(objective, measure, **settings)
+            groups[name] = sharpness_by_group(objective, measure, **vars(settings), seed=of.seed)
         for folder in folders:
             results[name].save(folder / f"{name}.sharpness.npz")
             for group, result in groups.get(name, {}).items():
@@ -103,22 +90,13 @@ def command(
     comparison = compare(results, groups)
     for path in tables if ranks().first else ():
         WRITERS[path.suffix.lower()](comparison, path)
-    paths = dict(zip(names, map(str, ckpt), strict=True))
-    values: dict[str, Any] = {"checkpoints": _entries(results, paths)}
-    if len(results) > 1:
-        values["comparison"] = entries(comparison)
-    if by_group:
-        values["groups"] = {
-            group: _entries({name: groups[name][group] for name in names if group in groups[name]}, paths)
-            for group in dict.fromkeys(group for found in groups.values() for group in found)
-        }
-    show(json, values, *_shown(comparison))
+    show(of.json, _values(results, groups, comparison, of), *_shown(comparison))
 
 
 def _places(
-    context: typer.Context, out: Sequence[Path], endings: Sequence[str]
+    of: MeasurementOptions, out: Sequence[Path], endings: Sequence[str]
 ) -> tuple[list[Path], list[Path]]:
-    """Tell folders, which are held, from tables; all must be ours to write to.
+    """Separate folders, which are held, from tables; all must be writable.
 
     Raises:
         InputError: another ending, or a place that cannot be written to.
@@ -127,28 +105,46 @@ def _places(
     tables = [path for path in out if path not in folders]
     for path in tables:
         if path.suffix.lower() not in endings:
-            raise InputError(f"--out {path}: a table ends in {', '.join(endings)}, and a folder in none")
+            raise InputError(
+                f"--out {path}: a table ends in {', '.join(endings)}, and a folder has no ending"
+            )
         writable(path.parent)
     for folder in folders:
-        options.hold(context, folder)
+        of.hold(folder)
     return folders, tables
 
 
-def _entries(results: "Mapping[str, Sharpness]", paths: Mapping[str, str]) -> list[dict[str, Any]]:
-    return [
-        {"path": paths[name], "loss": r.loss, "weight_norm": r.weight_norm, "measures": r.measures}
-        for name, r in results.items()
-    ]
+def _values(
+    results: "Mapping[str, Sharpness]",
+    groups: "Mapping[str, Mapping[str, Sharpness]]",
+    comparison: "Comparison",
+    of: MeasurementOptions,
+) -> dict[str, Any]:
+    from landscape.flatness.tables import entries
+
+    def listed(found: "Mapping[str, Sharpness]") -> list[dict[str, Any]]:
+        return [{"path": str(of.checkpoints[name]), **result.entry} for name, result in found.items()]
+
+    values: dict[str, Any] = {"checkpoints": listed(results)}
+    if len(results) > 1:
+        values["comparison"] = entries(comparison)
+    if groups:
+        values["groups"] = {
+            group: listed({name: found[group] for name, found in groups.items() if group in found})
+            for group in dict.fromkeys(group for found in groups.values() for group in found)
+        }
+    return values
 
 
 def _shown(comparison: "Comparison") -> list[Table]:
-    """One table, or two where the ratios of many checkpoints would not fit beside their values."""
-    from landscape.flatness.tables import PLAIN, notes
+    """Return one table, or two where the ratios of many checkpoints do not fit next to their values."""
+    from landscape.flatness.notation import PLAIN
+    from landscape.flatness.words import notes
 
     head, rows = PLAIN.table(comparison)
-    said = ", ".join(f"{key} {value}" for key, value in comparison.settings.items())
+    settings = ", ".join(f"{key} {value}" for key, value in comparison.settings.items())
     users = f"; {comparison.frozen['users']} users" if "users" in comparison.frozen else ""
-    title = f"Sharpness ({said}{users})"
+    title = f"Sharpness ({settings}{users})"
     count = len(comparison.names)
     if count <= 2:
         tables = [Table(title, head, rows)]
@@ -158,4 +154,4 @@ def _shown(comparison: "Comparison") -> list[Table]:
             Table(title, head[: 1 + count], [row[: 1 + count] for row in rows]),
             Table("Ratios, with 95% intervals", [head[0], *head[1 + count :]], ratios),
         ]
-    return [*tables, *(Table(line, [], []) for line in notes(comparison))]
+    return [*tables, *lines(notes(comparison))]

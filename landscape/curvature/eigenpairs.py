@@ -81,10 +81,10 @@ class Eigenpairs(Result):
         norm = float(np.abs(values).max())
         errors = np.concatenate([np.abs(self.eigenvalues) * self.residuals, norm * self.smallest_residuals])
         if self.gradient_norm > 1e-3 * norm:
-            reasons.append(f"‖∇L‖ is {self.gradient_norm:.3g}")
+            reasons.append(f"‖∇L‖ = {self.gradient_norm:.3g}")
         if self.settings["matrix"] == "hessian" and (values < -errors).any():
-            reasons.append(f"λmin is {values.min():.3g}")
-        return " and ".join(reasons) or None
+            reasons.append(f"λmin = {values.min():.3g}")
+        return ", ".join(reasons) or None
 
 
 def top_eigenpairs(

@@ -1,10 +1,9 @@
-"""PAC-Bayes bounds: how large the loss of noisy weights can be on units that were not drawn."""
+"""PAC-Bayes bounds on the loss of noisy weights on new units (users)."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,14 +30,46 @@ VARIANCES = LARGEST * np.exp(-_J / PRECISION)
 """Of the priors that there are to choose from: α_j² = c exp(-j/b)."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Posterior:
+    """The posterior of one kind whose bound is the lowest.
+
+    Attributes:
+        sigma, prior_sigma: σ, and the prior's α.
+        kl: KL(Q‖P) in nats; `kl_per_unit` is KL/m.
+        kl_distance, kl_variance: the two parts of KL: ‖θ - θ0‖²/2α², and the rest.
+        loss, loss_limit: the expected loss on the units: the mean of the draws, and the most it can be.
+        bound: on the expected loss on new units.
+        vacuous: whether the bound is not below the loss of a guess.
+        trivial: whether the bound is 1 (in float64).
+        excess: how many times too large KL is, at the best σ, for any bound of this kind to be below the loss
+            of a guess. Inf where even KL = 0 would not be small enough.
+        excess_sigma: that σ.
+    """
+
+    sigma: float
+    prior_sigma: float
+    kl: float
+    kl_per_unit: float
+    kl_distance: float
+    kl_variance: float
+    loss: float
+    loss_limit: float
+    bound: float
+    vacuous: bool
+    trivial: bool
+    excess: float
+    excess_sigma: float
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Bound(Result):
     """Bounds on the expected loss of random weights, for kinds of posterior (rows) and values of σ (columns).
 
     Attributes:
         loss: L(θ) on the units of the bound, without noise.
-        units: their number m.
-        guess: the loss that is reached without having learned; a bound that is not below it is vacuous.
+        units: number of units m.
+        guess: the loss of a random guess; a bound that is not below it is vacuous.
         distance: ‖θ - θ0‖, θ0 the prior's mean.
         kinds: names of the rows.
         sigmas: σ, shape (S,).
@@ -69,40 +100,34 @@ class Bound(Result):
         need_numbers(self.settings, "delta")
 
     @property
-    def posteriors(self) -> dict[str, dict[str, Any]]:
-        """For each kind, the σ whose bound is the lowest (of equal ones, that with the least excess).
+    def posteriors(self) -> dict[str, Posterior]:
+        """For each kind, the posterior with the lowest bound; of equal ones, that with the least excess."""
+        return {kind: self._best(row) for row, kind in enumerate(self.kinds)}
 
-        `sigma`, `prior_sigma`, `kl`, `loss`, `loss_limit` and `bound` are the entries of the grid. KL has two
-        parts: `kl_distance`, which is ‖θ - θ0‖²/2α², and `kl_variance`; `kl_per_unit` is KL/m. A bound is
-        `vacuous` if it is not below `guess`, and `trivial` if it is 1 (in float64).
-
-        `excess` is the least KL / `kl_allowed` of all σ, at `excess_sigma`: how many times too large KL is
-        for any bound of the row to be below `guess`. Inf where not even 0 would be small enough.
-        """
-        rows = {}
-        for row, kind in enumerate(self.kinds):
-            allowed = self.kl_allowed[row]
-            excess = np.divide(self.kls[row], allowed, out=np.full(allowed.shape, np.inf), where=allowed > 0)
-            nearest = int(np.argmin(excess))
-            best = int(np.lexsort((excess, self.bounds[row]))[0])
-            kl, prior_sigma = float(self.kls[row, best]), float(self.prior_sigmas[row, best])
-            by_distance = self.distance**2 / (2 * prior_sigma**2)
-            rows[kind] = {
-                "sigma": float(self.sigmas[best]),
-                "prior_sigma": prior_sigma,
-                "kl": kl,
-                "kl_per_unit": kl / self.units,
-                "kl_distance": by_distance,
-                "kl_variance": kl - by_distance,
-                "loss": float(self.losses[row, best]),
-                "loss_limit": float(self.loss_limits[row, best]),
-                "bound": float(self.bounds[row, best]),
-                "vacuous": bool(self.bounds[row, best] >= self.guess),
-                "trivial": bool(self.bounds[row, best] >= 1),
-                "excess": float(excess[nearest]),
-                "excess_sigma": float(self.sigmas[nearest]),
-            }
-        return rows
+    def _best(self, row: int) -> Posterior:
+        kls, allowed = self.kls[row], self.kl_allowed[row]
+        excess = np.divide(kls, allowed, out=np.full(allowed.shape, np.inf), where=allowed > 0)
+        nearest = int(np.argmin(excess))
+        best = int(np.lexsort((excess, self.bounds[row]))[0])
+        kl, prior_sigma, bound = (
+            float(table[row, best]) for table in (self.kls, self.prior_sigmas, self.bounds)
+        )
+        by_distance = self.distance**2 / (2 * prior_sigma**2)
+        return Posterior(
+            sigma=float(self.sigmas[best]),
+            prior_sigma=prior_sigma,
+            kl=kl,
+            kl_per_unit=kl / self.units,
+            kl_distance=by_distance,
+            kl_variance=kl - by_distance,
+            loss=float(self.losses[row, best]),
+            loss_limit=float(self.loss_limits[row, best]),
+            bound=bound,
+            vacuous=bound >= self.guess,
+            trivial=bound >= 1,
+            excess=float(excess[nearest]),
+            excess_sigma=float(self.sigmas[nearest]),
+        )
 
     @property
     def vacuous(self) -> bool:
@@ -111,23 +136,23 @@ class Bound(Result):
 
     @property
     def statement(self) -> str:
-        """What the lowest of the bounds says, and whether that is worth anything: one sentence."""
+        """One sentence: what the lowest bound says, and whether it is vacuous."""
         rows = self.posteriors
-        kind, best = min(rows.items(), key=lambda item: item[1]["bound"])
+        kind, best = min(rows.items(), key=lambda item: item[1].bound)
         sure = 1 - self.settings["delta"]
         said = (
             f"With probability {sure:g} over the draw of {self.units:,} units, weights with {kind} noise of "
-            f"σ = {best['sigma']:g} have an expected loss of at most {best['bound']:.4f}, "
+            f"σ = {best.sigma:g} have an expected loss of at most {best.bound:.4f}, "
         )
         if not self.vacuous:
-            return said + f"below the {self.guess:g} of a guess: not vacuous."
-        said += f"which is vacuous, as a guess reaches {self.guess:g}; "
-        kind, nearest = min(rows.items(), key=lambda item: item[1]["excess"])
-        if not np.isfinite(nearest["excess"]):
-            return said + "at no σ would even KL(Q‖P) = 0 be small enough."
+            return said + f"below the {self.guess:g} of a random guess: not vacuous."
+        said += f"which is vacuous, since a random guess has {self.guess:g}; "
+        kind, nearest = min(rows.items(), key=lambda item: item[1].excess)
+        if not np.isfinite(nearest.excess):
+            return said + "even KL(Q‖P) = 0 would not be small enough at any σ."
         return said + (
-            f"for a bound below that, KL(Q‖P) is too large by a factor of {nearest['excess']:.3g} at best "
-            f"({kind}, σ = {nearest['excess_sigma']:g})."
+            f"for a bound below that, KL(Q‖P) is too large by a factor of {nearest.excess:.3g} at best "
+            f"({kind}, σ = {nearest.excess_sigma:g})."
         )
 
 
@@ -159,9 +184,9 @@ def pac_bayes_bound(
     Posteriors are `plain`, s = σ, and `magnitude-aware`, s_i² = σ² (θ_i - θ0_i)² + ε² with ε = 0.001
     (Neyshabur et al. 2017, arXiv 1706.08947; Jiang et al. 2020, arXiv 1912.02178).
 
-    It is the random weights that are bounded, not θ. The units must be independent of one another, and new
-    ones come from where they came from. Neither θ0, nor what else the loss reads that is not in θ (parameters
-    that are held still, running means of BatchNorm), may depend on them.
+    The bound is on the loss of the random weights, not on that of θ. The units must be independent, and new
+    units must come from the same distribution. Neither θ0 nor anything else that the loss reads outside θ
+    (parameters held fixed, running means of BatchNorm) may depend on them.
 
     Args:
         objective: its loss has units in [0, 1], each of weight 1.
@@ -169,8 +194,8 @@ def pac_bayes_bound(
         sigmas: σ of the posteriors.
         delta: the probability δ with which the bound may fail.
         samples: draws from each Q, at least; as many passes over the batches as that takes.
-        guess: the loss that is reached without having learned: 1/2 for two classes, or for a pair.
-        seed: of the draws.
+        guess: the loss of a random guess: 1/2 for two classes, or for a pair.
+        seed: random seed of the draws.
 
     Returns:
         The bounds, on the same scale as the loss, of both kinds of posterior and all σ.
@@ -180,16 +205,8 @@ def pac_bayes_bound(
             there are no samples, θ0 is not finite or not of θ's shape, or a unit's loss is not in [0, 1] or
             its weight not 1, at θ or at a draw.
     """
-    if not (0 < delta < 1 and 0 < guess < 1):
-        raise InputError(f"delta and guess must be between 0 and 1, not {delta:g} and {guess:g}")
-    if samples < 1:
-        raise InputError(f"the expected loss takes samples, at least 1, not {samples}")
-    if not len(sigmas) or not all(0 < sigma < np.inf for sigma in sigmas):
-        raise InputError("there must be a sigma, and each must be positive and finite")
-    theta = objective.theta
-    if prior is not None and not (prior.shape == theta.shape and prior.isfinite().all()):
-        raise InputError(f"the prior's mean must be finite and of shape ({len(theta)},), as θ is")
-    started = time.perf_counter()
+    _check(objective.theta, prior, sigmas, delta, samples, guess)
+    started, theta = time.perf_counter(), objective.theta
     at_theta = [_losses(batch, theta) for batch in objective.per_batch()]
     sizes = np.array([len(losses) for losses in at_theta])
     m, passes = int(sizes.sum()), ceil(samples / len(sizes))
@@ -230,6 +247,19 @@ def pac_bayes_bound(
         provenance=objective.provenance | surroundings(theta.device),
         seconds=time.perf_counter() - started,
     )
+
+
+def _check(
+    theta: Tensor, prior: Tensor | None, sigmas: Sequence[float], delta: float, samples: int, guess: float
+) -> None:
+    if not (0 < delta < 1 and 0 < guess < 1):
+        raise InputError(f"delta and guess must be between 0 and 1, not {delta:g} and {guess:g}")
+    if samples < 1:
+        raise InputError(f"samples is {samples}; it must be at least 1")
+    if not len(sigmas) or not all(0 < sigma < np.inf for sigma in sigmas):
+        raise InputError("sigmas must hold at least one value, each positive and finite")
+    if prior is not None and not (prior.shape == theta.shape and prior.isfinite().all()):
+        raise InputError(f"the prior's mean must be finite and of shape ({len(theta)},), as θ is")
 
 
 def binary_kl(p: Array | float, q: Array | float) -> Array:
@@ -299,11 +329,9 @@ def _losses(objective: Objective, theta: Tensor) -> Array:
     """Return each unit's loss, shape (units,), if they are what is bounded."""
     sums, weights = objective.per_example(theta)
     if not (weights == 1).all():
-        raise InputError(
-            f"a bound takes units of weight 1, one each; here one weighs {weights[weights != 1][0]:g}"
-        )
+        raise InputError(f"a bound needs units of weight 1; one here has weight {weights[weights != 1][0]:g}")
     if not ((sums >= 0) & (sums <= 1)).all():
         raise InputError(
-            f"a bound takes a loss in [0, 1]; a unit's is {sums[~((sums >= 0) & (sums <= 1))][0]:g}"
+            f"a bound needs a loss in [0, 1]; one unit here has {sums[~((sums >= 0) & (sums <= 1))][0]:g}"
         )
     return sums

@@ -19,20 +19,26 @@ LOSS, NORM = "loss", "weight_norm"
 
 @dataclass(frozen=True)
 class Contrast:
-    """A value y beside the first checkpoint's x.
+    """A value y compared with the first checkpoint's value x.
 
     Attributes:
-        difference, difference_se: y - x, and its standard error over the draws and units that both share;
-            None where there are none.
+        difference: y - x.
+        standard_error: of the difference, over the draws and units that both share; None without any.
         ratio: y / x. None unless x is above 0 by more than two standard errors and y is not negative.
         low, high: its 95% interval; None where nothing is shared, and without a ratio.
     """
 
     difference: float
-    difference_se: float | None = None
+    standard_error: float | None = None
     ratio: float | None = None
     low: float | None = None
     high: float | None = None
+
+    @property
+    def entry(self) -> dict[str, float | None]:
+        """What JSON and CSV hold."""
+        names = {"difference": "difference", "standard_error": "difference_se"}
+        return {names.get(key, key): value for key, value in vars(self).items()}
 
     @property
     def differs(self) -> bool | None:
@@ -48,7 +54,7 @@ class Row:
         measure: its name; `loss` and `weight_norm` are L(θ) and ‖θ‖.
         group: of the parameters that move; None for all that take part.
         invariant: whether a rescaling of the weights that keeps the function keeps the measure.
-        values, errors: with standard errors, an entry a checkpoint; None where it does not apply.
+        values, errors: value and standard error for each checkpoint; None where the measure does not apply.
         contrasts: an entry for each checkpoint but the first.
     """
 
@@ -62,7 +68,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Checkpoints beside the first of them.
+    """Checkpoints compared with the first of them.
 
     Attributes:
         names: of the checkpoints.
@@ -81,7 +87,7 @@ def compare(
     results: Mapping[str, Sharpness],
     by_group: Mapping[str, Mapping[str, Sharpness]] | None = None,
 ) -> Comparison:
-    """Put checkpoints side by side, each against the first.
+    """Compare each checkpoint with the first.
 
     Equal seeds and units make the draws those of pairs, so what a user or a perturbation adds to both
     falls out. The interval of a ratio r = y / x is Fieller's (1954, "Some Problems in Interval Estimation"):
@@ -91,8 +97,8 @@ def compare(
     degrees of freedom (1946).
 
     Args:
-        results: by name of the checkpoint. Where their provenance does not tell their units, that they are
-            the same in the same order is for the caller to see to.
+        results: by name of the checkpoint. If the provenance does not identify the units, the caller must
+            make sure that all have the same units in the same order.
         by_group: by name and then by group of parameters, as `sharpness_by_group` returns it.
 
     Returns:
@@ -121,7 +127,12 @@ def compare(
                 rows.append(_row(measure, group, samples))
     first = results[names[0]]
     known = {name: row for name, row in first.measures.items() if name in MEASURES}
-    used = {key: row[key] for name, row in known.items() for key in MEASURES[name].uses if key in row}
+    used = {
+        key: row.settings[key]
+        for name, row in known.items()
+        for key in MEASURES[name].uses
+        if key in row.settings
+    }
     idle = {key for measure in MEASURES.values() for key in measure.uses} - set(used)
     return Comparison(
         names,
@@ -153,7 +164,7 @@ def _sample(result: Sharpness | None, measure: str) -> _Sample | None:
         return None
     row, at = result.measures[measure], list(result.measures).index(measure)
     draws, units = (kept[at] if kept else nothing for kept in (result.by_draw, result.by_unit))
-    return _Sample(row["value"], row["se"], draws, units)
+    return _Sample(row.value, row.standard_error, draws, units)
 
 
 def _row(measure: str, group: str | None, samples: Sequence[_Sample | None]) -> Row:

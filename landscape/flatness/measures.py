@@ -12,7 +12,28 @@ from landscape.flatness import average_case, first_order, second_order, worst_ca
 from landscape.flatness.point import Estimate, Point, Settings
 from landscape.objective.objective import Objective
 from landscape.statistics import influences
-from landscape.storage.results import Array, Result, agree, need_numbers, surroundings
+from landscape.storage.results import Array, Result, agree, surroundings
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The value of one measure.
+
+    Attributes:
+        value: of the measure.
+        standard_error: over the draws, if there are any, and over the units (users), with δ held fixed where
+            it was found by ascent. None where neither is known.
+        settings: those that the value depends on, and what the measure chose (a layer, a σ).
+    """
+
+    value: float
+    standard_error: float | None
+    settings: Mapping[str, Any]
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """What `--json` prints: `value`, `se` and the settings, side by side."""
+        return {"value": self.value, "se": self.standard_error, **self.settings}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -21,30 +42,31 @@ class Sharpness(Result):
 
     Attributes:
         loss: L(θ), a mean over positions; every rise is one of this mean.
-        weight_norm: ‖θ‖, because a drop of a measure that does not scale with the weights can be
-            nothing but larger weights.
-        measures: for each measure its `value`, standard error `se` (None where none is known), and
-            the settings it depends on. `se` holds the error of the draws, if there are any, and that of
-            having these units (users) and no others, with δ held fixed where it was found by ascent.
+        weight_norm: ‖θ‖: a measure that depends on the scale of the weights can drop because they grew.
+        measures: by name.
         by_draw: for each measure, in this order, a pseudo-value of each draw (an antithetic pair, a
             probe); their mean is the value. Empty where nothing is drawn.
         by_unit: the same of each unit, in the order of `Objective.per_example`. Empty where the measure is no
-            mean over units, or there is one unit alone. `se`² is the sum of the variances of both means.
+            mean over units, or there is one unit alone. The squared standard error of a measure is the sum
+            of the variances of both means.
             Equal seeds and units pair the pseudo-values of two checkpoints.
         loss_by_unit: the same of L(θ). Shape (units,), or empty.
     """
 
     loss: float
     weight_norm: float
-    measures: Mapping[str, Mapping[str, Any]]
+    measures: Mapping[str, Measurement]
     by_draw: tuple[Array, ...] = ()
     by_unit: tuple[Array, ...] = ()
     loss_by_unit: Array = field(default_factory=lambda: np.empty(0))
 
+    @property
+    def entry(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        measures = {name: found.entry for name, found in self.measures.items()}
+        return {"loss": self.loss, "weight_norm": self.weight_norm, "measures": measures}
+
     def check(self) -> None:
-        for row in self.measures.values():
-            need_numbers(row, "value")
-            agree(row["se"] is None or isinstance(row["se"], float))
         parts = (self.by_draw, self.by_unit)
         agree(*(len(part) in (0, len(self.measures)) for part in parts), self.loss_by_unit.ndim == 1)
         agree(*(values.ndim == 1 for part in parts for values in part))
@@ -96,21 +118,21 @@ def sharpness(
         sigma: standard deviation σ of the average-case noise, per coordinate (relative to |θ| in the
             adaptive measure).
         epsilon: half the width of Keskar's box, where a weight is 0.
-        steps: of projected ascent.
-        samples: antithetic pairs of the average.
-        probes: random vectors of what is a trace.
-        rise: of the mean loss, at which the PAC-Bayes σ is read.
-        seed: of all draws.
+        steps: number of steps of projected ascent.
+        samples: number of antithetic pairs for an average.
+        probes: number of random vectors for a trace.
+        rise: rise of the mean loss at which the PAC-Bayes σ is read.
+        seed: random seed of all draws.
 
     Returns:
         The measures, each with its value and standard error; a rise of the loss is in units of L.
 
     Raises:
-        InputError: a name that is no measure, or one that does not apply; ρ, σ, ε or the rise is not
+        InputError: an unknown measure, or one that does not apply; ρ, σ, ε or the rise is not
             positive and finite; fewer than two samples or probes; or no steps.
     """
     if unknown := [name for name in measures or () if name not in MEASURES]:
-        raise InputError(f"no sharpness measure {unknown[0]!r}; there are {', '.join(MEASURES)}")
+        raise InputError(f"no sharpness measure {unknown[0]!r}; measures: {', '.join(MEASURES)}")
     if not all(0 < size < np.inf for size in (rho, sigma, epsilon, rise)):
         raise InputError("rho, sigma, epsilon and rise must be positive and finite")
     if not (samples >= 2 and probes >= 2 and steps >= 1):
@@ -122,7 +144,7 @@ def sharpness(
     return Sharpness(
         loss=point.loss,
         weight_norm=float(point.theta.double().norm()),
-        measures={name: _row(MEASURES[name], estimate, settings) for name, estimate in estimates.items()},
+        measures={name: _measurement(MEASURES[name], found, settings) for name, found in estimates.items()},
         by_draw=tuple(estimate.by_draw for estimate in estimates.values()),
         by_unit=tuple(estimate.by_unit for estimate in estimates.values()),
         loss_by_unit=point.loss + influences(*point.units),
@@ -135,10 +157,10 @@ def sharpness(
 def sharpness_by_group(
     objective: Objective, measures: Sequence[str] | None = None, **settings: Any
 ) -> dict[str, Sharpness]:
-    """Measure where the sharpness sits: each group of parameters moved alone (see `ParamSpace.groups`).
+    """Measure each group of parameters separately, with all others held fixed (see `ParamSpace.groups`).
 
-    The groups' traces add up to the trace of all. Other measures do not: a group alone has its own worst
-    direction, and what two groups do together is in neither. A measure that does not apply to a group (the
+    The traces of the groups add up to the trace of all. Other measures do not: each group has its own worst
+    direction, and the interaction of two groups is in neither. A measure that does not apply to a group (the
     relative flatness of norms) is left out of it.
 
     Args:
@@ -181,14 +203,10 @@ def _applies(point: Point, name: str) -> bool:
     return True
 
 
-def _row(measure: Measure, estimate: Estimate, settings: Settings) -> dict[str, Any]:
+def _measurement(measure: Measure, estimate: Estimate, settings: Settings) -> Measurement:
     chosen = {**vars(settings), **estimate.shown}
-    return {
-        "value": estimate.value,
-        "se": estimate.standard_error,
-        **{name: chosen[name] for name in measure.uses},
-        **estimate.shown,
-    }
+    used = {name: chosen[name] for name in measure.uses}
+    return Measurement(estimate.value, estimate.standard_error, {**used, **estimate.shown})
 
 
 _NOISE = ("sigma", "samples", "seed")

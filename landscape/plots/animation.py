@@ -1,4 +1,4 @@
-"""A training's way over its loss surface, as a GIF."""
+"""The trajectory of a training on its loss surface, as a GIF."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,8 +12,8 @@ from landscape.surface.slice import Slice
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
 
-SECONDS = 6  # of the whole
-HOLD = 8  # frames at the end
+SECONDS = 6  # length of the animation
+HOLD = 8  # frames for which the last picture stays
 
 
 def save_animation(result: Slice, path: Path, name: str) -> Path:
@@ -26,7 +26,7 @@ def save_animation(result: Slice, path: Path, name: str) -> Path:
 
     way = result.trajectory
     if not len(way):
-        raise InputError("there is no trajectory on this slice to animate")
+        raise InputError("this slice has no trajectory to animate")
     figure = surface_figure({name: result})
     with paper():
         figure.set_size_inches(COLUMN, 0.95 * COLUMN)

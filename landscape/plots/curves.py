@@ -13,7 +13,7 @@ from landscape.tasks import FactCurve
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SPREAD = 0.5  # of the checkpoints around a rank, as a part of the distance between ranks
+SPREAD = 0.5  # width of the checkpoints around a rank, as a fraction of the distance between ranks
 
 
 def curves_figure(curves: Mapping[str, Mapping[str, FactCurve]]) -> "Figure":
@@ -47,7 +47,7 @@ def curves_figure(curves: Mapping[str, Mapping[str, FactCurve]]) -> "Figure":
 def eigenvalue_figure(spectra: Mapping[str, Eigenpairs]) -> "Figure":
     """Draw the top eigenvalues by rank, and the smallest; open marks have not converged.
 
-    Checkpoints stand side by side at each rank: equal values would hide one another.
+    Checkpoints are drawn side by side at each rank, since equal values would hide each other.
 
     Args:
         spectra: by name of the checkpoint.

@@ -1,4 +1,4 @@
-"""Slices to turn and to read off, in a browser."""
+"""Slices in a browser: rotate them, and read off values."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from landscape.errors import printable
-from landscape.flatness.tables import PLAIN
+from landscape.flatness.notation import PLAIN
 from landscape.plots.page import page
 from landscape.plots.style import COLORS
 from landscape.plots.surfaces import axis_label, common_dimension, log_floor, loss_range, step_lengths
@@ -24,12 +24,12 @@ ON_LINE = f"α %{{x:.3f}}{NUMBERS}"
 def interactive_figure(slices: Mapping[str, Slice]) -> Any:
     """Return a plotly figure: lines in one frame, or planes as 3D surfaces side by side, on one scale.
 
-    What the page around it says stands in `layout.meta`: the captions of each panel, and the linear and the
-    logarithmic scale that its switch chooses between. The figure itself is linear; `slices.js` draws
-    each panel as a plot of its own.
+    `layout.meta` holds what the page around the figure shows: the captions of each panel, and the linear and
+    the logarithmic scale that its switch selects. The figure itself is linear; `slices.js` draws each panel
+    as a separate plot.
 
     Args:
-        slices: by the name of what they are of.
+        slices: by name of the model.
 
     Raises:
         InputError: no slices, of different dimensions, or without a finite loss.
@@ -45,11 +45,11 @@ def interactive_figure(slices: Mapping[str, Slice]) -> Any:
 
 
 def save_html(figure: Any, path: Path) -> Path:
-    """Write a page that needs nothing else, plotly's code included, of what `interactive_figure` returned.
+    """Write a self-contained page, plotly's code included, with what `interactive_figure` returned.
 
     Args:
-        figure: as it was returned.
-        path: where to; a file that is there is replaced.
+        figure: as `interactive_figure` returned it.
+        path: the file; an existing one is replaced.
 
     Returns:
         The path.
@@ -77,7 +77,7 @@ def _scales(low: float, high: float) -> dict[str, Any]:
 
 
 def _caption(name: str, result: Slice) -> dict[str, str]:
-    error = result.certificate["standard_error"] if result.certificate else None
+    error = result.certificate.standard_error if result.certificate else None
     facts = [f"L(θ) = {PLAIN.number(result.center, error)}", f"‖d‖/‖θ‖ = {step_lengths(result)}"]
     return {"name": name, "facts": ", ".join(facts), "statement": result.statement}
 
@@ -157,22 +157,22 @@ def _planes(slices: Mapping[str, Slice], limits: list[float]) -> Any:
 
 
 def _scenes(count: int) -> Iterator[str]:
-    """Yield plotly's names of so many scenes."""
+    """Yield plotly's names of `count` scenes."""
     yield from ("scene" if i == 1 else f"scene{i}" for i in range(1, count + 1))
 
 
 def _finite(losses: Array) -> Array:
-    """Return losses with what is not finite as NaN, which plotly leaves out."""
+    """Replace values that are not finite by NaN, which plotly leaves out."""
     return np.where(np.isfinite(losses), losses, np.nan)
 
 
 def _numbers(losses: Array, result: Slice) -> Array:
-    """Return what hovering shows on either scale: the loss, and its rise over the slice's own L(θ)."""
+    """Return what a hover text shows on both scales: the loss, and its rise over the slice's own L(θ)."""
     return np.stack([losses, losses - result.center], axis=-1)
 
 
 def _on_the_plane(result: Slice) -> Iterator[tuple[Array, str, list[str]]]:
-    """Yield what lies on a plane: its trajectory, and its marks, with what to call each point."""
+    """Yield the trajectory and the marks of a plane, with a name for each point."""
     if len(result.trajectory):
         yield result.trajectory, "lines+markers", [f"checkpoint {i}" for i in range(len(result.trajectory))]
     if result.marks:
@@ -188,6 +188,6 @@ def _heights(result: Slice, places: Array) -> Array:
 
 
 def escape(name: str) -> str:
-    """A name may come from a file's path: plotly reads some HTML, and %{…} in hover texts; none is let in."""
+    """Escape a name, which may come from a file's path: plotly reads some HTML, and %{…} in hover texts."""
     plain = printable(name).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return plain.replace("%{", "%&#123;")

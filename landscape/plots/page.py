@@ -1,14 +1,16 @@
-"""A page that needs nothing else: its styles, its script and plotly's stand in it."""
+"""A self-contained page: its styles, its script and plotly's are inside it."""
 
 from typing import Any
 
 
 def page(template: str, title: str, figure: Any, **values: Any) -> str:
-    """Return the HTML of a template: the text of one, `report.html.j2` or a child of it.
+    """Render a template to HTML.
 
     Args:
+        template: its text: that of `report.html.j2`, or of a child of it.
+        title: of the page.
         figure: what `landscape.plots.interactive.interactive_figure` returned.
-        values: what else the template shows. All of it is escaped.
+        values: other values for the template. All are escaped.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
@@ -26,7 +28,7 @@ def page(template: str, title: str, figure: Any, **values: Any) -> str:
         title=title,
         panels=panels,
         columns=2 if len(panels) == 4 else min(len(panels), 3),
-        # Within a script only "<" could end it; in JSON it stands in strings alone, where it may be a code.
+        # Only "<" could end a script early; in JSON it occurs only inside strings, where it can be escaped.
         figure=Markup(figure.to_json().replace("<", "\\u003c")),
         plotly=Markup(get_plotlyjs()),
         **values,

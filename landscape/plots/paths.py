@@ -1,4 +1,4 @@
-"""Paths between minima: the loss on the way, how far it rises, and other metrics beside it."""
+"""Paths between minima: the loss along them, the height of the barrier, and other metrics."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 STYLES = {"linear": "-", "bezier": "--"}
-APART = 0.012  # what error bars of the same t stand apart, lest they hide one another
+APART = 0.012  # distance between error bars of the same t, so that they do not hide each other
 
 
 def path_figure(paths: Mapping[str, PathProfile]) -> "Figure":
@@ -28,7 +28,7 @@ def path_figure(paths: Mapping[str, PathProfile]) -> "Figure":
         InputError: no paths.
     """
     if not paths:
-        raise InputError("there are no paths to draw")
+        raise InputError("nothing to draw; give at least one path")
     from matplotlib.figure import Figure
 
     metrics = [m for m in next(iter(paths.values())).metrics if all(m in p.metrics for p in paths.values())]

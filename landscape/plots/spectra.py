@@ -14,16 +14,16 @@ from landscape.storage.results import Array
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-WIDTH = 0.01  # of the Gaussian that broadens a node, as a part of the axis
+WIDTH = 0.01  # width of the Gaussian that broadens a node, as a fraction of the axis
 POINTS = 1000  # along the axis
 
 
 def spectrum_figure(
     densities: Mapping[str, SpectralDensity], ticks: Mapping[str, Eigenpairs] | None = None
 ) -> "Figure":
-    """Draw how many eigenvalues there are per unit of λ, on a logarithmic scale, one line a checkpoint.
+    """Draw the number of eigenvalues per unit of λ, on a logarithmic scale, one line per checkpoint.
 
-    Below stand the converged eigenvalues of `ticks`, by the same names. The lines end at a hundredth of the
+    The converged eigenvalues of `ticks` are drawn below. The lines end at a hundredth of the
     height of a single eigenvalue.
 
     Args:
@@ -35,7 +35,7 @@ def spectrum_figure(
     """
     ticks = ticks or {}
     if not densities or not ticks.keys() <= densities.keys():
-        raise InputError("a spectrum needs densities, and ticks only under their names")
+        raise InputError("expected at least one density, and ticks only for names that have a density")
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullLocator
 

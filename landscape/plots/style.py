@@ -1,4 +1,4 @@
-"""One look for all figures: paper widths, embedded fonts, colours that the colour-blind can tell apart."""
+"""One style for all figures: paper widths, embedded fonts, colours that the colour-blind can distinguish."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -38,7 +38,7 @@ _SETTINGS: Any = {
 
 @contextmanager
 def paper() -> Iterator[None]:
-    """Draw in the house style while the block runs."""
+    """Use this style while the block runs."""
     import matplotlib as mpl
 
     with mpl.rc_context():
@@ -47,12 +47,12 @@ def paper() -> Iterator[None]:
 
 
 def save_figure(figure: "Figure", path: str | Path, dpi: int = 200) -> Path:
-    """Write a figure; the ending of `path` says as what (png, pdf, svg).
+    """Write a figure, as png, pdf or svg by the ending of `path`.
 
     Args:
         figure: Matplotlib's, of a fixed size in inches.
-        path: where to; a file that is there is replaced.
-        dpi: pixels an inch, where there are pixels.
+        path: the file; an existing one is replaced.
+        dpi: pixels per inch, for png.
 
     Returns:
         The path.
@@ -75,7 +75,7 @@ def save_figures(figures: "Mapping[str, Figure]", folder: Path) -> list[Path]:
 
 
 def shown(name: str) -> str:
-    """Return a name as matplotlib takes it for what it is: no formula, nothing to leave out of a legend."""
+    """Escape a name for matplotlib: $…$ is a formula, and a legend leaves out names that begin with _."""
     plain = printable(name).replace("$", r"\$")
     return f" {plain}" if plain.startswith("_") else plain
 

@@ -32,12 +32,12 @@ LEVELS = 16
 
 
 def surface_figure(slices: Mapping[str, Slice], log: bool = False) -> "Figure":
-    """Draw slices of one dimension by name: lines in one frame, or planes side by side.
+    """Draw slices of one dimension: lines in one frame, or planes side by side.
 
     All share axes, contour levels and colours. A point without a finite loss is drawn as missing (grey).
 
     Args:
-        slices: lines or planes, by the name of what they are of.
+        slices: lines or planes, by name of the model.
         log: colour planes by log₁₀(L - Lmin + ε), with Lmin the least loss shown and ε as in `log_floor`.
 
     Raises:
@@ -85,14 +85,14 @@ def log_floor(low: float, high: float) -> float:
 
 
 def step_lengths(result: Slice) -> str:
-    """Say how far a step of 1 goes, relative to the weights: in filter units that differs by model."""
+    """Return the length of a step of 1 relative to ‖θ‖, which in filter units differs between models."""
     norm = result.settings["theta_norm"]
     lengths = [f"{d['norm'] / norm if norm else float('nan'):.2g}" for d in result.directions]
     return lengths[0] if len(set(lengths)) == 1 else " and ".join(lengths)
 
 
 def axis_label(result: Slice, axis: int) -> str:
-    """Say what a step along an axis is."""
+    """Return the label of an axis: what a step along it is."""
     direction = result.directions[axis]
     name = f"d{subscript(axis + 1)}" if len(result.directions) > 1 else "d"
     if direction["kind"] == "eigenvector":
@@ -105,13 +105,13 @@ def axis_label(result: Slice, axis: int) -> str:
 
 
 def band_figure(groups: Mapping[str, Sequence[Slice]]) -> "Figure":
-    """Draw lines of several seeds a model: the median over seeds, and a band from the lowest to the highest.
+    """Draw lines of several seeds: for each model the median, and a band from the lowest to the highest.
 
     Args:
-        groups: by name of the model, the lines of its seeds, on one axis.
+        groups: by name of the model, the lines of its seeds, with equal coordinates.
 
     Raises:
-        InputError: a group has lines of different axes, or no line at all.
+        InputError: the lines of a group have different coordinates, or a group has no line.
     """
     from matplotlib.figure import Figure
 
@@ -120,7 +120,7 @@ def band_figure(groups: Mapping[str, Sequence[Slice]]) -> "Figure":
         axes = figure.add_subplot()
         for (name, lines), color in zip(groups.items(), COLORS * len(groups), strict=False):
             if not lines or any(not np.array_equal(s.coordinates[0], lines[0].coordinates[0]) for s in lines):
-                raise InputError(f"the lines of {name} have no axis in common")
+                raise InputError(f"the lines of {name} have different coordinates")
             x, losses = lines[0].coordinates[0], np.stack([s.losses for s in lines])
             axes.fill_between(x, losses.min(0), losses.max(0), color=color, alpha=0.2, lw=0)
             axes.plot(x, np.median(losses, 0), color=color, label=shown(name))
@@ -132,10 +132,10 @@ def band_figure(groups: Mapping[str, Sequence[Slice]]) -> "Figure":
 
 
 def metric_figure(metrics: Mapping[str, Mapping[str, Sequence[Slice]]]) -> "Figure":
-    """Draw several metrics along the same lines, a panel each; a column a metric, a colour a model.
+    """Draw several metrics along the same lines: one panel per metric, one colour per model.
 
     Args:
-        metrics: by the metric's name, and then by the model's, its lines: one, or one a seed.
+        metrics: by metric and model, the lines: one, or one per seed.
     """
     from matplotlib.figure import Figure
 
@@ -309,7 +309,7 @@ def _few_ticks(axis: "Axis") -> None:
 
 
 def _on_the_plane(axes: "Axes", result: Slice) -> None:
-    """Draw what lies on a plane: marks, a trajectory, or θ alone."""
+    """Draw the marks and the trajectory of a plane, or else θ."""
     from matplotlib.patheffects import withStroke
 
     if len(result.trajectory):
@@ -340,7 +340,7 @@ def _levels(low: float, high: float) -> Array:
 
 
 def _certificates(slices: Mapping[str, Slice]) -> str:
-    """Say the largest error of several lines, or that there is none to say."""
+    """Return the statement of the line with the largest error, or of one without an error."""
     if any(s.certificate is None for s in slices.values()):
         return next(s.statement for s in slices.values() if s.certificate is None)
-    return max(slices.values(), key=lambda s: s.certificate["max_error"] if s.certificate else 0).statement
+    return max(slices.values(), key=lambda s: s.certificate.max_error if s.certificate else 0).statement

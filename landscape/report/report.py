@@ -16,14 +16,14 @@ from landscape.errors import InputError
 from landscape.flatness.comparison import LOSS, NORM, compare
 from landscape.flatness.comparison import Comparison as Contrasts
 from landscape.flatness.measures import MEASURES, Sharpness
-from landscape.flatness.tables import PLAIN, notes
+from landscape.flatness.notation import PLAIN
+from landscape.flatness.words import notes, summary
 from landscape.plots.curves import curves_figure, eigenvalue_figure
 from landscape.plots.interactive import interactive_figure
 from landscape.plots.page import page
 from landscape.plots.spectra import spectrum_figure
 from landscape.plots.style import paper
 from landscape.plots.surfaces import surface_figure
-from landscape.report.words import sentences
 from landscape.storage.files import existing, replacing
 from landscape.storage.results import Result, load_as
 from landscape.surface.slice import Slice
@@ -109,7 +109,7 @@ def render(folder: Path) -> Path:
         comparison=comparison,
         measured=measured,
         densities=densities,
-        sentences=list(sentences(spectra, {name: m.trace for name, m in measured.items()}, sharpness)),
+        sentences=list(summary(spectra, {name: m.trace for name, m in measured.items()}, sharpness)),
         tables=_tables(comparison),
         curves=list(_curves(comparison)),
         number=PLAIN.number,
@@ -287,8 +287,8 @@ def _formula(measure: str, result: Sharpness) -> str:
     """Say what a row of the table is: formula, source, and the settings that it depends on."""
     if measure not in MEASURES or measure not in result.measures:
         return {LOSS: "at the checkpoint, dropout off", NORM: "of all that takes part"}.get(measure, "")
-    known, row = MEASURES[measure], result.measures[measure]
-    settings = ", ".join(f"{name} {row[name]}" for name in known.uses if name in row and name != "seed")
+    known, row = MEASURES[measure], result.measures[measure].settings
+    settings = ", ".join(f"{key} {row[key]}" for key in known.uses if key in row and key != "seed")
     return f"{known.formula} ({known.source}){': ' if settings else ''}{settings}"
 
 

@@ -6,7 +6,7 @@ import platform
 import warnings
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -44,7 +44,8 @@ _KINDS = {
 class Result:
     """A measurement, with what is needed to know it again.
 
-    A subclass adds fields of three types: an array, a tuple of arrays, or anything JSON holds.
+    A subclass adds fields of three types: an array, a tuple of arrays, or anything JSON holds,
+    dataclasses among it.
 
     Attributes:
         settings: how it was measured, seeds among them.
@@ -78,7 +79,7 @@ class Result:
                 arrays |= {f"{name}.{i}": array for i, array in enumerate(value)}
             else:
                 values[name] = value
-        header = json.dumps({"kind": type(self).__name__, "values": values}, allow_nan=True)
+        header = json.dumps({"kind": type(self).__name__, "values": values}, default=asdict)
         with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **{_HEADER: np.array(header)}, **arrays)  # type: ignore[arg-type] # names are ours
         return path
@@ -166,7 +167,7 @@ def _read_fields(kind: type[Result], values: Mapping[str, Any], archive: zipfile
             count = sum(member.startswith(f"{name}.") for member in archive.namelist())
             read[name] = tuple(_floats(archive, f"{name}.{i}") for i in range(count))
         else:
-            read[name] = TypeAdapter(hints[name]).validate_python(values[name], strict=True)
+            read[name] = TypeAdapter(hints[name]).validate_json(json.dumps(values[name]), strict=True)
     return read
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
@@ -15,41 +14,6 @@ from landscape.storage.results import Array
 from landscape.surface.chebyshev import Axis, at_points
 from landscape.surface.loss_cache import LossCache
 from landscape.surface.slice import Slice
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """How far the surface that is drawn may be from the loss.
-
-    `error`, `standard_error` and `rise_standard_error` are in units of the loss. Other errors are relative
-    to the range of the surface: the largest loss at its points less the smallest.
-
-    Attributes:
-        reached: whether the tolerance was reached.
-        tol: the tolerance asked for.
-        max_error, error: the largest error at fresh random points, which the fit has not seen.
-        points: number of fresh points. With 95% confidence, at most `share` of the slice errs by more.
-        attempts: number of fits that were judged at these points; the last one stands.
-        tail: the error that the fit's coefficients predict.
-        float64: the largest difference to the same loss computed in float64, at centre and corners; None
-            where the loss is in float64 itself, or cannot be computed in it.
-        standard_error: of L(θ), due to the sampling of units (users); `rise_standard_error` is that of
-            L - L(θ) at the corner where it is largest. None for a single unit.
-        units: number of units drawn.
-    """
-
-    reached: bool
-    tol: float
-    max_error: float
-    error: float
-    points: int
-    attempts: int
-    share: float
-    tail: float
-    float64: float | None
-    standard_error: float | None
-    rise_standard_error: float | None
-    units: int
 
 
 def fresh_error(points: LossCache, axes: Sequence[Axis], samples: Array, count: int, seed: int) -> float:

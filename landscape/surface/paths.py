@@ -20,6 +20,7 @@ from landscape.storage.results import Array, Result, agree, surroundings
 from landscape.surface.certificate import unit_parts
 from landscape.surface.directions import difference
 from landscape.surface.sampler import line
+from landscape.surface.slice import Certificate
 from landscape.surface.strategies import StrategyName
 
 STATIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -50,8 +51,8 @@ class PathProfile(Result):
         distance: ‖θ_b - θ_a‖.
         length: of the path, in the same unit.
         bend: the control point of a Bézier curve, shape (numel,); empty for a line.
-        certificate: how far `losses` may be off, see `Slice`; None on a plain grid or a curve, which claim
-            nothing between their points.
+        certificate: how far `losses` may be off; None on a plain grid or a curve, which claim nothing between
+            their points.
         metrics: by name, what else was measured on the way: `positions`, `values` and `standard_errors`
             (NaN for a single unit), a list each.
     """
@@ -66,7 +67,7 @@ class PathProfile(Result):
     distance: float
     length: float
     bend: Array
-    certificate: Mapping[str, Any] | None
+    certificate: Certificate | None
     metrics: Mapping[str, Mapping[str, list[float]]]
 
     def check(self) -> None:
@@ -297,7 +298,7 @@ def _path(
     losses: Array,
     metrics: Mapping[str, Objective] | None,
     *,
-    certificate: Mapping[str, Any] | None,
+    certificate: Certificate | None,
     settings: Mapping[str, Any],
     started: float,
 ) -> PathProfile:

@@ -3,7 +3,7 @@
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -13,12 +13,12 @@ from landscape.errors import InputError
 from landscape.objective.objective import Objective
 from landscape.statistics import ratio_error
 from landscape.storage.results import Array, surroundings
-from landscape.surface.certificate import Certificate, checked, fresh_error, uncovered
+from landscape.surface.certificate import checked, fresh_error, uncovered
 from landscape.surface.chebyshev import FINEST, Axis, on_grid
 from landscape.surface.directions import Direction, Normalization, cosine
 from landscape.surface.frames import Frame, Span, random_frame
 from landscape.surface.loss_cache import LossCache
-from landscape.surface.slice import Slice
+from landscape.surface.slice import Certificate, Slice
 from landscape.surface.strategies import StrategyName
 
 Radius = float | Literal["auto"]
@@ -228,7 +228,7 @@ def evaluate_slice(
         losses=losses,
         nodes=nodes,
         samples=samples,
-        certificate=asdict(fit.certificate) if fit else None,
+        certificate=fit.certificate if fit else None,
         deviations=fit.deviations if fit else np.empty((0, 0)),
         marks=[
             {"name": name, "at": list(at), "loss": float(loss)}

@@ -11,6 +11,42 @@ from landscape.storage.results import Array, Result, agree, need_numbers
 from landscape.surface.chebyshev import Axis, on_grid
 
 
+@dataclass(frozen=True)
+class Certificate:
+    """How far the surface that is drawn may be from the loss.
+
+    `error`, `standard_error` and `rise_standard_error` are in units of the loss; other errors are relative
+    to its range over the points of the surface.
+
+    Attributes:
+        reached: whether the tolerance was reached.
+        tol: the tolerance that was asked for.
+        max_error, error: the largest error at fresh random points, which the fit has not seen.
+        points: number of these points.
+        attempts: number of fits that these points have judged; the last one stands.
+        share: with a confidence of 95%, at most this share of the slice has a larger error.
+        tail: the error that the fit's coefficients predict.
+        float64: the largest difference to the same loss computed in float64, at the centre and the corners;
+            None where the loss is in float64 itself, or cannot be computed in it.
+        standard_error: of L(θ), from having drawn these units (users) and no others; None for a single unit.
+        rise_standard_error: of L - L(θ), at the corner where it is largest; None for a single unit.
+        units: number of units.
+    """
+
+    reached: bool
+    tol: float
+    max_error: float
+    error: float
+    points: int
+    attempts: int
+    share: float
+    tail: float
+    float64: float | None
+    standard_error: float | None
+    rise_standard_error: float | None
+    units: int
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Slice(Result):
     """The loss on a line or a plane through θ.
@@ -21,8 +57,8 @@ class Slice(Result):
             loss is not finite stays what it is.
         nodes, samples: where the loss was evaluated, and what it was there. On a plain grid these are the
             coordinates and losses; else `losses` is the polynomial through them.
-        certificate: how far `losses` may be off, the fields of a `Certificate`; None on a plain grid,
-            which claims nothing between its points.
+        certificate: how far `losses` may be off; None on a plain grid, which claims nothing between its
+            points.
         deviations: each unit's part in the error of L at the centre and at each corner, see
             `landscape.surface.certificate.checked`. Shape (1 + corners, units); empty on a plain grid.
         marks: points of interest on the slice: name, place `at`, and the loss evaluated there.
@@ -37,7 +73,7 @@ class Slice(Result):
     losses: Array
     nodes: tuple[Array, ...]
     samples: Array
-    certificate: Mapping[str, Any] | None
+    certificate: Certificate | None
     deviations: Array
     marks: Sequence[Mapping[str, Any]]
     trajectory: Array
@@ -66,9 +102,6 @@ class Slice(Result):
         for mark in self.marks:
             agree(isinstance(mark["name"], str), np.array(mark["at"], np.float64).shape == (len(shape),))
         if self.certificate is not None:
-            need_numbers(self.certificate, "max_error", "error", "share", "points", "tol")
-            known = self.certificate["standard_error"]
-            agree(isinstance(self.certificate["reached"], bool), known is None or isinstance(known, float))
             agree(isinstance(self.settings["split"], int))
 
     @property
@@ -84,14 +117,14 @@ class Slice(Result):
             return f"{' × '.join(map(str, self.samples.shape))} points, no error bar"
         known = self.certificate
         return (
-            f"{'' if known['reached'] else 'tolerance not reached: '}off by ≤ {known['max_error']:.1g} "
-            f"of its range on {1 - known['share']:.0%} of it (95% confidence)"
+            f"{'' if known.reached else 'tolerance not reached: '}off by ≤ {known.max_error:.1g} "
+            f"of its range on {1 - known.share:.0%} of it (95% confidence)"
         )
 
     @property
     def error(self) -> float | None:
         """The certified error of `losses`, in their units; None where nothing was certified."""
-        return None if self.certificate is None else float(self.certificate["error"])
+        return None if self.certificate is None else self.certificate.error
 
     def at(self, coordinates: Sequence[Array]) -> Array:
         """Return the polynomial through the samples on another grid, indexed like `losses`.

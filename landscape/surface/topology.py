@@ -99,6 +99,13 @@ def certified(basins: Sequence[Basin], error: float) -> list[Basin]:
     return [basin for basin in basins if basin.parent is None or basin.persistence > 2 * error]
 
 
+def certified_basins(slice: Slice) -> list[Basin] | None:
+    """Return the basins that the certified error could not have made; None on a plain grid."""
+    if slice.error is None:
+        return None
+    return certified(basins(slice), slice.error + triangle_error(slice))
+
+
 def triangle_error(slice: Slice) -> float:
     """Return how far the triangles between the points of a slice are from the polynomial through its samples.
 

@@ -57,7 +57,7 @@ def test_the_top_alone(answer, both):
 def test_a_checkpoint_that_is_no_minimum_is_said_to_be_none(landscape, both):
     code, out, err = landscape("hessian", *both[:2], "--top", 1, "--tol", 0.01)
     assert code == 0, err
-    assert "sasrec is no minimum of this loss: ‖∇L‖ is" in out
+    assert "The sasrec checkpoint is not a minimum: ‖∇L‖ =" in out
 
 
 def test_questions_of_the_hessian_that_have_no_answer(landscape, both, tmp_path):

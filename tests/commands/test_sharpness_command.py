@@ -51,13 +51,13 @@ def test_sharpness_writes_folders_and_tables(answer, both, tmp_path):
     files = {path.name for path in places[0].iterdir()}
     assert files >= {"sasrec.sharpness.npz", "samrec.sharpness.npz", "samrec.embedding.sharpness.npz"}
     kept = ll.load(places[0] / "samrec.sharpness.npz")
-    assert kept.measures == found["checkpoints"][1]["measures"]
+    assert {key: m.entry for key, m in kept.measures.items()} == found["checkpoints"][1]["measures"]
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("table.xlsx", "a table ends in .json, .csv, .tex, and a folder in none"),
+        ("table.xlsx", "a table ends in .json, .csv, .tex, and a folder has no ending"),
         ("file/table.tex", "is a file"),
         ("file", "is a file"),
     ],

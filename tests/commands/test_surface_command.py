@@ -1,6 +1,7 @@
 """`landscape surface`: every kind of direction, and what does not go together."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ def test_a_tolerance_gives_a_certificate_that_is_stored_and_printed(answer, both
     for entry in found["checkpoints"]:
         assert entry["certificate"]["points"] == 60
         assert entry["certificate"]["max_error"] <= 0.05
-        assert entry["certificate"] == ll.load(entry["file"]).certificate
+        assert entry["certificate"] == asdict(ll.load(entry["file"]).certificate)
         assert "of its range" in entry["statement"]
         assert entry["basins"][0]["persistence"] is None  # of the lowest, which ends nowhere
     (difference,) = found["differences"]

@@ -87,11 +87,11 @@ def test_norm_diagonal_and_density_of_a_diagonal_matrix(case):
 def test_every_sharpness_is_a_number(case):
     objective, exact = case
     rows = ll.sharpness(objective, samples=4, steps=5).measures
-    assert all(np.isfinite(row["value"]) for row in rows.values())
-    assert all(row["se"] is None or np.isfinite(row["se"]) for row in rows.values())
-    assert rows["lambda-max"]["value"] == pytest.approx(exact[0], abs=1e-10)
+    assert all(np.isfinite(row.value) for row in rows.values())
+    assert all(row.standard_error is None or np.isfinite(row.standard_error) for row in rows.values())
+    assert rows["lambda-max"].value == pytest.approx(exact[0], abs=1e-10)
     if not exact.any() and not objective.grad().any():
-        assert not any(row["value"] for name, row in rows.items() if name != "lpf")
+        assert not any(row.value for name, row in rows.items() if name != "lpf")
 
 
 def test_a_group_that_no_loss_reads_is_flat():
@@ -103,7 +103,7 @@ def test_a_group_that_no_loss_reads_is_flat():
 
     objective = Objective(Model().double(), [None], lambda m, _: (m.used.weight.square().sum(), 1))
     found = ll.sharpness_by_group(objective, samples=2, steps=2)
-    assert {row["value"] for name, row in found["embedding"].measures.items() if name != "lpf"} == {0}
+    assert {row.value for name, row in found["embedding"].measures.items() if name != "lpf"} == {0}
     assert ll.top_eigenpairs(objective.restrict(group="embedding"), 1).eigenvalues.tolist() == [0]
 
 

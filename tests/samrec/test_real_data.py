@@ -51,4 +51,4 @@ def test_the_landscape_of_beauty(run):
     vectors = top.eigenvectors.astype(float)
     np.testing.assert_allclose(vectors @ vectors.T, np.eye(2), atol=1e-5)
     sharp = ll.sharpness(frozen, ["sam", "worst"], steps=3).measures
-    assert 0 < sharp["sam"]["value"] <= sharp["worst"]["value"]
+    assert 0 < sharp["sam"].value <= sharp["worst"].value

@@ -174,8 +174,8 @@ def test_what_speaks_against_a_minimum_is_said(quadratic, symmetric):
     zero, definite = torch.zeros(12).double(), symmetric @ symmetric
     assert ll.top_eigenpairs(quadratic(definite, zero)).why_not_a_minimum is None
     lowest = float(torch.linalg.eigvalsh(symmetric)[0])
-    assert ll.top_eigenpairs(quadratic(symmetric, zero)).why_not_a_minimum == f"λmin is {lowest:.3g}"
-    assert ll.top_eigenpairs(quadratic(definite, zero, zero + 1)).why_not_a_minimum == "‖∇L‖ is 3.46"
+    assert ll.top_eigenpairs(quadratic(symmetric, zero)).why_not_a_minimum == f"λmin = {lowest:.3g}"
+    assert ll.top_eigenpairs(quadratic(definite, zero, zero + 1)).why_not_a_minimum == "‖∇L‖ = 3.46"
 
 
 @pytest.mark.parametrize("kwargs", [{"k": 0}, {"tol": 0}, {"smallest": -1}, {"block": 0}])

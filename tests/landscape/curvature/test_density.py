@@ -231,5 +231,5 @@ def test_a_spectrum_shows_eigenvalues_per_unit_and_the_converged_ones(identity):
 
 def test_a_spectrum_of_nothing_is_refused(identity):
     for densities, ticks in (({}, None), ({"a": identity}, {"b": None})):
-        with pytest.raises(InputError, match="a spectrum needs densities, and ticks only under their names"):
+        with pytest.raises(InputError, match="expected at least one density, and ticks only for names"):
             spectrum_figure(densities, ticks)

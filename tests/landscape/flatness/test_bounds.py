@@ -130,7 +130,7 @@ def test_an_easy_problem_has_a_bound_that_says_something():
     found = bound(classifier(2000, theta=torch.eye(DIM)[0]), samples=1000, sigmas=[0.1, 0.3])
     assert not found.vacuous
     assert found.bounds.min() < 0.2
-    assert found.posteriors["plain"]["excess"] < 1
+    assert found.posteriors["plain"].excess < 1
     assert "not vacuous" in found.statement
     assert found.loss == pytest.approx(0.05, abs=0.02)
 
@@ -172,8 +172,8 @@ def test_less_noise_is_a_larger_divergence():
     found = bound(classifier(100), sigmas=[1e-3, 1e-2, 0.1, 0.5])
     assert (np.diff(found.kls) < 0).all()
     row = found.posteriors["plain"]
-    assert row["kl_distance"] + row["kl_variance"] == pytest.approx(row["kl"])
-    assert row["kl_per_unit"] == row["kl"] / 100
+    assert row.kl_distance + row.kl_variance == pytest.approx(row.kl)
+    assert row.kl_per_unit == row.kl / 100
 
 
 def test_the_prior_may_stand_where_theta_does():
@@ -181,7 +181,7 @@ def test_the_prior_may_stand_where_theta_does():
     objective = classifier(100)
     found = bound(objective, objective.theta.clone())
     assert found.distance == 0
-    assert found.posteriors["plain"]["kl_distance"] == 0
+    assert found.posteriors["plain"].kl_distance == 0
     assert np.isfinite(found.kls).all()
     zero = classifier(100, theta=torch.tensor([1.0, 0, 0, 0]))
     assert np.isfinite(bound(zero).kls).all()
@@ -198,17 +198,17 @@ def test_a_bound_is_below_a_guess_where_the_divergence_is_allowed():
 def test_it_says_by_how_much_it_is_vacuous():
     found = bound(classifier(100), sigmas=[1e-9, 1e-6], samples=300)
     assert found.vacuous
-    least = min(row["excess"] for row in found.posteriors.values())
+    least = min(row.excess for row in found.posteriors.values())
     assert least > 1
     assert f"a factor of {least:.3g}" in found.statement
     hopeless = bound(classifier(20, theta=-torch.eye(DIM)[0]), sigmas=[1e-3])
-    assert hopeless.posteriors["plain"]["excess"] == math.inf
-    assert "at no σ would" in hopeless.statement
+    assert hopeless.posteriors["plain"].excess == math.inf
+    assert "would not be small enough at any σ" in hopeless.statement
 
 
 def test_a_bound_of_one_is_trivial():
     found = bound(classifier(3), sigmas=[1e-30])
-    assert found.posteriors["plain"]["trivial"]
+    assert found.posteriors["plain"].trivial
     assert found.bounds.max() == 1
 
 
@@ -251,7 +251,9 @@ def test_a_loss_that_is_not_bounded_is_refused(sasrec_objective):
     model = nn.Linear(1, 1, bias=False).double()
     torch.nn.init.constant_(model.weight, 0.1)
     square = Objective(model, [x], lambda m, b: tuple(t.sum() for t in squares(m, b)), per_example=squares)
-    with pytest.raises(InputError, match=r"in \[0, 1\]; a unit's is"):  # at θ it is, at a draw it is not
+    with pytest.raises(
+        InputError, match=r"in \[0, 1\]; one unit here has"
+    ):  # at θ it is, at a draw it is not
         bound(square, sigmas=[10.0])
     with pytest.raises(InputError, match="units of weight 1"):
         bound(sasrec_objective)
@@ -326,7 +328,7 @@ def test_the_command(answer, both, split, tmp_path, prior):
         saved = ll.load(tmp_path / f"{name}.bound.npz")
         assert saved.settings["prior"] == prior
         assert saved.provenance["metric"] == "pairwise"
-        assert saved.posteriors["plain"]["bound"] == entry["posteriors"]["plain"]["bound"]
+        assert saved.posteriors["plain"].bound == entry["posteriors"]["plain"]["bound"]
 
 
 def test_the_command_for_people(landscape, both):

@@ -12,7 +12,9 @@ from scipy.stats import t as student
 
 from landscape import InputError
 from landscape.flatness.comparison import Contrast, compare
-from landscape.flatness.tables import LATEX, PLAIN, entries, notes, to_csv, to_json, to_latex, verdict
+from landscape.flatness.notation import LATEX, PLAIN
+from landscape.flatness.tables import entries, to_csv, to_json, to_latex
+from landscape.flatness.words import notes, verdict
 from tests.results import NONE, PROVENANCE, SETTINGS, measured, standard_error
 
 
@@ -52,7 +54,7 @@ def test_draws_and_units_make_up_one_error():
     for r in (found.low, found.high):
         error = standard_error(draws_y - r * draws_x, units_y - r * units_x)
         assert abs(y - r * x) == pytest.approx(quantile * error, rel=1e-9)
-    assert found.difference_se == pytest.approx(standard_error(draws_y - draws_x, units_y - units_x))
+    assert found.standard_error == pytest.approx(standard_error(draws_y - draws_x, units_y - units_x))
 
 
 def test_turning_the_ratio_over_turns_the_interval_over():
@@ -65,7 +67,7 @@ def test_units_of_measurement_fall_out():
     (x, y), factor = correlated(2), 1e-7
     one, other = contrast(x, y), contrast(factor * x, factor * y)
     assert (other.low, other.ratio, other.high) == pytest.approx((one.low, one.ratio, one.high), rel=1e-9)
-    assert other.difference_se == pytest.approx(factor * one.difference_se)
+    assert other.standard_error == pytest.approx(factor * one.standard_error)
 
 
 def test_the_interval_leaves_out_one_where_the_paired_difference_is_beyond_its_error():
@@ -73,7 +75,7 @@ def test_the_interval_leaves_out_one_where_the_paired_difference_is_beyond_its_e
     cases = [correlated(seed, 2.0, 2.0 + 0.02 * seed) for seed in range(12)]
     found = [contrast(x, y) for x, y in cases]
     quantile = student.ppf(0.975, 39)
-    assert [c.differs for c in found] == [abs(c.difference) > quantile * c.difference_se for c in found]
+    assert [c.differs for c in found] == [abs(c.difference) > quantile * c.standard_error for c in found]
     assert {c.differs for c in found} == {True, False}
 
 
@@ -141,7 +143,7 @@ def test_there_is_no_ratio_to_what_may_be_zero(x, y):
 def test_without_pairs_there_is_a_ratio_and_no_interval(x, y):
     found = contrast(x, y)
     assert found.ratio is not None
-    assert (found.difference_se, found.low, found.high, found.differs) == (None,) * 4
+    assert (found.standard_error, found.low, found.high, found.differs) == (None,) * 4
 
 
 def test_the_first_is_the_reference_and_what_does_not_apply_is_missing():
@@ -222,17 +224,17 @@ def test_the_verdict_tells_what_a_rescaling_could_do_from_what_it_could_not(pair
     said, scope = verdict(compare({"a": pair["a_1"], "b": pair["50% & {b}"]}))
     numbers = r" [\d.]+× \[-?[\d.]+, [\d.]+\]"
     assert re.fullmatch(
-        f"b against a: asam{numbers} and average-adaptive{numbers} are lower and "
-        f"fisher-rao{numbers} is higher, whatever the scale of the weights; "
-        f"trace{numbers} is lower and sam{numbers} is higher, "
+        f"b against a: lower in asam{numbers} and average-adaptive{numbers}, and "
+        f"higher in fisher-rao{numbers}, whatever the scale of the weights; "
+        f"lower in trace{numbers}, and higher in sam{numbers}, "
         "which the scale of the weights alone can change; "
-        "worst does not differ beyond its error; lambda-max has no interval; lpf has no ratio\\.",
+        "no clear difference in worst; no interval for lambda-max; no ratio for lpf\\.",
         said,
     )
     assert "asam 0.9000× [0.899" in said
     assert scope == (
-        "Each of the 6 intervals is at 95% by itself, over draws and, where the measure allows it, over "
-        "users; another training is not in it."
+        "Each of the 6 intervals holds with 95% by itself, over the draws and, where the measure allows it, "
+        "over the users. None of these intervals covers retraining with another seed."
     )
 
 
@@ -240,7 +242,7 @@ def test_a_verdict_claims_no_interval_that_there_is_not():
     alone = compare({"a": measured({"sam": 1.0})})
     assert verdict(alone) == ()
     exact = compare({"a": measured({"sam": 1.0}), "b": measured({"sam": 2.0})})
-    assert verdict(exact) == ("b against a: sam has no interval.",)
+    assert verdict(exact) == ("b against a: no interval for sam.",)
     assert notes(exact) == verdict(exact)  # nothing bears the mark
 
 
@@ -307,8 +309,8 @@ def test_the_loss_has_a_paired_difference():
     (loss, _) = compare({"a": replace(one, loss_by_unit=x), "b": replace(other, loss_by_unit=y)}).rows
     assert loss.errors == pytest.approx((standard_error(x), standard_error(y)))
     assert loss.contrasts[0].difference == pytest.approx((y - x).mean())
-    assert loss.contrasts[0].difference_se == pytest.approx(standard_error(y - x))
-    assert compare({"a": one, "b": other}).rows[0].contrasts[0].difference_se is None
+    assert loss.contrasts[0].standard_error == pytest.approx(standard_error(y - x))
+    assert compare({"a": one, "b": other}).rows[0].contrasts[0].standard_error is None
 
 
 def test_json_holds_every_digit_and_no_nan(pair, tmp_path):
@@ -320,9 +322,12 @@ def test_json_holds_every_digit_and_no_nan(pair, tmp_path):
     assert content == entries(found)
     assert content["reference"] == "a"
     sam = next(row for row in content["rows"] if row["measure"] == "sam")
-    assert sam["checkpoints"]["a"] == {"value": a.measures["sam"]["value"], "se": a.measures["sam"]["se"]}
+    assert sam["checkpoints"]["a"] == {
+        "value": a.measures["sam"].value,
+        "se": a.measures["sam"].standard_error,
+    }
     assert sam["checkpoints"]["b"]["value"] is None
-    assert entries(compare({"a": a, "b": b}))["verdict"][0].startswith("b against a: asam")
+    assert entries(compare({"a": a, "b": b}))["verdict"][0].startswith("b against a: lower in asam")
 
 
 def test_csv_has_a_line_for_each_number(pair, tmp_path):

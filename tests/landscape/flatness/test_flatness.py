@@ -64,19 +64,21 @@ def test_curvature_rows_are_those_of_the_curvature_measurements(sasrec_objective
     top = ll.top_eigenpairs(sasrec_objective, 1, smallest=0, seed=2)
     trace = ll.trace(sasrec_objective, probes=5, seed=2)
     norm = ll.frobenius_norm(sasrec_objective, probes=5, seed=2)
-    assert rows["lambda-max"]["value"] == pytest.approx(float(top.eigenvalues[0]), rel=1e-9)
-    assert rows["trace"]["value"] == pytest.approx(trace.value, rel=1e-9)
-    assert rows["trace"]["se"] == pytest.approx(trace.standard_error, rel=1e-9)
-    assert rows["frobenius"]["value"] == pytest.approx(norm.value, rel=1e-9)
-    assert rows["frobenius"]["se"] == pytest.approx(norm.standard_error, rel=1e-9)
+    assert rows["lambda-max"].value == pytest.approx(float(top.eigenvalues[0]), rel=1e-9)
+    assert rows["trace"].value == pytest.approx(trace.value, rel=1e-9)
+    assert rows["trace"].standard_error == pytest.approx(trace.standard_error, rel=1e-9)
+    assert rows["frobenius"].value == pytest.approx(norm.value, rel=1e-9)
+    assert rows["frobenius"].standard_error == pytest.approx(norm.standard_error, rel=1e-9)
 
 
 def test_the_curvature_of_a_diagonal_quadratic_is_exact(quadratic):
     objective = quadratic(torch.diag(torch.tensor([3.0, 4.0, 0.0])).double(), torch.ones(3).double())
     rows = ll.sharpness(objective, ["lambda-max", "trace", "frobenius"], probes=2).measures
-    assert rows["lambda-max"]["value"] == pytest.approx(4, rel=1e-6)
-    assert (rows["trace"]["value"], rows["frobenius"]["value"]) == pytest.approx((7, 5))
-    assert (rows["trace"]["se"], rows["frobenius"]["se"]) == pytest.approx((0, 0), abs=1e-12)
+    assert rows["lambda-max"].value == pytest.approx(4, rel=1e-6)
+    assert (rows["trace"].value, rows["frobenius"].value) == pytest.approx((7, 5))
+    assert (rows["trace"].standard_error, rows["frobenius"].standard_error) == pytest.approx(
+        (0, 0), abs=1e-12
+    )
 
 
 def test_the_graphs_of_the_hessian_are_built_once(sasrec_objective, monkeypatch):
@@ -136,10 +138,10 @@ def test_relative_flatness_of_single_weights_is_exact(quadratic, symmetric):
 
 def test_relative_flatness_says_which_layer_and_needs_one(sasrec_objective, quadratic):
     rows = ll.sharpness(sasrec_objective, samples=2, probes=2, steps=1).measures
-    assert rows["relative-flatness-embedding"]["layer"] == "item.weight"
-    assert rows["relative-flatness-last"]["layer"] == "blocks.0.ffn.outer.weight"
+    assert rows["relative-flatness-embedding"].settings["layer"] == "item.weight"
+    assert rows["relative-flatness-last"].settings["layer"] == "blocks.0.ffn.outer.weight"
     spare = ll.sharpness(degenerate("unused parameters"), ["relative-flatness-last"], probes=2)
-    assert spare.measures["relative-flatness-last"]["layer"] == "layer.1.weight"
+    assert spare.measures["relative-flatness-last"].settings["layer"] == "layer.1.weight"
     vector = quadratic(torch.eye(2).double(), torch.ones(2).double())
     assert not [name for name in ll.sharpness(vector).measures if name.startswith("relative")]
     with pytest.raises(InputError, match="needs an embedding"):
@@ -203,14 +205,14 @@ def test_pseudo_values_average_to_the_value_and_their_spread_is_its_error(name):
     found = ll.sharpness(network(), [name], samples=5, probes=6)
     row, variance = found.measures[name], 0.0
     for pseudo, count in zip(
-        (found.by_draw[0], found.by_unit[0]), (6 if "probes" in row else 5, 20), strict=True
+        (found.by_draw[0], found.by_unit[0]), (6 if "probes" in row.settings else 5, 20), strict=True
     ):
         if len(pseudo):
             assert len(pseudo) == count
-            assert pseudo.mean() == pytest.approx(row["value"], rel=1e-12)
+            assert pseudo.mean() == pytest.approx(row.value, rel=1e-12)
             variance += pseudo.var(ddof=1) / count
-    assert row["se"] == (pytest.approx(variance**0.5) if variance else None)
-    assert (row["se"] is None) == (name == "lambda-max")
+    assert row.standard_error == (pytest.approx(variance**0.5) if variance else None)
+    assert (row.standard_error is None) == (name == "lambda-max")
 
 
 @pytest.mark.parametrize(
@@ -231,11 +233,11 @@ def test_leaving_a_unit_out_moves_the_value_as_its_pseudo_value_says(name):
     model, x, y = regression(200)
     settings = {"samples": 3, "epsilon": 0.05, "steps": 50, "rho": 0.1}
     found = ll.sharpness(by_unit(model, [(x, y)], squared), [name], **settings)
-    value, pseudo = found.measures[name]["value"], found.by_unit[0]
+    value, pseudo = found.measures[name].value, found.by_unit[0]
     for unit in np.argsort(-np.abs(pseudo - value))[:3]:
         stays = torch.arange(200) != int(unit)
         without = ll.sharpness(by_unit(model, [(x[stays], y[stays])], squared), [name], **settings)
-        moved = without.measures[name]["value"] - value
+        moved = without.measures[name].value - value
         assert moved == pytest.approx((value - pseudo[unit]) / 200, rel=0.1)
 
 
@@ -273,9 +275,9 @@ def test_equal_seeds_are_equal_draws(sasrec_objective):
 def test_a_row_names_every_setting_it_depends_on():
     result = ll.sharpness(network(), steps=3, samples=2, probes=2)
     assert set(result.measures) == set(MEASURES)
-    assert result.measures["worst"].keys() == {"value", "se", "rho", "steps", "seed"}
+    assert result.measures["worst"].settings.keys() == {"rho", "steps", "seed"}
     for name, row in result.measures.items():
-        assert row.keys() >= {"value", "se", *MEASURES[name].uses}
+        assert row.settings.keys() >= set(MEASURES[name].uses)
     assert result.loss == network().value()
     assert result.weight_norm == pytest.approx(float(network().theta.norm()))
 
@@ -293,13 +295,12 @@ def test_the_traces_of_groups_add_up():
     groups = sharpness_by_group(objective, ["trace", "sam"], probes=400, seed=1)
     assert set(groups) == {"embedding", "other"}
     assert (
-        groups["other"].measures["sam"]["value"]
-        == measure(objective.restrict(group="other"), "sam", rho=0.1)[0]
+        groups["other"].measures["sam"].value == measure(objective.restrict(group="other"), "sam", rho=0.1)[0]
     )
     whole = ll.trace(objective, probes=400)
     parts = [found.measures["trace"] for found in groups.values()]
-    error = sum(row["se"] ** 2 for row in parts) + whole.standard_error**2
-    assert abs(sum(row["value"] for row in parts) - whole.value) < 3 * error**0.5
+    error = sum(row.standard_error**2 for row in parts) + whole.standard_error**2
+    assert abs(sum(row.value for row in parts) - whole.value) < 3 * error**0.5
 
 
 def test_a_measure_that_a_group_cannot_have_is_left_out_of_it():
@@ -366,18 +367,18 @@ CASES = [
 def test_a_degenerate_case_has_a_number(name, case):
     found = ll.sharpness(degenerate(case), [name], samples=2, probes=2, steps=3)
     row = found.measures[name]
-    assert math.isfinite(row["value"])
-    assert row["se"] is None or math.isfinite(row["se"])
+    assert math.isfinite(row.value)
+    assert row.standard_error is None or math.isfinite(row.standard_error)
     assert all(np.isfinite(pseudo).all() for pseudo in (*found.by_draw, *found.by_unit))
     if case == "constant loss":
-        assert row["value"] == 0
-        assert not row["se"]
+        assert row.value == 0
+        assert not row.standard_error
     if case == "zero weights" and MEASURES[name].invariant:
-        assert row["value"] == 0
+        assert row.value == 0
     if case == "zero gradient" and name in ("sam", "m-sharpness", "asam", "gradient-norm", "fisher-rao"):
-        assert row["value"] == 0
+        assert row.value == 0
     if case == "zero gradient" and name in ("worst", "keskar", "worst-adaptive"):
-        assert row["value"] > 0
+        assert row.value > 0
 
 
 @pytest.mark.parametrize(

@@ -116,8 +116,8 @@ def test_m_sharpness_is_the_mean_of_what_each_batch_rises_alone():
     batches = [(torch.randn(n, 3).double(), torch.randn(n).double()) for n in (4, 8)]
     alone = [measure(by_unit(model, [batch], squared), "sam")[0] for batch in batches]
     row = ll.sharpness(by_unit(model, batches, squared), ["m-sharpness"], rho=RHO).measures["m-sharpness"]
-    assert row["value"] == pytest.approx((4 * alone[0] + 8 * alone[1]) / 12, rel=1e-12)
-    assert row["m"] == 8
+    assert row.value == pytest.approx((4 * alone[0] + 8 * alone[1]) / 12, rel=1e-12)
+    assert row.settings["m"] == 8
     one = by_unit(model, batches[:1], squared)
     assert measure(one, "m-sharpness")[0] == pytest.approx(measure(one, "sam")[0], rel=1e-12)
 
@@ -143,7 +143,7 @@ def test_the_adaptive_average_scales_by_the_weights(quadratic, symmetric):
 def test_the_filtered_loss_is_the_loss_and_its_average_rise(sasrec_objective):
     found = ll.sharpness(sasrec_objective, ["lpf", "average"], samples=3)
     rows = found.measures
-    assert rows["lpf"]["value"] == pytest.approx(found.loss + rows["average"]["value"], rel=1e-14)
+    assert rows["lpf"].value == pytest.approx(found.loss + rows["average"].value, rel=1e-14)
 
 
 def test_measures_of_one_noise_share_their_evaluations():
@@ -175,14 +175,14 @@ def test_the_pac_bayes_sigma_of_a_quadratic(quadratic, positive, name):
     each = ((z @ positive) * z).sum(1) / (2 * 0.7)
     found = ll.sharpness(quadratic(positive, at), [name], samples=5, rise=0.7, seed=3)
     row = found.measures[name]
-    assert row["value"] == pytest.approx(float(each.mean()), rel=1e-10)
-    assert row["sigma"] == pytest.approx(float(each.mean()) ** -0.5, rel=1e-10)
+    assert row.value == pytest.approx(float(each.mean()), rel=1e-10)
+    assert row.settings["sigma"] == pytest.approx(float(each.mean()) ** -0.5, rel=1e-10)
     np.testing.assert_allclose(found.by_draw[0], each, rtol=1e-8)
 
 
 def test_at_the_pac_bayes_sigma_the_average_rise_is_the_one_asked_for(sasrec_objective):
     found = ll.sharpness(sasrec_objective, ["pac-bayes-sigma"], samples=3, rise=0.3)
-    sigma = found.measures["pac-bayes-sigma"]["sigma"]
+    sigma = found.measures["pac-bayes-sigma"].settings["sigma"]
     assert measure(sasrec_objective, "average", samples=3, sigma=sigma)[0] == pytest.approx(0.3, rel=1e-4)
 
 
@@ -222,7 +222,7 @@ def test_a_rise_that_is_never_reached_is_no_sharpness(rise):
 def test_a_bounded_loss_has_a_pac_bayes_sharpness_of_zero(quadratic):
     found = ll.sharpness(quadratic(torch.zeros(2, 2).double(), torch.ones(2).double()), samples=2)
     row = found.measures["pac-bayes-sigma"]
-    assert (row["value"], row["se"], row["sigma"]) == (0, None, math.inf)
+    assert (row.value, row.standard_error, row.settings["sigma"]) == (0, None, math.inf)
 
 
 def test_a_loss_that_falls_off_a_cliff_has_a_sigma_at_its_edge():
@@ -235,5 +235,5 @@ def test_a_loss_that_falls_off_a_cliff_has_a_sigma_at_its_edge():
     found = ll.sharpness(Objective(layer, [None], cliff), ["pac-bayes-sigma"], samples=4, rise=50)
     row = found.measures["pac-bayes-sigma"]
     furthest = float(draws(0, 4, 6)[:, :4].abs().max())
-    assert row["sigma"] == pytest.approx(1 / furthest, rel=2e-3)
+    assert row.settings["sigma"] == pytest.approx(1 / furthest, rel=2e-3)
     assert np.isfinite(found.by_draw[0]).all()

@@ -9,10 +9,10 @@ import pytest
 
 from landscape import InputError
 from landscape.flatness.comparison import compare
+from landscape.flatness.words import summary
 from landscape.plots.curves import eigenvalue_figure
 from landscape.plots.interactive import interactive_figure
 from landscape.report.report import Comparison, read_index, render, result_path, write_index
-from landscape.report.words import sentences
 from landscape.tasks import FactRow, Facts, FactTable
 from tests.results import (
     LONG,
@@ -46,7 +46,7 @@ def test_the_report_is_one_file_and_escapes_what_it_is_given(folder):
 
 def test_the_report_says_what_does_not_hold(folder):
     text = render(folder).read_text("utf-8")
-    assert "b &amp; &lt;i&gt;c is not a minimum of the measured loss: ‖∇L‖ is 0.3 and λmin is -0.5" in text
+    assert "checkpoint is not a minimum: ‖∇L‖ = 0.3, λmin = -0.5" in text
     assert "1 of 2 eigenvalues have not converged" in text
     assert "against plain" in text
 
@@ -92,20 +92,20 @@ def said(traces=None, spectra=None, sharp=None):
     spectra = spectra or (hessian(), hessian())
     sharp = sharp or (sharpness(), sharpness())
     found = [dict(zip("ab", pair, strict=True)) for pair in (spectra, traces, sharp)]
-    return next(sentences(found[0], found[1], compare(found[2])))
+    return next(summary(found[0], found[1], compare(found[2])))
 
 
 def side_of(quantity, text):
     """Which of the sides a sentence puts a quantity on."""
     (side,) = [part for part in text.partition(": ")[2].split("; ") if quantity in part]
-    return side.partition(" in ")[0]
+    return re.split(" in | for ", side)[0]
 
 
 def test_a_difference_within_its_error_is_not_distinguishable():
-    assert side_of("trace", said(traces=(trace(7.0), trace(7.0)))) == "not distinguishable"
+    assert side_of("trace", said(traces=(trace(7.0), trace(7.0)))) == "no clear difference"
     apart = replace(trace(8.0), samples=np.array([5.0, 8.0, 11.0]))  # by draws of its own
-    assert side_of("trace", said(traces=(trace(7.0), apart))) == "not distinguishable"
-    assert side_of("(SAM)", said(sharp=(sharpness(), sharpness(1.001, noise=0.1)))) == "not distinguishable"
+    assert side_of("trace", said(traces=(trace(7.0), apart))) == "no clear difference"
+    assert side_of("(SAM)", said(sharp=(sharpness(), sharpness(1.001, noise=0.1)))) == "no clear difference"
 
 
 def test_a_difference_beyond_its_error_has_a_side():
@@ -119,25 +119,26 @@ def test_eigenvalues_are_told_apart_by_their_residuals():
     near = replace(hessian(), eigenvalues=np.array([3.0005, 2.0]))
     far = replace(hessian(), eigenvalues=np.array([3.1, 2.0]))
     unsettled = replace(far, converged=[False, False])
-    assert side_of("λmax", said(spectra=(hessian(), near))) == "not distinguishable"
+    assert side_of("λmax", said(spectra=(hessian(), near))) == "no clear difference"
     assert side_of("λmax", said(spectra=(hessian(), far))) == "higher"
     assert side_of("λmax", said(spectra=(far, hessian()))) == "lower"
-    assert side_of("λmax", said(spectra=(hessian(), unsettled))) == "not distinguishable"
+    assert side_of("λmax", said(spectra=(hessian(), unsettled))) == "no clear difference"
 
 
 def test_without_any_error_nothing_is_claimed():
     bare = [
-        replace(s, measures={"sam": s.measures["sam"] | {"se": None}}) for s in (sharpness(), sharpness(2.0))
+        replace(s, measures={"sam": replace(s.measures["sam"], standard_error=None)})
+        for s in (sharpness(), sharpness(2.0))
     ]
     bare = [replace(s, by_draw=(), by_unit=()) for s in bare]
-    assert side_of("(SAM)", said(sharp=bare)) == "without an error to tell"
+    assert side_of("(SAM)", said(sharp=bare)) == "no interval"
 
 
 def test_the_trace_is_said_as_the_table_below_shows_it():
     """Its error over users is in the table's interval, and not in that of the probes."""
     both = [sharpness(measures=("sam", "trace")), sharpness(1.001, 0.1, measures=("sam", "trace"))]
     text = said(traces=(trace(7.0), trace(8.0)), sharp=both)
-    assert side_of("trace", text) == "not distinguishable"
+    assert side_of("trace", text) == "no clear difference"
     assert text.count("trace") == 1
 
 

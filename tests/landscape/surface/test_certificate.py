@@ -48,8 +48,8 @@ SMOOTH = {
 def test_the_error_is_what_the_certificate_says(name, tol):
     result = ll.plane(of(SMOOTH[name]), directions=AXES, tol=tol)
     error = np.abs(result.losses - exact(SMOOTH[name], result))
-    assert result.certificate["reached"]
-    assert result.certificate["max_error"] <= tol
+    assert result.certificate.reached
+    assert result.certificate.max_error <= tol
     assert error.max() < 5 * tol * np.ptp(result.samples)
 
 
@@ -62,7 +62,7 @@ def test_the_share_that_errs_by_more_is_within_what_is_said_19_times_of_20():
         result = ll.plane(ripples, directions=AXES, tol=1e-2, seed=seed)
         axes = [Axis.through(nodes, 1) for nodes in result.nodes]
         error = np.abs(at_points(axes, result.samples, draws.T) - truth)
-        kept += np.mean(error > result.error) <= result.certificate["share"]
+        kept += np.mean(error > result.error) <= result.certificate.share
     assert kept >= 91  # of 95 expected, three standard deviations
 
 
@@ -72,7 +72,7 @@ def test_a_product_of_quadratics_takes_the_fewest_points_and_is_exact():
 
     result = ll.plane(of(product), directions=AXES)
     assert result.samples.shape == (5, 5)
-    assert result.certificate["max_error"] < 1e-13
+    assert result.certificate.max_error < 1e-13
     np.testing.assert_allclose(result.losses, exact(product, result), atol=1e-13)
 
 
@@ -87,11 +87,11 @@ def test_what_33_points_do_not_reach_is_said_and_pieces_mend_it():
 
     with pytest.warns(UserWarning, match="33 points per axis do not reach .* split each axis in 2"):
         result = ll.plane(of(kinked), directions=AXES, tol=1e-3)
-    assert not result.certificate["reached"]
-    assert result.certificate["max_error"] > 1e-3
+    assert not result.certificate.reached
+    assert result.certificate.max_error > 1e-3
     assert "not reached" in result.statement
     split = ll.plane(of(kinked), directions=AXES, tol=1e-3, split=2)
-    assert split.certificate["reached"]
+    assert split.certificate.reached
     assert split.samples.shape == (9, 9)
     np.testing.assert_allclose(split.losses, exact(kinked, split), atol=1e-13)
 
@@ -107,8 +107,8 @@ def test_a_surface_that_is_not_finite_is_a_plain_grid():
 
 def test_a_constant_has_no_error():
     certificate = ll.plane(of(lambda x, y: 0 * x + 3), directions=AXES).certificate
-    assert certificate["reached"]
-    assert certificate["max_error"] < 1e-14
+    assert certificate.reached
+    assert certificate.max_error < 1e-14
 
 
 def test_the_rule_of_three():
@@ -144,8 +144,8 @@ def test_float32_says_how_far_it_is_from_float64():
     result = ll.plane(
         of(function, torch.float32), directions=[Direction(d.vector.float(), "axis") for d in AXES]
     )
-    assert 1e-8 < result.certificate["float64"] < 1e-3
-    assert ll.plane(of(function), directions=AXES).certificate["float64"] is None
+    assert 1e-8 < result.certificate.float64 < 1e-3
+    assert ll.plane(of(function), directions=AXES).certificate.float64 is None
 
 
 def mean_of(values, dtype=torch.float64):
@@ -166,10 +166,10 @@ def test_the_standard_error_is_that_of_a_mean_over_units():
     values = np.random.default_rng(0).standard_normal(50)
     result = ll.line(mean_of(values), directions=AXES[:1])
     expected = np.std(values**2, ddof=1) / np.sqrt(50)
-    assert result.certificate["standard_error"] == pytest.approx(expected, rel=1e-12)
-    assert result.certificate["units"] == 50
+    assert result.certificate.standard_error == pytest.approx(expected, rel=1e-12)
+    assert result.certificate.units == 50
     # L(1) - L(0) = 1 - 2 mean(values), and mirrored at -1
-    assert result.certificate["rise_standard_error"] == pytest.approx(
+    assert result.certificate.rise_standard_error == pytest.approx(
         2 * np.std(values, ddof=1) / np.sqrt(50), rel=1e-12
     )
 
@@ -187,7 +187,7 @@ def test_what_two_checkpoints_share_falls_out_of_their_difference():
 
 def test_one_unit_has_no_standard_error():
     assert ratio_error(np.zeros(1)) is None
-    assert ll.line(of(SMOOTH["peak"]), directions=AXES[:1]).certificate["standard_error"] is None
+    assert ll.line(of(SMOOTH["peak"]), directions=AXES[:1]).certificate.standard_error is None
 
 
 def test_a_loss_that_knows_float32_alone_is_still_certified():

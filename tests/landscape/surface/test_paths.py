@@ -70,7 +70,7 @@ def test_a_line_on_a_quadratic_is_its_parabola(quadratic, symmetric, which):
     np.testing.assert_allclose(found.losses, chord - t * (1 - t) * curvature / 2, rtol=0, atol=1e-11)
     assert found.height == pytest.approx(max(0, -curvature / 8))
     assert found.at == (0.5 if curvature < 0 else 0)
-    assert found.certificate["reached"]
+    assert found.certificate.reached
     assert found.length == found.distance == pytest.approx(1)
 
 

@@ -1,0 +1,162 @@
+"""All that is known of one matrix: both ends of its spectrum, its trace, its density, and its blocks."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from landscape.curvature.density import SpectralDensity, spectral_density
+from landscape.curvature.eigenpairs import Eigenpairs, Method, top_eigenpairs
+from landscape.curvature.operators import MATRICES
+from landscape.curvature.trace import Method as TraceMethod
+from landscape.curvature.trace import Trace
+from landscape.curvature.trace import trace as estimate_trace
+from landscape.errors import InputError
+from landscape.objective.objective import Objective
+
+Matrix = Literal["hessian", "gauss-newton", "fisher"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Spectrum:
+    """What was measured of one matrix.
+
+    Attributes:
+        parameters: its order n.
+        pairs: the largest and the smallest eigenvalues.
+        trace, density: None where they were not asked for.
+        blocks: by group of parameters, the spectrum of its diagonal block; empty if not asked for.
+    """
+
+    parameters: int
+    pairs: Eigenpairs
+    trace: Trace | None = None
+    density: SpectralDensity | None = None
+    blocks: Mapping[str, "Spectrum"] = field(default_factory=dict)
+
+    def save(self, folder: Path, name: str) -> None:
+        """Save each part as NAME.hessian.npz, NAME.trace.npz, NAME.density.npz; of a block, NAME.GROUP.…"""
+        for part, result in {"hessian": self.pairs, "trace": self.trace, "density": self.density}.items():
+            if result is not None:
+                result.save(folder / f"{name}.{part}.npz")
+        for group, block in self.blocks.items():
+            block.save(folder, f"{name}.{group}")
+
+    def facts(self, ridge: float | None = None, gamma: float | None = None) -> dict[str, Any]:
+        """Return what was found, without eigenvectors: numbers that JSON holds.
+
+        Args:
+            ridge, gamma: as for `density_facts`.
+        """
+        pairs = self.pairs
+        return {
+            "matrix": pairs.settings["matrix"],
+            "parameters": self.parameters,
+            "eigenvalues": pairs.eigenvalues.tolist(),
+            "residuals": pairs.residuals.tolist(),
+            "converged": pairs.converged,
+            "smallest": pairs.smallest,
+            "smallest_eigenvalues": pairs.smallest_eigenvalues.tolist(),
+            "smallest_residuals": pairs.smallest_residuals.tolist(),
+            "smallest_converged": pairs.smallest_converged,
+            "products": pairs.products,
+            "product": pairs.settings["product"],
+            "gradient_norm": pairs.gradient_norm,
+            "why_not_a_minimum": pairs.why_not_a_minimum,
+            "seconds": pairs.seconds,
+            "trace": self.trace and self.trace.value,
+            "trace_se": self.trace and self.trace.standard_error,
+            "density": self.density and self.density_facts(ridge, gamma),
+            "groups": {group: block.facts() for group, block in self.blocks.items()},
+        }
+
+    def density_facts(self, ridge: float | None = None, gamma: float | None = None) -> dict[str, Any]:
+        """Return what the density tells, each number with its standard error under the name NAME_se.
+
+        Args:
+            ridge: of the effective dimension, in units of λ; the largest eigenvalue by default.
+            gamma: of the local entropy, in units of λ; the largest eigenvalue by default.
+
+        Returns:
+            `trace`, `frobenius`, `effective_dimension`, `local_entropy` and `moment_error`. A number is None
+            where the matrix has an eigenvalue below -ridge or -gamma. Empty without a density.
+        """
+        if self.density is None:
+            return {}
+        largest = float(self.pairs.eigenvalues.max())
+        ridge, gamma = ridge or largest, gamma or largest
+        squares, error = self.density.moment(2)
+        norm = squares**0.5
+        found: dict[str, tuple[float | None, float | None]] = {
+            "trace": self.density.moment(1),
+            "frobenius": (norm, error / (2 * norm) if norm else 0.0),
+        }
+        for name, measure, scale in (
+            ("effective_dimension", self.density.effective_dimension, ridge),
+            ("local_entropy", self.density.local_entropy, gamma),
+        ):
+            try:
+                found[name] = measure(scale)
+            except InputError:
+                found[name] = (None, None)
+        errors = {f"{name}_se": error for name, (_, error) in found.items()}
+        values = {name: value for name, (value, _) in found.items()}
+        missed = {"moment_error": max(self.density.moment_error)}
+        return {"ridge": ridge, "gamma": gamma, **values, **errors, **missed}
+
+
+def spectrum(
+    objective: Objective,
+    *,
+    matrix: Matrix = "hessian",
+    top: int = 5,
+    smallest: int = 1,
+    method: Method = "lanczos",
+    tol: float = 1e-3,
+    max_products: int | None = None,
+    trace: bool = False,
+    trace_method: TraceMethod = "hutchinson",
+    trace_tol: float | None = None,
+    probes: int = 30,
+    density: bool = False,
+    steps: int = 80,
+    by_group: bool = False,
+    seed: int = 0,
+) -> Spectrum:
+    """Measure the spectrum of the Hessian at θ, or of a matrix akin to it.
+
+    Args:
+        objective: L, at θ.
+        matrix: `hessian`, `gauss-newton` (generalized), or `fisher` (empirical).
+        top, smallest, method, tol, max_products: as for `top_eigenpairs`.
+        trace, trace_method, trace_tol, probes: whether to estimate the trace, and how: see `trace`.
+        density, steps: whether to estimate the density of all eigenvalues, and in how many Lanczos steps.
+        by_group: measure the diagonal block of each group of parameters too: its largest and smallest
+            eigenvalue, and its trace if that is asked for.
+        seed: of all random vectors.
+
+    Returns:
+        What was measured, λ in units of the loss (θ has none).
+
+    Raises:
+        InputError: as `top_eigenpairs`, `trace` and `spectral_density`, or the objective does not give what
+            the matrix needs.
+    """
+
+    def measured(of: Objective, top: int, smallest: int, with_density: bool) -> Spectrum:
+        operator = MATRICES[matrix](of)
+        pairs = top_eigenpairs(
+            operator, top, method, smallest=smallest, tol=tol, max_products=max_products, seed=seed
+        )
+        estimate = spread = None
+        if trace:
+            estimate = estimate_trace(operator, method=trace_method, probes=probes, tol=trace_tol, seed=seed)
+        if with_density:
+            spread = spectral_density(operator, steps=steps, seed=seed)
+        return Spectrum(parameters=of.params.numel, pairs=pairs, trace=estimate, density=spread)
+
+    whole = measured(objective, top, smallest, density)
+    groups = objective.params.groups if by_group else ()
+    parts = {group: objective.restrict(group=group) for group in groups}
+    blocks = {group: measured(part, 1, min(smallest, 1), False) for group, part in parts.items()}
+    return replace(whole, blocks=blocks)

@@ -1,0 +1,244 @@
+"""Surfaces of several models on one scale: along the same kind of directions, of one or several seeds."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from landscape.errors import InputError
+from landscape.objective.objective import Objective
+from landscape.storage.results import Result
+from landscape.surface.certificate import paired_error
+from landscape.surface.directions import Normalization
+from landscape.surface.frames import Frame, between_frame, eigen_frame, random_frame, trajectory_frame
+from landscape.surface.geometry import Quadratic, convex_share, doubling_widths, quadratic_model
+from landscape.surface.loss_cache import LossCache
+from landscape.surface.sampler import PLAIN, Grid, Radius, doubling_radius, evaluate_slice
+from landscape.surface.slice import Slice
+from landscape.surface.topology import certified_basins
+
+Directions = Literal["random", "eigen", "eigen-ends", "between", "trajectory"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """L(θ) of one model minus that of the first.
+
+    Attributes:
+        of, less: the labels of the two.
+        center: L(θ) of `of` minus L(θ) of `less`.
+        standard_error: of the difference, from the units (users) that both share; None where it is not known.
+    """
+
+    of: str
+    less: str
+    center: float
+    standard_error: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Surfaces:
+    """Slices of several models, on one scale.
+
+    A label is the model's name, or NAME-seedN where there are several seeds.
+
+    Attributes:
+        slices: by label.
+        models, seeds: by label, the model's name and the seed of its directions.
+        quadratics: by label, the quadratic models; empty if none were asked for.
+        metrics: by metric and label, its slices along the same directions.
+    """
+
+    slices: Mapping[str, Slice]
+    models: Mapping[str, str]
+    seeds: Mapping[str, int]
+    quadratics: Mapping[str, Quadratic]
+    metrics: Mapping[str, Mapping[str, Slice]]
+
+    def by_model(self, slices: Mapping[str, Slice]) -> dict[str, list[Slice]]:
+        """Return slices by the model's name, one for each seed.
+
+        Args:
+            slices: by label: `slices`, or those of a metric.
+        """
+        found: dict[str, list[Slice]] = {}
+        for label, result in slices.items():
+            found.setdefault(self.models[label], []).append(result)
+        return found
+
+    @property
+    def differences(self) -> list[Difference]:
+        """L(θ) of each slice but the first, minus that of the first."""
+        (name, first), *others = self.slices.items()
+        return [
+            Difference(other, name, result.center - first.center, paired_error(result, first))
+            for other, result in others
+        ]
+
+
+def surfaces(
+    objectives: Mapping[str, Objective],
+    *,
+    dim: int = 2,
+    directions: Directions = "random",
+    radius: Radius = 1.0,
+    tol: float = 1e-3,
+    grid: Grid | None = None,
+    split: int = 1,
+    seed: int = 0,
+    seeds: int = 1,
+    normalization: Normalization = "filter",
+    biases: bool = False,
+    trajectories: Mapping[str, Sequence[Tensor]] | None = None,
+    metrics: Mapping[str, Mapping[str, Objective]] | None = None,
+    quadratic: bool = False,
+    folder: Path | None = None,
+) -> Surfaces:
+    """Evaluate the loss of several models on lines or planes that can be compared.
+
+    Args:
+        objectives: by name of the model; of the same data and loss.
+        dim: 1 for lines, 2 for planes.
+        directions: `random`; the top Hessian eigenvectors (`eigen`), or the top and the bottom one
+            (`eigen-ends`); from the first model to one or two others (`between`, one slice in all); or the
+            plane of a training's trajectory.
+        radius, tol, grid, split: as for `line` and `plane`. `auto` is one radius for all: that of the model
+            whose loss doubles last.
+        seed, seeds: the random directions of `seeds` seeds, from `seed` on.
+        normalization, biases: of random directions, see `random_direction`.
+        trajectories: by model, the parameters as its training went, each of shape (numel,).
+        metrics: by metric, and then by model, objectives of the same parameters, evaluated along the same
+            directions on a plain grid.
+        quadratic: compute the quadratic model of each slice too.
+        folder: where each result is saved once it is there, as LABEL.surface.npz, LABEL.quadratic.npz and
+            LABEL.METRIC.surface.npz. Finished points are kept there too; an interrupted call goes on.
+
+    Returns:
+        The slices, with losses in units of L.
+
+    Raises:
+        InputError: several seeds of directions that are not random, a trajectory in one dimension, or as
+            `evaluate_slice` and the frames.
+    """
+    check_directions(directions, dim, seeds)
+    look = partial(_views, objectives, directions, dim, normalization, biases, trajectories or {})
+    views = [view for each in range(seed, seed + seeds) for view in look(each, seeds > 1)]
+    if radius == "auto":
+        radius = max(
+            doubling_radius(LossCache(objectives[view.model], view.frame.directions, view.points(folder)))
+            for view in views
+        )
+    slices, quadratics = {}, {}
+    others: dict[str, dict[str, Slice]] = {metric: {} for metric in metrics or {}}
+    for view in views:
+        label, objective = view.label, objectives[view.model]
+        slices[label] = evaluate_slice(
+            objective,
+            view.frame,
+            radius=radius,
+            tol=tol,
+            grid=grid,
+            split=split,
+            seed=view.seed,
+            file=view.points(folder),
+        )
+        view.save(slices[label], folder, "surface")
+        if quadratic:
+            quadratics[label] = quadratic_model(objective, view.frame.directions)
+            view.save(quadratics[label], folder, "quadratic")
+        for metric, of in (metrics or {}).items():
+            others[metric][label] = evaluate_slice(
+                of[view.model],
+                view.frame,
+                radius=radius,
+                grid=grid or PLAIN[dim],
+                file=view.points(folder, f"{metric}."),
+            )
+            view.save(others[metric][label], folder, f"{metric}.surface")
+    return Surfaces(
+        slices, {v.label: v.model for v in views}, {v.label: v.seed for v in views}, quadratics, others
+    )
+
+
+def check_directions(directions: Directions, dim: int, seeds: int) -> None:
+    """Make sure that directions, dimension and number of seeds go together.
+
+    Raises:
+        InputError: they do not.
+    """
+    if seeds > 1 and directions != "random":
+        raise InputError(f"several seeds need random directions; {directions} has but one choice")
+    if dim == 1 and directions == "trajectory":
+        raise InputError("a trajectory is drawn on a plane, of dimension 2")
+
+
+def facts(result: Slice) -> dict[str, Any]:
+    """Return what a slice says in numbers and words: its fields without the arrays, and its shape.
+
+    Among them are `doubling_width`, see `doubling_widths`, `convex_share`, and `basins`: those that the
+    certified error could not have made, or None on a plain grid, which cannot tell.
+    """
+    widths = doubling_widths(result)
+    found = certified_basins(result)
+    settings = ("spans", "relative_radius", "reused", "strategy", "grid")
+    return {
+        "center": result.center,
+        "min": result.range[0],
+        "max": result.range[1],
+        **{key: result.settings[key] for key in settings if key in result.settings},
+        "evaluations": result.evaluations,
+        "seconds": result.seconds,
+        "certificate": result.certificate,
+        "statement": result.statement,
+        "doubling_width": {"min": float(widths.min()), "median": float(sorted(widths)[len(widths) // 2])},
+        "convex_share": convex_share(result),
+        "basins": found and [{"at": b.at, "loss": b.birth, "persistence": b.persistence} for b in found],
+        "marks": result.marks,
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class _View:
+    """What is looked at: the frame of one model and one seed."""
+
+    label: str
+    model: str
+    seed: int
+    frame: Frame
+
+    def points(self, folder: Path | None, metric: str = "") -> Path | None:
+        """Return the file of finished points."""
+        return folder / f"{self.label}.{metric}points.jsonl" if folder else None
+
+    def save(self, result: Result, folder: Path | None, part: str) -> None:
+        if folder:
+            result.save(folder / f"{self.label}.{part}.npz")
+
+
+def _views(
+    objectives: Mapping[str, Objective],
+    directions: Directions,
+    dim: int,
+    normalization: Normalization,
+    biases: bool,
+    trajectories: Mapping[str, Sequence[Tensor]],
+    seed: int,
+    several: bool,
+) -> Iterator[_View]:
+    """Yield the view of each model; between models there is one, the first one's."""
+    if directions == "between":
+        (name, objective), *others = objectives.items()
+        frame = between_frame(objective, {o: at.theta for o, at in others}, dim, name, seed)
+        yield _View(name, name, seed, frame)
+        return
+    for name, objective in objectives.items():
+        if directions == "random":
+            frame = random_frame(objective, dim, seed, normalization, biases)
+        elif directions == "trajectory":
+            frame = trajectory_frame(objective, trajectories[name])
+        else:
+            frame = eigen_frame(objective, dim, directions == "eigen-ends", seed)
+        yield _View(f"{name}-seed{seed}" if several else name, name, seed, frame)
