@@ -6,11 +6,11 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
-from landscape.surface.points import Points
 
 import landscape as ll
 from landscape import InputError, Objective
 from landscape.cli.output import _plain
+from landscape.surface.loss_cache import LossCache
 from landscape.surface.sampler import doubling_radius
 from landscape.surface.surfaces import facts
 
@@ -59,7 +59,7 @@ def test_one_model_and_one_seed_are_its_line_or_plane(bowls):
 def test_an_automatic_radius_is_that_of_the_model_that_doubles_last(bowls):
     found = ll.surfaces(bowls, dim=1, radius="auto", grid=5)
     radii = {
-        name: doubling_radius(Points(bowl, [ll.random_direction(bowl.params)]))
+        name: doubling_radius(LossCache(bowl, [ll.random_direction(bowl.params)]))
         for name, bowl in bowls.items()
     }
     assert radii["flat"] > radii["steep"]
