@@ -60,7 +60,7 @@ class Spectrum:
             "smallest_residuals": pairs.smallest_residuals.tolist(),
             "smallest_converged": pairs.smallest_converged,
             "products": pairs.products,
-            "product": pairs.settings["product"],
+            "strategy": pairs.settings["strategy"],
             "gradient_norm": pairs.gradient_norm,
             "why_not_a_minimum": pairs.why_not_a_minimum,
             "seconds": pairs.seconds,
