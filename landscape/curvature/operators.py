@@ -254,14 +254,15 @@ def _tuned(found: Sequence[Operator]) -> Operator:
         choice[0]._sum(vector)
         return 1
 
+    choices = [(operator, threads) for operator in found for threads in {1, operator.threads}]
+    operator, threads = fastest(choices, product, device)
+    operator.threads = threads
+
     def four(at_once: int) -> int:
         for some in torch.split(rows, at_once):
             operator._sum(some if at_once > 1 else some[0], at_once > 1)
         return len(rows)
 
-    choices = [(one, threads) for one in found for threads in {1, one.threads}]
-    operator, threads = fastest(choices, product, device)
-    operator.threads = threads
     with warnings.catch_warnings(action="ignore"):  # vmap warns where it is slow, which is measured
         operator.at_once = min(operator.objective.ranks.gathered(fastest([1, len(rows)], four, device)))
     return operator

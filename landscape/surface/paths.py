@@ -21,7 +21,6 @@ from landscape.surface.certificate import unit_parts
 from landscape.surface.directions import difference
 from landscape.surface.sampler import line
 from landscape.surface.slice import Certificate
-from landscape.surface.strategies import StrategyName
 
 STATIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Where other metrics are evaluated."""
@@ -85,8 +84,6 @@ def barrier(
     grid: int | None = None,
     file: pathlib.Path | None = None,
     metrics: Mapping[str, Objective] | None = None,
-    strategy: StrategyName | None = None,
-    tune: bool = False,
 ) -> PathProfile:
     """Evaluate L((1 - t) θ_a + t θ_b) for t from 0 to 1.
 
@@ -94,7 +91,7 @@ def barrier(
         objective: L, at θ_a. What takes no part (excluded parameters, BatchNorm's statistics) stays as it
             is here, at θ_b too.
         other: θ_b, shape (numel,), or an objective there, of which nothing else is used.
-        tol, grid, file, strategy, tune: as for `line`.
+        tol, grid, file: as for `line`: the tolerance, a plain grid instead, finished points.
         metrics: other objectives of the same parameters, evaluated at t = 0, 1/4, 1/2, 3/4 and 1.
 
     Returns:
@@ -107,16 +104,7 @@ def barrier(
     _check_metrics(objective, metrics)
     started = time.perf_counter()
     way = [difference(objective.theta, end)]
-    found = line(
-        objective,
-        directions=way,
-        spans=[(0.0, 1.0)],
-        tol=tol,
-        grid=grid,
-        file=file,
-        strategy=strategy,
-        tune=tune,
-    )
+    found = line(objective, directions=way, spans=[(0.0, 1.0)], tol=tol, grid=grid, file=file)
     # θ_a + (θ_b - θ_a) may differ from θ_b in the last bits
     losses = np.append(found.losses[:-1], objective.value(end))
     settings = {key: found.settings[key] for key in ("tol", "grid", "strategy", "reused", "fingerprint")}
