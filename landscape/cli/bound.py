@@ -56,17 +56,18 @@ def command(
       landscape bound --ckpt resnet.pt --task mytask:objective --metric error --guess 0.9
     """
     from landscape.flatness.bounds import pac_bayes_bound
-    from landscape.tasks import initial_of, objectives_of
+    from landscape.tasks import initial_of, joined, objectives_of
 
     if out is not None:
         options.hold(context, out)
     names = options.names_of(ckpt)
     settings = TaskOptions(users, seed, device, data, metric=metric)
     results: dict[str, Bound] = {}
+    starts = [initial_of(path, task) if prior == "initial" else None for path in ckpt]
     objectives = objectives_of(ckpt, settings, task)
     means = [
-        initial_of(path, objective, task) if prior == "initial" else None
-        for path, objective in zip(ckpt, objectives, strict=True)
+        None if start is None else joined(start, path, objective)
+        for start, path, objective in zip(starts, ckpt, objectives, strict=True)
     ]
     for name, objective, mean in zip(names, objectives, means, strict=True):
         found = pac_bayes_bound(objective, mean, delta=delta, samples=samples, guess=guess, seed=seed)
