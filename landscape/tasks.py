@@ -206,23 +206,26 @@ def theta_of(
     """
     read = getattr(task_of(checkpoint, task), "theta", None)
     if read:
-        return _joined(read(checkpoint), checkpoint, objective)
+        return joined(read(checkpoint), checkpoint, objective)
     theta = objective_of(checkpoint, replace(options, users=1), task).theta  # its loss is not wanted
     if theta.shape != objective.theta.shape:
         raise InputError(f"{checkpoint} has {len(theta):,} parameters, not {len(objective.theta):,}")
     return theta
 
 
-def initial_of(checkpoint: Path, objective: "Objective", task: str | None = None) -> "Tensor":
-    """Return the parameters that a checkpoint's training began from, shape (numel,).
+def initial_of(checkpoint: Path, task: str | None = None) -> "Mapping[str, Tensor]":
+    """Return the parameters that a checkpoint's training began from, by name; see `joined`.
 
     Raises:
         InputError: as `task_of`, or the task does not know them.
     """
     read = getattr(task_of(checkpoint, task), "initial", None)
     if not read:
-        raise InputError(f"the task of {checkpoint} does not know what its training began from")
-    return _joined(read(checkpoint), checkpoint, objective)
+        raise InputError(
+            f"the task of {checkpoint} does not know what its training began from; use --prior zero"
+        )
+    found: Mapping[str, Tensor] = read(checkpoint)
+    return found
 
 
 def trajectory_of(checkpoint: Path, task: str | None = None) -> list[Path]:
@@ -247,7 +250,12 @@ def facts_of(checkpoint: Path, options: TaskOptions, task: str | None = None) ->
     return read(checkpoint, options) if read else Facts()
 
 
-def _joined(weights: "Mapping[str, Tensor]", checkpoint: Path, objective: "Objective") -> "Tensor":
+def joined(weights: "Mapping[str, Tensor]", checkpoint: Path, objective: "Objective") -> "Tensor":
+    """Return named parameters of a checkpoint in the coordinates of an objective, shape (numel,).
+
+    Raises:
+        InputError: they are of another model.
+    """
     for entry in objective.params.entries:
         if entry.name not in weights or weights[entry.name].shape != entry.shape:
             raise InputError(f"{checkpoint} has no parameter {entry.name} of shape {tuple(entry.shape)}")

@@ -48,20 +48,15 @@ def command(
       landscape bound --ckpt resnet.pt --task mytask:objective --metric error --guess 0.9
     """
     from landscape.flatness.bounds import pac_bayes_bound
-    from landscape.tasks import initial_of
+    from landscape.tasks import initial_of, joined
 
     if out is not None:
         of.hold(out)
     results: dict[str, Bound] = {}
-    objectives = of.objectives(users=users, metric=metric)
-    means = {
-        name: initial_of(of.checkpoints[name], objective, of.task) if prior == "initial" else None
-        for name, objective in objectives.items()
-    }
-    for name, objective in objectives.items():
-        found = pac_bayes_bound(
-            objective, means[name], delta=delta, samples=samples, guess=guess, seed=of.seed
-        )
+    starts = {name: initial_of(path, of.task) for name, path in of.checkpoints.items() if prior == "initial"}
+    for name, objective in of.objectives(users=users, metric=metric).items():
+        mean = joined(starts[name], of.checkpoints[name], objective) if starts else None
+        found = pac_bayes_bound(objective, mean, delta=delta, samples=samples, guess=guess, seed=of.seed)
         results[name] = replace(found, settings={**found.settings, "prior": prior, "metric": metric})
         if out is not None:
             results[name].save(out / f"{name}.bound.npz")

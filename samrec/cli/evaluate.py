@@ -1,8 +1,8 @@
 """`landscape evaluate`: full ranking with a checkpoint."""
 
 import math
-from collections.abc import Mapping
-from typing import Annotated
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
 
 import typer
 
@@ -54,47 +54,43 @@ def command(
 
     found = ranking(ckpt, split, data, device, noise, seed, ranks(), shard_items)
     of_users = found.ranks
-    values, between = metrics(of_users), intervals(of_users, seed)
     members = groups(found.split, split, cold, head)
-    apart = {name: {"users": int(who.sum()), **metrics(of_users[who])} for name, who in members.items()}
-    inserted = f", {100 * noise:g}% random items inserted" if noise else ""
+    summary = {
+        "path": str(ckpt),
+        "split": split,
+        "noise": noise,
+        "cold": cold,
+        "head": head,
+        "users": len(of_users),
+        **metrics(of_users),
+        "intervals": intervals(of_users, seed),
+        "groups": {
+            name: {"users": int(who.sum()), **metrics(of_users[who])} for name, who in members.items()
+        },
+    }
+    show(json, summary, *_tables(summary))
+
+
+def _tables(summary: Mapping[str, Any]) -> Iterator[Table]:
+    """Yield the table of all users and of each group, and a note on each pair of groups."""
+    inserted = f", {100 * summary['noise']:g}% random items inserted" if summary["noise"] else ""
+    found, between = summary["groups"], summary["intervals"]
+    ends = [{metric: pair[end] for metric, pair in between.items()} for end in (0, 1)]
+    rows = {"all": summary, "  from": ends[0], "  to": ends[1], **found}
+    yield Table(
+        f"{summary['path']}: {summary['split']}, {summary['users']} users{inserted}",
+        ["", *METRICS],
+        [[name, *_written(values)] for name, values in rows.items()],
+    )
     pairs = {
-        ("cold", "warm"): f"with {cold} items or fewer in the history",
-        ("head", "tail"): f"whose item is among the {100 * head:g}% most popular",
+        ("cold", "warm"): f"with {summary['cold']} items or fewer in the history",
+        ("head", "tail"): f"whose item is among the {100 * summary['head']:g}% most popular",
         ("trained", "untrained"): "trained on",
     }
-    notes = [
-        f"{one}: {apart[one]['users']} users {who}; {other}: {apart[other]['users']}"
-        for (one, other), who in pairs.items()
-        if one in apart
-    ]
-    show(
-        json,
-        {
-            "path": str(ckpt),
-            "split": split,
-            "noise": noise,
-            "cold": cold,
-            "head": head,
-            "users": len(of_users),
-            **values,
-            "intervals": between,
-            "groups": apart,
-        },
-        Table(
-            f"{ckpt}: {split}, {len(of_users)} users{inserted}",
-            ["", *METRICS],
-            [
-                ["all", *_written(values)],
-                *(
-                    [f"  {name}", *_written({m: ends[end] for m, ends in between.items()})]
-                    for end, name in enumerate(("from", "to"))
-                ),
-                *([name, *_written(of)] for name, of in apart.items()),
-            ],
-        ),
-        *(Table(note, [], []) for note in notes),
-    )
+    for (one, other), who in pairs.items():
+        if one in found:
+            counts = found[one]["users"], found[other]["users"]
+            yield Table(f"{one}: {counts[0]} users {who}; {other}: {counts[1]}", [], [])
 
 
 def _written(values: Mapping[str, float]) -> list[str]:

@@ -73,23 +73,16 @@ def command(
         settings["seed"] = seed
     planned = plan(settings, {name: values.split(",") for name, values in map(_pair, vary)}, out)
     if dry_run:
+        done = {job.name: job.result() is not None for job in planned}
         show(
             json,
-            {"runs": [{"run": job.name, "done": job.result() is not None} for job in planned]},
-            Table("Runs", ["run", ""], [[job.name, "done" if job.result() else ""] for job in planned]),
+            {"runs": [{"run": name, "done": over} for name, over in done.items()]},
+            Table("Runs", ["run", ""], [[name, "done" if over else ""] for name, over in done.items()]),
         )
         return
     sweep(planned, device, jobs, ray=ray)
     runs = [{"run": job.name, **job.varied, **(job.result() or {})} for job in planned]
-    show(
-        json,
-        {"out": str(out), "runs": runs},
-        Table(
-            f"{out}: {len(planned)} runs, test, mean ± standard deviation over seeds",
-            ["", "runs", *(metric.upper() for metric in SHOWN), "epoch"],
-            _over_seeds(runs),
-        ),
-    )
+    show(json, {"out": str(out), "runs": runs}, _over_seeds(runs, out))
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -99,7 +92,7 @@ def _pair(text: str) -> tuple[str, str]:
     return name.replace("-", "_"), value
 
 
-def _over_seeds(runs: list[dict[str, Any]]) -> list[list[str]]:
+def _over_seeds(runs: list[dict[str, Any]], out: Path) -> Table:
     from statistics import mean, stdev
 
     groups: dict[str, list[dict[str, Any]]] = {}
@@ -112,12 +105,16 @@ def _over_seeds(runs: list[dict[str, Any]]) -> list[list[str]]:
     def shown(values: list[float]) -> str:
         return f"{mean(values):.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else "")
 
-    return [
+    return Table(
+        f"{out}: {len(runs)} runs, test, mean ± standard deviation over seeds",
+        ["", "runs", *(metric.upper() for metric in SHOWN), "epoch"],
         [
-            name,
-            str(len(same)),
-            *(shown([run["test"][metric] for run in same]) for metric in SHOWN),
-            f"{mean(run['best_epoch'] for run in same):.0f}",
-        ]
-        for name, same in groups.items()
-    ]
+            [
+                name,
+                str(len(same)),
+                *(shown([run["test"][metric] for run in same]) for metric in SHOWN),
+                f"{mean(run['best_epoch'] for run in same):.0f}",
+            ]
+            for name, same in groups.items()
+        ],
+    )

@@ -110,6 +110,7 @@ def test_nothing_that_is_added_replaces_a_measurement(landscape, added):
     added(hessian="greet")
     assert "eigenvalues" in landscape("hessian", "--help")[1]
     assert landscape("--help")[1].count("hessian ") == 1
+    assert app._commands()["hessian"].panel is None
 
 
 def test_what_is_broken_costs_its_own_command_alone(landscape, added):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from landscape import InputError
-from landscape.tasks import TaskOptions, facts_of, initial_of, objective_of, theta_of, trajectory_of
+from landscape.tasks import TaskOptions, facts_of, initial_of, joined, objective_of, theta_of, trajectory_of
 from samrec.checkpoint import load
 from samrec.choices import METRICS
 from samrec.config import Config
@@ -36,10 +36,9 @@ def test_theta_is_that_of_the_objective(run, excluded):
     assert torch.equal(theta_of(run / "last.pt", objective, options), objective.theta)
     way = trajectory_of(run / "last.pt")
     assert [path.stem for path in way] == ["epoch-0000", "epoch-0001", "epoch-0002"]
-    assert torch.equal(theta_of(way[0], objective, options), initial_of(run / "last.pt", objective))
-    assert torch.equal(
-        initial_of(run / "last.pt", objective), objective.params.join(initial_weights(run / "best.pt"))
-    )
+    began = joined(initial_of(run / "last.pt"), run / "last.pt", objective)
+    assert torch.equal(theta_of(way[0], objective, options), began)
+    assert torch.equal(objective.params.join(initial_weights(run / "best.pt")), began)
 
 
 def test_theta_builds_no_objective(run, monkeypatch):

@@ -346,4 +346,4 @@ def test_bad_input_to_the_command(landscape, both, runs, tmp_path):
         refused(landscape, "bound", *both, *extra, message=message, tmp_path=tmp_path)
     torch.save({"weights": nn.Linear(4, 2).state_dict()}, tmp_path / "a.pt")
     arguments = ["bound", "--ckpt", tmp_path / "a.pt", "--task", "tests.tasks:regression"]
-    refused(landscape, *arguments, message="measures its loss, and no 'pairwise'", tmp_path=tmp_path)
+    refused(landscape, *arguments, message="does not provide the metric 'pairwise'", tmp_path=tmp_path)
