@@ -181,6 +181,7 @@ class Spectrum:
             "seconds": pairs.seconds,
             "trace": self.trace and self.trace.value,
             "trace_se": self.trace and self.trace.standard_error,
+            "trace_interval": self.trace and list(self.trace.interval),
             "density": self.density and _summary(self.density, ridge, gamma),
         }
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import t as student
 from torch import Tensor
 
 from landscape.curvature.operators import Operator, operator_of
@@ -93,6 +94,16 @@ class Probes:
 def mean(samples: Array) -> tuple[float, float]:
     """Return the mean of independent samples, and its standard error."""
     return float(samples.mean()), float(samples.std(ddof=1) / len(samples) ** 0.5)
+
+
+def interval(value: float, error: float, count: int) -> tuple[float, float]:
+    """Return the 95% interval of a mean of `count` independent samples, by Student's t.
+
+    Two standard errors of eight samples cover 91%, of three 82%. Where samples are skewed, as zᵀAz is where
+    few eigenvalues make up most of A, those of five cover less than 95% by Student's t too, about 86%.
+    """
+    far = float(student.ppf(0.975, count - 1)) * error if count > 1 else error
+    return value - far, value + far
 
 
 def meets(value: float, error: float, tol: float | None) -> bool | None:

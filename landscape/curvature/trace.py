@@ -9,7 +9,7 @@ import torch
 
 from landscape import progress
 from landscape.curvature.operators import Operator
-from landscape.curvature.probes import Probes, check, mean, meets
+from landscape.curvature.probes import Probes, check, interval, mean, meets
 from landscape.curvature.sketch import Estimator, HutchPlusPlus, XTrace, budgets, exact
 from landscape.curvature.solver import dot
 from landscape.errors import InputError
@@ -37,6 +37,11 @@ class Trace(Result):
     def check(self) -> None:
         agree(self.samples.ndim == 1)
 
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95% interval of `value`, by Student's t: as many degrees of freedom as samples, less one."""
+        return interval(self.value, self.standard_error, len(self.samples))
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FrobeniusNorm(Result):
@@ -51,6 +56,11 @@ class FrobeniusNorm(Result):
     value: float
     standard_error: float
     samples: Array
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95% interval of `value`, by Student's t: as many degrees of freedom as probes, less one."""
+        return interval(self.value, self.standard_error, len(self.samples))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

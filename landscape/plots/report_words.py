@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 
 from landscape.curvature.eigenpairs import Eigenpairs
-from landscape.curvature.probes import mean
+from landscape.curvature.probes import interval, mean
 from landscape.curvature.trace import Trace
 from landscape.flatness.comparison import LOSS, NORM, Comparison, Row
 from landscape.flatness.tables import PLAIN
@@ -85,12 +85,13 @@ def _of_trace(a: Trace, b: Trace) -> Finding:
     """Equal seeds draw equal probes, so that what a probe adds to both falls out of the difference."""
     difference = b.value - a.value
     if len(a.samples) == len(b.samples) > 1:
-        error = mean(b.samples - a.samples)[1]
+        error, count = mean(b.samples - a.samples)[1], len(a.samples)
     else:
-        error = math.hypot(a.standard_error, b.standard_error)
+        error, count = math.hypot(a.standard_error, b.standard_error), min(len(a.samples), len(b.samples))
+    low, high = interval(difference, error, count)
     values = f"{PLAIN.number(b.value)} against {PLAIN.number(a.value)}"
     said = f"trace ({values}, {PLAIN.number(difference, error, '+')})"
-    return _side(difference, abs(difference) > 2 * error), said
+    return _side(difference, not low <= 0 <= high), said
 
 
 def _of_measure(row: Row, index: int) -> Finding:
