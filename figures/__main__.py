@@ -19,7 +19,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FOLDER = Path(__file__).parent
-FIGURES = ("surfaces", "slices", "spectra", "sharpness", "minima", "training", "barriers", "ranking")
+FIGURES = (
+    "surfaces",
+    "slices",
+    "spectra",
+    "sharpness",
+    "minima",
+    "training",
+    "barriers",
+    "ranking",
+    "generalization",
+)
 
 
 class Drawn(Protocol):

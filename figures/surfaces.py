@@ -1,5 +1,6 @@
 """Surfaces of SASRec and SAMRec: random planes, planes of eigenvectors, and planes without the embeddings."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from figures.style import METHODS, PAIR, missing, title
 from landscape.plots.style import LOSS_MAP, PAGE, paper
 from landscape.plots.surfaces import contours, step_lengths
 from landscape.storage.results import load_as
+from landscape.surface.certificate import uncovered
 from landscape.surface.slice import Slice
 
 if TYPE_CHECKING:
@@ -34,11 +36,19 @@ def data(results: Path) -> dict[str, Any]:
             "center": plane.center,
             "steps": step_lengths(plane),
             "cosine": plane.cosine,
-            "certificate": plane.statement,
+            "certificate": _restated(plane).statement,
             "coordinates": [axis.tolist() for axis in plane.coordinates],
             "losses": plane.losses.tolist(),
         }
     return found
+
+
+def _restated(plane: Slice) -> Slice:
+    """Return a plane with the share that its certificate speaks for, as it is computed now."""
+    known = plane.certificate
+    if known is None:
+        return plane
+    return replace(plane, certificate=replace(known, share=uncovered(known.points, known.attempts)))
 
 
 def draw(found: dict[str, Any]) -> "dict[str, Figure]":

@@ -22,6 +22,16 @@ def mean(sample: Array) -> tuple[float, float]:
     return float(sample.mean()), float(sample.std(ddof=1) / len(sample) ** 0.5)
 
 
+def interval(value: float, error: float, count: int) -> tuple[float, float]:
+    """Return the 95% interval of a mean of `count` independent samples, by Student's t.
+
+    Two standard errors of eight samples cover 91%, of three 82%. Where samples are skewed, as zᵀAz is where
+    few eigenvalues make up most of A, those of five cover less than 95% by Student's t too, about 86%.
+    """
+    far = float(stdtrit(count - 1, (1 + CONFIDENCE) / 2)) * error if count > 1 else error
+    return value - far, value + far
+
+
 def standard_error(*samples: Array) -> float | None:
     """Return √Σ var / n, the standard error of an estimate that varies with several independent samples.
 

@@ -14,7 +14,7 @@ from landscape.curvature.solver import dot, project_out
 from landscape.errors import InputError
 from landscape.objective.objective import Objective
 from landscape.runtime import progress
-from landscape.statistics import mean
+from landscape.statistics import interval, mean
 from landscape.storage.results import Array, Result, agree
 
 
@@ -102,12 +102,21 @@ class SpectralDensity(Result):
 
         Local entropy is ln ∫ exp(-L(θ') - γ ‖θ' - θ‖² / 2) dθ' (Chaudhari et al. 2017, arXiv 1611.01838).
         Around a minimum, the quadratic model of L gives it this much more than a flat loss of that height.
+        Where the gradient g is not zero, as at a checkpoint trained with dropout, the model's linear term
+        adds ½ gᵀ(A + γI)⁻¹g to that, which is not in here: a density of eigenvalues does not know g.
 
         Raises:
             InputError: γ <= 0 or λ <= -γ somewhere, where the integral diverges.
         """
         self._check_definite("gamma", gamma)
         return self._resolved(lambda nodes: -np.log1p(nodes / gamma) / 2)
+
+    def interval(self, found: tuple[float, float]) -> tuple[float, float]:
+        """Return the 95% interval of a value and its error, as the methods above return them, by Student's t.
+
+        There are as many degrees of freedom as probes, less one.
+        """
+        return interval(*found, len(self.nodes))
 
     def _check_definite(self, name: str, shift: float) -> None:
         least = max(0.0, *(-float(nodes[0]) for nodes in self.nodes))

@@ -66,6 +66,7 @@ class Spectrum:
             "seconds": pairs.seconds,
             "trace": self.trace and self.trace.value,
             "trace_se": self.trace and self.trace.standard_error,
+            "trace_interval": self.trace and list(self.trace.interval),
             "density": self.density and self.density_facts(ridge, gamma),
             "groups": {group: block.facts() for group, block in self.blocks.items()},
         }

@@ -14,7 +14,7 @@ from landscape.curvature.solver import dot
 from landscape.errors import InputError
 from landscape.objective.objective import Objective
 from landscape.runtime import progress
-from landscape.statistics import mean
+from landscape.statistics import interval, mean
 from landscape.storage.results import Array, Result, agree
 
 Method = Literal["hutchinson", "hutch++", "xtrace"]
@@ -38,6 +38,11 @@ class Trace(Result):
     def check(self) -> None:
         agree(self.samples.ndim == 1)
 
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95% interval of `value`, by Student's t: as many degrees of freedom as samples, less one."""
+        return interval(self.value, self.standard_error, len(self.samples))
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FrobeniusNorm(Result):
@@ -52,6 +57,11 @@ class FrobeniusNorm(Result):
     value: float
     standard_error: float
     samples: Array
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95% interval of `value`, by Student's t: as many degrees of freedom as probes, less one."""
+        return interval(self.value, self.standard_error, len(self.samples))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -20,7 +20,10 @@ def gradient_norm(point: Point) -> Estimate:
 
 
 def fisher_rao(point: Point) -> Estimate:
-    """θᵀFθ, the second moment of the units' slopes along θ."""
+    """θᵀFθ, the second moment of the units' slopes along θ.
+
+    Liang et al. 2019 have examples for units. A user's slope is the sum of those of its positions.
+    """
     squares, weights = unit_slopes(point.objective, point.theta) ** 2, point.units[1]
     value = float(squares.sum() / weights.sum())
     return Estimate(value, by_unit=value + influences(squares, weights))

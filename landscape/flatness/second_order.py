@@ -59,7 +59,11 @@ def last_layer(point: Point) -> Entry:
 
 
 def relative_flatness_embedding(point: Point) -> Estimate:
-    """Relative flatness of the largest embedding."""
+    """Relative flatness of the largest embedding, whose rows are taken for the filters.
+
+    Petzka et al. 2021 have the weights into one neuron for a row: of an embedding that is an input alone,
+    these are the columns.
+    """
     return _relative_flatness(point, embedding(point))
 
 

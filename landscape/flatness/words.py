@@ -8,7 +8,7 @@ from landscape.curvature.eigenpairs import Eigenpairs
 from landscape.curvature.trace import Trace
 from landscape.flatness.comparison import LOSS, NORM, Comparison, Contrast, Row
 from landscape.flatness.notation import PLAIN
-from landscape.statistics import mean
+from landscape.statistics import interval, mean
 
 SUMMARY = {
     LOSS: "L(θ)",
@@ -171,12 +171,13 @@ def _of_trace(a: Trace, b: Trace) -> Finding:
     """Equal seeds draw equal probes, so that what a probe adds to both falls out of the difference."""
     difference = b.value - a.value
     if len(a.samples) == len(b.samples) > 1:
-        error = mean(b.samples - a.samples)[1]
+        error, count = mean(b.samples - a.samples)[1], len(a.samples)
     else:
-        error = math.hypot(a.standard_error, b.standard_error)
+        error, count = math.hypot(a.standard_error, b.standard_error), min(len(a.samples), len(b.samples))
     numbers = f"{PLAIN.number(b.value)} against {PLAIN.number(a.value)}"
     said = f"trace ({numbers}, {PLAIN.number(difference, error, '+')})"
-    return Finding(_side_of(difference, abs(difference) > 2 * error), said)
+    low, high = interval(difference, error, count)
+    return Finding(_side_of(difference, not low <= 0 <= high), said)
 
 
 def _of_measure(row: Row, index: int) -> Finding:

@@ -30,10 +30,12 @@ def fresh_error(points: LossCache, axes: Sequence[Axis], samples: Array, count: 
 def uncovered(count: int, attempts: int) -> float:
     """Return the share p of a slice that may err by more than the worst of `count` uniform points.
 
-    All n points miss a share of p with probability (1 - p)^n <= exp(-np). With 95% confidence p is therefore
-    at most 3/n (the rule of three). Where several fits were judged at the same points, each had that chance.
+    All of them miss a share of p with probability (1 - p)^n <= exp(-np). A fit that the points reject is
+    refined and judged by them again, so how many fits there are depends on the points. The k-th is allowed
+    a chance of 0.05 / k(k + 1); these add up to less than 0.05, whenever it stops. So p is
+    ln(k(k + 1) / 0.05) / n, which for the first fit is 3.7/n.
     """
-    return min(1.0, float(np.log(attempts / (1 - CONFIDENCE))) / count)
+    return min(1.0, float(np.log(attempts * (attempts + 1) / (1 - CONFIDENCE))) / count)
 
 
 def checked(points: LossCache, axes: Sequence[Axis]) -> tuple[Array, float | None]:

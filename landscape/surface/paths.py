@@ -40,10 +40,9 @@ class PathProfile(Result):
             evaluated. A point where the loss is not finite stays what it is.
         ends: L(θ_a) and L(θ_b).
         height: of the barrier: the largest L(t) - ((1 - t) L(θ_a) + t L(θ_b)) over `positions`, in units of
-            the loss. The ends count, so it is never below 0. It is the instability of Frankle et al.
-            ("Linear Mode Connectivity and the Lottery Ticket Hypothesis", ICML 2020, section 2), in losses,
-            and above the chord rather than above the mean of the ends, which one of them exceeds by itself.
-            Not finite where L is not.
+            the loss. The ends count, so it is never below 0. It is the barrier of Entezari et al. 2022, arXiv
+            2110.06296, definition 2.1. (Frankle et al. 2020, arXiv 1912.05671, measure above the mean of the
+            ends, which one of them exceeds by itself.) Not finite where L is not.
         at: t where it is reached.
         standard_error: of the height, from having drawn these units (users) and no others, `at` being given.
             None for a single unit, or at an end, where the height is 0 whoever was drawn.

@@ -341,7 +341,7 @@ def test_stored_planes_are_certified():
     assert planes
     for plane in planes:
         assert isinstance(plane, Slice)
-        assert plane.certificate["max_error"] <= plane.settings["tol"]
+        assert plane.certificate.max_error <= plane.settings["tol"]
 
 
 def test_records_are_what_their_names_say():

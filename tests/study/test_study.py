@@ -270,3 +270,21 @@ def test_the_main_runs_minima_are_all_in_their_table(whole):
     panels = drawn("minima", whole)["found"]["panels"]
     assert len(panels) == len(DATA)
     assert all(panel["seeds"] == list(SEEDS) for panel in panels.values())
+
+
+def test_sharpness_is_correlated_among_runs_that_differ_in_one_setting(whole):
+    """Made up: SAM's minima have 0.4 of the sharpness, and the gap grows with it."""
+    found = drawn("generalization", whole)["found"]["settings"]
+    assert found.keys() == {"SAM", "radius", "dropout"}
+    sam = found["SAM"]["gap"]["trace"]
+    assert sam["pairs"] == len(DATA) * len(SEEDS)
+    assert sam["tau"] > 0.7
+    assert sam["p"] < 0.01
+    assert found["radius"]["gap"]["trace"]["pairs"] == len(DATA) * 10  # five radii
+    sets = [set(sam["by_stratum"]), set(found["dropout"]["gap"]["trace"]["by_stratum"])]
+    assert [len(names) for names in sets] == [20, 8]
+    assert all(
+        read_records(whole)[name].settings["weight_decay"] == 0
+        for setting in found.values()
+        for name in setting["runs"]
+    )

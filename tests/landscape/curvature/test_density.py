@@ -8,7 +8,7 @@ import landscape as ll
 from landscape import InputError
 from landscape.curvature.eigenpairs import Eigenpairs
 from landscape.plots.spectra import spectrum_figure
-from tests.worlds import rotated, signs
+from tests.worlds import rotated, signs, with_spectrum
 
 
 @pytest.fixture
@@ -99,6 +99,20 @@ def test_no_eigenvalue_appears_twice_in_float32(operator):
 def test_effective_dimension_and_local_entropy_of_one_eigenvalue(identity):
     assert identity.effective_dimension(1.5) == pytest.approx((5 * 3 / 4.5, 0))
     assert identity.local_entropy(1.5) == pytest.approx((-2.5 * np.log(3), 0))
+
+
+def test_intervals_of_few_probes_cover_the_moments(operator):
+    """Of 100 seeds, at three probes: the t of two degrees of freedom is 4.3, and two errors would not do."""
+    eigenvalues = np.linspace(0.5, 1.5, 40)
+    target = operator(with_spectrum(eigenvalues))
+    found = [ll.spectral_density(target, probes=3, steps=4, seed=seed) for seed in range(100)]
+    for k in (1, 2):
+        exact = (eigenvalues**k).sum()
+        ends = [density.interval(density.moment(k)) for density in found]
+        covered = np.mean([low <= exact <= high for low, high in ends])
+        plain = np.mean([abs(value - exact) <= 2 * error for value, error in (d.moment(k) for d in found)])
+        assert covered >= 0.89
+        assert plain < 0.9
 
 
 def test_a_ridge_must_make_the_matrix_positive_definite(operator):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -96,6 +98,38 @@ def test_estimates_are_unbiased_and_their_standard_errors_right(decaying, method
     assert np.sum(np.abs(error) <= 3 * claimed) >= 97
     assert abs(error.mean()) < 3 * error.std() / 10
     assert np.sqrt((claimed**2).mean()) == pytest.approx(np.sqrt((error**2).mean()), rel=0.25)
+
+
+def covering(found, exact):
+    """How often the intervals hold a trace, and how often 1.96 standard errors do."""
+    held = [
+        (f.interval[0] <= exact <= f.interval[1], abs(f.value - exact) <= 1.96 * f.standard_error)
+        for f in found
+    ]
+    return np.mean(held, 0)
+
+
+def test_intervals_of_five_probes_cover_the_trace(operator):
+    whole = ll.trace(operator(with_spectrum(np.linspace(0.5, 1.5, 60))), probes=2000)
+    groups = whole.samples.reshape(-1, 5)
+    found = [
+        replace(whole, samples=own, value=float(own.mean()), standard_error=float(own.std(ddof=1) / 5**0.5))
+        for own in groups
+    ]
+    held, plain = covering(found, 60.0)
+    assert held == pytest.approx(0.95, abs=0.03)
+    assert plain < 0.9
+
+
+@pytest.mark.parametrize("method", PROJECTING)
+def test_intervals_of_five_samples_beside_a_sketch_cover_the_trace(operator, method):
+    target = operator(with_spectrum(np.linspace(0.5, 1.5, 40)))
+    probes = {"hutch++": 15, "xtrace": 10}[method]
+    found = [ll.trace(target, method=method, probes=probes, seed=seed) for seed in range(150)]
+    assert {len(f.samples) for f in found} == {5}
+    held, plain = covering(found, 40.0)
+    assert held > 0.9
+    assert held > plain
 
 
 def test_projecting_wins_where_the_spectrum_decays(decaying):
