@@ -115,7 +115,12 @@ class FactCurve:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a report shows of a checkpoint beside the measurements."""
+    """What a report shows of a checkpoint beside the measurements.
+
+    Attributes:
+        tables: as `FactTable`.
+        curves: as `FactCurve`.
+    """
 
     tables: tuple[FactTable, ...] = ()
     curves: tuple[FactCurve, ...] = ()

@@ -50,7 +50,7 @@ File = Annotated[T, Shown(path=True)]
 LossPart = Annotated[T, Shown("Loss")]
 ModelPart = Annotated[T, Shown("Model")]
 StepPart = Annotated[T, Shown("Training")]
-SamPart = Annotated[T, Shown("Sharpness-Aware Minimization (samrec; others with --rho)")]
+SamPart = Annotated[T, Shown("Sharpness-Aware Minimization (samrec, or any but sasrec with --rho)")]
 ViewPart = Annotated[T, Shown("Contrastive views (cl4srec)")]
 PretrainPart = Annotated[T, Shown("Pre-training (s3rec, s3rec-pretraining)")]
 DataPart = Annotated[T, Shown("Data")]
@@ -72,69 +72,8 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     data: File[str] = Field(description="Sequence lines, pairs, or a table; see landscape data info")
-    format: DataPart[Format] = setting("auto", "Format of the data; auto goes by the file's ending")
-    columns: DataPart[str | None] = setting(
-        None, "Columns of a table: USER,ITEM[,TIME[,RATING]]; names, or numbers from 0"
-    )
-    separator: DataPart[str | None] = setting(
-        None, "Separator of a table's fields: , ; | :: or tab (default: detected)", min_length=1
-    )
-    quote: DataPart[str | None] = setting(
-        None, "Quote character of a table, or none (default: detected in CSV, else none)", min_length=1
-    )
-    encoding: DataPart[str | None] = setting(
-        None, "Encoding of a table, such as latin-1 (default: UTF-8 or UTF-16)", min_length=1
-    )
-    time_format: DataPart[str | None] = setting(
-        None, "Format of a table's times, such as %d/%m/%Y (default: detected if unambiguous)", min_length=1
-    )
-    min_rating: DataPart[Finite[float | None]] = setting(None, "Leave out rows with a lower rating")
-    drop_missing: DataPart[bool] = setting(
-        False, "Leave out rows without a user, an item or a time, which are otherwise refused"
-    )
-    deduplicate: DataPart[bool] = setting(False, "Keep a user's first interaction with each item only")
-    core: DataPart[int] = setting(0, "Leave out users and items with fewer interactions", ge=0)
-    train_fraction: DataPart[float] = setting(
-        1.0, "Train on this share of the users, test on all", gt=0, le=1
-    )
-    noise: DataPart[Share[float]] = setting(
-        0.0, "Replace this share of the training interactions by random items"
-    )
-
     method: Method = setting("sasrec", "Training method, described above")
-    rho: SamPart[Finite[float | None]] = setting(None, "Radius ρ (default: 0.1 for samrec, else 0)", ge=0)
-    rho_schedule: SamPart[Schedule] = setting("constant", "Decay of ρ to 0 at the end")
-    rho_warmup: SamPart[int] = setting(0, "Epochs in which ρ rises from 0", ge=0)
-    adaptive: SamPart[bool] = setting(False, "ASAM: measure ρ in units of each weight's size")
-    every: SamPart[int] = setting(1, "Compute the ascent direction every N steps", ge=1)
-    perturb: SamPart[Perturb] = setting("all", "Parameters that are perturbed")
-    ascent: SamPart[Ascent] = setting(
-        "batch", "Gradient that SAM ascends: the batch's, or each micro-batch's or rank's own"
-    )
-
-    contrast: ViewPart[Finite[float]] = setting(0.02, "Weight λ of the contrastive loss", ge=0)
-    temperature: ViewPart[Finite[float | None]] = setting(
-        None, "Temperature of the similarities of views (default: √dim)", gt=0
-    )
-    crop: ViewPart[Share[float]] = setting(0.6, "Share of a history that cropping keeps")
-    reorder: ViewPart[Share[float]] = setting(0.6, "Share of a history that reordering shuffles")
-    mask: ViewPart[Share[float | None]] = setting(
-        None, "Share of items masked (default: 0.3 in views, 0.2 in pre-training)"
-    )
-
-    attributes: PretrainPart[File[str | None]] = setting(
-        None, "JSON file of the items' attributes (default: DATA_item2attributes.json, if there)"
-    )
-    pretrain_epochs: PretrainPart[int] = setting(100, "Epochs of pre-training, in OUT/pretraining", ge=1)
-    pretrained: PretrainPart[File[str | None]] = setting(None, "last.pt of an s3rec-pretraining run")
-    associated_attribute: PretrainPart[Finite[float]] = setting(
-        0.2, "Weight of the loss on attributes of visible items", ge=0
-    )
-    masked_item: PretrainPart[Finite[float]] = setting(1.0, "Weight of the loss on masked items", ge=0)
-    masked_attribute: PretrainPart[Finite[float]] = setting(
-        1.0, "Weight of the loss on attributes of masked items", ge=0
-    )
-    segment: PretrainPart[Finite[float]] = setting(0.5, "Weight of the loss on masked segments", ge=0)
+    seed: int = setting(0, "Random seed", ge=0)
 
     loss: LossPart[Loss] = setting("bce", "BCE, gBCE or sampled softmax on negatives, or CE over all items")
     negatives: LossPart[int | None] = setting(
@@ -176,7 +115,69 @@ class Config(BaseModel):
     save_every: StepPart[int | None] = setting(
         None, "Epochs between checkpoints that OUT/epochs keeps, for a trajectory", ge=1
     )
-    seed: int = setting(0, "Random seed", ge=0)
+
+    rho: SamPart[Finite[float | None]] = setting(None, "Radius ρ (default: 0.1 for samrec, else 0)", ge=0)
+    rho_schedule: SamPart[Schedule] = setting("constant", "Decay of ρ to 0 at the end")
+    rho_warmup: SamPart[int] = setting(0, "Epochs in which ρ rises from 0", ge=0)
+    adaptive: SamPart[bool] = setting(False, "ASAM: measure ρ in units of each weight's size")
+    every: SamPart[int] = setting(1, "Compute the ascent direction every N steps", ge=1)
+    perturb: SamPart[Perturb] = setting("all", "Parameters that are perturbed")
+    ascent: SamPart[Ascent] = setting(
+        "batch", "Gradient that SAM ascends: the batch's, or each micro-batch's or rank's own"
+    )
+
+    contrast: ViewPart[Finite[float]] = setting(0.02, "Weight λ of the contrastive loss", ge=0)
+    temperature: ViewPart[Finite[float | None]] = setting(
+        None, "Temperature of the similarities of views (default: √dim)", gt=0
+    )
+    crop: ViewPart[Share[float]] = setting(0.6, "Share of a history that cropping keeps")
+    reorder: ViewPart[Share[float]] = setting(0.6, "Share of a history that reordering shuffles")
+    mask: ViewPart[Share[float | None]] = setting(
+        None, "Share of items masked (default: 0.3 in views, 0.2 in pre-training)"
+    )
+
+    attributes: PretrainPart[File[str | None]] = setting(
+        None, "JSON file of the items' attributes (default: DATA_item2attributes.json, if there)"
+    )
+    pretrain_epochs: PretrainPart[int] = setting(100, "Epochs of pre-training, in OUT/pretraining", ge=1)
+    pretrained: PretrainPart[File[str | None]] = setting(None, "last.pt of an s3rec-pretraining run")
+    associated_attribute: PretrainPart[Finite[float]] = setting(
+        0.2, "Weight of the loss on attributes of visible items", ge=0
+    )
+    masked_item: PretrainPart[Finite[float]] = setting(1.0, "Weight of the loss on masked items", ge=0)
+    masked_attribute: PretrainPart[Finite[float]] = setting(
+        1.0, "Weight of the loss on attributes of masked items", ge=0
+    )
+    segment: PretrainPart[Finite[float]] = setting(0.5, "Weight of the loss on masked segments", ge=0)
+
+    format: DataPart[Format] = setting("auto", "Format of the data; auto goes by the file's ending")
+    columns: DataPart[str | None] = setting(
+        None, "Columns of a table: USER,ITEM[,TIME[,RATING]]; names, or numbers from 0"
+    )
+    separator: DataPart[str | None] = setting(
+        None, "Separator of a table's fields: , ; | :: or tab (default: detected)", min_length=1
+    )
+    quote: DataPart[str | None] = setting(
+        None, "Quote character of a table, or none (default: detected in CSV, else none)", min_length=1
+    )
+    encoding: DataPart[str | None] = setting(
+        None, "Encoding of a table, such as latin-1 (default: UTF-8 or UTF-16)", min_length=1
+    )
+    time_format: DataPart[str | None] = setting(
+        None, "Format of a table's times, such as %d/%m/%Y (default: detected if unambiguous)", min_length=1
+    )
+    min_rating: DataPart[Finite[float | None]] = setting(None, "Leave out rows with a lower rating")
+    drop_missing: DataPart[bool] = setting(
+        False, "Leave out rows without a user, an item or a time, which are otherwise refused"
+    )
+    deduplicate: DataPart[bool] = setting(False, "Keep a user's first interaction with each item only")
+    core: DataPart[int] = setting(0, "Leave out users and items with fewer interactions", ge=0)
+    train_fraction: DataPart[float] = setting(
+        1.0, "Train on this share of the users, test on all", gt=0, le=1
+    )
+    noise: DataPart[Share[float]] = setting(
+        0.0, "Replace this share of the training interactions by random items"
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -106,7 +106,7 @@ def site(tmp_path_factory):
 
 def test_the_site_has_each_command_and_each_public_name(site):
     commands = (site / "docs" / "commands.html").read_text("utf-8")
-    for path in (ROOT / "landscape" / "cli").glob("*.py"):
+    for path in (*(ROOT / "landscape" / "cli").glob("*.py"), *(ROOT / "samrec" / "cli").glob("*.py")):
         if "\ndef command(" in path.read_text("utf-8"):
             assert f'id="landscape-{path.stem}"' in commands
     for package in (landscape, samrec):
