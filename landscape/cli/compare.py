@@ -7,14 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from landscape.cli import options
-from landscape.cli.options import Checkpoints, Data, Device, Exclude, Include, Json, Seed, Task, Users
+from landscape.cli.options import MeasurementOptions, by_ranks, with_options
 from landscape.cli.output import Table, show
 
 
-@options.by_ranks
+@by_ranks
+@with_options
 def command(
-    ckpt: Checkpoints,
+    *,
     out: Annotated[Path, typer.Option(help="Folder for the results and report.html.")] = Path("compare"),
     radius: Annotated[
         float, typer.Option(help="Radius of the surfaces, in units of their directions.")
@@ -29,14 +29,7 @@ def command(
     top: Annotated[int, typer.Option(min=1, help="Number of top eigenvalues.")] = 5,
     rho: Annotated[float, typer.Option(help="Radius ρ of the sharpness measures.")] = 0.1,
     density: Annotated[bool, typer.Option(help="Measure the spectral density too.")] = True,
-    users: Users = 2048,
-    data: Data = None,
-    include: Include = None,
-    exclude: Exclude = None,
-    task: Task = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    json: Json = False,
+    of: MeasurementOptions,
 ) -> None:
     """Compare up to six checkpoints in one report.html: surfaces, spectra, sharpness, and their task's facts.
 
@@ -48,18 +41,18 @@ def command(
     """
     from landscape.report.compare import Measurements, compare_checkpoints
 
-    names = options.names_of(ckpt)
+    names = list(of.checkpoints)
     shown = " and ".join(names) if len(names) < 3 else f"{len(names)} checkpoints"
     summary = compare_checkpoints(
-        dict(zip(names, ckpt, strict=True)),
+        of.checkpoints,
         out,
-        options.task_options(users, seed, device, data, include, exclude),
+        of.task_options,
         f"Loss landscape{'s' if len(names) > 1 else ''} of {shown}",
         Measurements(radius, tol, grid, top, rho, density),
-        task,
+        of.task,
         command=shlex.join(["landscape", *sys.argv[1:]]),
     )
-    show_comparison(summary, json)
+    show_comparison(summary, of.json)
 
 
 def show_comparison(summary: dict[str, Any], as_json: bool) -> None:

@@ -106,7 +106,8 @@ class MeasurementOptions(CheckpointOptions):
 
     @property
     def task_options(self) -> TaskOptions:
-        return task_options(self.users, self.seed, self.device, self.data, self.include, self.exclude)
+        given = replace(super().task_options, users=self.users)
+        return replace(given, include=tuple(self.include or ("*",)), exclude=tuple(self.exclude or ()))
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -146,18 +147,6 @@ def by_ranks(command: F) -> F:
     """Mark a command that the processes of `torchrun -m landscape …` may carry out together."""
     command.by_ranks = True  # type: ignore[attr-defined]  # a function may have any
     return command
-
-
-def task_options(
-    users: int,
-    seed: int,
-    device: str,
-    data: Path | None,
-    include: list[str] | None,
-    exclude: list[str] | None,
-) -> TaskOptions:
-    """Gather the options of a measurement."""
-    return TaskOptions(users, seed, device, data, tuple(include or ("*",)), tuple(exclude or ()))
 
 
 def hold(context: typer.Context, folder: Path) -> None:

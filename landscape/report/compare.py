@@ -190,14 +190,12 @@ def _entry(measured: Measured, facts: Facts) -> dict[str, Any]:
         for table in facts.tables
     }
     return {
-        "loss": measured.sharpness.loss,
-        "weight_norm": measured.sharpness.weight_norm,
+        **measured.sharpness.entry,
         "eigenvalues": measured.hessian.eigenvalues.tolist(),
         "smallest": measured.hessian.smallest,
         "converged": measured.hessian.converged,
         "trace": measured.trace.value,
         "trace_se": measured.trace.standard_error,
-        "measures": measured.sharpness.measures,
         "test": next((named["test"] for named in rows.values() if "test" in named), {}),
         "facts": rows,
         "headlines": facts.headlines(),
