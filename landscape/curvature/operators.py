@@ -194,6 +194,7 @@ def hessian(objective: Objective, strategy: ProductStrategy | None = None, tune:
                 break
     if not found:
         found = [_differences(objective)]
+        found[0](objective.theta)  # a loss that has no gradient either says so itself, before the warning
         warnings.warn(f"{failure}; products are differences of gradients", stacklevel=2)
     return _tuned(found) if tune else found[0]
 

@@ -293,7 +293,7 @@ def test_a_figure_has_a_panel_for_the_loss_and_for_each_metric_of_all():
     assert "a to b, line: barrier 1" in shown
     del metrics["mrr"]
     assert len(path_figure({**paths, "b": ll.barrier(b, c, metrics=metrics)}).axes) == 2
-    with pytest.raises(InputError, match="no paths"):
+    with pytest.raises(InputError, match="give at least one path"):
         path_figure({})
 
 
@@ -356,7 +356,7 @@ def test_what_the_command_cannot_use_is_one_line(landscape, answer, both, data_f
     other = answer("train", "--data", data_file, "--out", tmp_path / "run", *narrow)["out"]
     out = tmp_path / "out"
     for arguments, message in (
-        (both[:2], "give --ckpt twice or more"),
+        (both[:2], "give --ckpt at least twice"),
         ([*both[:2], *both[:2]], "given twice"),
         ([*both, "--metric", "nothing"], "no metric is named 'nothing'"),
         ([*both, "--ckpt", f"{other}/best.pt"], "no path leads between different models"),
