@@ -40,6 +40,10 @@ ACROSS = {
         "landscape.curvature.solver",
     },
     "landscape.flatness.first_order": {"landscape.curvature.operators"},  # slopes along a vector
+    "landscape.flatness.words": {  # the sentences on a comparison speak of spectra and traces too
+        "landscape.curvature.eigenpairs",
+        "landscape.curvature.trace",
+    },
 }
 """Where the mathematics of one measurement needs another's; else the three are apart."""
 GROUND = ("landscape.errors", "landscape.runtime", "landscape.storage")
