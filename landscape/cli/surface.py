@@ -93,8 +93,6 @@ def command(
 
       landscape surface --ckpt runs/sasrec/best.pt --dim 1 --seeds 5 --radius auto --exclude 'item*'
 
-      landscape surface --ckpt runs/sasrec/best.pt --directions eigen --quadratic
-
       landscape surface --ckpt a/best.pt --ckpt b/best.pt --dim 1 --directions between --metric valid-loss
 
       landscape surface --ckpt runs/sasrec/last.pt --directions trajectory --animate
