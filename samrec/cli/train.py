@@ -36,7 +36,8 @@ def command(
     augmented views; s3rec, pre-trained by self-supervision (s3rec-pretraining is that alone), then trained
     as SASRec; gru4rec, a recurrent baseline.
 
-    Writes best.pt, last.pt, metrics.jsonl and config.toml; with --save-every also epochs/epoch-NNNN.pt, from
+    Writes best.pt, best.safetensors (its weights alone), last.pt, metrics.jsonl and config.toml; with
+    --save-every also epochs/epoch-NNNN.pt, from
     the initial weights (0) to the last epoch. SIGTERM and Ctrl-C end the run after the current step, and
     --resume continues it bit for bit.
 
