@@ -47,11 +47,12 @@ PRESETS: Mapping[Preset, Architecture] = {
 NAMES = tuple(field.name for field in fields(Architecture))
 """The settings that a preset decides where they are not given."""
 
-_EARLIER: Mapping[str, dict[str, Any]] = {
-    "sasrec": {"init": "xavier"},
-    "sasrec-original": {"positions": "start"},
-    "sasrec-bert": {"positions": "start"},
+_EARLIER: Mapping[str, Architecture] = {
+    "sasrec": Architecture("pre", True, "relu", 1, False, "xavier", "start"),
+    "sasrec-original": Architecture("original", True, "relu", 1, False, "xavier", "start"),
+    "sasrec-bert": Architecture("post", False, "gelu", 4, True, "normal", "start"),
 }
+"""What the presets stood for before runs stored the architecture: whole, so that it outlives today's."""
 
 
 def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,6 +61,6 @@ def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
     Runs stored since then name all of it. Earlier ones name the preset alone, and presets have changed.
     """
     preset = settings.get("preset", "sasrec")
-    if "init" in settings or settings.get("method") == "gru4rec" or preset not in tuple(PRESETS):
+    if "init" in settings or settings.get("method") == "gru4rec" or preset not in tuple(_EARLIER):
         return dict(settings)
-    return asdict(PRESETS[preset]) | _EARLIER[preset] | dict(settings)
+    return asdict(_EARLIER[preset]) | dict(settings)
