@@ -17,7 +17,7 @@ from landscape.cli.output import complain
 from landscape.errors import InputError, Stopped, printable
 from landscape.runtime import ranks as parallel
 
-MEASUREMENTS = ("surface", "path", "hessian", "sharpness", "bound", "compare", "report", "export")
+MEASUREMENTS = ("surface", "path", "hessian", "sharpness", "bound", "compare", "report", "export", "doctor")
 GROUP = "landscape.commands"
 """Entry points by which a package adds commands: a name, and a function or a typer app."""
 
@@ -117,7 +117,6 @@ app = typer.Typer(
     name="landscape",
     cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -147,7 +146,7 @@ def main() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     warnings.showwarning = _one_line
     try:
-        app()
+        app(prog_name="landscape")
     except SystemExit as ended:
         if parallel.parted():  # a normal exit aborts now and then, in the threads of torch
             sys.stdout.flush()

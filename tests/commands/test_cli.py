@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -32,7 +33,7 @@ DRAWING = [
     "compare",
 ]
 """Commands that draw at random, on a device."""
-COMMANDS = ["data", "baselines", "export", "report", *DRAWING]
+COMMANDS = ["data", "baselines", "doctor", "export", "report", *DRAWING]
 
 
 def test_help_waits_for_nothing_heavy():
@@ -61,6 +62,23 @@ def test_every_command_has_examples_and_the_common_options(landscape, command, m
     assert "--json" in out
     assert ("--seed" in out) == (command[0] in (*DRAWING, "baselines"))
     assert ("--device" in out) == (command[0] in DRAWING)
+
+
+def test_the_doctor_names_versions_memory_and_extras(answer):
+    found = answer("doctor")
+    assert found["torch"] == torch.__version__
+    assert found["cores"] >= 1
+    assert found["free_memory"] > 2**20
+    assert found["extras"]["hdf5"] == {"h5py": version("h5py")}
+    assert not {"all", "test"} & found["extras"].keys()
+
+
+def test_a_shell_can_complete_commands_and_their_options(landscape, monkeypatch):
+    monkeypatch.setenv("_LANDSCAPE_COMPLETE", "complete_bash")
+    for typed, completed in {"landscape hess": "hessian", "landscape hessian --dens": "--density"}.items():
+        monkeypatch.setenv("COMP_WORDS", typed)
+        monkeypatch.setenv("COMP_CWORD", str(typed.count(" ")))
+        assert landscape()[1].split() == [completed]
 
 
 def test_training_and_curvature_need_neither_plots_nor_tables(data_file, tmp_path):
