@@ -120,10 +120,12 @@ class Facts:
     Attributes:
         tables: as `FactTable`.
         curves: as `FactCurve`.
+        statements: sentences for the top of the report.
     """
 
     tables: tuple[FactTable, ...] = ()
     curves: tuple[FactCurve, ...] = ()
+    statements: tuple[str, ...] = ()
 
     def headlines(self) -> dict[str, float | None]:
         """Return the headline of each table that has one, by the names of its row and column."""
@@ -145,6 +147,8 @@ class Task(Protocol):
     - `initial(checkpoint)`: the same of the weights that its training began from.
     - `trajectory(checkpoint)`: the checkpoints that its training kept, as a list of paths in order.
     - `facts(checkpoint, options)`: `Facts`, tables and curves for a report.
+    - `differences(checkpoints, options)`: how several checkpoints (a mapping of names to files) differ from
+      the first, as a list of sentences for a report.
     """
 
     def __call__(self, checkpoint: Path, options: TaskOptions, /) -> "Objective":
@@ -253,6 +257,18 @@ def facts_of(checkpoint: Path, options: TaskOptions, task: str | None = None) ->
     """
     read = getattr(task_of(checkpoint, task), "facts", None)
     return read(checkpoint, options) if read else Facts()
+
+
+def differences_of(
+    checkpoints: Mapping[str, Path], options: TaskOptions, task: str | None = None
+) -> tuple[str, ...]:
+    """Return what the task of the first of several checkpoints says about their differences, or nothing.
+
+    Raises:
+        InputError: as `task_of`, and what the task raises.
+    """
+    compare = getattr(task_of(next(iter(checkpoints.values())), task), "differences", None)
+    return tuple(compare(checkpoints, options)) if compare and len(checkpoints) > 1 else ()
 
 
 def joined(weights: "Mapping[str, Tensor]", checkpoint: Path, objective: "Objective") -> "Tensor":

@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from landscape.errors import InputError
@@ -17,6 +18,7 @@ from landscape.objective.objective import Objective
 from landscape.runtime import ranks as parallel
 from landscape.runtime.devices import device_named
 from landscape.runtime.ranks import ALONE, Ranks
+from landscape.statistics import interval, mean
 from landscape.storage.files import sha256
 from landscape.tasks import FactCurve, FactRow, Facts, FactTable, TaskOptions
 from samrec.checkpoint import Checkpoint, load, trajectory
@@ -264,8 +266,32 @@ class Recommendation:
         table = FactTable(RANKING, METRICS, rows, RANKED, ("test", VALIDATED))
         return Facts((table,), _curves(read_log(checkpoint.parent / "metrics.jsonl")))
 
+    def differences(self, checkpoints: Mapping[str, Path], options: TaskOptions) -> list[str]:
+        """Compare the ranking of the test items with that of the first checkpoint, user by user."""
+        gains = {
+            name: gain(torch.from_numpy(of_users.ranks), VALIDATED).double().numpy()
+            for name, checkpoint in checkpoints.items()
+            for of_users in [
+                ranking(checkpoint, "test", options.data, options.device, among=parallel.ranks())
+            ]
+        }
+        first, *others = gains
+        return [_difference(first, name, gains[first], gains[name]) for name in others]
+
 
 task = Recommendation()
+
+
+def _difference(first: str, name: str, before: NDArray[np.float64], after: NDArray[np.float64]) -> str:
+    """Say how the mean gain of one checkpoint differs from another's, with an interval over users."""
+    difference, error = mean(after - before)
+    low, high = interval(difference, error, len(after))
+    side = "no clear difference from" if low <= 0 <= high else "better than" if low > 0 else "worse than"
+    return (
+        f"Ranking of the test items by {name}: {side} {first}. {VALIDATED.upper()} is {after.mean():.4f} "
+        f"against {before.mean():.4f}; the difference is {difference:+.4f} [{low:+.4f}, {high:+.4f}] over "
+        f"{len(after):,} users."
+    )
 
 
 def ideal(hr10: float) -> FactTable:

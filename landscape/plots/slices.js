@@ -12,7 +12,7 @@
   const options = {
     responsive: true,
     displaylogo: false,
-    modeBarButtonsToRemove: ["resetCameraDefault3d", "resetCameraLastSave3d"],
+    modeBarButtonsToRemove: ["sendDataToCloud", "resetCameraDefault3d", "resetCameraLastSave3d"],
   };
   let scale = "linear";
   let home = figure.layout.scene?.camera;

@@ -24,7 +24,7 @@ from landscape.runtime.ranks import ranks
 from landscape.storage.files import locked, writable
 from landscape.storage.results import load_as, surroundings
 from landscape.surface.point_log import fingerprint
-from landscape.tasks import Facts, TaskOptions, facts_of, objectives_of
+from landscape.tasks import Facts, TaskOptions, differences_of, facts_of, objectives_of
 
 if TYPE_CHECKING:
     from landscape.objective.objective import Objective
@@ -98,11 +98,12 @@ def compare_checkpoints(
             known = facts_of(path, options, task)
             compared.append(Compared(name=name, path=str(path), facts=known))
             entries.append({"name": name, "path": str(path), **_entry(measured, known)})
+        said = differences_of(checkpoints, options, task)
         if ranks().first:
             index = Comparison(
                 title=title,
                 checkpoints=compared,
-                facts=facts,
+                facts=replace(facts, statements=(*facts.statements, *said)),
                 command=command,
                 version=version("samrec-landscape"),
             )

@@ -109,7 +109,10 @@ def render(folder: Path) -> Path:
         comparison=comparison,
         measured=measured,
         densities=densities,
-        sentences=list(summary(spectra, {name: m.trace for name, m in measured.items()}, sharpness)),
+        sentences=_sentences(
+            comparison, summary(spectra, {n: m.trace for n, m in measured.items()}, sharpness)
+        ),
+        contents=_contents(comparison, bool(densities)),
         tables=_tables(comparison),
         curves=list(_curves(comparison)),
         number=PLAIN.number,
@@ -211,6 +214,21 @@ def _pictures(comparison: Comparison, measured: Mapping[str, Measured]) -> dict[
 def _told(comparison: Comparison) -> list[tuple[str, Facts]]:
     """Return the facts of each checkpoint, with its name, and those of none."""
     return [*((c.name, c.facts) for c in comparison.checkpoints), ("", comparison.facts)]
+
+
+def _sentences(comparison: Comparison, measured: Iterable[str]) -> list[str]:
+    """Put what the tasks say about the checkpoints behind the first sentence, on their sharpness."""
+    first, *others = measured
+    return [first, *(said for _, facts in _told(comparison) for said in facts.statements), *others]
+
+
+def _contents(comparison: Comparison, with_spectrum: bool) -> dict[str, str]:
+    """Return the headings of the page by their anchors."""
+    found = {"curves": "Curves"} if _curves(comparison) else {}
+    found |= {f"facts-{n}": table["title"] for n, table in enumerate(_tables(comparison), 1)}
+    found |= {"surface": "Loss surface", "curvature": "Curvature"}
+    found |= {"spectrum": "Spectrum"} if with_spectrum else {}
+    return found | {"sharpness": "Sharpness", "measured": "What was measured"}
 
 
 def _tables(comparison: Comparison) -> list[dict[str, Any]]:

@@ -1,12 +1,23 @@
 """What samrec's task tells of a checkpoint beside its loss."""
 
 from importlib.metadata import entry_points
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from landscape import InputError
-from landscape.tasks import TaskOptions, facts_of, initial_of, joined, objective_of, theta_of, trajectory_of
+from landscape.tasks import (
+    TaskOptions,
+    differences_of,
+    facts_of,
+    initial_of,
+    joined,
+    objective_of,
+    theta_of,
+    trajectory_of,
+)
 from samrec.checkpoint import load
 from samrec.choices import METRICS
 from samrec.config import Config
@@ -39,6 +50,24 @@ def test_theta_is_that_of_the_objective(run, excluded):
     began = joined(initial_of(run / "last.pt"), run / "last.pt", objective)
     assert torch.equal(theta_of(way[0], objective, options), began)
     assert torch.equal(objective.params.join(initial_weights(run / "best.pt")), began)
+
+
+def test_two_rankings_are_compared_user_by_user(run, monkeypatch):
+    best, last = run / "best.pt", run / "last.pt"
+    (same,) = differences_of({"a": best, "b": best}, OPTIONS)
+    assert same.startswith("Ranking of the test items by b: no clear difference from a.")
+    found = {best: np.array([0] * 50 + [20] * 50), last: np.array([0] * 80 + [20] * 20)}  # NDCG .5 and .8
+    monkeypatch.setattr("samrec.task.ranking", lambda path, *_, **__: SimpleNamespace(ranks=found[path]))
+    (better,), (worse,) = (
+        differences_of(dict(zip("ab", p, strict=True)), OPTIONS) for p in (found, (last, best))
+    )
+    # 30 of 100 users gain 1, so the difference is .3 ± sqrt(.3 · .7 / 99), times Student's 1.984
+    assert better.endswith(
+        "0.8000 against 0.5000; the difference is +0.3000 [+0.2086, +0.3914] over 100 users."
+    )
+    assert ": better than a." in better
+    assert ": worse than a." in worse
+    assert differences_of({"a": best}, OPTIONS) == ()
 
 
 def test_theta_builds_no_objective(run, monkeypatch):

@@ -35,6 +35,9 @@ class Told:
             (FactCurve("size", "step", (0, 1), (0.0, size)),),
         )
 
+    def differences(self, checkpoints, options):
+        return [f"<{' and '.join(checkpoints)}> differ, seed {options.seed}."]
+
 
 told = Told()
 
@@ -69,8 +72,12 @@ def test_what_the_task_tells_stands_beside_what_is_measured(checkpoints, tmp_pat
         assert entry["trace"] == part.trace.value
         assert entry["loss"] == pytest.approx(part.plane.center)
     page = Path(found["report"]).read_text("utf-8")
-    assert "<h2>Weights</h2>" in page
-    assert "<h2>Curves</h2>" in page
+    contents = {"Weights": "facts-1", "Curves": "curves"}
+    for heading, anchor in contents.items():
+        assert f'<h2 id="{anchor}">{heading}</h2>' in page
+        assert f'<a href="#{anchor}">{heading}</a>' in page
+    lead = page.split('<ul class="lead">')[1].split("</ul>")[0]
+    assert "&lt;a and b&gt; differ, seed 0." in lead
 
 
 def test_a_task_that_is_a_function_has_nothing_to_tell(checkpoints, tmp_path):
