@@ -2,24 +2,29 @@
 
 import inspect
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points, version
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from landscape.cli.output import complain
-from landscape.errors import InputError, Stopped, printable
+from landscape.cli.output import complain, write_plainly
+from landscape.errors import MOST, InputError, printable, shortened
 from landscape.runtime import ranks as parallel
 
 MEASUREMENTS = ("surface", "path", "hessian", "sharpness", "bound", "compare", "report", "export", "doctor")
 GROUP = "landscape.commands"
 """Entry points by which a package adds commands: a name, and a function or a typer app."""
+UNFORESEEN = (MemoryError, RuntimeError, OverflowError, UnicodeError)
+"""Errors that become one line without being expected anywhere; all others are defects, with a traceback."""
+USAGE: Any = typer.BadParameter.__base__
+"""The error of a wrong option or command: click's, or that of the click inside newer versions of typer."""
 
 
 class Command(TyperCommand):
@@ -71,9 +76,9 @@ class Commands(TyperGroup):
         """Run a command; one that a signal stopped ends with one line, and the exit code of that signal."""
         try:
             return super().invoke(ctx)
-        except Stopped as stopped:
-            complain(str(stopped))
-            raise typer.Exit(128 + stopped.signal) from None
+        except KeyboardInterrupt as stopped:
+            complain(str(stopped) or "interrupted")
+            raise typer.Exit(128 + getattr(stopped, "signal", signal.SIGINT)) from None
 
 
 @cache
@@ -139,29 +144,55 @@ def landscape(
 
 
 def main() -> None:
-    """Run the command line; bad input is one line on standard error and exit code 2."""
+    """Run the command line; bad input is one line on standard error and exit code 2.
+
+    What nothing foresaw (memory that ran out, an error inside torch) is one line too; with `--traceback`
+    anywhere among the arguments, its traceback.
+    """
     # GNU OpenMP's threads spin 300,000 times before they sleep. Two trainings on two cores then take a
     # hundred times as long (150 s an epoch of Beauty); at 2,000 times, 3.9 s, and 1.3 s alone, as before.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     warnings.showwarning = _one_line
+    arguments = [argument for argument in sys.argv[1:] if argument != "--traceback"]
+    told = () if len(arguments) < len(sys.argv) - 1 else UNFORESEEN
+    write_plainly()
     try:
-        app(prog_name="landscape")
-    except SystemExit as ended:
-        if parallel.parted():  # a normal exit aborts now and then, in the threads of torch
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(ended.code if isinstance(ended.code, int) else 0)
-        raise
+        code = app(arguments or ["--help"], prog_name="landscape", standalone_mode=False)
+        sys.stdout.flush()
     except InputError as error:
-        complain(str(error))
-        sys.exit(2)
+        code = _failed(str(error))
+    except USAGE as error:
+        path = error.ctx.command_path if error.ctx else "landscape"
+        said = error.format_message().rstrip(".")
+        code = _failed(f"{said or 'Missing command'}; see: {path} --help")
+    except (typer.Abort, KeyboardInterrupt):
+        code = _failed("interrupted", 128 + signal.SIGINT)
     except BrokenPipeError:  # the reader of our output has gone: `landscape … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        code = 1
     except OSError as error:  # a full disk, a folder that went away
-        complain(f"{error.strerror or error}: {error.filename or 'output'}")
-        sys.exit(2)
+        code = _failed(f"{error.strerror or error}: {error.filename or 'output'}")
+    except told as error:
+        said = str(error).strip().partition("\n")[0]
+        code = _failed(f"{type(error).__name__}{': ' if said else ''}{said} (--traceback shows where)")
+    _end(code if isinstance(code, int) else 0)
+
+
+def _failed(message: str, code: int = 2) -> int:
+    complain(shortened(message, MOST))
+    return code
+
+
+def _end(code: int) -> NoReturn:
+    """Leave with an exit code, whatever has become of the streams."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):  # the interpreter would fail on them once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if parallel.parted():  # a normal exit aborts now and then, in the threads of torch
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _one_line(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -40,16 +40,18 @@ def command(json: Json = False) -> None:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "free_memory": free_memory(device),
-        "extras": {name: dict(packages) for name, packages in _extras().items()},
     }
-    rows = [
-        [name.replace("_", " "), _written(name, value)] for name, value in found.items() if name != "extras"
-    ]
+    rows = [[name.replace("_", " "), _written(name, value)] for name, value in found.items()]
     extras = [
         [name, " ".join(p for p in packages if packages[p]), " ".join(p for p in packages if not packages[p])]
-        for name, packages in found["extras"].items()
+        for name, packages in _extras().items()
     ]
-    show(json, found, Table("", ["", ""], rows), Table("Extras", ["extra", "installed", "missing"], extras))
+    show(
+        json,
+        found | {"extras": _extras()},
+        Table("", ["", ""], rows),
+        Table("Extras", ["extra", "installed", "missing"], extras),
+    )
 
 
 def _extras() -> dict[str, dict[str, str | None]]:

@@ -1,9 +1,13 @@
 """What commands print: one JSON object, or a table."""
 
+import codecs
+import io
 import json
 import math
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +16,40 @@ from landscape.runtime.ranks import ranks
 
 if TYPE_CHECKING:
     from landscape.storage.results import Result
+
+
+PLAIN_WORDS = {
+    "λ": "lambda",
+    "θ": "theta",
+    "ρ": "rho",
+    "σ": "sigma",
+    "∇": "grad ",
+    "‖": "||",
+    "±": "+-",
+    "×": "x",
+    "≤": "<=",
+    "≥": ">=",
+    "−": "-",
+    "–": "-",
+    "…": "...",
+}
+
+
+def write_plainly() -> None:
+    """Let the standard streams write what their encoding lacks (ASCII, Latin-1) in other words, or as `?`."""
+
+    def other_words(error: UnicodeError) -> tuple[str, int]:
+        if not isinstance(error, UnicodeEncodeError):
+            raise error
+        lacking = error.object[error.start : error.end]
+        return "".join(PLAIN_WORDS.get(c, "?") for c in lacking), error.end
+
+    codecs.register_error("plain", other_words)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # it is closed
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 # until the end
+        if isinstance(stream := getattr(sys, name), io.TextIOWrapper):
+            stream.reconfigure(errors="plain")
 
 
 def show(as_json: bool, values: Mapping[str, Any], *tables: "Table") -> None:
@@ -33,7 +71,8 @@ def show(as_json: bool, values: Mapping[str, Any], *tables: "Table") -> None:
 def complain(message: str) -> None:
     """Print one line on standard error, of several ranks from the first of them that has to."""
     if ranks().speaks():
-        print(f"landscape: {printable(message)}", file=sys.stderr)
+        with suppress(OSError):  # a full disk, a closed terminal: the exit code still says it
+            print(f"landscape: {printable(message)}", file=sys.stderr, flush=True)
 
 
 def number(value: float | None, error: float | None = None) -> str:
