@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 SHOWN = (
     "*.md",
     "docs/*.md",
+    "docs/howto/*.md",
     "examples/*.md",
     "examples/pictures/*.png",
     "figures/gallery/*.md",
