@@ -138,6 +138,8 @@ def _train(runs: list[Run], device: torch.device, request: Request, shard_items:
     """
     first, config = runs[0], runs[0].config
     engine = _engine(runs, device, shard_items)
+    for run in runs:
+        run.drop_later()
     if config.save_every and not first.last:
         for run, state in zip(runs, engine.states(), strict=True):
             run.keep(state)

@@ -115,6 +115,19 @@ class Run:
         """How many epochs have been trained, and what part of the next."""
         return self.epoch + len(self.sums) / self.batches.steps(self.config.batch_size)
 
+    def drop_later(self) -> None:
+        """Remove what is kept of epochs after the checkpoint that the run goes on from.
+
+        Only once nothing can refuse to go on: a resume that is refused changes nothing.
+        """
+        if not (self.last and ranks().first):
+            return
+        truncate(self.out / "metrics.jsonl", self.last.epoch)
+        drop_parts(self.out / "epochs")
+        for epoch, later in kept(self.out).items():
+            if epoch > self.last.epoch:
+                later.unlink(missing_ok=True)
+
     def rho(self) -> float:
         """What the radius is at this step."""
         config = self.config
@@ -231,7 +244,10 @@ class Run:
         last = next((line for line in reversed(read_log(log)) if "loss" in line), None)
         if last is None:
             raise InputError(f"{log} no longer holds the epochs that were trained")
-        best = load(self.out / ("best.pt" if self.validates else "last.pt"))
+        path = self.out / ("best.pt" if self.validates else "last.pt")
+        best = load(path)
+        if best.best != self.best or best.digest != self.split.interactions.digest:
+            raise InputError(f"{path} is not the best epoch of this run, {self.best[0]}, but of another run")
         model = best.model()
         if shard_items:
             model.item = ShardedEmbedding(model.item.weight, ranks())
@@ -271,7 +287,7 @@ def clear(out: Path) -> None:
 
 
 def _continued(config: Config, out: Path, split: Split, resume: bool) -> Checkpoint | None:
-    """Return the checkpoint to continue from, if any, and drop what is kept of epochs after it."""
+    """Return the checkpoint to continue from, if any."""
     path = out / "last.pt"
     if not path.exists():
         clear(out)
@@ -291,11 +307,4 @@ def _continued(config: Config, out: Path, split: Split, resume: bool) -> Checkpo
             f"{path} was trained with other settings: "
             + ", ".join(f"{key} {before[key]!r}, not {now[key]!r}" for key in changed)
         )
-    if not ranks().first:
-        return last
-    truncate(out / "metrics.jsonl", last.epoch)
-    drop_parts(out / "epochs")
-    for epoch, later in kept(out).items():
-        if epoch > last.epoch:
-            later.unlink(missing_ok=True)
     return last

@@ -23,8 +23,8 @@ SETTINGS = {
     "batch-size": 16,
     "eval-every": 2,
     "dropout": 0.3,
-    "epochs": 60,
-    "save-every": 20,
+    "epochs": 24,
+    "save-every": 8,
 }
 FEW = ("--users", 40, "--device", "cpu")
 
@@ -45,7 +45,7 @@ def whole(out):
 
 
 def same_run(a, b):
-    for name in ("last.pt", "best.pt", "best.safetensors", "epochs/epoch-0020.pt"):
+    for name in ("last.pt", "best.pt", "best.safetensors", "epochs/epoch-0016.pt"):
         first, second = load(a / name), load(b / name)
         assert same_weights(first, second)
         assert (first.epoch, first.best, first.valid) == (second.epoch, second.best, second.valid)
@@ -78,11 +78,11 @@ def same_sweep(a, b):
 def commands(data_file, runs):
     """Each command's arguments, and how its results are compared."""
     options = [part for name, value in SETTINGS.items() for part in (f"--{name}", value)]
-    fixed = [f"{name.replace('-', '_')}={value}" for name, value in (SETTINGS | {"epochs": 12}).items()]
+    fixed = [f"{name.replace('-', '_')}={value}" for name, value in (SETTINGS | {"epochs": 8}).items()]
     sasrec = ("--ckpt", runs / "sasrec" / "best.pt", *FEW)
     return {
         "train": (["train", "--data", data_file, *options, "--device", "cpu", "--resume"], same_run),
-        "surface": (["surface", *sasrec, "--dim", 1, "--grid", 801], same_surface),
+        "surface": (["surface", *sasrec, "--dim", 1, "--grid", 301], same_surface),
         "hessian": (["hessian", *sasrec, "--top", 3, "--tol", 1e-5, "--trace"], same_spectrum),
         "sweep": (
             ["sweep", "--data", data_file, "--vary", "method=sasrec,samrec", "--device", "cpu"]

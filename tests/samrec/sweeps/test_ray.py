@@ -51,7 +51,7 @@ def cluster():
 
 @pytest.fixture(scope="module")
 def base(data_file):
-    return {"data": str(data_file), **SMALL, "epochs": 120, "patience": 120}  # to be caught running
+    return {"data": str(data_file), **SMALL, "epochs": 60, "patience": 60}  # to be caught running
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +140,7 @@ def test_a_cluster_that_cannot_do_it_is_one_line(start, tmp_path, options, messa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.soak  # half a minute of starting processes
 def test_a_sweep_that_is_stopped_and_loses_a_node_equals_that_of_one_machine(start, cluster, local, tmp_path):
     out = tmp_path / "sweep"
     running = start()

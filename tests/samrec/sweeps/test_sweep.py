@@ -88,7 +88,7 @@ def command(base, out, *more):
     settings = [f"--set={key}={value}" for key, value in base.items()]
     return [
         *(sys.executable, "-m", "landscape", "sweep", "--out", out, "--device", "cpu", *settings),
-        *("--vary", "method=sasrec,samrec", "--vary", "seed=0,1", "--jobs", "2", *more),
+        *("--vary", "method=sasrec,samrec", "--set=seed=1", "--jobs", "2", *more),
     ]
 
 
@@ -105,16 +105,14 @@ def test_a_stopped_sweep_goes_on_by_the_same_command(base, tmp_path, monkeypatch
     assert said == "landscape: stopped by SIGINT; the same command continues the sweep\n"
     ended = subprocess.run(command(base, out, "--json"), cwd=ROOT, capture_output=True, text=True, check=True)
     runs = json.loads(ended.stdout)["runs"]
-    assert [run["run"] for run in runs] == [
-        f"method={m},seed={s}" for m in ("sasrec", "samrec") for s in (0, 1)
-    ]
+    assert [run["run"] for run in runs] == ["method=sasrec", "method=samrec"]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         alone = train(Config(**{**base, "method": "samrec", "seed": 1}), tmp_path / "alone", "cpu")
     finally:
         torch.set_num_threads(threads)
-    assert same_weights(load(alone.out / "last.pt"), load(out / "method=samrec,seed=1" / "last.pt"))
+    assert same_weights(load(alone.out / "last.pt"), load(out / "method=samrec" / "last.pt"))
     assert runs[-1]["test"] == alone.test
 
 

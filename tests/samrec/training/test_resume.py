@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 
-from landscape.errors import Stopped
+from landscape.errors import InputError, Stopped
 from samrec.checkpoint import load, trajectory
 from samrec.training import loop
 from samrec.training.engines.solo import Solo
@@ -153,3 +153,29 @@ def test_the_command_says_where_it_stopped(data_file, tmp_path):
     assert said.endswith("continue with --resume\n")
     assert said.count("\n") == 1
     assert load(out / "last.pt").epoch > 0
+
+
+def files(folder):
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_a_resume_that_is_refused_changes_nothing(data_file, tmp_path):
+    """Not the log, nor what is kept of epochs after the checkpoint."""
+    out = loop.train(small(data_file, save_every=2), tmp_path / "run", "cpu").out
+    damaged = torch.load(out / "epochs" / "epoch-0002.pt") | {"optimizer": {"state": {}, "param_groups": []}}
+    torch.save(damaged, out / "last.pt")
+    before = files(out)
+    with pytest.raises(InputError, match="optimizer"):
+        loop.train(small(data_file, save_every=2), out, "cpu", resume=True)
+    assert files(out) == before
+
+
+def test_the_best_epoch_of_another_run_is_not_evaluated_as_this_ones(data_file, tmp_path):
+    config = small(data_file)
+    out, other = (
+        loop.train(c, tmp_path / name, "cpu").out
+        for name, c in (("run", config), ("other", small(data_file, seed=9)))
+    )
+    (out / "best.pt").write_bytes((other / "best.pt").read_bytes())
+    with pytest.raises(InputError, match="is not the best epoch of this run"):
+        loop.train(config, out, "cpu", resume=True)
