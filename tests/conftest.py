@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -24,6 +23,7 @@ from samrec.data.split import Split, leave_one_out
 from samrec.data.synthetic import markov, write_sequences
 from samrec.losses import bce
 from samrec.model import SASRec
+from tests import forked
 
 ROOT = Path(__file__).parents[1]
 RUN = [
@@ -176,24 +176,8 @@ def runs(data_file, tmp_path_factory):
     """Two trained runs, by the command in a process of its own."""
     folder = tmp_path_factory.mktemp("runs")
     for method in ("sasrec", "samrec"):
-        subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "landscape",
-                "train",
-                "--data",
-                data_file,
-                "--method",
-                method,
-                "--out",
-                folder / method,
-                *RUN,
-            ],
-            check=True,
-            capture_output=True,
-            cwd=ROOT,
-        )
+        train = ["train", "--data", data_file, "--method", method, "--out", folder / method, *RUN]
+        forked.ended(train, folder / "said.txt")
     return folder
 
 

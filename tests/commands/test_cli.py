@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -15,9 +16,12 @@ import torch
 
 import landscape as ll
 from landscape.cli.options import names_of
+from landscape.report import compare
+from landscape.report.compare import Measurements
 from samrec.cli import train
 from samrec.cli.settings import with_settings
 from samrec.config import Config, configure
+from samrec.data import synthetic
 from tests.conftest import ROOT, RUN
 
 DRAWING = [
@@ -227,8 +231,9 @@ def test_a_model_of_ones_own(answer, few_measures, tmp_path):
     assert Path(answer("compare", *task, "--grid", 3, "--out", tmp_path / "out")["report"]).exists()
 
 
-@pytest.mark.filterwarnings("ignore:33 points")  # of a model that has hardly been trained
-def test_the_demo_ends_in_a_report(answer, few_measures, tmp_path):
+def test_the_demo_ends_in_a_report(answer, few_measures, tmp_path, monkeypatch):
+    monkeypatch.setattr(synthetic, "markov", partial(synthetic.markov, users=60, items=30))
+    monkeypatch.setattr(compare, "Measurements", lambda tol: Measurements(grid=3, top=1))
     found = answer("demo", "--out", tmp_path, "--epochs", 2, "--users", 20, "--device", "cpu")
     assert Path(found["report"]) == tmp_path / "report.html"
     again = answer("demo", "--out", tmp_path, "--epochs", 2, "--users", 20, "--device", "cpu")
@@ -252,7 +257,7 @@ def test_an_interrupt_is_no_traceback(landscape, monkeypatch, runs):
 
     monkeypatch.setattr("landscape.tasks.objective_of", interrupted)
     code, out, err = landscape("hessian", "--ckpt", runs / "sasrec" / "best.pt")
-    assert (code, out, err) == (130, "", "")
+    assert (code, out, err) == (130, "", "landscape: interrupted\n")
 
 
 def test_it_says_its_version(landscape):

@@ -34,9 +34,8 @@ def browser():
         started.close()
 
 
-@pytest.fixture
-def page(browser):
-    """A tab; `page.said` gathers console errors, exceptions, and what is asked of the network."""
+def new_tab(browser):
+    """Open a tab; its `said` gathers console errors, exceptions, and what is asked of the network."""
     tab = browser.new_page(viewport={"width": 1200, "height": 900})
     tab.said = []
     tab.on("console", lambda m: tab.said.append(m.text) if m.type == "error" else None)
@@ -45,14 +44,23 @@ def page(browser):
         "request",
         lambda r: None if r.url.startswith(("file:", "data:", "blob:")) else tab.said.append(r.url),
     )
+    return tab
+
+
+@pytest.fixture
+def page(browser):
+    """A tab of this test alone."""
+    tab = new_tab(browser)
     yield tab
     tab.close()
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory):
-    """The report on two checkpoints."""
-    return render(folder_of(tmp_path_factory.mktemp("two"), ["a", "b"]))
+def report(browser, tmp_path_factory):
+    """The report on two checkpoints, in one tab: each test leaves it as it found it, but for the cameras."""
+    tab = opened(new_tab(browser), render(folder_of(tmp_path_factory.mktemp("two"), ["a", "b"])))
+    yield tab
+    tab.close()
 
 
 PLOTS = "PLOTS", "document.querySelectorAll('.plot')"
@@ -86,36 +94,34 @@ def follows(tab, since=None):
     raise AssertionError(f"the cameras did not come to rest together: {eyes.tolist()}")
 
 
-def test_cameras_follow_one_another(report, page):
-    tab = opened(page, report)
-    before = follows(tab)
-    tab.evaluate(
+def test_cameras_follow_one_another(report):
+    before = follows(report)
+    report.evaluate(
         "window.moves = 0; for (const p of PLOTS) p.on('plotly_relayout', () => moves++)".replace(*PLOTS)
     )
-    plot = tab.locator(".plot").nth(1)
+    plot = report.locator(".plot").nth(1)
     plot.scroll_into_view_if_needed()
     box = plot.bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    tab.mouse.move(x, y)
-    tab.mouse.down()
-    tab.mouse.move(x + 60, y + 20, steps=4)
-    tab.mouse.up()
-    turned = follows(tab, since=before)
-    tab.mouse.wheel(0, 200)
-    zoomed = follows(tab, since=turned)
+    report.mouse.move(x, y)
+    report.mouse.down()
+    report.mouse.move(x + 60, y + 20, steps=4)
+    report.mouse.up()
+    turned = follows(report, since=before)
+    report.mouse.wheel(0, 200)
+    zoomed = follows(report, since=turned)
     assert np.linalg.norm(zoomed) > np.linalg.norm(turned) + 1e-2
-    made = tab.evaluate("moves")
-    tab.wait_for_timeout(500)
-    assert tab.evaluate("moves") == made < 60  # they come to rest
-    tab.get_by_role("button", name="reset the view").click()
-    np.testing.assert_allclose(follows(tab, since=zoomed), before, atol=1e-3)
-    assert page.said == []
+    made = report.evaluate("moves")
+    report.wait_for_timeout(500)
+    assert report.evaluate("moves") == made < 60  # they come to rest
+    report.get_by_role("button", name="reset the view").click()
+    np.testing.assert_allclose(follows(report, since=zoomed), before, atol=1e-3)
+    assert report.said == []
 
 
-def test_cameras_follow_a_finger(report, page):
-    tab = opened(page, report)
-    before = follows(tab)
-    tab.evaluate(
+def test_cameras_follow_a_finger(report):
+    before = follows(report)
+    report.evaluate(
         """() => {
         const canvas = document.querySelector('.plot canvas'), box = canvas.getBoundingClientRect();
         const send = (kind, x, y) => {
@@ -127,39 +133,38 @@ def test_cameras_follow_a_finger(report, page):
         send('touchend', 200, 120);
     }"""
     )
-    follows(tab, since=before)
-    assert page.said == []
+    follows(report, since=before)
+    assert report.said == []
 
 
-def test_the_switch_changes_every_scene_and_nothing_else(report, page):
-    tab = opened(page, report)
+def test_the_switch_changes_every_scene_and_nothing_else(report):
     shown = (
         "[...PLOTS].map(p => [p._fullLayout.scene.zaxis.range, p._fullLayout.coloraxis.cmin,"
         " p._fullLayout.coloraxis.cmax, p._fullData[0].z[2][2], p._fullData[0].customdata[2][2][0]])"
     ).replace(*PLOTS)
-    linear = tab.evaluate(shown)
-    before = tab.evaluate(EYES)
-    tab.focus("button[data-scale=log]")
-    tab.keyboard.press("Enter")
-    tab.wait_for_function(
+    linear = report.evaluate(shown)
+    before = report.evaluate(EYES)
+    report.focus("button[data-scale=log]")
+    report.keyboard.press("Enter")
+    report.wait_for_function(
         "[...document.querySelectorAll('.plot')].every(p => p._fullLayout.scene.zaxis.title.text != 'loss')",
     )
-    assert tab.get_attribute("button[data-scale=log]", "aria-pressed") == "true"
-    assert tab.get_attribute("button[data-scale=linear]", "aria-pressed") == "false"
-    assert "ε = 0.003" in tab.inner_text(".scale-label")
-    for (limits, low, high, z, loss), was in zip(tab.evaluate(shown), linear, strict=True):
+    assert report.get_attribute("button[data-scale=log]", "aria-pressed") == "true"
+    assert report.get_attribute("button[data-scale=linear]", "aria-pressed") == "false"
+    assert "ε = 0.003" in report.inner_text(".scale-label")
+    for (limits, low, high, z, loss), was in zip(report.evaluate(shown), linear, strict=True):
         assert (
             limits == [low, high] == pytest.approx([np.log10(0.003), np.log10(2.4 + 0.4 + 0.003)], abs=1e-3)
         )
         assert (loss, was[3]) == (was[4], was[4])
         assert z == pytest.approx(np.log10(loss + 0.4 + 0.003))
-    np.testing.assert_allclose(tab.evaluate(EYES), before, atol=1e-6)
-    tab.click("button[data-scale=linear]")
-    tab.wait_for_function(
+    np.testing.assert_allclose(report.evaluate(EYES), before, atol=1e-6)
+    report.click("button[data-scale=linear]")
+    report.wait_for_function(
         "[...document.querySelectorAll('.plot')].every(p => p._fullLayout.scene.zaxis.title.text == 'loss')",
     )
-    assert tab.evaluate(shown) == linear
-    assert page.said == []
+    assert report.evaluate(shown) == linear
+    assert report.said == []
 
 
 def test_hovering_reads_the_numbers_off(tmp_path, page):
@@ -178,15 +183,14 @@ def test_hovering_reads_the_numbers_off(tmp_path, page):
     assert page.said == []
 
 
-@pytest.mark.parametrize("count", [1, 6])
-def test_every_scene_is_drawn_on_a_phone_and_in_the_dark(tmp_path, page, count):
+def test_every_scene_is_drawn_on_a_phone_and_in_the_dark(tmp_path, page):
     page.set_viewport_size({"width": 360, "height": 740})
     page.emulate_media(color_scheme="dark")
-    names = [f"{LONG}_{number}" for number in range(count)]
+    names = [f"{LONG}_{number}" for number in range(6)]
     tab = opened(page, render(folder_of(tmp_path, names, facts=facts())))
-    assert tab.locator(".plot canvas").count() == count
+    assert tab.locator(".plot canvas").count() == 6
     assert tab.evaluate("document.documentElement.scrollWidth") == 360
-    places = [tab.locator(".panel").nth(i).bounding_box() for i in range(count)]
+    places = [tab.locator(".panel").nth(i).bounding_box() for i in range(6)]
     assert all(a["y"] + a["height"] <= b["y"] for a, b in pairwise(places))
     ink = tab.evaluate("getComputedStyle(document.body).color")
     assert int(ink[4:].split(",")[0]) > 200
@@ -207,15 +211,15 @@ def test_nothing_overlaps_or_is_clipped_at_1200_pixels(tmp_path, page):
     assert all(a["x"] + a["width"] <= b["x"] for a, b in pairwise(titles))
 
 
-def test_in_print_pictures_stand_in_for_what_can_be_turned(report, page):
-    tab = opened(page, report)
-    tab.emulate_media(media="print", color_scheme="dark")
-    assert not tab.locator("#slices").is_visible()
-    assert tab.get_by_alt_text("Loss surfaces side by side").is_visible()
-    assert tab.evaluate("getComputedStyle(document.body).color") == "rgb(26, 26, 26)"
-    assert tab.evaluate(
+def test_in_print_pictures_stand_in_for_what_can_be_turned(report):
+    report.emulate_media(media="print", color_scheme="dark")
+    assert not report.locator("#slices").is_visible()
+    assert report.get_by_alt_text("The same surfaces side by side").is_visible()
+    assert report.evaluate("getComputedStyle(document.body).color") == "rgb(26, 26, 26)"
+    assert report.evaluate(
         "[...document.querySelectorAll('.wide')].every(w => getComputedStyle(w).overflowX === 'visible')"
     )
+    report.emulate_media(media="screen", color_scheme="light")
 
 
 def test_lines_have_the_switch_too(tmp_path, page):
