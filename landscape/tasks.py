@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from landscape.errors import InputError
 from landscape.runtime.ranks import ranks
 from landscape.storage.checkpoints import read_checkpoint
+from landscape.storage.display import Brief
 from landscape.storage.files import existing
 
 if TYPE_CHECKING:
@@ -63,8 +64,8 @@ class FactRow:
     note: str = ""
 
 
-@dataclass(frozen=True)
-class FactTable:
+@dataclass(frozen=True, repr=False)
+class FactTable(Brief):
     """A titled table of numbers that a task knows of a checkpoint; equal titles make one table of a report.
 
     Attributes:
@@ -90,8 +91,8 @@ class FactTable:
             raise InputError(f"each row of the table {self.title!r} needs one value per column, {width}")
 
 
-@dataclass(frozen=True)
-class FactCurve:
+@dataclass(frozen=True, repr=False)
+class FactCurve(Brief):
     """A titled curve that a task knows of a checkpoint; equal titles make one plot of a report.
 
     Attributes:
@@ -113,8 +114,8 @@ class FactCurve:
             raise InputError(f"the curve {self.title!r} needs one y per x, and each x a finite number")
 
 
-@dataclass(frozen=True)
-class Facts:
+@dataclass(frozen=True, repr=False)
+class Facts(Brief):
     """What a report shows of a checkpoint beside the measurements.
 
     Attributes:

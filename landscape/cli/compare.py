@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from landscape.cli.options import MeasurementOptions, by_ranks, with_options
-from landscape.cli.output import Table, show
+from landscape.cli.output import show, written
+from landscape.runtime.table import Table
 
 
 @by_ranks
@@ -57,29 +58,27 @@ def command(
 
 def show_comparison(summary: dict[str, Any], as_json: bool) -> None:
     """Print what `compare_checkpoints` returned."""
-    entries = summary["checkpoints"]
-    headlines = list(dict.fromkeys(key for entry in entries for key in entry["headlines"]))
-    show(
-        as_json,
-        summary,
-        Table(
-            f"Report: {summary['report']}",
-            ["", *headlines, "L(θ)", "‖θ‖", "λmax", "trace", "sam", "asam"],
-            [
-                [
-                    entry["name"],
-                    *(_number(entry["headlines"].get(key)) for key in headlines),
-                    f"{entry['loss']:.4f}",
-                    f"{entry['weight_norm']:.2f}",
-                    f"{entry['eigenvalues'][0]:.4f}",
-                    f"{entry['trace']:.1f} ± {entry['trace_se']:.1f}",
-                    *(f"{entry['measures'][m]['value']:.4g}" for m in ("sam", "asam")),
-                ]
-                for entry in entries
-            ],
-        ),
-    )
+    show(as_json, summary, _table(summary["checkpoints"]), *written([Path(summary["report"])]))
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
+def _table(entries: list[dict[str, Any]]) -> Table:
+    """Return a table with a column per checkpoint, and a row per quantity."""
+    from landscape.flatness.notation import PLAIN
+
+    headlines = dict.fromkeys(key for entry in entries for key in entry["headlines"])
+    columns = [
+        {key: PLAIN.number(entry["headlines"].get(key)) for key in headlines}
+        | {
+            "L(θ)": f"{entry['loss']:.4f}",
+            "‖θ‖": f"{entry['weight_norm']:.2f}",
+            "λmax": f"{entry['eigenvalues'][0]:.4g}",
+            "trace": PLAIN.number(entry["trace"], entry["trace_se"]),
+        }
+        | {
+            m: PLAIN.number(entry["measures"][m]["value"], entry["measures"][m]["se"])
+            for m in ("sam", "asam")
+        }
+        for entry in entries
+    ]
+    rows = [[key, *(column[key] for column in columns)] for key in columns[0]]
+    return Table("Comparison", ["", *(entry["name"] for entry in entries)], rows)

@@ -6,7 +6,8 @@ import re
 from importlib.metadata import PackageNotFoundError, requires, version
 
 from landscape.cli.options import Json
-from landscape.cli.output import Table, show
+from landscape.cli.output import show
+from landscape.runtime.table import Table
 
 PACKAGE = "samrec-landscape"
 CORE = ("torch", "numpy", "scipy", "matplotlib", "plotly", "polars")

@@ -1,24 +1,18 @@
 """`landscape hessian`: eigenvalues, trace and spectral density of the Hessian, or of a matrix akin to it."""
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from landscape.cli.options import MeasurementOptions, by_ranks, with_options
-from landscape.cli.output import Table, lines, number, show
+from landscape.cli.output import show, written
 from landscape.errors import InputError
-from landscape.plots.style import subscript
 from landscape.runtime.ranks import ranks
 
 if TYPE_CHECKING:
     from landscape.curvature.spectrum import Spectrum
-
-TITLES = {"hessian": "Hessian", "gauss-newton": "Generalized Gauss-Newton", "fisher": "Empirical Fisher"}
-MISSING = "–"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,82 +83,24 @@ def command(
       landscape hessian --ckpt runs/sasrec/best.pt --matrix gauss-newton --by-group --trace-tol 0.02 --trace
     """
     from landscape.curvature.spectrum import spectrum
+    from landscape.plots.tables import of_spectra
 
     if not all(scale is None or scale > 0 for scale in (ridge, gamma)):
         raise InputError("ridge and gamma must be positive")
     if out is not None:
         of.hold(out)
     found: dict[str, Spectrum] = {}
+    files: list[Path] = []
     for name, objective in of.objectives(shared=True).items():
         found[name] = spectrum(objective, **vars(settings), seed=of.seed)
         if out is not None:
-            found[name].save(out, name)
+            files += found[name].save(out, name)
+    largest = max(float(each.pairs.eigenvalues.max()) for each in found.values())
+    ridge, gamma = ridge or largest, gamma or largest
+    known = {name: each.facts(ridge, gamma) for name, each in found.items()}
     if out is not None and settings.density and ranks().first:
         from landscape.plots.pictures import save_densities
 
-        save_densities(found, out)
-    _print(found, TITLES[settings.matrix], ridge, gamma, of)
-
-
-def _print(
-    found: "Mapping[str, Spectrum]",
-    title: str,
-    ridge: float | None,
-    gamma: float | None,
-    of: MeasurementOptions,
-) -> None:
-    from landscape.flatness.words import cautions
-
-    largest = max(float(spectrum.pairs.eigenvalues.max()) for spectrum in found.values())
-    known = {name: spectrum.facts(ridge or largest, gamma or largest) for name, spectrum in found.items()}
-    tables = [Table(title, ["", *found], list(_rows(list(known.values()))))]
-    blocks = [
-        [name, group, f"{block['parameters']:,}", *_ends(block), number(block["trace"], block["trace_se"])]
-        for name, facts in known.items()
-        for group, block in facts["groups"].items()
-    ]
-    if blocks:
-        tables.append(Table("Blocks", ["", "group", "parameters", "λmax", "λmin", "trace"], blocks))
-    notes = [note for name, spectrum in found.items() for note in cautions(name, spectrum.pairs)]
+        files += save_densities(found, out)
     entries = [{"path": str(of.checkpoints[name]), **facts} for name, facts in known.items()]
-    show(of.json, {"checkpoints": entries}, *tables, *lines(notes))
-
-
-def _rows(known: list[dict[str, Any]]) -> Iterator[list[str]]:
-    """Yield the lines of the table: one quantity for each checkpoint."""
-    tops, lows = (list(zip_longest(*map(end, known), fillvalue=MISSING)) for end in (_largest, _smallest))
-    yield from ([f"λ{subscript(i)}", *cells] for i, cells in enumerate(tops, start=1))
-    yield from (
-        ["λmin" if i == 1 else f"λmin{subscript(i)}", *cells] for i, cells in enumerate(lows, start=1)
-    )
-    yield ["‖∇L‖", *(f"{facts['gradient_norm']:.4g}" for facts in known)]
-    if known[0]["trace"] is not None:
-        yield ["trace", *(number(facts["trace"], facts["trace_se"]) for facts in known)]
-    if densities := [facts["density"] for facts in known if facts["density"]]:
-        labels = {
-            "trace": "trace, by the density",
-            "frobenius": "‖·‖F, by the density",
-            "effective_dimension": f"effective dimension, ridge {densities[0]['ridge']:.3g}",
-            "local_entropy": f"local entropy, γ {densities[0]['gamma']:.3g}",
-        }
-        for key, label in labels.items():
-            yield [label, *(number(density[key], density[f"{key}_se"]) for density in densities)]
-    yield ["products", *(str(facts["products"]) for facts in known)]
-    yield ["seconds", *(f"{facts['seconds']:.1f}" for facts in known)]
-
-
-def _ends(facts: Mapping[str, Any]) -> list[str]:
-    return [next(iter(end(facts)), MISSING) for end in (_largest, _smallest)]
-
-
-def _largest(facts: Mapping[str, Any]) -> list[str]:
-    return _marked(facts["eigenvalues"], facts["converged"])
-
-
-def _smallest(facts: Mapping[str, Any]) -> list[str]:
-    return _marked(facts["smallest_eigenvalues"], facts["smallest_converged"])
-
-
-def _marked(values: list[float], converged: list[bool]) -> list[str]:
-    pairs = zip(values, converged, strict=True)
-    return [f"{value:.4g}{'' if arrived else ' (not converged)'}" for value, arrived in pairs]
+    show(of.json, {"checkpoints": entries}, *of_spectra(found, ridge, gamma), *written(files))

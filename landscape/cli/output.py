@@ -6,13 +6,15 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import is_dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from landscape.errors import printable
 from landscape.runtime.ranks import ranks
+from landscape.runtime.table import Table
 
 if TYPE_CHECKING:
     from landscape.storage.results import Result
@@ -52,7 +54,7 @@ def write_plainly() -> None:
             stream.reconfigure(errors="plain")
 
 
-def show(as_json: bool, values: Mapping[str, Any], *tables: "Table") -> None:
+def show(as_json: bool, values: Mapping[str, Any], *tables: Table) -> None:
     """Print `values` as JSON, or the tables; only the first rank prints."""
     if not ranks().first:
         return
@@ -64,8 +66,8 @@ def show(as_json: bool, values: Mapping[str, Any], *tables: "Table") -> None:
 
     console = Console()
     for table in tables:
-        # rich shows no title without columns
-        console.print(table.rich() if table.columns else _text(table.title))
+        for part in table.rich(console.width):
+            console.print(part)
 
 
 def complain(message: str) -> None:
@@ -73,13 +75,6 @@ def complain(message: str) -> None:
     if ranks().speaks():
         with suppress(OSError):  # a full disk, a closed terminal: the exit code still says it
             print(f"landscape: {printable(message)}", file=sys.stderr, flush=True)
-
-
-def number(value: float | None, error: float | None = None) -> str:
-    """Write a number, and its standard error if it has one, as everywhere."""
-    from landscape.flatness.notation import PLAIN
-
-    return PLAIN.number(value, error)
 
 
 def values(result: "Result") -> dict[str, Any]:
@@ -94,34 +89,12 @@ def values(result: "Result") -> dict[str, Any]:
     }
 
 
-def lines(notes: Iterable[str]) -> "list[Table]":
-    """Return sentences as what `show` prints below its tables."""
-    return [Table(note, [], []) for note in notes]
-
-
-class Table:
-    """A titled table of text."""
-
-    def __init__(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        self.title, self.columns, self.rows = title, columns, rows
-
-    def rich(self) -> Any:
-        from rich import box
-        from rich.table import Table as RichTable
-
-        table = RichTable(title=_text(self.title), title_justify="left", box=box.SIMPLE_HEAD)
-        for index, column in enumerate(self.columns):
-            table.add_column(_text(column), justify="right" if index else "left", overflow="fold")
-        for row in self.rows:
-            table.add_row(*map(_text, row))
-        return table
-
-
-def _text(text: str) -> Any:
-    """Return text that rich prints literally: no markup, no emoji names, no control characters."""
-    from rich.text import Text
-
-    return Text("\n".join(map(printable, text.split("\n"))))
+def written(files: Iterable[Path]) -> list[Table]:
+    """Return what names the files that a command has written, a sentence for each folder."""
+    folders: dict[Path, list[str]] = {}
+    for file in files:
+        folders.setdefault(file.parent, []).append(file.name)
+    return [Table(f"Written to {folder}: {', '.join(names)}", [], []) for folder, names in folders.items()]
 
 
 def _plain(value: Any) -> Any:

@@ -1,6 +1,5 @@
 """`landscape path`: the loss between minima, on the straight line and on a curve trained to stay low."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,12 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from landscape.cli.options import MeasurementOptions, with_options
-from landscape.cli.output import Table, number, show, values
+from landscape.cli.output import show, values, written
 from landscape.errors import InputError
 
 if TYPE_CHECKING:
     from landscape.objective.objective import Objective
-    from landscape.surface.paths import PathProfile
 
 LABELS = {"linear": "line", "bezier": "Bézier"}
 
@@ -57,6 +55,7 @@ def command(
       landscape path --ckpt a/best.pt --ckpt b/best.pt --bezier --metric valid-loss
     """
     from landscape.plots.pictures import save_paths
+    from landscape.plots.tables import of_metrics, of_paths
     from landscape.surface.barriers import barriers
 
     if len(of.ckpt) < 2:
@@ -84,42 +83,8 @@ def command(
     ]
     labelled = {f"{name}, {LABELS[path.kind]}": path for name, paths in found.items() for path in paths}
     pictures = save_paths(start, labelled, out)
-    tables = [_barriers(start, labelled, pictures), *([_metrics(start, labelled)] if metric else [])]
-    show(of.json, {"paths": entries, "pictures": list(map(str, pictures))}, *tables)
-
-
-def _barriers(start: str, paths: "Mapping[str, PathProfile]", pictures: list[Path]) -> Table:
-    return Table(
-        f"Paths from {start}: " + ", ".join(map(str, pictures)),
-        ["to", "L(a)", "L(b)", "barrier", "at t", "length", "seconds"],
-        [
-            [
-                name,
-                *(f"{loss:.4f}" for loss in path.ends),
-                number(path.height, path.standard_error),
-                f"{path.at:.2f}",
-                f"{path.length:.2f}",
-                f"{path.seconds:.1f}",
-            ]
-            for name, path in paths.items()
-        ],
-    )
-
-
-def _metrics(start: str, paths: "Mapping[str, PathProfile]") -> Table:
-    """Return a table with one column per path: there are few of them, and their names are long."""
-    return Table(
-        f"Metrics along the paths from {start}",
-        ["to", *paths],
-        [
-            [
-                f"{metric} at t = {t:g}",
-                *(
-                    number(path.metrics[metric]["values"][i], path.metrics[metric]["standard_errors"][i])
-                    for path in paths.values()
-                ),
-            ]
-            for metric, found in next(iter(paths.values())).metrics.items()
-            for i, t in enumerate(found["positions"])
-        ],
-    )
+    tables = [of_paths(labelled, f"Paths from {start}")]
+    if metric:
+        tables.append(of_metrics(labelled, f"Metrics along the paths from {start}"))
+    files = written([*(Path(entry["file"]) for entry in entries), *pictures])
+    show(of.json, {"paths": entries, "pictures": list(map(str, pictures))}, *tables, *files)

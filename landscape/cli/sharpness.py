@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from landscape.cli.options import MeasurementOptions, by_ranks, with_options
-from landscape.cli.output import Table, lines, show
+from landscape.cli.output import show, written
 from landscape.errors import InputError
 from landscape.runtime.ranks import ranks
 from landscape.storage.files import writable
@@ -75,8 +75,10 @@ def command(
     from landscape.flatness.comparison import compare
     from landscape.flatness.measures import sharpness, sharpness_by_group
     from landscape.flatness.tables import WRITERS
+    from landscape.plots.tables import of_comparison
 
     folders, tables = _places(of, out or [], list(WRITERS))
+    files: list[Path] = []
     results: dict[str, Sharpness] = {}
     groups: dict[str, dict[str, Sharpness]] = {}
     for name, objective in of.objectives(shared=True).items():
@@ -84,13 +86,13 @@ def command(
         if by_group:
             groups[name] = sharpness_by_group(objective, measure, **vars(settings), seed=of.seed)
         for folder in folders:
-            results[name].save(folder / f"{name}.sharpness.npz")
+            files.append(results[name].save(folder / f"{name}.sharpness.npz"))
             for group, result in groups.get(name, {}).items():
-                result.save(folder / f"{name}.{group}.sharpness.npz")
+                files.append(result.save(folder / f"{name}.{group}.sharpness.npz"))
     comparison = compare(results, groups)
-    for path in tables if ranks().first else ():
-        WRITERS[path.suffix.lower()](comparison, path)
-    show(of.json, _values(results, groups, comparison, of), *_shown(comparison))
+    if ranks().first:
+        files += [WRITERS[path.suffix.lower()](comparison, path) for path in tables]
+    show(of.json, _values(results, groups, comparison, of), *of_comparison(comparison), *written(files))
 
 
 def _places(
@@ -134,24 +136,3 @@ def _values(
             for group in dict.fromkeys(group for found in groups.values() for group in found)
         }
     return values
-
-
-def _shown(comparison: "Comparison") -> list[Table]:
-    """Return one table, or two where the ratios of many checkpoints do not fit next to their values."""
-    from landscape.flatness.notation import PLAIN
-    from landscape.flatness.words import notes
-
-    head, rows = PLAIN.table(comparison)
-    settings = ", ".join(f"{key} {value}" for key, value in comparison.settings.items())
-    users = f"; {comparison.frozen['users']} users" if "users" in comparison.frozen else ""
-    title = f"Sharpness ({settings}{users})"
-    count = len(comparison.names)
-    if count <= 2:
-        tables = [Table(title, head, rows)]
-    else:
-        ratios = [[row[0], *row[1 + count :]] for row in rows]
-        tables = [
-            Table(title, head[: 1 + count], [row[: 1 + count] for row in rows]),
-            Table("Ratios, with 95% intervals", [head[0], *head[1 + count :]], ratios),
-        ]
-    return [*tables, *lines(notes(comparison))]

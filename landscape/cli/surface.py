@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from landscape.cli.options import MeasurementOptions, by_ranks, with_options
-from landscape.cli.output import Table, number, show
+from landscape.cli.output import show, written
 from landscape.errors import InputError
 from landscape.runtime.ranks import ranks
 from landscape.storage.checkpoints import checkpoints_in
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from landscape.objective.objective import Objective
     from landscape.surface.sampler import Radius
-    from landscape.surface.slice import Slice
     from landscape.surface.surfaces import Surfaces
 
 
@@ -175,6 +174,7 @@ def _trajectories(
 
 
 def _print(found: "Surfaces", pictures: list[Path], out: Path, of: MeasurementOptions) -> None:
+    from landscape.plots.tables import of_slices
     from landscape.surface.surfaces import facts
 
     entries = [
@@ -186,23 +186,10 @@ def _print(found: "Surfaces", pictures: list[Path], out: Path, of: MeasurementOp
         }
         for label, result in found.slices.items()
     ]
+    files = [*(Path(entry["file"]) for entry in entries), *pictures]
     show(
         of.json,
         {"checkpoints": entries, "differences": found.differences, "pictures": list(map(str, pictures))},
-        Table(
-            f"Surfaces in {out}: " + ", ".join(p.name for p in pictures),
-            ["", "L(θ)", "min", "max", "error / range", "points", "seconds"],
-            [[label, *_cells(result)] for label, result in found.slices.items()],
-        ),
+        of_slices(found.slices, "Surfaces"),
+        *written(files),
     )
-
-
-def _cells(result: "Slice") -> list[str]:
-    known = result.certificate
-    return [
-        number(result.center, known.standard_error if known else None),
-        *(f"{loss:.4f}" for loss in result.range),
-        f"{known.max_error:.1e}{'' if known.reached else ' > --tol'}" if known else "plain grid",
-        str(result.evaluations),
-        f"{result.seconds:.1f}",
-    ]

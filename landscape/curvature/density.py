@@ -15,11 +15,12 @@ from landscape.errors import InputError
 from landscape.objective.objective import Objective
 from landscape.runtime import progress
 from landscape.statistics import interval, mean
+from landscape.storage.display import Drawn
 from landscape.storage.results import Array, Result, agree
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class SpectralDensity(Result):
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
+class SpectralDensity(Drawn, Result):
     """The distribution of the eigenvalues λ of A, as a quadrature from each random probe.
 
     n Σ_j w_j f(λ_j) estimates tr f(A) = Σ f(λ): without bias where f is a polynomial of a degree below twice

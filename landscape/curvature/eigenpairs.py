@@ -14,13 +14,14 @@ from landscape.curvature.power import power_iteration
 from landscape.errors import InputError
 from landscape.objective.objective import Objective
 from landscape.runtime import progress
+from landscape.storage.display import Drawn
 from landscape.storage.results import Array, Result, agree, need_numbers, surroundings
 
 Method = Literal["lanczos", "power"]
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Eigenpairs(Result):
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
+class Eigenpairs(Drawn, Result):
     """Eigenvalues at θ, each with the residual that was measured, not estimated.
 
     Attributes:

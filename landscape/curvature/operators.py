@@ -66,6 +66,9 @@ class Operator:
         self.threads = threads if on_cpu and threads <= kept else 1
         self.at_once = 1 if on_cpu else min(objective.ranks.gathered(at_once))
 
+    def __repr__(self) -> str:
+        return f"Operator: {self.name} of order {self.shape[0]:,} on {self.device}"
+
     def __call__(self, vector: Tensor) -> Tensor:
         """Return A v, shape (n,), in the precision of θ."""
         return self._mean(self._sum(vector))

@@ -13,12 +13,13 @@ from landscape.curvature.trace import Trace
 from landscape.curvature.trace import trace as estimate_trace
 from landscape.errors import InputError
 from landscape.objective.objective import Objective
+from landscape.storage.display import Drawn
 
 Matrix = Literal["hessian", "gauss-newton", "fisher"]
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Spectrum:
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
+class Spectrum(Drawn):
     """What was measured of one matrix.
 
     Attributes:
@@ -34,13 +35,16 @@ class Spectrum:
     density: SpectralDensity | None = None
     blocks: Mapping[str, "Spectrum"] = field(default_factory=dict)
 
-    def save(self, folder: Path, name: str) -> None:
-        """Save each part as NAME.hessian.npz, NAME.trace.npz, NAME.density.npz; of a block, NAME.GROUP.…"""
-        for part, result in {"hessian": self.pairs, "trace": self.trace, "density": self.density}.items():
-            if result is not None:
-                result.save(folder / f"{name}.{part}.npz")
-        for group, block in self.blocks.items():
-            block.save(folder, f"{name}.{group}")
+    def save(self, folder: Path, name: str) -> list[Path]:
+        """Save each part as NAME.hessian.npz, NAME.trace.npz, NAME.density.npz; of a block, NAME.GROUP.…
+
+        Returns:
+            The files.
+        """
+        parts = {"hessian": self.pairs, "trace": self.trace, "density": self.density}
+        files = [r.save(folder / f"{name}.{part}.npz") for part, r in parts.items() if r is not None]
+        blocks = (block.save(folder, f"{name}.{group}") for group, block in self.blocks.items())
+        return [*files, *(file for of_block in blocks for file in of_block)]
 
     def facts(self, ridge: float | None = None, gamma: float | None = None) -> dict[str, Any]:
         """Return what was found, without eigenvectors: numbers that JSON holds.

@@ -21,7 +21,7 @@ Method = Literal["hutchinson", "hutch++", "xtrace"]
 PROJECTING: Mapping[str, type[Estimator]] = {"hutch++": HutchPlusPlus, "xtrace": XTrace}
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Trace(Result):
     """An estimate of tr A, with A the Hessian ∇²L(θ) or another matrix.
 
@@ -44,7 +44,7 @@ class Trace(Result):
         return interval(self.value, self.standard_error, len(self.samples))
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class FrobeniusNorm(Result):
     """An estimate of ‖A‖_F.
 
@@ -64,7 +64,7 @@ class FrobeniusNorm(Result):
         return interval(self.value, self.standard_error, len(self.samples))
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Diagonal(Result):
     """An estimate of the diagonal of A.
 

@@ -62,7 +62,7 @@ class Posterior:
     excess_sigma: float
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Bound(Result):
     """Bounds on the expected loss of random weights, for kinds of posterior (rows) and values of σ (columns).
 

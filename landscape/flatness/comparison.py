@@ -10,6 +10,7 @@ import numpy as np
 from landscape.errors import InputError
 from landscape.flatness.measures import MEASURES, Sharpness
 from landscape.statistics import SAMPLE, fieller, mean, standard_error
+from landscape.storage.display import Drawn
 from landscape.storage.results import Array
 
 FROZEN = (*SAMPLE, "metric", "include", "exclude")
@@ -66,8 +67,8 @@ class Row:
     contrasts: tuple[Contrast | None, ...]
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(Drawn):
     """Checkpoints compared with the first of them.
 
     Attributes:

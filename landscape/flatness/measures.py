@@ -12,6 +12,7 @@ from landscape.flatness import average_case, first_order, second_order, worst_ca
 from landscape.flatness.point import Estimate, Point, Settings
 from landscape.objective.objective import Objective
 from landscape.statistics import influences
+from landscape.storage.display import Drawn
 from landscape.storage.results import Array, Result, agree, surroundings
 
 
@@ -36,8 +37,8 @@ class Measurement:
         return {"value": self.value, "se": self.standard_error, **self.settings}
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Sharpness(Result):
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
+class Sharpness(Drawn, Result):
     """Sharpness measures of one θ.
 
     Attributes:

@@ -75,7 +75,7 @@ class Notation:
         head = ["", first, *others, *(f"{name} / {first}" for name in others)]
         rows = [
             [
-                self._label(row),
+                self.label(row),
                 *(
                     self.number(value, se, size=_size((*row.values, *row.errors)))
                     for value, se in zip(row.values, row.errors, strict=True)
@@ -90,7 +90,8 @@ class Notation:
         """Write a name so that it is shown as it is."""
         return " ".join(text.split()).translate(self.escapes)
 
-    def _label(self, row: Row) -> str:
+    def label(self, row: Row) -> str:
+        """Write the name of a row: a measure, or a group of parameters below it."""
         if row.group is not None:
             return self.indent + self.escaped(row.group)
         label = self.labels.get(row.measure) or self.escaped(row.measure)

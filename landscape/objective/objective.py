@@ -102,6 +102,15 @@ class Objective:
         if not torch.equal(self.params.join(weights), self.theta):
             raise InputError("the model changes its own weights when it is evaluated, so L(θ) is undefined")
 
+    def __repr__(self) -> str:
+        """Say size, batches, device and L(θ), which is evaluated, unless that takes other ranks."""
+        theta, count = self.theta, len(self.batches)
+        said = (
+            f"Objective: {self.params.numel:,} parameters ({str(theta.dtype).removeprefix('torch.')}), "
+            f"{count} batch{'es' if count > 1 else ''} of weight {self.weight:,g} in all, on {theta.device}"
+        )
+        return f"{said}; L(θ) = {self.value():.6g}" if self.ranks is ALONE else said
+
     @property
     def theta(self) -> Tensor:
         """The point that is measured, shape (params.numel,)."""

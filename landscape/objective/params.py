@@ -77,6 +77,9 @@ class ParamSpace:
         self._sizes = [t.numel() for t in tensors]
         self.theta = torch.cat([t.flatten() for t in tensors])
 
+    def __repr__(self) -> str:
+        return f"ParamSpace: {self.numel:,} parameters in {len(self.entries)} tensors ({_some(self.groups)})"
+
     @property
     def numel(self) -> int:
         """Number of coordinates that take part."""

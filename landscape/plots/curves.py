@@ -2,67 +2,117 @@
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from landscape.curvature.eigenpairs import Eigenpairs
+from landscape.errors import InputError
+from landscape.plots.canvas import apart, by_name, panels, titled
 from landscape.plots.style import COLORS, COLUMN, PAGE, paper, shown, subscript
-from landscape.tasks import FactCurve
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from landscape.tasks import FactCurve, Facts
 
 SPREAD = 0.5  # width of the checkpoints around a rank, as a fraction of the distance between ranks
+Size = tuple[float, float]
 
 
-def curves_figure(curves: Mapping[str, Mapping[str, FactCurve]]) -> "Figure":
+def curves(
+    by_title: Mapping[str, Mapping[str, FactCurve]],
+    *,
+    ax: Any = None,
+    title: str | None = None,
+    size: Size | None = None,
+) -> Any:
     """Draw the curves that tasks tell of their checkpoints, those of one title in one plot.
 
     Args:
-        curves: by title, then by name of the checkpoint, which has one colour in all plots.
+        by_title: by title, then by name of the checkpoint, which has one colour in all plots.
+        ax: axes to draw on, one per title; by default those of a new figure.
+        title: of the figure.
+        size: width and height of a new figure, in inches.
+
+    Returns:
+        The axes; of several titles, an array of them.
+
+    Raises:
+        InputError: no curves, or there are not as many axes as titles.
     """
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    names = list(dict.fromkeys(name for of in curves.values() for name in of))
+    if not by_title:
+        raise InputError("no curves to draw; does the task tell any of this checkpoint?")
+    names = list(dict.fromkeys(name for of in by_title.values() for name in of))
     colors = dict(zip(names, COLORS * len(names), strict=False))
     with paper():
-        columns = min(len(curves), 2)
-        rows = -(-len(curves) // 2)
-        figure = Figure(figsize=(PAGE if columns > 1 else COLUMN, 2.2 * rows))
-        grid = list(figure.subplots(rows, columns, squeeze=False).flat)
-        for axes, (title, of) in zip(grid, curves.items(), strict=False):
+        columns = min(len(by_title), 2)
+        width = PAGE if columns > 1 else COLUMN
+        every = panels(ax, len(by_title), size or (width, 2.2 * -(-len(by_title) // 2)), columns)
+        for axes, (upwards, of) in zip(every, by_title.items(), strict=True):
             for name, curve in of.items():
                 y = [math.nan if value is None else value for value in curve.y]
-                axes.plot(curve.x, y, color=colors[name], label=shown(name))
-            axes.set(xlabel=shown(next(iter(of.values())).over), ylabel=shown(title))
+                axes.plot(curve.x, y, color=colors[name], label=shown(name) or None)
+            axes.set(xlabel=shown(next(iter(of.values())).over), ylabel=shown(upwards))
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        for axes in grid[len(curves) :]:
-            axes.set_axis_off()
-        grid[0].legend()
-        return figure
+        if any(names):
+            every[0].legend()
+        return titled(every, title)
 
 
-def eigenvalue_figure(spectra: Mapping[str, Eigenpairs]) -> "Figure":
+curves_figure = apart(curves)
+
+
+def training_curves(facts: Facts | Mapping[str, Facts], **style: Any) -> Any:
+    """Draw what tasks tell of trainings: the loss and the validations over the epochs.
+
+    Args:
+        facts: what `landscape.tasks.facts_of` returns, of one checkpoint or by the names of several.
+        style: `ax`, one per curve of a checkpoint; `title`; and `size`, in inches.
+
+    Returns:
+        The axes; of several curves, an array of them.
+
+    Raises:
+        InputError: there are no curves, or not as many axes.
+    """
+    by_title: dict[str, dict[str, FactCurve]] = {}
+    for name, told in by_name(facts).items():
+        for curve in told.curves:
+            by_title.setdefault(curve.title, {})[name] = curve
+    return curves(by_title, **style)
+
+
+def eigenvalues(
+    spectra: Eigenpairs | Mapping[str, Eigenpairs],
+    *,
+    ax: Any = None,
+    title: str | None = None,
+    size: Size = (COLUMN, 2.3),
+) -> Any:
     """Draw the top eigenvalues by rank, and the smallest; open marks have not converged.
 
     Checkpoints are drawn side by side at each rank, since equal values would hide each other.
 
     Args:
-        spectra: by name of the checkpoint.
-    """
-    from matplotlib.figure import Figure
+        spectra: the eigenpairs of one checkpoint, or of several by name.
+        ax: axes to draw on; by default those of a new figure.
+        title: of the axes.
+        size: width and height of a new figure, in inches.
 
+    Returns:
+        The axes.
+
+    Raises:
+        InputError: several axes are given.
+    """
+    spectra = by_name(spectra)
     with paper():
-        figure = Figure(figsize=(COLUMN, 2.3))
-        axes = figure.add_subplot()
+        (axes,) = panels(ax, 1, size)
         axes.axhline(0, color="0.7", lw=0.6)
         count = max(len(found.eigenvalues) for found in spectra.values())
         shifts = (np.arange(len(spectra)) - (len(spectra) - 1) / 2) * SPREAD / len(spectra)
         for (name, found), color, shift in zip(spectra.items(), COLORS * len(spectra), shifts, strict=False):
             ranks = 1 + shift + np.arange(len(found.eigenvalues))
-            axes.plot(ranks, found.eigenvalues, "-", color=color, lw=0.8, label=shown(name))
+            axes.plot(ranks, found.eigenvalues, "-", color=color, lw=0.8, label=shown(name) or None)
             for rank, value, converged in zip(ranks, found.eigenvalues, found.converged, strict=True):
                 axes.plot(rank, value, "o", ms=4, color=color, mfc=color if converged else "white")
             if found.smallest is not None:
@@ -71,5 +121,9 @@ def eigenvalue_figure(spectra: Mapping[str, Eigenpairs]) -> "Figure":
         positions = list(range(1, count + 2))
         axes.set_xticks(positions, [f"λ{subscript(i)}" for i in positions[:-1]] + ["λmin"])
         axes.set(ylabel="Hessian eigenvalue")
-        axes.legend()
-        return figure
+        if any(spectra):
+            axes.legend()
+        return titled([axes], title)
+
+
+eigenvalue_figure = apart(eigenvalues)

@@ -8,9 +8,10 @@ import numpy as np
 
 from landscape.errors import printable
 from landscape.flatness.notation import PLAIN
+from landscape.plots.contours import log_floor
 from landscape.plots.page import page
 from landscape.plots.style import COLORS
-from landscape.plots.surfaces import axis_label, common_dimension, log_floor, loss_range, step_lengths
+from landscape.plots.surfaces import axis_label, common_dimension, loss_range, step_lengths
 from landscape.storage.files import replacing
 from landscape.storage.results import Array
 from landscape.surface.slice import Slice

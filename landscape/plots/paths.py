@@ -1,63 +1,87 @@
 """Paths between minima: the loss along them, the height of the barrier, and other metrics."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from landscape.errors import InputError
+from landscape.plots.canvas import APART, apart, by_name, figure_of, panels, titled
 from landscape.plots.style import COLORS, COLUMN, PAGE, metric_label, paper, shown
+from landscape.plots.surfaces import Size, widen
 from landscape.surface.paths import STATIONS, PathProfile
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 STYLES = {"linear": "-", "bezier": "--"}
-APART = 0.012  # distance between error bars of the same t, so that they do not hide each other
+APART_T = 0.012  # distance between error bars of the same t, so that they do not hide each other
 
 
-def path_figure(paths: Mapping[str, PathProfile]) -> "Figure":
-    """Draw the loss along paths by name, and a panel for each metric that all of them have.
+def path(
+    paths: PathProfile | Mapping[str, PathProfile],
+    *,
+    ax: Any = None,
+    title: str | None = None,
+    size: Size | None = None,
+) -> Any:
+    """Draw the loss along paths, and a panel for each metric that all of them have.
 
     Lines are solid and curves dashed, in one colour where they join the same two points. The chord between
-    the ends is thin, and the height of the barrier above it is marked. Error bars are standard errors.
+    the ends is thin, and the height of the barrier above it is marked. Error bars are standard errors. A
+    range that is small beside its values is drawn over at least a tenth of the largest.
 
     Args:
-        paths: by name; losses are drawn in their own unit.
+        paths: a path, or several by name; losses are drawn in their own unit.
+        ax: axes to draw on, one for the loss and one per metric; by default those of a new figure.
+        title: of the figure.
+        size: width and height of a new figure, in inches.
+
+    Returns:
+        The axes; with metrics, an array of them.
 
     Raises:
-        InputError: no paths.
+        InputError: no paths, or there are not as many axes as panels.
     """
+    paths = by_name(paths)
     if not paths:
         raise InputError("nothing to draw; give at least one path")
-    from matplotlib.figure import Figure
-
     metrics = [m for m in next(iter(paths.values())).metrics if all(m in p.metrics for p in paths.values())]
     distances = list(dict.fromkeys(path.distance for path in paths.values()))
     with paper():
-        figure = Figure(figsize=(PAGE if metrics else COLUMN, 2.2 + 0.12 * len(paths)))
-        left, *others = figure.subplots(1, 1 + len(metrics), squeeze=False)[0]
-        for number, (name, path) in enumerate(paths.items()):
-            color = COLORS[distances.index(path.distance) % len(COLORS)]
-            _losses(left, name, path, color)
-            shift = APART * (number - (len(paths) - 1) / 2)
+        wide = PAGE if metrics else COLUMN
+        every = panels(ax, 1 + len(metrics), size or (wide, 2.2 + 0.12 * len(paths)))
+        left, *others = every
+        for number, (name, found) in enumerate(paths.items()):
+            color = COLORS[distances.index(found.distance) % len(COLORS)]
+            _losses(left, name, found, color)
+            shift = APART_T * (number - (len(paths) - 1) / 2)
             for axes, metric in zip(others, metrics, strict=True):
-                found = path.metrics[metric]
-                axes.errorbar(
-                    [t + shift for t in found["positions"]],
-                    found["values"],
-                    found["standard_errors"],
-                    fmt="o" + STYLES[path.kind],
-                    color=color,
-                    ms=3,
-                    mfc=color if path.kind == "linear" else "white",
-                    lw=0.8,
-                    elinewidth=0.6,
-                    capsize=1.5,
-                )
-        for axes, label in zip((left, *others), ("loss", *metrics), strict=True):
+                _metric(axes, found.metrics[metric], found.kind, color, shift)
+        for axes, label in zip(every, ("loss", *metrics), strict=True):
             axes.set(xlabel="t", ylabel=metric_label(label), xticks=STATIONS)
-        figure.legend(loc="outside upper left", ncols=2 if metrics else 1)
-        return figure
+            widen(axes)
+        if ax is None or ax is APART:
+            figure_of(every).legend(loc="outside upper left", ncols=2 if metrics else 1)
+        else:
+            left.legend()
+        return titled(every, title)
+
+
+path_figure = apart(path)
+
+
+def _metric(axes: "Axes", found: Mapping[str, list[float]], kind: str, color: str, shift: float) -> None:
+    axes.errorbar(
+        [t + shift for t in found["positions"]],
+        found["values"],
+        found["standard_errors"],
+        fmt="o" + STYLES[kind],
+        color=color,
+        ms=3,
+        mfc=color if kind == "linear" else "white",
+        lw=0.8,
+        elinewidth=0.6,
+        capsize=1.5,
+    )
 
 
 def _losses(axes: "Axes", name: str, path: PathProfile, color: str) -> None:
@@ -66,7 +90,7 @@ def _losses(axes: "Axes", name: str, path: PathProfile, color: str) -> None:
         path.losses,
         STYLES[path.kind],
         color=color,
-        label=f"{shown(name)}: barrier {path.height:.2g}",
+        label=f"{f'{shown(name)}: ' * bool(name)}barrier {path.height:.2g}",
     )
     if path.kind == "linear":
         axes.plot([0, 1], path.ends, "o-", color=color, lw=0.4, ms=3)

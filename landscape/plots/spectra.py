@@ -1,70 +1,89 @@
 """Spectral densities, on one scale."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from landscape.curvature.density import SpectralDensity
 from landscape.curvature.eigenpairs import Eigenpairs
 from landscape.errors import InputError
+from landscape.plots.canvas import apart, by_name, panels, titled
 from landscape.plots.style import COLORS, PAGE, paper, shown
 from landscape.storage.results import Array
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 WIDTH = 0.01  # width of the Gaussian that broadens a node, as a fraction of the axis
 POINTS = 1000  # along the axis
+ROW = 0.06  # height of a row of ticks, as a share of that of the axes
 
 
-def spectrum_figure(
-    densities: Mapping[str, SpectralDensity], ticks: Mapping[str, Eigenpairs] | None = None
-) -> "Figure":
+def spectrum(
+    densities: SpectralDensity | Mapping[str, SpectralDensity],
+    ticks: Eigenpairs | Mapping[str, Eigenpairs] | None = None,
+    *,
+    ax: Any = None,
+    title: str | None = None,
+    size: tuple[float, float] = (PAGE, 2.6),
+) -> Any:
     """Draw the number of eigenvalues per unit of λ, on a logarithmic scale, one line per checkpoint.
 
-    The converged eigenvalues of `ticks` are drawn below. The lines end at a hundredth of the
-    height of a single eigenvalue.
+    The converged eigenvalues of `ticks` are drawn below the lines, each row in the colour of its checkpoint.
+    The lines end at a hundredth of the height of a single eigenvalue.
 
     Args:
-        densities: by name of the checkpoint.
+        densities: the density of one checkpoint, or of several by name.
         ticks: eigenvalues by the same names, of some or all; none by default.
+        ax: axes to draw on; by default those of a new figure.
+        title: of the axes.
+        size: width and height of a new figure, in inches.
+
+    Returns:
+        The axes.
 
     Raises:
         InputError: no densities, or ticks of a name that has none.
     """
-    ticks = ticks or {}
+    densities, ticks = by_name(densities), by_name(ticks) if ticks else {}
     if not densities or not ticks.keys() <= densities.keys():
         raise InputError("expected at least one density, and ticks only for names that have a density")
-    from matplotlib.figure import Figure
     from matplotlib.ticker import NullLocator
 
     ticked = {name: _converged(ticks[name]) for name in densities if name in ticks}
     x, width, curves = broadened(densities, ticks)
     one = 1 / (width * (2 * np.pi) ** 0.5)  # the height of a single eigenvalue
     with paper():
-        figure = Figure(figsize=(PAGE, 2.4 + 0.1 * len(ticked)))
-        ratios = [20, len(ticked)] if ticked else [1]
-        upper, *strip = figure.subplots(len(ratios), sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
+        (axes,) = panels(ax, 1, size)
+        rows = ROW * len(ticked)  # the share of the height that the ticks take
+        low, high = np.log10(one / 100), np.log10(5 * np.max(list(curves.values())))
         for (name, height), color in zip(curves.items(), COLORS * len(densities), strict=False):
-            upper.plot(x, height, color=color, label=shown(name))
+            axes.plot(x, height, color=color, label=shown(name) or None)
             if name in ticked:
-                row = list(ticked).index(name)
-                strip[0].plot(ticked[name], np.full(len(ticked[name]), -row), "|", color=color, ms=6, mew=0.8)
-        upper.set(
+                at = rows - ROW * (list(ticked).index(name) + 0.5)
+                axes.plot(
+                    ticked[name],
+                    np.full(len(ticked[name]), at),
+                    "|",
+                    color=color,
+                    ms=5,
+                    mew=0.8,
+                    transform=axes.get_xaxis_transform(),
+                    label="_ticks",  # no entry in the legend: the colour says whose they are
+                )
+        if ticked:
+            axes.axhline(one / 100, color="0.8", lw=0.6)
+        axes.set(
             yscale="log",
             ylabel="eigenvalues per unit of λ",
-            ylim=(one / 100, 5 * np.max(list(curves.values()))),
+            xlabel=f"eigenvalue λ (Gaussians of width {width:.2g})",
+            ylim=(10 ** (low - (high - low) * rows / (1 - rows)), 10**high),
         )
-        upper.yaxis.set_minor_locator(NullLocator())
-        upper.legend()
-        for lower in strip:
-            upper.tick_params(bottom=False)
-            upper.spines["bottom"].set_color("0.8")
-            lower.set(yticks=[], ylim=(0.5 - len(ticked), 0.5))
-            lower.spines["left"].set_visible(False)
-        figure.axes[-1].set(xlabel=f"eigenvalue λ (Gaussians of width {width:.2g})")
-        return figure
+        axes.yaxis.set_minor_locator(NullLocator())
+        if any(densities):
+            axes.legend()
+        return titled([axes], title)
+
+
+spectrum_figure = apart(spectrum)
 
 
 def broadened(

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from landscape.errors import InputError
+from landscape.plots.canvas import apart, by_name, figure_of, panels, titled
+from landscape.plots.contours import LEVELS, Levels, Scale, contours, few_ticks
 from landscape.plots.style import (
     COLORS,
     COLUMN,
     DIFFERENCE_MAP,
     LOSS_MAP,
-    MISSING,
     PAGE,
     metric_label,
     paper,
@@ -25,29 +26,52 @@ from landscape.surface.slice import Slice
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
-    from matplotlib.figure import Figure
 
-LEVELS = 16
+Size = tuple[float, float]
+"""Width and height of a figure, in inches."""
 
 
-def surface_figure(slices: Mapping[str, Slice], log: bool = False) -> "Figure":
+def surface(
+    slices: Slice | Mapping[str, Slice],
+    *,
+    ax: Any = None,
+    log: bool = False,
+    title: str | None = None,
+    cmap: str = LOSS_MAP,
+    levels: Levels = LEVELS,
+    size: Size | None = None,
+) -> Any:
     """Draw slices of one dimension: lines in one frame, or planes side by side.
 
     All share axes, contour levels and colours. A point without a finite loss is drawn as missing (grey).
 
     Args:
-        slices: lines or planes, by name of the model.
-        log: colour planes by log₁₀(L - Lmin + ε), with Lmin the least loss shown and ε as in `log_floor`.
+        slices: a line or a plane, or several by name of the model.
+        ax: axes to draw on, one per plane; by default those of a new figure.
+        log: colour planes by log₁₀(L - Lmin + ε), with Lmin the least loss shown and ε a thousandth of the
+            range. The ticks of the colour bar are losses.
+        title: of the figure, in place of what is said of a single plane.
+        cmap: the name of Matplotlib's colour map.
+        levels: about how many levels, or the levels themselves in units of the loss.
+        size: width and height of a new figure, in inches.
+
+    Returns:
+        The axes; of several planes, an array of them.
 
     Raises:
         InputError: no slices, or of different dimensions, or lines on a logarithmic scale.
     """
+    slices = by_name(slices)
     dimension = common_dimension(slices)
     if log and dimension == 1:
         raise InputError("lines are drawn on a linear scale; log is for planes")
     with paper():
-        return _lines(slices) if dimension == 1 else _planes(slices, log)
+        if dimension == 1:
+            return _lines(slices, ax, title, size)
+        return _planes(slices, Scale(*loss_range(slices), log), ax, title, cmap, levels, size)
+
+
+surface_figure = apart(surface)
 
 
 def common_dimension(slices: Mapping[str, Slice]) -> int:
@@ -76,14 +100,6 @@ def loss_range(slices: Mapping[str, Slice]) -> tuple[float, float]:
     return float(np.nanmin(ranges[:, 0])), float(np.nanmax(ranges[:, 1]))
 
 
-def log_floor(low: float, high: float) -> float:
-    """Return the ε of a logarithmic scale of losses: a thousandth of their range, to one digit.
-
-    That is the default tolerance: what is finer has not been measured.
-    """
-    return float(f"{1e-3 * (high - low):.0e}")
-
-
 def step_lengths(result: Slice) -> str:
     """Return the length of a step of 1 relative to ‖θ‖, which in filter units differs between models."""
     norm = result.settings["theta_norm"]
@@ -104,20 +120,29 @@ def axis_label(result: Slice, axis: int) -> str:
     return f"step along {name}"
 
 
-def band_figure(groups: Mapping[str, Sequence[Slice]]) -> "Figure":
+def band(
+    groups: Mapping[str, Sequence[Slice]],
+    *,
+    ax: Any = None,
+    title: str | None = None,
+    size: Size = (COLUMN, 2.3),
+) -> Any:
     """Draw lines of several seeds: for each model the median, and a band from the lowest to the highest.
 
     Args:
         groups: by name of the model, the lines of its seeds, with equal coordinates.
+        ax: axes to draw on; by default those of a new figure.
+        title: of the axes.
+        size: width and height of a new figure, in inches.
+
+    Returns:
+        The axes.
 
     Raises:
         InputError: the lines of a group have different coordinates, or a group has no line.
     """
-    from matplotlib.figure import Figure
-
     with paper():
-        figure = Figure(figsize=(COLUMN, 2.3))
-        axes = figure.add_subplot()
+        (axes,) = panels(ax, 1, size)
         for (name, lines), color in zip(groups.items(), COLORS * len(groups), strict=False):
             if not lines or any(not np.array_equal(s.coordinates[0], lines[0].coordinates[0]) for s in lines):
                 raise InputError(f"the lines of {name} have different coordinates")
@@ -125,82 +150,130 @@ def band_figure(groups: Mapping[str, Sequence[Slice]]) -> "Figure":
             axes.fill_between(x, losses.min(0), losses.max(0), color=color, alpha=0.2, lw=0)
             axes.plot(x, np.median(losses, 0), color=color, label=shown(name))
         count = len(next(iter(groups.values())))
-        _few_ticks(axes.xaxis)
+        few_ticks(axes.xaxis)
         axes.set(xlabel=f"step along d ({count} random directions)", ylabel="loss")
         axes.legend(title="median, lowest to highest", title_fontsize=6)
-        return figure
+        return titled([axes], title)
 
 
-def metric_figure(metrics: Mapping[str, Mapping[str, Sequence[Slice]]]) -> "Figure":
+band_figure = apart(band)
+
+
+def metric_lines(
+    metrics: Mapping[str, Mapping[str, Sequence[Slice]]],
+    *,
+    ax: Any = None,
+    title: str | None = None,
+    size: Size | None = None,
+) -> Any:
     """Draw several metrics along the same lines: one panel per metric, one colour per model.
+
+    A metric whose range is small beside its values is drawn over at least a tenth of its largest value, so
+    that noise does not look like a valley.
 
     Args:
         metrics: by metric and model, the lines: one, or one per seed.
-    """
-    from matplotlib.figure import Figure
+        ax: axes to draw on, one per metric; by default those of a new figure.
+        title: of the figure.
+        size: width and height of a new figure, in inches.
 
+    Returns:
+        The axes; of several metrics, an array of them.
+
+    Raises:
+        InputError: there are not as many axes as metrics.
+    """
     with paper():
-        figure = Figure(figsize=(PAGE if len(metrics) > 1 else COLUMN, 2.2))
-        panels = figure.subplots(1, len(metrics), squeeze=False)[0]
-        for axes, (metric, models) in zip(panels, metrics.items(), strict=True):
+        every = panels(ax, len(metrics), size or (PAGE if len(metrics) > 1 else COLUMN, 2.2))
+        for axes, (metric, models) in zip(every, metrics.items(), strict=True):
             for (name, lines), color in zip(models.items(), COLORS * len(models), strict=False):
-                for number, result in enumerate(lines):
-                    label = shown(name) if number == 0 else None
-                    axes.plot(result.coordinates[0], result.losses, color=color, label=label)
+                x, values = lines[0].coordinates[0], np.stack([line.losses for line in lines])
+                axes.plot(x, np.median(values, 0), color=color, label=shown(name) or None)
+                if len(lines) > 1:
+                    axes.fill_between(x, values.min(0), values.max(0), color=color, alpha=0.2, lw=0)
                 for at in [mark["at"][0] for mark in lines[0].marks] or [0.0]:
                     axes.axvline(at, color="0.7", lw=0.6, zorder=0)
-            _few_ticks(axes.xaxis)
+            few_ticks(axes.xaxis)
+            widen(axes)
             axes.set(ylabel=metric_label(metric))
         first = next(iter(metrics.values()))
-        figure.supxlabel(shown(axis_label(next(iter(first.values()))[0], 0)), fontsize=8)
+        label = shown(axis_label(next(iter(first.values()))[0], 0))
+        for axes in every:
+            axes.set_xlabel(label)
         if len(first) > 1:
-            panels[0].legend()
-        return figure
+            several = any(len(lines) > 1 for lines in first.values())
+            every[0].legend(title="median, lowest to highest" if several else None, title_fontsize=6)
+        return titled(every, title)
 
 
-def quadratic_figure(result: Slice, model: Quadratic) -> "Figure":
+def widen(axes: "Axes", share: float = 0.1) -> None:
+    """Let the upward axis hold at least a share of the largest magnitude on it."""
+    low, high = axes.get_ylim()
+    lack = share * max(abs(low), abs(high)) - (high - low)
+    if lack > 0:
+        axes.set_ylim(low - lack / 2, high + lack / 2)
+
+
+metric_figure = apart(metric_lines)
+
+
+def quadratic(
+    result: Slice,
+    model: Quadratic,
+    *,
+    ax: Any = None,
+    title: str | None = None,
+    cmap: str = LOSS_MAP,
+    levels: Levels = LEVELS,
+    size: Size | None = None,
+) -> Any:
     """Draw a slice, its quadratic model, and the slice minus the model (its anharmonicity).
 
     Args:
         result: a line or a plane.
         model: of the same directions.
+        ax: axes to draw on: two for a line, three for a plane; by default those of a new figure.
+        title: of the figure.
+        cmap: the name of Matplotlib's colour map, of losses.
+        levels: about how many levels, or the levels themselves in units of the loss.
+        size: width and height of a new figure, in inches.
+
+    Returns:
+        An array of the axes.
 
     Raises:
-        InputError: as `surface_figure`.
+        InputError: as `surface`, or there are not as many axes.
     """
-    from matplotlib.figure import Figure
-
     expected = model.at(result.coordinates)
     with paper():
         if result.losses.ndim == 1:
-            return _line_and_model(result, expected)
-        figure = Figure(figsize=(PAGE, 2.5))
-        panels = figure.subplots(1, 3, sharex=True, sharey=True)
+            return titled(_line_and_model(result, expected, ax, size or (COLUMN, 3.0)), title)
+        every = panels(ax, 3, size or (PAGE, 2.5), sharex=True, sharey=True)
         finite = np.isfinite(result.losses)
         low, high = loss_range({"": result})
         high = max(high, float(expected[finite].max()))
         low = min(low, float(expected[finite].min()))
         apart = result.losses - expected
         most = float(np.abs(apart[finite]).max()) or 1.0
-        for axes, title, values, (bottom, top), colors in (
-            (panels[0], "loss", result.losses, (low, high), LOSS_MAP),
-            (panels[1], "quadratic model", expected, (low, high), LOSS_MAP),
-            (panels[2], "difference", apart, (-most, most), DIFFERENCE_MAP),
+        for axes, name, values, (bottom, top), colors in (
+            (every[0], "loss", result.losses, (low, high), cmap),
+            (every[1], "quadratic model", expected, (low, high), cmap),
+            (every[2], "difference", apart, (-most, most), DIFFERENCE_MAP),
         ):
-            filled = contours(axes, result.coordinates, values, bottom, top, colors)
-            axes.set(title=title)
-            if axes is not panels[0]:
-                figure.colorbar(filled, ax=axes, shrink=0.85)
-        panels[0].set_ylabel(shown(axis_label(result, 1)))
-        figure.supxlabel(shown(axis_label(result, 0)), fontsize=8)
-        return figure
+            steps = LEVELS if axes is every[2] and not isinstance(levels, int) else levels
+            filled = contours(axes, result.coordinates, values, bottom, top, colors, steps)
+            axes.set(title=name, xlabel=shown(axis_label(result, 0)))
+            if axes is not every[0]:
+                figure_of(axes).colorbar(filled, ax=axes, shrink=0.85)
+        every[0].set_ylabel(shown(axis_label(result, 1)))
+        return titled(every, title)
 
 
-def _line_and_model(result: Slice, expected: Array) -> "Figure":
-    from matplotlib.figure import Figure
+quadratic_figure = apart(quadratic)
 
-    figure = Figure(figsize=(COLUMN, 3.0))
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
+
+def _line_and_model(result: Slice, expected: Array, ax: Any, size: Size) -> "list[Axes]":
+    upper, lower = panels(ax, 2, size, columns=1, sharex=True, height_ratios=[2, 1])
     x = result.coordinates[0]
     upper.plot(x, result.losses, color=COLORS[0], label="loss")
     upper.plot(x, expected, "--", color=COLORS[1], label="quadratic model")
@@ -209,15 +282,12 @@ def _line_and_model(result: Slice, expected: Array) -> "Figure":
     lower.axhline(0, color="0.7", lw=0.6)
     lower.plot(x, result.losses - expected, color=COLORS[0])
     lower.set(xlabel=shown(axis_label(result, 0)), ylabel="difference")
-    _few_ticks(lower.xaxis)
-    return figure
+    few_ticks(lower.xaxis)
+    return [upper, lower]
 
 
-def _lines(slices: Mapping[str, Slice]) -> "Figure":
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(COLUMN, 2.3))
-    axes = figure.add_subplot()
+def _lines(slices: Mapping[str, Slice], ax: Any, title: str | None, size: Size | None) -> Any:
+    (axes,) = panels(ax, 1, size or (COLUMN, 2.3))
     for (name, result), color in zip(slices.items(), COLORS * len(slices), strict=False):
         label = f"{shown(name)} (‖d‖/‖θ‖ = {step_lengths(result)})"
         axes.plot(result.coordinates[0], result.losses, color=color, label=label)
@@ -228,87 +298,44 @@ def _lines(slices: Mapping[str, Slice]) -> "Figure":
             )
         if not result.marks:
             axes.plot(0, result.center, "o", ms=3, color=color)
-    _few_ticks(axes.xaxis)
+    few_ticks(axes.xaxis)
     axes.set(xlabel=shown(axis_label(next(iter(slices.values())), 0)), ylabel="loss")
     axes.set_title(_certificates(slices), fontsize=6, loc="left")
     axes.legend()
-    return figure
+    return titled([axes], title)
 
 
-def _planes(slices: Mapping[str, Slice], log: bool) -> "Figure":
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
-    from matplotlib.figure import Figure
-
-    low, high = least, most = loss_range(slices)
-    epsilon = log_floor(least, most) or 1.0  # of a constant, any will do
-    if log:
-        low, high = np.log10([epsilon, most - least + epsilon])
+def _planes(
+    slices: Mapping[str, Slice],
+    scale: Scale,
+    ax: Any,
+    title: str | None,
+    cmap: str,
+    levels: Levels,
+    size: Size | None,
+) -> Any:
     count = len(slices)
     columns = min(count, 3 if count != 4 else 2)
-    rows = -(-count // columns)
-    width = PAGE if count > 1 else COLUMN
+    width = size[0] if size else PAGE if count > 1 else COLUMN
     panel = (width - 1.3) / columns  # inches, about: labels and colours take the rest
-    figure = Figure(figsize=(width, rows * (panel + 0.75)))
-    panels = figure.subplots(rows, columns, squeeze=False)
-    for axes in panels.ravel()[count:]:
-        axes.set_axis_off()
-    for axes, (name, result) in zip(panels.ravel(), slices.items(), strict=False):
-        heights = np.log10(result.losses - least + epsilon) if log else result.losses
-        contours(axes, result.coordinates, heights, low, high)
-        _on_the_plane(axes, result)
+    every = panels(ax, count, size or (width, -(-count // columns) * (panel + 0.75)), columns)
+    for number, (axes, (name, result)) in enumerate(zip(every, slices.items(), strict=True)):
+        contours(axes, result.coordinates, result.losses, scale.low, scale.high, cmap, levels, scale.log)
+        on_the_plane(axes, result)
         axes.set(xlabel=shown(axis_label(result, 0)))
-        facts = f"{shown(name)}: L(θ) = {result.center:.3f}, ‖d‖/‖θ‖ = {step_lengths(result)}"
+        facts = (
+            f"{f'{shown(name)}: ' * bool(name)}L(θ) = {result.center:.3f}, ‖d‖/‖θ‖ = {step_lengths(result)}"
+        )
         fits = int(22 * panel)  # characters of this size
         axes.set_title(f"{textwrap.fill(facts, fits)}\n{textwrap.fill(result.statement, fits)}", fontsize=6)
         label = axis_label(result, 1)
-        if axes in panels[:, 0] or label != axis_label(next(iter(slices.values())), 1):
+        if number % columns == 0 or label != axis_label(next(iter(slices.values())), 1):
             axes.set_ylabel(shown(label))
-    levels = _levels(low, high)
-    scale = ScalarMappable(Normalize(levels[0], levels[-1]), LOSS_MAP)
-    label = f"log₁₀(L − Lmin + {epsilon:g}), Lmin = {least:.2g}" if log else "loss"
-    figure.colorbar(scale, ax=panels.ravel().tolist(), label=label, shrink=0.85)
-    return figure
+    scale.colorbar(figure_of(every), every, cmap, levels)
+    return titled(every, title)
 
 
-def contours(
-    axes: "Axes", coordinates: Sequence[Array], values: Array, low: float, high: float, colors: str = LOSS_MAP
-) -> Any:
-    """Draw a plane's values, `values[i, j]` at (x_i, y_j), between two limits; what is not finite is grey.
-
-    Args:
-        axes: where to draw.
-        coordinates: x and y, shapes (n,) and (m,).
-        values: shape (n, m).
-        low, high: the limits, in units of the values.
-        colors: the name of Matplotlib's colour map.
-
-    Returns:
-        What a colour bar takes.
-    """
-    from matplotlib.colors import Normalize
-
-    levels = _levels(low, high)
-    x, y = coordinates
-    finite = np.ma.masked_invalid(values.T)  # values[i, j] is at (x_i, y_j); contour wants rows of y
-    axes.set_facecolor(MISSING)
-    filled = axes.contourf(x, y, finite, levels=levels, cmap=colors, norm=Normalize(levels[0], levels[-1]))
-    lines = axes.contour(x, y, finite, levels=levels[1:-2:2], colors="white", linewidths=0.5)
-    axes.clabel(lines, fmt="%g", fontsize=5)
-    axes.set_aspect("equal")
-    _few_ticks(axes.xaxis)
-    _few_ticks(axes.yaxis)
-    return filled
-
-
-def _few_ticks(axis: "Axis") -> None:
-    """Leave room between the numbers of an axis, which have a sign and up to two decimals."""
-    from matplotlib.ticker import MaxNLocator
-
-    axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-
-
-def _on_the_plane(axes: "Axes", result: Slice) -> None:
+def on_the_plane(axes: "Axes", result: Slice) -> None:
     """Draw the marks and the trajectory of a plane, or else θ."""
     from matplotlib.patheffects import withStroke
 
@@ -331,12 +358,6 @@ def _on_the_plane(axes: "Axes", result: Slice) -> None:
         )
     if not result.marks:
         axes.plot(0, 0, "+", color="white", ms=6)
-
-
-def _levels(low: float, high: float) -> Array:
-    from matplotlib.ticker import MaxNLocator
-
-    return np.asarray(MaxNLocator(LEVELS).tick_values(low, high if high > low else low + 1))  # round numbers
 
 
 def _certificates(slices: Mapping[str, Slice]) -> str:

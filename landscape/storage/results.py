@@ -19,6 +19,7 @@ from pydantic import TypeAdapter
 from landscape.errors import InputError
 from landscape.runtime.ranks import ranks
 from landscape.storage.archives import open_archive
+from landscape.storage.display import Shown
 from landscape.storage.files import existing, replacing
 
 R = TypeVar("R", bound="Result")
@@ -40,8 +41,8 @@ _KINDS = {
 """Every kind of result, and the module that defines it, imported when a file holds one."""
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Result:
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
+class Result(Shown):
     """A measurement, with what is needed to know it again.
 
     A subclass adds fields of three types: an array, a tuple of arrays, or anything JSON holds,

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from landscape.errors import InputError
 from landscape.objective.params import ParamSpace
+from landscape.storage.display import Brief
 
 Normalization = Literal["filter", "layer", "none"]
 
 
-@dataclass(frozen=True, eq=False)
-class Direction:
+@dataclass(frozen=True, eq=False, repr=False)
+class Direction(Brief):
     """A direction in parameter space, and where it came from.
 
     Attributes:

@@ -11,6 +11,7 @@ from landscape.curvature.eigenpairs import top_eigenpairs
 from landscape.errors import InputError
 from landscape.objective.objective import Objective
 from landscape.runtime.ranks import ranks
+from landscape.storage.display import Brief
 from landscape.storage.results import Array
 from landscape.surface.directions import (
     Direction,
@@ -26,8 +27,8 @@ Span = tuple[float, float]
 MARGIN = 0.25  # added on each side, relative to the extent of the points that must be on the slice
 
 
-@dataclass(frozen=True, eq=False)
-class Frame:
+@dataclass(frozen=True, eq=False, repr=False)
+class Frame(Brief):
     """A line or a plane through θ.
 
     Attributes:

@@ -16,7 +16,7 @@ from landscape.surface.slice import Slice
 RAYS = 72  # on a plane, one every 5°
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Quadratic(Result):
     """L to second order on a slice: L(θ) + gᵀx + xᵀHx/2, with g = Dᵀ∇L and H = Dᵀ(∇²L)D.
 

@@ -16,6 +16,7 @@ from landscape.errors import InputError
 from landscape.objective.objective import Objective
 from landscape.runtime import progress
 from landscape.statistics import ratio_error
+from landscape.storage.display import Drawn
 from landscape.storage.results import Array, Result, agree, surroundings
 from landscape.surface.certificate import unit_parts
 from landscape.surface.directions import difference
@@ -29,8 +30,8 @@ NUDGE = 1e-3  # of its start, in the same unit
 GOLDEN = (5**0.5 - 1) / 2
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class PathProfile(Result):
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
+class PathProfile(Drawn, Result):
     """The loss on a path from a point θ_a to another, θ_b.
 
     Attributes:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from landscape.errors import InputError
+from landscape.storage.display import Turned
 from landscape.storage.results import Array, Result, agree, need_numbers
 from landscape.surface.chebyshev import Axis, on_grid
 
@@ -47,8 +48,8 @@ class Certificate:
     units: int
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Slice(Result):
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
+class Slice(Turned, Result):
     """The loss on a line or a plane through θ.
 
     Attributes:
@@ -125,6 +126,20 @@ class Slice(Result):
     def error(self) -> float | None:
         """The certified error of `losses`, in their units; None where nothing was certified."""
         return None if self.certificate is None else self.certificate.error
+
+    def to_xarray(self) -> Any:
+        """Return the losses as an `xarray.DataArray` over `alpha` (and `beta`), with settings as attributes.
+
+        Raises:
+            InputError: xarray is not installed.
+        """
+        try:
+            from xarray import DataArray
+        except ImportError:
+            raise InputError("to_xarray needs xarray: pip install 'samrec-landscape[xarray]'") from None
+        axes = dict(zip(("alpha", "beta"), self.coordinates, strict=False))
+        told = {"center": self.center, "statement": self.statement, **self.settings, **self.provenance}
+        return DataArray(self.losses, coords=axes, dims=list(axes), name="loss", attrs=told)
 
     def at(self, coordinates: Sequence[Array]) -> Array:
         """Return the polynomial through the samples on another grid, indexed like `losses`.

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from landscape.errors import InputError
 from landscape.objective.objective import Objective
+from landscape.storage.display import Turned
 from landscape.storage.results import Result
 from landscape.surface.certificate import paired_error
 from landscape.surface.directions import Normalization
@@ -39,8 +40,8 @@ class Difference:
     standard_error: float | None
 
 
-@dataclass(frozen=True, eq=False)
-class Surfaces:
+@dataclass(frozen=True, eq=False, repr=False)
+class Surfaces(Turned):
     """Slices of several models, on one scale.
 
     A label is the model's name, or NAME-seedN where there are several seeds.

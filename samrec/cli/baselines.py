@@ -6,7 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from landscape.cli.options import Json, Seed
-from landscape.cli.output import Table, show
+from landscape.cli.output import show
+from landscape.runtime.table import Table
 from samrec.choices import METRICS, OF_READING
 from samrec.cli.options import Part
 from samrec.cli.settings import with_settings

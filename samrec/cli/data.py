@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from landscape.cli.options import Json
-from landscape.cli.output import Table, show
+from landscape.cli.output import show
+from landscape.runtime.table import Table
 from samrec.choices import OF_READING
 from samrec.cli.settings import with_settings
 

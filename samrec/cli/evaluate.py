@@ -7,8 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from landscape.cli.options import Checkpoint, Data, Device, Json, Seed, by_ranks
-from landscape.cli.output import Table, show
+from landscape.cli.output import show
 from landscape.runtime.ranks import ranks
+from landscape.runtime.table import Table
 from samrec.choices import METRICS
 from samrec.cli.options import Part, ShardItems
 

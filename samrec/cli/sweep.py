@@ -6,8 +6,9 @@ from typing import Annotated, Any
 import typer
 
 from landscape.cli.options import Device, Json, Seed
-from landscape.cli.output import Table, show
+from landscape.cli.output import show
 from landscape.errors import InputError
+from landscape.runtime.table import Table
 
 SHOWN = ("hr@10", "ndcg@10")
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from landscape.cli.options import Device, Json, by_ranks
-from landscape.cli.output import Table, show
+from landscape.cli.output import show
+from landscape.runtime.table import Table
 from samrec.choices import METRICS
 from samrec.cli.options import ShardItems
 from samrec.cli.settings import with_settings

@@ -232,14 +232,19 @@ def test_a_spectrum_shows_eigenvalues_per_unit_and_the_converged_ones(identity):
         seconds=0.1,
     )
     figure = spectrum_figure({"a": identity, "b": identity}, {"b": pairs})
-    upper, lower = figure.axes
-    for line in upper.lines:
+    (axes,) = figure.axes
+    curves = [line for line in axes.lines if len(line.get_xdata()) > 2]
+    for line in curves:
         x, y = line.get_data()
         assert np.trapezoid(y, x) == pytest.approx(5)
-    assert [line.get_label() for line in upper.lines] == ["a", "b"]
-    (tick,) = lower.lines
+    assert [line.get_label() for line in curves] == ["a", "b"]
+    (tick,) = (line for line in axes.lines if line.get_marker() == "|")
     assert tick.get_xdata().tolist() == [3, -1]
-    assert tick.get_color() == upper.lines[1].get_color()
+    assert tick.get_color() == curves[1].get_color()
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a", "b"]
+    (border,) = (line for line in axes.lines if len(line.get_xdata()) == 2 and line is not tick)
+    pixel = axes.transData.transform((0, border.get_ydata()[0]))
+    assert tick.get_ydata()[0] < axes.transAxes.inverted().transform(pixel)[1]  # below where the lines end
     assert len(spectrum_figure({"a": identity}).axes) == 1
 
 

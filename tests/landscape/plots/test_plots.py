@@ -27,7 +27,11 @@ def test_planes_share_levels_colours_and_axes():
 def test_a_logarithmic_scale_is_shared_and_says_what_it_is_of():
     figure = surface_figure({"flat": plane(0.1), "steep": plane(10.0)}, log=True)
     assert len({next(c for c in axes.collections if c.filled).get_clim() for axes in panels(figure)}) == 1
-    assert figure.axes[-1].get_ylabel() == "log₁₀(L − Lmin + 0.01), Lmin = -2"  # and Lmax = 12
+    bar = figure.axes[-1]
+    assert bar.get_ylabel() == "loss, coloured by\nlog₁₀(L − Lmin + 0.01), Lmin = -2"  # and Lmax = 12
+    for at, label in zip(bar.get_yticks(), bar.get_yticklabels(), strict=True):  # the ticks are losses
+        assert at == pytest.approx(np.log10(float(label.get_text()) + 2 + 0.01), abs=0.01)
+    assert len(bar.get_yticks()) >= 4
     with pytest.raises(InputError, match="log is for planes"):
         surface_figure({"a": line()}, log=True)
 

@@ -1,0 +1,167 @@
+"""Contours of planes, and the scale of the loss that several of them share."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from landscape.plots.style import LOSS_MAP, MISSING
+from landscape.storage.results import Array
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
+LEVELS = 16
+Levels = int | Sequence[float]
+"""About how many levels, at round numbers; or the levels themselves, in units of the loss."""
+ROOM = (0.3, 0.12)
+"""Inches between the middles of two labels, to the right and upwards, where neither covers the other."""
+
+
+def log_floor(low: float, high: float) -> float:
+    """Return the ε of a logarithmic scale of losses: a thousandth of their range, to one digit.
+
+    That is the default tolerance: what is finer has not been measured.
+    """
+    return float(f"{1e-3 * (high - low):.0e}")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How losses become heights, which colours show.
+
+    Attributes:
+        low, high: the smallest and the largest loss.
+        log: whether a height is log₁₀(L - low + ε), with ε as in `log_floor`, and not L itself.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+
+    @property
+    def epsilon(self) -> float:
+        """ε; of a constant loss, for which any will do, 1."""
+        return log_floor(self.low, self.high) or 1.0
+
+    def heights(self, losses: Any) -> Array:
+        """Return the height of each loss."""
+        values = np.asarray(losses, np.float64)
+        return np.log10(values - self.low + self.epsilon) if self.log else values
+
+    def levels(self, asked: Levels) -> Array:
+        """Return the heights between which a colour stays the same."""
+        from matplotlib.ticker import MaxNLocator
+
+        if not isinstance(asked, int):
+            return self.heights(sorted(asked))
+        low, high = self.heights([self.low, self.high if self.high > self.low else self.low + 1])
+        if self.log:
+            return np.linspace(low, high, asked + 1)
+        return np.asarray(MaxNLocator(asked).tick_values(low, high))
+
+    def ticks(self) -> dict[float, str]:
+        """Return the heights of some round rises over the smallest loss, each with its loss as text."""
+        span = self.high - self.low or 1.0
+        powers = 10.0 ** np.arange(np.ceil(np.log10(self.epsilon)), np.floor(np.log10(span)) + 1)
+        rises = np.sort(np.concatenate([powers, 3 * powers])) if len(powers) < 4 else powers
+        found = {float(self.heights(self.low)): f"{self.low:.3g}"}
+        for rise in rises[(rises >= 2 * self.epsilon) & (rises <= span)].tolist():
+            digits = max(0, 1 - int(np.floor(np.log10(rise))))
+            found[float(self.heights(self.low + rise))] = f"{self.low + rise:.{digits}f}"
+        return found
+
+    @property
+    def label(self) -> str:
+        """What a colour bar says beside its ticks."""
+        if not self.log:
+            return "loss"
+        return f"loss, coloured by\nlog₁₀(L − Lmin + {self.epsilon:g}), Lmin = {self.low:.2g}"
+
+    def colorbar(self, figure: "Figure", axes: Sequence["Axes"], cmap: str, levels: Levels) -> None:
+        """Draw the colour bar of all these axes, with ticks in units of the loss."""
+        from matplotlib.cm import ScalarMappable
+        from matplotlib.colors import Normalize
+
+        known = self.levels(levels)
+        colors = ScalarMappable(Normalize(known[0], known[-1]), cmap)
+        bar = figure.colorbar(colors, ax=list(axes), label=self.label, shrink=0.85)
+        if self.log:
+            ticks = self.ticks()
+            bar.set_ticks(list(ticks), labels=list(ticks.values()))
+            bar.minorticks_off()
+
+
+def contours(
+    axes: "Axes",
+    coordinates: Sequence[Array],
+    values: Array,
+    low: float,
+    high: float,
+    colors: str = LOSS_MAP,
+    levels: Levels = LEVELS,
+    log: bool = False,
+) -> Any:
+    """Draw a plane's values, `values[i, j]` at (x_i, y_j), between two limits; what is not finite is grey.
+
+    Args:
+        axes: where to draw.
+        coordinates: x and y, shapes (n,) and (m,).
+        values: shape (n, m).
+        low, high: the limits, in units of the values.
+        colors: the name of Matplotlib's colour map.
+        levels: about how many levels, or the levels themselves in units of the values.
+        log: colour by log₁₀(value - low + ε), with ε a thousandth of the range.
+
+    Returns:
+        What a colour bar takes.
+    """
+    from matplotlib import colormaps
+    from matplotlib.colors import Normalize
+
+    scale = Scale(low, high, log)
+    steps = scale.levels(levels)
+    x, y = coordinates
+    finite = np.ma.masked_invalid(scale.heights(values).T)  # contour wants rows of y
+    axes.set_facecolor(MISSING)
+    filled = axes.contourf(x, y, finite, levels=steps, cmap=colors, norm=Normalize(steps[0], steps[-1]))
+    chosen = dict(list(scale.ticks().items())[1:]) if log else {h: f"{h:g}" for h in steps[1:-2:2].tolist()}
+    ink = "white" if _luminance(colormaps[colors](0.5)) < 0.6 else "0.25"
+    if chosen:
+        lines = axes.contour(x, y, finite, levels=list(chosen), colors=ink, linewidths=0.5)
+        axes.set_aspect("equal")
+        _labelled(axes, lines, chosen)
+    axes.set_aspect("equal")
+    few_ticks(axes.xaxis)
+    few_ticks(axes.yaxis)
+    return filled
+
+
+def few_ticks(axis: "Axis") -> None:
+    """Leave room between the numbers of an axis, which have a sign and up to two decimals."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+
+
+def _labelled(axes: "Axes", lines: Any, names: dict[float, str]) -> None:
+    """Write the value on each line, but none over another."""
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    extent = axes.get_window_extent()
+    dpi = axes.get_figure(root=True).dpi  # type: ignore[union-attr] # these axes have a figure
+    unit = np.array([(right - left) / extent.width, (top - bottom) / extent.height]) * dpi  # of an inch
+    kept: list[Any] = []
+    for label in axes.clabel(lines, fmt=names, fontsize=5):
+        at = np.array(label.get_position())
+        if any((np.abs(at - other) < unit * ROOM).all() for other in kept):
+            label.remove()
+        else:
+            kept.append(at)
+
+
+def _luminance(color: Sequence[float]) -> float:
+    red, green, blue = color[:3]
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue

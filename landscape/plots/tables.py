@@ -1,0 +1,273 @@
+"""Results as tables of text: those that the commands print, and that a notebook shows."""
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+
+from landscape.curvature.density import SpectralDensity
+from landscape.curvature.eigenpairs import Eigenpairs
+from landscape.curvature.spectrum import Spectrum
+from landscape.curvature.trace import Diagonal, FrobeniusNorm, Trace
+from landscape.flatness.bounds import Bound, Posterior
+from landscape.flatness.comparison import Comparison
+from landscape.flatness.notation import PLAIN
+from landscape.flatness.words import cautions, notes
+from landscape.plots.style import subscript
+from landscape.runtime.table import Table
+from landscape.surface.geometry import Quadratic
+from landscape.surface.paths import PathProfile
+from landscape.surface.slice import Slice
+
+MATRICES = {"hessian": "Hessian", "gauss-newton": "Generalized Gauss-Newton", "fisher": "Empirical Fisher"}
+MISSING = "–"
+ALONE = "measured"
+"""The name of a checkpoint that has none: 'The measured checkpoint is …'."""
+number = PLAIN.number
+
+
+def sentences(said: Iterator[str] | tuple[str, ...] | list[str]) -> list[Table]:
+    """Return sentences as what stands below tables."""
+    return [Table(sentence, [], []) for sentence in said]
+
+
+def of_slices(found: Mapping[str, Slice], title: str) -> Table:
+    """Return a table of lines or planes, a row each."""
+    head = ["", "L(θ)", "min", "max", "error / range", "points", "seconds"]
+    return Table(title, head, [[name, *_slice(result)] for name, result in found.items()])
+
+
+def _slice(result: Slice) -> list[str]:
+    known = result.certificate
+    return [
+        number(result.center, known.standard_error if known else None),
+        *(f"{loss:.4f}" for loss in result.range),
+        f"{known.max_error:.1e}{'' if known.reached else ' > --tol'}" if known else "plain grid",
+        str(result.evaluations),
+        f"{result.seconds:.1f}",
+    ]
+
+
+def of_quadratic(model: Quadratic) -> Table:
+    """Return what a quadratic model says."""
+    values = np.linalg.eigvalsh(model.hessian)[::-1]
+    rows = [["L(θ)", number(model.center)], ["‖g‖", number(float(np.linalg.norm(model.gradient)))]]
+    rows += [[f"λ{subscript(i)} of H", number(float(value))] for i, value in enumerate(values, start=1)]
+    return Table("Quadratic model on the slice", ["", "value"], [*rows, ["seconds", f"{model.seconds:.1f}"]])
+
+
+def of_paths(found: Mapping[str, PathProfile], title: str) -> Table:
+    """Return a table of paths, a row each."""
+    return Table(
+        title,
+        ["to", "L(a)", "L(b)", "barrier", "at t", "length", "seconds"],
+        [
+            [
+                name,
+                *(f"{loss:.4f}" for loss in path.ends),
+                number(path.height, path.standard_error),
+                f"{path.at:.2f}",
+                f"{path.length:.2f}",
+                f"{path.seconds:.1f}",
+            ]
+            for name, path in found.items()
+        ],
+    )
+
+
+def of_metrics(found: Mapping[str, PathProfile], title: str) -> Table:
+    """Return a table of the metrics along paths, with a column per path."""
+    return Table(
+        title,
+        ["to", *found],
+        [
+            [
+                f"{metric} at t = {t:g}",
+                *(
+                    number(path.metrics[metric]["values"][i], path.metrics[metric]["standard_errors"][i])
+                    for path in found.values()
+                ),
+            ]
+            for metric, known in next(iter(found.values())).metrics.items()
+            for i, t in enumerate(known["positions"])
+        ],
+    )
+
+
+def of_spectra(
+    found: Mapping[str, Spectrum], ridge: float | None = None, gamma: float | None = None
+) -> list[Table]:
+    """Return a table with a column per checkpoint, one of the blocks if there are any, and cautions.
+
+    Args:
+        found: by name of the checkpoint.
+        ridge, gamma: as for `Spectrum.density_facts`; by default the largest eigenvalue of all.
+    """
+    largest = max(float(spectrum.pairs.eigenvalues.max()) for spectrum in found.values())
+    matrix = MATRICES.get(str(next(iter(found.values())).pairs.settings["matrix"]), "Matrix")
+    title = f"{matrix} (relative residuals in brackets)"
+    rows = list(_spectrum_rows(list(found.values()), ridge or largest, gamma or largest))
+    blocks = [
+        [
+            *([name] if len(found) > 1 else []),
+            group,
+            f"{block.parameters:,}",
+            *(next(iter(end(block.pairs)), MISSING) for end in (_largest, _smallest)),
+            *([number(block.trace.value, block.trace.standard_error)] if block.trace else []),
+        ]
+        for name, spectrum in found.items()
+        for group, block in spectrum.blocks.items()
+    ]
+    head = ["", "group", "parameters", "λmax", "λmin", "trace"][len(found) == 1 :]
+    tables = [Table(title, ["", *found], rows)]
+    if blocks:
+        tables.append(Table("Blocks", head[: len(blocks[0])], blocks))
+    said = (note for name, spectrum in found.items() for note in cautions(name, spectrum.pairs))
+    return [*tables, *sentences(said)]
+
+
+def _spectrum_rows(found: list[Spectrum], ridge: float, gamma: float) -> Iterator[list[str]]:
+    """Yield the lines of the table: one quantity for each checkpoint."""
+    pairs = [spectrum.pairs for spectrum in found]
+    tops, lows = (list(zip_longest(*map(end, pairs), fillvalue=MISSING)) for end in (_largest, _smallest))
+    yield from ([f"λ{subscript(i)}", *cells] for i, cells in enumerate(tops, start=1))
+    yield from (
+        ["λmin" if i == 1 else f"λmin{subscript(i)}", *cells] for i, cells in enumerate(lows, start=1)
+    )
+    yield ["‖∇L‖", *(f"{each.gradient_norm:.4g}" for each in pairs)]
+    if found[0].trace is not None:
+        yield [
+            "trace",
+            *(number(s.trace.value, s.trace.standard_error) if s.trace else MISSING for s in found),
+        ]
+    if all(spectrum.density for spectrum in found):
+        known = [spectrum.density_facts(ridge, gamma) for spectrum in found]
+        labels = {
+            "trace": "trace, by the density",
+            "frobenius": "‖·‖F, by the density",
+            "effective_dimension": f"effective dimension, ridge {ridge:.3g}",
+            "local_entropy": f"local entropy, γ {gamma:.3g}",
+        }
+        for key, label in labels.items():
+            yield [label, *(number(facts[key], facts[f"{key}_se"]) for facts in known)]
+    yield ["products", *(str(each.products) for each in pairs)]
+    yield ["seconds", *(f"{each.seconds:.1f}" for each in pairs)]
+
+
+def of_eigenpairs(pairs: Eigenpairs) -> list[Table]:
+    """Return a table of eigenvalues with their residuals, and cautions."""
+    return of_spectra({ALONE: Spectrum(parameters=pairs.eigenvectors.shape[1], pairs=pairs)})
+
+
+def _largest(pairs: Eigenpairs) -> list[str]:
+    return _marked(pairs.eigenvalues, pairs.residuals, pairs.converged)
+
+
+def _smallest(pairs: Eigenpairs) -> list[str]:
+    return _marked(pairs.smallest_eigenvalues, pairs.smallest_residuals, pairs.smallest_converged)
+
+
+def _marked(values: Any, residuals: Any, converged: list[bool]) -> list[str]:
+    return [
+        f"{value:.4g} ({residual:.0e}{'' if arrived else ', not converged'})"
+        for value, residual, arrived in zip(values, residuals, converged, strict=True)
+    ]
+
+
+def of_estimate(found: Trace | FrobeniusNorm, title: str) -> Table:
+    """Return a table of an estimate from random probes."""
+    low, high = found.interval
+    rows = [
+        ["value", number(found.value, found.standard_error)],
+        ["95% interval", f"{number(low)} to {number(high)}"],
+        ["probes", str(len(found.samples))],
+        ["seconds", f"{found.seconds:.1f}"],
+    ]
+    return Table(title, ["", "value"], rows)
+
+
+def of_diagonal(found: Diagonal) -> Table:
+    """Return a table of a diagonal: its size, sum and extent."""
+    low, middle, high = (number(float(v)) for v in np.quantile(found.values, (0, 0.5, 1)))
+    rows = [
+        ["entries", f"{found.values.size:,}"],
+        ["sum", number(float(found.values.sum()))],
+        ["smallest", low],
+        ["median", middle],
+        ["largest", high],
+        ["median standard error", number(float(np.median(found.standard_errors)))],
+        ["seconds", f"{found.seconds:.1f}"],
+    ]
+    return Table("Diagonal", ["", "value"], rows)
+
+
+def of_density(found: SpectralDensity) -> Table:
+    """Return a table of a spectral density: its moments and extent."""
+    squares, error = found.moment(2)
+    norm = squares**0.5
+    rows = [
+        ["eigenvalues", f"{found.dimension:,}"],
+        ["trace", number(*found.moment(1))],
+        ["‖·‖F", number(norm, error / (2 * norm) if norm else 0.0)],
+        ["smallest node", number(min(float(nodes.min()) for nodes in found.nodes))],
+        ["largest node", number(max(float(nodes.max()) for nodes in found.nodes))],
+        ["probes", str(len(found.nodes))],
+        ["steps", str(found.settings["steps"])],
+        ["seconds", f"{found.seconds:.1f}"],
+    ]
+    return Table("Spectral density", ["", "value"], rows)
+
+
+def of_comparison(comparison: Comparison) -> list[Table]:
+    """Return a table of values and ratios, or a table of each where there are many checkpoints; and notes."""
+    head, rows = PLAIN.table(comparison)
+    settings = ", ".join(f"{key} {value}" for key, value in comparison.settings.items())
+    users = f"; {comparison.frozen['users']} users" if "users" in comparison.frozen else ""
+    title = f"Sharpness ({settings}{users})"
+    count = len(comparison.names)
+    if count <= 2:
+        tables = [Table(title, head, rows)]
+    else:
+        ratios = [[row[0], *row[1 + count :]] for row in rows]
+        tables = [
+            Table(title, head[: 1 + count], [row[: 1 + count] for row in rows]),
+            Table("Ratios, with 95% intervals", [head[0], *head[1 + count :]], ratios),
+        ]
+    return [*tables, *sentences(notes(comparison))]
+
+
+_LOWEST: Mapping[str, Callable[[Posterior], str]] = {
+    "bound": lambda row: f"{row.bound:.4f} ({_worth(row)})",
+    "at σ": lambda row: f"{row.sigma:.4g}",
+    "loss under Q": lambda row: f"{row.loss:.4f}",
+    "KL / m": lambda row: f"{row.kl_per_unit:.4g}",
+    "KL too large": lambda row: f"{row.excess:.3g} × (σ = {row.excess_sigma:.4g})",
+}
+
+
+def of_bounds(found: Mapping[str, Bound]) -> list[Table]:
+    """Return a table with a column per checkpoint, the lowest bound of each kind of posterior; statements."""
+    first = next(iter(found.values()))
+    metric, prior = first.settings.get("metric", ""), first.settings.get("prior", "given")
+    units = "users" if metric == "pairwise" else "units"
+    table = Table(
+        f"PAC-Bayes bounds ({metric or 'given'} loss, prior at {prior}, m = {first.units:,} {units}, "
+        f"δ = {first.settings['delta']:g}; a random guess has a loss of {first.guess:g})",
+        ["", *found],
+        [
+            ["L(θ)", *(f"{each.loss:.4f}" for each in found.values())],
+            ["‖θ - θ0‖", *(f"{each.distance:.1f}" for each in found.values())],
+            *(
+                [f"{kind}: {label}", *(write(each.posteriors[kind]) for each in found.values())]
+                for kind in first.kinds
+                for label, write in _LOWEST.items()
+            ),
+        ],
+    )
+    many = len(found) > 1
+    return [table, *sentences([f"{f'{n}: ' if many else ''}{each.statement}" for n, each in found.items()])]
+
+
+def _worth(row: Posterior) -> str:
+    return "trivial" if row.trivial else "vacuous" if row.vacuous else "not vacuous"
