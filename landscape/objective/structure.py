@@ -121,6 +121,6 @@ def _multiplies_from_the_right(name: str, tensor: Tensor, holder: nn.Module) -> 
 
 
 def _is_feed_forward(path: list[str]) -> bool:
-    """Tell the layers that BERT calls `layer.0.output.dense`, torch `layers.0.linear1`, OPT `layers.0.fc1`."""
+    """Tell what BERT calls `layer.0.output.dense`, torch `layers.0.linear1`, and OPT `layers.0.fc1`."""
     layer, inner = (["", "", *path] if path[-1:] != ["dense"] else ["", "", *path[:-1]])[-2:]
     return layer.isdigit() and inner in INNER

@@ -58,7 +58,7 @@ def supervised(model: nn.Module, batches: Iterable[Any], criterion: Criterion, *
     )
     if whole_only and objective.count > 1:
         raise InputError(
-            "the criterion's scalar is not the mean over a batch's examples, so several batches have no mean; "
+            "the criterion's scalar is not the mean over a batch's examples, so several batches have none; "
             "return the loss of each target, or give Objective a loss that returns (sum, weight)"
         )
     return Objective(model, objective.batches, loss, **parts, **options) if whole_only else objective

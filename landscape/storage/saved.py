@@ -42,7 +42,7 @@ class Members(Protocol):
 
 
 class Archive:
-    """A zip archive, as torch writes since 1.6. Pickle and numbers come from one reader, which checks CRC-32."""
+    """A zip archive, as torch writes since 1.6. One reader gives pickle and numbers, and checks CRC-32."""
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self._archive = archive
@@ -66,7 +66,7 @@ class Archive:
 
 
 class Stream:
-    """A file of torch before 1.6: pickles end to end, then each storage's length and numbers. No checksums."""
+    """A file of torch before 1.6: pickles, then length and numbers of each storage. It has no checksums."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
