@@ -71,6 +71,11 @@ class Eigenpairs(Drawn, Result):
         return [bool(c) for c in self.smallest_residuals <= self.settings["tol"]]
 
     @property
+    def copies_may_be_missing(self) -> bool:
+        """Whether an eigenvalue may stand more often than it is listed, see `landscape.curvature.copies`."""
+        return self.settings.get("copies_excluded") is False
+
+    @property
     def why_not_a_minimum(self) -> str | None:
         """Why θ is not a minimum of the measured loss, in words; None if there is no such reason.
 
@@ -101,6 +106,9 @@ def top_eigenpairs(
     seed: int = 0,
 ) -> Eigenpairs:
     """Find the `k` top eigenvalues at θ, stopping on the residual ‖Hv - λv‖ <= tol |λ|.
+
+    An eigenvalue that stands several times is listed as often. Lanczos looks for the copies that its basis
+    lacks, at up to a quarter more products; where they cannot be excluded, `copies_may_be_missing` says so.
 
     Args:
         target: an objective, for its Hessian; another of its matrices (see `landscape.gauss_newton`); or any
@@ -163,6 +171,7 @@ def top_eigenpairs(
             "block": block if method == "lanczos" else 1,
             "basis": basis,
             "seed": seed,
+            "copies_excluded": found.copies,
         },
         provenance=provenance | surroundings(like.device),
         seconds=seconds,

@@ -7,6 +7,7 @@ import torch
 from scipy.linalg import block_diag
 from torch import Tensor
 
+from landscape.curvature.copies import missed
 from landscape.curvature.solver import (
     COLUMNS,
     Counted,
@@ -47,7 +48,10 @@ def lanczos(
     Loan, ch. 10). Where the basis is full, the wanted Ritz vectors and some beside them become the new one:
     the thick restart of Wu & Simon (2000).
 
-    A repeated eigenvalue is found at most `block` times, unless the Krylov space closes: then another begins.
+    A Krylov space holds a repeated eigenvalue at most `block` times. Once the wanted pairs are found, a short
+    one orthogonal to it is asked for further copies (`landscape.curvature.copies`); where there are any, the
+    wanted vectors are kept, and another space begins from the copies. Where the Krylov space closes before,
+    another begins from random vectors.
 
     Args:
         matvec: v -> Av, shape (n,) to (n,); with a method `many` for rows of vectors, if `block` is above 1.
@@ -84,16 +88,22 @@ def lanczos(
         complete = space.size == n
         spent = operator.products + len(chosen) >= max_products
         arrived = len(values) >= wanted and bool((estimates <= trust * tol * scale).all())
-        if space.closed or space.begin:
-            arrived &= space.closed and space.nothing_new(k, smallest, norm)
         if complete or spent or arrived:
             vectors = oriented(
                 torch.from_numpy(coefficients[:, chosen].T.copy()).to(like, copy=True) @ space.rows
             )
             found, absolute = rayleigh(operator, vectors)
             relative = absolute / scale
-            if complete or spent or (relative <= tol).all():
-                return Found(found, vectors, relative, tops, operator.products)
+            within = bool((relative <= tol).all())
+            copies, sure = space.rows[:0], complete
+            if within and not complete and not spent:
+                slack = max(tol, 1e-6) * norm
+                copies, sure = missed(operator, space.rows, found[:tops], found[tops:], slack, space.rng)
+            if complete or spent or (within and not len(copies)):
+                return Found(found, vectors, relative, tops, operator.products, sure)
+            if within:
+                space.lock(coefficients[:, chosen], copies[-block:])
+                continue
             trust /= 4  # rounding made the estimates too small
         if space.closed:
             space.close(block)
@@ -117,7 +127,7 @@ class _Space:
         self.begin = self.size = 0
         self.ahead = like.new_empty(0, like.numel())
         self.coupling = np.zeros((0, 0))
-        self._rng = rng
+        self.rng = rng
         self._newest = 0
         self._norm = 0.0  # the longest product of a unit vector so far
         self._rows = like.new_empty(min(16, capacity), like.numel())
@@ -142,7 +152,7 @@ class _Space:
         """Draw orthonormal vectors orthogonal to the basis: `count` of them, or as many as exist."""
         drawn = self.rows[:0]
         for _ in range(min(count, self.rows.shape[1] - self.size)):
-            one = random_unit(self._rows[0], self._rng, self.rows)
+            one = random_unit(self._rows[0], self.rng, self.rows)
             drawn = torch.cat([drawn, unit(project_out(one, drawn))[None]])
         return drawn
 
@@ -186,21 +196,16 @@ class _Space:
             found = torch.cat([found, unit(left)[None]])
         return found
 
-    def nothing_new(self, k: int, smallest: int, norm: float) -> bool:
-        """Tell whether the last Krylov space, from `begin` on, holds no end of the spectrum.
-
-        A Krylov space that closes holds each eigenvalue at most as often as the block has vectors, whatever
-        its multiplicity. The next one, from fresh vectors orthogonal to it, holds further copies,
-        if there are any.
-        """
-        if self.begin < max(k, smallest, 1):
-            return False
-        before = np.linalg.eigvalsh(self.matrix[: self.begin, : self.begin])
-        last = np.linalg.eigvalsh(self.matrix[self.begin :, self.begin :])
-        slack = 1e-6 * norm
-        above = k > 0 and last[-1] > before[-k] + slack
-        below = smallest > 0 and last[0] < before[smallest - 1] - slack
-        return not (above or below)
+    def lock(self, coefficients: Array, start: Tensor) -> None:
+        """Keep some Ritz vectors as a closed space, and begin another from given vectors orthogonal to Q."""
+        kept = torch.from_numpy(coefficients.T.copy()).to(self._rows, copy=True) @ self.rows
+        values = np.diag(coefficients.T @ self.matrix @ coefficients).copy()
+        self.size = self.begin = len(kept)
+        self._rows[: self.size] = kept
+        self._matrix[: self.size, : self.size] = np.diag(values)
+        self.ahead = self.orthonormal(project_out(start, self.rows))
+        self.coupling = np.zeros((self.size, len(self.ahead)))
+        self.append(self.ahead)
 
     def close(self, block: int) -> None:
         """Begin another Krylov space, from random vectors."""

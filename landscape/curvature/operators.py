@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from landscape.curvature.linear import LinearOperator
@@ -22,7 +22,7 @@ from landscape.curvature.products import (
     by_differences,
 )
 from landscape.errors import InputError
-from landscape.objective.objective import Objective
+from landscape.objective.objective import Objective, need_objective
 from landscape.runtime.devices import fastest, free_memory
 from landscape.runtime.threads import one_each
 
@@ -177,6 +177,7 @@ def hessian(objective: Objective, strategy: ProductStrategy | None = None, tune:
         InputError: there is no such strategy, the one asked for cannot follow the loss, or the loss has no
             derivatives.
     """
+    need_objective(objective)
     builders: Mapping[str, Callable[[Objective], Operator]] = {
         "reverse": _reverse,
         "forward": _forward,
@@ -284,6 +285,7 @@ def gauss_newton(objective: Objective) -> Operator:
     Raises:
         InputError: the objective was not given the two parts of its loss, or they do not make up its value.
     """
+    need_objective(objective)
     first = objective.batches[0]
     outputs = objective.traced(first, "outputs")[1]
     whole, both = (
@@ -338,6 +340,8 @@ def operator_of(target: Objective | LinearOperator) -> LinearOperator:
     """
     if isinstance(target, Objective):
         return hessian(target)
+    if isinstance(target, nn.Module):
+        need_objective(target)
     if not isinstance(target, LinearOperator) or len(set(target.shape)) != 1:
         raise InputError(
             f"{type(target).__name__} is neither an objective nor a linear operator: "
@@ -357,6 +361,7 @@ class _Graphs:
     """One product per batch, kept as a graph while half of the free memory lasts, otherwise rebuilt."""
 
     def __init__(self, objective: Objective, kind: Callable[[Objective, Any], BatchProduct]) -> None:
+        need_objective(objective)
         self.objective, self.kind = objective, kind
         room = free_memory(objective.theta.device) / 2
         saved: dict[int, int] = {}

@@ -24,6 +24,7 @@ class Found:
         residuals: ‖Hv - λv‖ relative to `scales`; of the smallest, to the operator's norm.
         k: number of the largest that were asked for, or n where that is less.
         products: number of times the operator was applied.
+        copies: whether further copies of these eigenvalues, which would be among them, can be excluded.
     """
 
     values: Array
@@ -31,6 +32,7 @@ class Found:
     residuals: Array
     k: int
     products: int
+    copies: bool = True
 
 
 class Counted:

@@ -12,7 +12,7 @@ from scipy.special import rel_entr
 from torch import Tensor
 
 from landscape.errors import InputError
-from landscape.objective.objective import Objective
+from landscape.objective.objective import Objective, need_objective
 from landscape.runtime import progress
 from landscape.storage.results import Array, Result, agree, need_numbers, surroundings
 
@@ -205,6 +205,7 @@ def pac_bayes_bound(
             there are no samples, θ0 is not finite or not of θ's shape, or a unit's loss is not in [0, 1] or
             its weight not 1, at θ or at a draw.
     """
+    need_objective(objective)
     _check(objective.theta, prior, sigmas, delta, samples, guess)
     started, theta = time.perf_counter(), objective.theta
     at_theta = [_losses(batch, theta) for batch in objective.per_batch()]

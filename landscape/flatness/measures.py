@@ -10,7 +10,7 @@ import numpy as np
 from landscape.errors import InputError
 from landscape.flatness import average_case, first_order, second_order, worst_case
 from landscape.flatness.point import Estimate, Point, Settings
-from landscape.objective.objective import Objective
+from landscape.objective.objective import Objective, need_objective
 from landscape.statistics import influences
 from landscape.storage.display import Drawn
 from landscape.storage.results import Array, Result, agree, surroundings
@@ -175,6 +175,7 @@ def sharpness_by_group(
     Raises:
         InputError: as `sharpness`.
     """
+    need_objective(objective)
     found = {}
     for group in objective.params.groups:
         part = objective.restrict(group=group)

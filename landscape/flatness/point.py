@@ -13,8 +13,8 @@ from landscape.curvature.operators import Operator, hessian
 from landscape.curvature.probes import Probes
 from landscape.curvature.solver import dot
 from landscape.flatness.noise import Noise
-from landscape.objective.objective import Objective
-from landscape.objective.params import Entry
+from landscape.objective.objective import Objective, need_objective
+from landscape.objective.structure import Entry
 from landscape.runtime import progress
 from landscape.statistics import standard_error
 from landscape.storage.results import Array
@@ -60,6 +60,7 @@ class Point:
     """The weights of an objective, under some settings. Everything is computed where it is first asked."""
 
     def __init__(self, objective: Objective, settings: Settings) -> None:
+        need_objective(objective)
         self.objective = objective
         self.settings = settings
 

@@ -8,7 +8,7 @@ from landscape.curvature.operators import hessian
 from landscape.curvature.solver import dot
 from landscape.errors import InputError
 from landscape.flatness.point import Estimate, Point
-from landscape.objective.params import Entry
+from landscape.objective.structure import Entry
 from landscape.runtime import progress
 
 
@@ -79,9 +79,10 @@ def _relative_flatness(point: Point, entry: Entry) -> Estimate:
     uncorrelated: E δ_si δ_s'j is ⟨w_s, w_s'⟩ where i = j, and else 0. H is the Hessian of this layer alone.
     """
     layer = point.objective.restrict([entry.name])
-    assert entry.filter_axis is not None
-    filters = layer.theta.view(entry.shape).movedim(entry.filter_axis, 0)
-    rows = filters.flatten(1)
+    counting = entry.counting
+    first = tuple(range(len(counting)))
+    filters = entry.blocked(layer.theta).movedim(counting, first)
+    rows = filters.flatten(len(counting)).flatten(0, len(counting) - 1)
     operator = hessian(layer)
     rng = np.random.default_rng(point.settings.seed)
     samples = np.empty(point.settings.probes)
@@ -89,7 +90,7 @@ def _relative_flatness(point: Point, entry: Entry) -> Estimate:
         for i in range(len(samples)):
             signs = rng.integers(0, 2, (rows.shape[1], rows.shape[1]), dtype=np.int8) * 2 - 1
             moved = rows @ torch.from_numpy(signs).to(rows)
-            delta = moved.view(filters.shape).movedim(0, entry.filter_axis).flatten()
+            delta = moved.view(filters.shape).movedim(first, counting).flatten()
             samples[i] = dot(delta, operator(delta))
             advance()
     return Estimate(float(samples.mean()), by_draw=samples, shown={"layer": entry.name})

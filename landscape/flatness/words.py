@@ -105,12 +105,14 @@ def summary(
 
 
 def cautions(name: str, pairs: Eigenpairs) -> Iterator[str]:
-    """Say if a checkpoint is not a minimum, and if eigenvalues have not converged."""
+    """Say if a checkpoint is not a minimum, and if eigenvalues have not converged or may be listed too few."""
     if why := pairs.why_not_a_minimum:
         yield f"The {name} checkpoint is not a minimum: {why}."
     if not all(pairs.converged):
         failed = pairs.converged.count(False)
         yield f"{name}: {failed} of {len(pairs.converged)} eigenvalues have not converged."
+    if pairs.copies_may_be_missing:
+        yield f"{name}: an eigenvalue may stand more often than it is listed; more products would tell."
 
 
 def _clauses(findings: Iterable[Finding]) -> Iterator[str]:

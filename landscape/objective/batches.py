@@ -1,33 +1,62 @@
 """Batches of any kind, kept on the device of the weights they are evaluated with."""
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from landscape.errors import InputError
+
 HALF = (torch.bfloat16, torch.float16)
 LARGE = 2**30  # bytes of batches above which a warning says so
+MANY = 10**5  # the most batches, of `LARGE` bytes in all, that an iterable without a length may give
 
 
 def kept(batches: Iterable[Any], like: Tensor) -> list[Any]:
-    """Return all batches, their tensors on the weights' device; half precision becomes the weights' dtype."""
+    """Return all batches, their tensors on the weights' device; half precision becomes the weights' dtype.
+
+    Raises:
+        InputError: they are no batches, or do not end.
+    """
 
     def beside(t: Tensor) -> Tensor:
         return t.to(like if t.dtype in HALF else like.device)
 
-    found, size = list(batches), 0
-    for number, batch in enumerate(found):
+    found: list[Any] = []
+    size, length = 0, _length(batches)
+    for number, batch in enumerate(_iterated(batches)):
         tensors = list(tensors_of(batch))
         size += sum(t.nbytes for t in tensors)
-        if any(t.device != like.device or t.dtype in HALF for t in tensors):
-            found[number] = mapped(batch, beside)
+        if number >= length and (size > LARGE or number >= MANY):
+            raise InputError(
+                f"the batches have no length and do not end after {number:,} ({size / 2**30:.1f} GiB); "
+                "freeze some of them: list(itertools.islice(loader, 100))"
+            )
+        moves = any(t.device != like.device or t.dtype in HALF for t in tensors)
+        found.append(mapped(batch, beside) if moves else batch)
     if size > LARGE:
         said = f"the batches are kept, all of them, in {size / 2**30:.1f} GiB of memory"
         warnings.warn(f"{said}; consider a smaller sample", stacklevel=3)
     return found
+
+
+def _length(batches: Iterable[Any]) -> int:
+    """Return how many batches there are; 0 where that is not known beforehand."""
+    try:
+        return len(batches)  # type: ignore[arg-type] # it may have none
+    except TypeError:
+        return 0
+
+
+def _iterated(batches: Iterable[Any]) -> Iterator[Any]:
+    if not isinstance(batches, str | Mapping):
+        with suppress(TypeError):
+            return iter(batches)
+    raise InputError(f"the batches are a {type(batches).__name__}; give a list of them, or a data loader")
 
 
 def tensors_of(batch: Any) -> list[Tensor]:

@@ -18,11 +18,12 @@ def total_weight(evaluate: Callable[[Any], Any], batches: Sequence[Any]) -> floa
         evaluate: maps a batch to (sum of the loss, weight).
 
     Raises:
-        InputError: a sum is not a finite scalar, or differs between the two; or a weight is not positive.
+        InputError: a sum is not a finite scalar, or differs between the two; or a weight is not positive, but
+            for batches of weight and sum 0, all of whose targets are ignored.
     """
     total = 0.0
     for index, batch in enumerate(batches):
-        (first, weight), (second, _) = evaluate(batch), evaluate(batch)
+        (first, weight), (second, _) = _pair(evaluate(batch)), _pair(evaluate(batch))
         if not isinstance(first, Tensor) or first.numel() != 1:
             raise InputError("the loss must return (sum, weight), the sum a scalar tensor")
         if not torch.isfinite(first):
@@ -32,7 +33,23 @@ def total_weight(evaluate: Callable[[Any], Any], batches: Sequence[Any]) -> floa
                 f"the loss differs between two evaluations of batch {index} "
                 f"({first.item()!r}, then {second.item()!r}); it must not draw random numbers"
             )
-        if not float(weight) > 0:
-            raise InputError(f"the weight of batch {index} is {weight}; it must be positive")
+        if not float(weight) > 0 and not float(weight) == first.item() == 0:
+            raise InputError(f"the weight of batch {index} is {float(weight):g}; it must be positive")
         total += float(weight)
+    if batches and not total:
+        raise InputError("the weight of each batch is 0: all targets are ignored")
     return total
+
+
+def _pair(found: Any) -> Any:
+    """Return what a loss returned, if it is a sum and a weight.
+
+    Raises:
+        InputError: it is something else, which most losses return elsewhere: one number.
+    """
+    if not isinstance(found, tuple | list) or len(found) != 2:
+        raise InputError(
+            f"the loss must return (sum, weight), not {type(found).__name__}: write "
+            'F.cross_entropy(outputs, y, reduction="sum"), len(y), or use landscape.supervised'
+        )
+    return found

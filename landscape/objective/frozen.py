@@ -5,6 +5,7 @@ import warnings
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from landscape.errors import InputError
 from landscape.objective.batches import HALF
@@ -14,9 +15,17 @@ def frozen_copy(model: nn.Module) -> nn.Module:
     """Return a copy in eval mode that hides no gradient and whose weights are at least float32.
 
     Raises:
-        InputError: the model cannot be copied, or has an embedding with `max_norm`.
+        InputError: it is no model, has lazy parameters or an embedding with `max_norm`, or cannot be copied.
     """
-    model = getattr(model, "_orig_mod", model)  # code of torch.compile can be differentiated once only
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            f"a model must be a torch.nn.Module, not {type(model).__name__}; build the module, "
+            "and load weights into it with model.load_state_dict or landscape.load_weights"
+        )
+    lazy = [name for name, tensor in (*model.named_parameters(), *model.named_buffers()) if is_lazy(tensor)]
+    if lazy:
+        raise InputError(f"{lazy[0]} is lazy and has no shape yet; call the model once: model(inputs)")
+    model = uncompiled(model)
     try:
         with torch.no_grad():
             frozen = copy.deepcopy(model).eval()
@@ -37,7 +46,14 @@ def frozen_copy(model: nn.Module) -> nn.Module:
     return frozen
 
 
+def uncompiled(model: nn.Module) -> nn.Module:
+    """Return the module that `torch.compile` wraps: its code can be differentiated once only."""
+    found: nn.Module = getattr(model, "_orig_mod", model)
+    return found
+
+
 def held_still(model: nn.Module) -> list[str]:
     """Return the names of the parameters that were not trained: those frozen, unless all are."""
+    model = uncompiled(model)
     frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
     return frozen if len(frozen) < len(list(model.parameters())) else []

@@ -17,6 +17,7 @@ from landscape.objective.evaluators import Forward, Loss, LossModule, Part, eval
 from landscape.objective.frozen import frozen_copy, held_still
 from landscape.objective.lookups import Recorder
 from landscape.objective.params import ParamSpace
+from landscape.objective.structure import Grouping
 from landscape.runtime.ranks import ALONE, Ranks
 
 Array = NDArray[np.float64]
@@ -52,6 +53,7 @@ class Objective:
         forward, criterion: the two parts of the loss, for the generalized Gauss-Newton matrix: (model, batch)
             to the model's outputs, any tensor, and (outputs, batch) to (sum, weight), which should be convex.
         include, exclude: name patterns of the parameters that take part, see `ParamSpace`.
+        group, filter_axes: what group each parameter is of, and where its filters lie, see `ParamSpace`.
         provenance: where the objective came from; results repeat it.
         statistics: of BatchNorm: `kept` as they were trained, or `recomputed` over the batches wherever the
             loss is evaluated, for example between two minima, whose own statistics do not fit there (Jordan
@@ -59,10 +61,11 @@ class Objective:
             no derivatives.
 
     Raises:
-        InputError: no batches, a weight that is not positive, a loss that is not a finite scalar or
-            that differs between two evaluations (the message says on which batch), a model that cannot be
-            copied, that changes its weights when it is evaluated (as an embedding with `max_norm` does), or
-            that lacks the statistics to be recomputed.
+        InputError: no batches, or batches that do not end; a weight that is not positive, a loss that is not
+            a finite scalar, that cannot be evaluated, or that differs between two evaluations (the message
+            says on which batch); something that is no model, or one without parameters, with lazy ones, that
+            cannot be copied, that changes its weights when it is evaluated (as an embedding with `max_norm`
+            does), or that lacks the statistics to be recomputed; and as `ParamSpace`.
     """
 
     def __init__(
@@ -78,27 +81,34 @@ class Objective:
         exclude: Sequence[str] = (),
         provenance: Mapping[str, str] | None = None,
         statistics: Literal["kept", "recomputed"] = "kept",
+        group: Grouping | None = None,
+        filter_axes: Mapping[str, int | None] | None = None,
     ) -> None:
         if (forward is None) != (criterion is None):
             raise InputError("forward and criterion are the two parts of one loss; give both or neither")
         frozen = frozen_copy(model)
-        if tuple(include) == ("*",):
-            exclude = (*exclude, *held_still(model))
-        self.params = ParamSpace(frozen, include, exclude)
+        held = held_still(model) if tuple(include) == ("*",) else []
+        self.params = ParamSpace(frozen, include, exclude, held=held, group=group, filter_axes=filter_axes)
         self.batches = kept(batches, self.params.theta)
         self.count = len(self.batches)  # over all ranks, see `distribute`
         self.ranks = ALONE
         self.provenance = dict(provenance or {}) | {
             "parameters": str(self.params.numel),
             "include": " ".join(include),
-            "exclude": " ".join(exclude),
+            "exclude": " ".join((*exclude, *held)),
         }
         if not self.batches:
             raise InputError("an objective needs at least one batch")
         module, weights = LossModule(frozen, loss, per_example, forward, criterion), self._weights(None)
-        self._evaluator, self.weight = evaluator_for(
-            module, weights, self.batches, statistics == "recomputed"
-        )
+        try:
+            self._evaluator, self.weight = evaluator_for(
+                module, weights, self.batches, statistics == "recomputed"
+            )
+        except (InputError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # of the model or the loss, whose traceback stays above this one
+            said = str(error).strip().partition("\n")[0]
+            raise InputError(f"the loss cannot be evaluated: {type(error).__name__}: {said}") from error
         if not torch.equal(self.params.join(weights), self.theta):
             raise InputError("the model changes its own weights when it is evaluated, so L(θ) is undefined")
 
@@ -345,3 +355,16 @@ class Objective:
 
     def _flat_grad(self, scalar: Any, leaves: list[Tensor]) -> Tensor:
         return torch.cat([g.reshape(-1) for g in gradient(scalar, leaves)])
+
+
+def need_objective(given: Any) -> None:
+    """Refuse what is measured by mistake in place of an objective, which most often is its model.
+
+    Raises:
+        InputError: it is no `Objective`.
+    """
+    if not isinstance(given, Objective):
+        raise InputError(
+            f"expected a landscape.Objective, not {type(given).__name__}; make one of a model and its data: "
+            "landscape.supervised(model, batches, criterion)"
+        )

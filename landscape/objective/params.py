@@ -2,35 +2,14 @@
 
 import copy
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
 
 from landscape.errors import InputError
-
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-_NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One parameter tensor.
-
-    Attributes:
-        name: as in `named_parameters`; a tied weight has one entry, under its first name.
-        shape: of the tensor.
-        group: `embedding`, `attention`, `ffn`, `norm` or `other`.
-        filter_axis: the axis that counts filters, or None for a tensor that has none (a bias, a norm's
-            scale). A filter is everything at one index of it: an output unit of a linear or convolution
-            layer, an item of an embedding (Li et al. 2018, section 4).
-    """
-
-    name: str
-    shape: torch.Size
-    group: str
-    filter_axis: int | None
+from landscape.objective.structure import Entry, Grouping, blocks_of, filter_axis_of, group_of, owners
 
 
 class ParamSpace:
@@ -38,12 +17,18 @@ class ParamSpace:
 
     Args:
         model: its unique parameters, in `named_parameters` order.
-        include, exclude: name patterns (`*` and `?`, as in a shell). A parameter takes part if it matches one
-            of `include` and none of `exclude`; all others are held still.
+        include, exclude: names, or patterns of names (`*` and `?`, as in a shell; what is a parameter's name
+            is no pattern). A parameter takes part if it matches one of `include` and none of `exclude`; all
+            others are held still.
+        held: names of further parameters that are held still.
+        group: names the group of a parameter, from its name and the module that holds it, in place of
+            `landscape.objective.structure.group_of`.
+        filter_axes: by name or pattern, the axis that counts a parameter's filters, or None for one without;
+            for layers whose outputs do not lie where those of torch's lie.
 
     Raises:
-        InputError: a pattern matches no parameter, no parameter takes part, or those that do are not of one
-            floating dtype on one device.
+        InputError: the model has no parameters, a pattern matches none of them, none takes part, those that
+            do are not of one floating dtype on one device, or a tensor has no such axis.
 
     Attributes:
         entries: the tensors that take part, in order.
@@ -52,14 +37,25 @@ class ParamSpace:
     """
 
     def __init__(
-        self, model: nn.Module, include: Sequence[str] = ("*",), exclude: Sequence[str] = ()
+        self,
+        model: nn.Module,
+        include: Sequence[str] = ("*",),
+        exclude: Sequence[str] = (),
+        *,
+        held: Collection[str] = (),
+        group: Grouping | None = None,
+        filter_axes: Mapping[str, int | None] | None = None,
     ) -> None:
         self.include, self.exclude = tuple(include), tuple(exclude)
         named = dict(model.named_parameters())
-        for pattern in (*include, *exclude):
-            if not any(fnmatchcase(name, pattern) for name in named):
-                raise InputError(f"no parameter matches {pattern!r}; parameters: {_some(named)}")
-        chosen = [name for name in named if _matches(name, include) and not _matches(name, exclude)]
+        if not named:
+            raise InputError(
+                f"the model ({type(model).__name__}) has no parameters, so its loss is one number"
+            )
+        matching = {p: _matching(p, named) for p in (*include, *exclude, *(filter_axes or ()))}
+        still = set(held).union(*(matching[pattern] for pattern in exclude))
+        moving = set[str]().union(*(matching[pattern] for pattern in include)) - still
+        chosen = [name for name in named if name in moving]
         if not chosen:
             raise InputError("every parameter is excluded; at least one must take part")
         tensors = [named[name].detach() for name in chosen]
@@ -69,11 +65,22 @@ class ParamSpace:
                 f"parameters must be of one floating dtype on one device, found {_some(map(str, kinds))}"
             )
 
-        owners = _owners(model)
+        holders = owners(model)
+        axes = {name: axis for p, axis in (filter_axes or {}).items() for name in matching[p]}
         self.entries = tuple(
-            Entry(name, t.shape, _group(name, owners), _filter_axis(name, t, owners))
+            Entry(
+                name,
+                t.shape,
+                group(name, holders[name]) if group else group_of(name, holders),
+                axes.get(name, filter_axis_of(name, t, holders[name])),
+                blocks=1 if name in axes else blocks_of(holders[name]) if t.dim() > 1 else 1,
+            )
             for name, t in zip(chosen, tensors, strict=True)
         )
+        for entry in self.entries:
+            if entry.filter_axis is not None and not 0 <= entry.filter_axis < len(entry.shape):
+                said = f"{entry.name} of shape {tuple(entry.shape)}"
+                raise InputError(f"{said} has no axis {entry.filter_axis} for its filters")
         self._sizes = [t.numel() for t in tensors]
         self.theta = torch.cat([t.flatten() for t in tensors])
 
@@ -146,39 +153,18 @@ class ParamSpace:
         return counts
 
 
-def _matches(name: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
+def _matching(pattern: str, names: Collection[str]) -> list[str]:
+    """Return the name that a pattern is, or those that it matches.
+
+    Raises:
+        InputError: there are none.
+    """
+    found = [pattern] if pattern in names else [name for name in names if fnmatchcase(name, pattern)]
+    if not found:
+        raise InputError(f"no parameter matches {pattern!r}; parameters: {_some(names)}")
+    return found
 
 
 def _some(names: Iterable[str]) -> str:
     names = list(names)
     return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
-
-
-def _owners(model: nn.Module) -> dict[str, nn.Module]:
-    """Map each parameter's name to the module that holds it."""
-    return {
-        f"{prefix}.{name}" if prefix else name: module
-        for prefix, module in model.named_modules()
-        for name, _ in module.named_parameters(recurse=False)
-    }
-
-
-def _group(name: str, owners: Mapping[str, nn.Module]) -> str:
-    owner = owners[name]
-    if isinstance(owner, nn.Embedding):
-        return "embedding"
-    if isinstance(owner, _NORMS):
-        return "norm"
-    path = name.lower().split(".")[:-1]
-    if any("attn" in part or "attention" in part for part in path):
-        return "attention"
-    if any(word in part for part in path for word in ("ffn", "mlp", "feed_forward", "feedforward")):
-        return "ffn"
-    return "other"
-
-
-def _filter_axis(name: str, tensor: Tensor, owners: Mapping[str, nn.Module]) -> int | None:
-    if tensor.dim() < 2 or isinstance(owners[name], _NORMS):
-        return None
-    return 1 if isinstance(owners[name], _TRANSPOSED) else 0

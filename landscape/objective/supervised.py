@@ -1,54 +1,70 @@
-"""The usual case in one line: pairs of inputs and targets, and one of torch's losses."""
+"""The usual case in one line: pairs of inputs and targets, and one of torch's losses or any other."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils.data import Dataset, IterableDataset
 
 from landscape.errors import InputError
+from landscape.objective.criteria import Criterion, PerTarget
 from landscape.objective.objective import Objective
-
-Criterion = Callable[..., Tensor]
 
 
 def supervised(model: nn.Module, batches: Iterable[Any], criterion: Criterion, **options: Any) -> Objective:
     """Return the mean of a loss over all pairs of inputs and targets, also per example and in two parts.
 
-        objective = supervised(model, loader, F.cross_entropy)
+        objective = supervised(model, loader, nn.CrossEntropyLoss())
 
     It equals the criterion's own mean over all data at once: over examples, or over all entries of the
-    targets where one example has several (pixels, tokens, outputs). For class weights and ignored targets,
-    which change what the mean is over, write a loss that returns (sum, weight) and use `Objective`.
+    targets where one example has several (pixels, tokens, outputs), with class weights and without ignored
+    targets, as torch takes the mean. This is compared with the criterion's own value on the first batch.
 
     Args:
         model: takes a batch's inputs: a tensor, a tuple as several arguments, a mapping as named ones. It
-            may return an object with `logits`, as Hugging Face's do.
+            may return an object or a mapping with `logits`, as Hugging Face's do.
         batches: pairs (inputs, targets), from a list or a data loader.
-        criterion: `criterion(outputs, targets, reduction="none")` is the loss of each target, as are those of
-            `torch.nn.functional`: `cross_entropy`, `mse_loss`, `binary_cross_entropy_with_logits`.
+        criterion: maps (outputs, targets) to a loss: a module such as `nn.CrossEntropyLoss()`, a function of
+            `torch.nn.functional`, or any other callable that returns the loss of each example, their mean, or
+            their sum (of which the mean is taken). One that is none of these, because its examples depend
+            on one another, can be measured on a single batch.
         options: of `Objective`.
 
     Raises:
-        InputError: a batch is not a pair, or the criterion does not give the loss per target; and as
-            `Objective`.
+        InputError: a batch is not a pair, the criterion does not give the loss of each target when its
+            `reduction` is "none", or its scalar is no mean over examples and there are several batches;
+            outputs and targets of `mse_loss` and its like have different shapes; and as `Objective`.
     """
+    if isinstance(batches, Dataset) and not isinstance(batches, IterableDataset):
+        raise InputError("a data set gives single examples; wrap it: DataLoader(dataset, batch_size=256)")
+    taken = PerTarget(criterion)
 
-    def whole(outputs: Tensor, batch: Any) -> tuple[Tensor, Tensor]:
-        sums, weights = _of_examples(criterion(outputs, batch[1], reduction="none"))
+    def whole(outputs: Any, batch: Any) -> tuple[Tensor, Tensor]:
+        sums, weights = taken(outputs, batch[1])
         return sums.sum(), weights.sum()
 
     def per_example(model: nn.Module, batch: Any) -> tuple[Tensor, Tensor]:
-        return _of_examples(criterion(_outputs(model, batch), batch[1], reduction="none"))
+        return taken(_outputs(model, batch), batch[1])
 
     def loss(model: nn.Module, batch: Any) -> tuple[Tensor, Tensor]:
         return whole(_outputs(model, batch), batch)
 
-    return Objective(
-        model, batches, loss, per_example=per_example, forward=_outputs, criterion=whole, **options
+    parts: dict[str, Any] = {"forward": _outputs, "criterion": whole}
+    objective = Objective(model, batches, loss, per_example=per_example, **parts, **options)
+    if not taken.scalar:
+        return objective
+    whole_only = taken.whole or not all(
+        taken.separates(objective.traced(batch, "outputs")[1], batch[1]) for batch in objective.batches
     )
+    if whole_only and objective.count > 1:
+        raise InputError(
+            "the criterion's scalar is not the mean over a batch's examples, so several batches have none; "
+            "return the loss of each target, or give Objective a loss that returns (sum, weight)"
+        )
+    return Objective(model, objective.batches, loss, **parts, **options) if whole_only else objective
 
 
-def _outputs(model: nn.Module, batch: Any) -> Tensor:
+def _outputs(model: nn.Module, batch: Any) -> Any:
     if not isinstance(batch, tuple | list) or len(batch) != 2:
         raise InputError("a batch must be a pair (inputs, targets); for other batches give Objective a loss")
     inputs = batch[0]
@@ -56,13 +72,6 @@ def _outputs(model: nn.Module, batch: Any) -> Tensor:
         outputs = model(**inputs)
     else:
         outputs = model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
-    found: Tensor = getattr(outputs, "logits", outputs)
-    return found
-
-
-def _of_examples(costs: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum the losses of each example's targets, and count them, shape (examples,) both."""
-    if not costs.dim():
-        raise InputError('the criterion must give the loss of each target when reduction is "none"')
-    rows = costs.flatten(1) if costs.dim() > 1 else costs[:, None]
-    return rows.sum(1), rows.new_full((len(rows),), rows.shape[1])
+    if isinstance(outputs, Mapping) and "logits" in outputs:
+        return outputs["logits"]
+    return getattr(outputs, "logits", outputs)

@@ -4,13 +4,14 @@ import io
 import pickle
 from collections.abc import Callable, Mapping
 from types import FunctionType
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, BinaryIO, ClassVar, NamedTuple
 
 import torch
 
 LONGEST = 2**24  # bytes of a pickle: some 100,000 tensors, and at most 2 GB of Python's own objects
 OPCODES = (
     *("PROTO", "FRAME", "STOP", "MARK", "POP", "POP_MARK", "MEMOIZE", "BINPUT", "LONG_BINPUT"),
+    *("BINSTRING", "SHORT_BINSTRING"),  # of Python 2
     *("BINGET", "LONG_BINGET", "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1"),
     *("BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "BINBYTES", "SHORT_BINBYTES", "EMPTY_TUPLE"),
     *("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_DICT"),
@@ -78,9 +79,19 @@ def _tensor_of(
     return Stored(storage, dtype, offset, size, stride, bits or {}) if plain else OTHER
 
 
+def _dictionary(*entries: Any) -> Any:
+    """Make an OrderedDict: torch writes its entries one by one, and Python 2 all at once, as pairs."""
+    if not entries:
+        return {}
+    (pairs,) = entries
+    plain = isinstance(pairs, list) and all(isinstance(p, list) and len(p) == 2 for p in pairs)
+    return {k: v for k, v in pairs if isinstance(k, str)} if plain else OTHER
+
+
 FUNCTIONS: Mapping[str, Callable[..., Any]] = {
-    "collections OrderedDict": lambda *entries: OTHER if entries else {},  # torch writes them one by one
+    "collections OrderedDict": _dictionary,
     "torch Size": lambda size: (*size,),
+    "torch._utils _rebuild_tensor": lambda *args: _tensor(*args, None, None),  # before torch 0.4
     "torch._utils _rebuild_tensor_v2": _tensor,
     "torch._utils _rebuild_tensor_v3": _tensor_of,
     "torch._utils _rebuild_parameter": lambda tensor, *_: tensor,
@@ -99,6 +110,10 @@ class Unpickler(pickle._Unpickler):
     stack: list[Any]
     pop_mark: Callable[[], list[Any]]
 
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file, encoding="utf-8")  # which is what texts of Python 2 are read as
+        self.storages: dict[str, Storage] = {}  # by key
+
     def find_class(self, module: str, name: str) -> Any:
         """Return a function of ours, a dtype, or `OTHER`."""
         if module == "torch.storage" and name == "UntypedStorage":
@@ -107,10 +122,15 @@ class Unpickler(pickle._Unpickler):
         return found if isinstance(found, torch.dtype) else FUNCTIONS.get(f"{module} {name}", OTHER)
 
     def persistent_load(self, pid: Any) -> Storage | Other:
-        """Return the storage that a tuple ("storage", type, key, device, elements) names."""
-        _, dtype, key, _, elements = pid
-        known = isinstance(dtype, torch.dtype) and isinstance(key, str)
-        return Storage(key, dtype, elements) if known else OTHER
+        """Return the storage that a tuple ("storage", type, key, device, elements) names.
+
+        Before archives, a sixth entry could make it a part of another storage; it was None even then.
+        """
+        _, dtype, key, _, elements, *part = (*pid, *[None] * (5 - len(pid)))
+        if not (isinstance(dtype, torch.dtype) and isinstance(key, str)) or any(p is not None for p in part):
+            return OTHER
+        self.storages[key] = found = Storage(key, dtype, elements)
+        return found
 
     def call(self) -> None:
         """Call one of the functions above; of anything else, nothing is called."""
@@ -154,3 +174,17 @@ def outline(pickled: bytes) -> Any:
     if len(pickled) > LONGEST:
         raise ValueError(f"its structure has {len(pickled):,} bytes, more than {LONGEST:,}")
     return Unpickler(io.BytesIO(pickled)).load()
+
+
+def next_outline(file: BinaryIO) -> tuple[Any, dict[str, Storage]]:
+    """Read one of several pickles that lie end to end; return its `outline`, and its storages by key.
+
+    Raises:
+        Exception: of any kind, if it is damaged or too long.
+    """
+    start = file.tell()
+    pickled = io.BytesIO(file.read(LONGEST))
+    unpickler = Unpickler(pickled)
+    found = unpickler.load()
+    file.seek(start + pickled.tell())
+    return found, unpickler.storages

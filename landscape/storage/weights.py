@@ -1,5 +1,6 @@
 """A model's weights out of whatever file they came in; nothing in the file is ever run."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -7,6 +8,7 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from landscape.errors import InputError
+from landscape.storage.files import existing
 from landscape.storage.pickles import Stored
 from landscape.storage.safe import is_safetensors, read_safetensors
 from landscape.storage.saved import open_saved
@@ -16,15 +18,18 @@ Model = TypeVar("Model", bound=nn.Module)
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 """What torch puts into names, anywhere, when it wraps a module; no module of anybody else's is called so."""
 PARALLEL = "module."  # what DataParallel and DistributedDataParallel put in front of all names
+PEFT = "base_model.model."  # what PEFT puts in front of all names of an adapter
+INDEX = ".index.json"  # what Hugging Face's lists of files end with
 EXTRA = "_extra_state"  # of modules that keep something else beside their tensors
 
 
 def weights_of(path: Path | str, *, key: str | None = None, prefix: str | None = None) -> dict[str, Tensor]:
     """Read the named tensors of a model, onto the CPU.
 
-    From a file of `torch.save` that is a `state_dict` or a dictionary that holds one, from Lightning's
-    checkpoints, and from `.safetensors`. What else a file holds, such as hyperparameters or classes in a
-    pickle, is neither loaded nor run.
+    From a file of `torch.save`, of any version, that is a `state_dict` or a dictionary that holds one, from
+    Lightning's checkpoints, from `.safetensors`, and from Hugging Face's index of several such files
+    (`model.safetensors.index.json`). What else a file holds, such as hyperparameters or classes in a pickle,
+    is neither loaded nor run.
 
     Args:
         path: of the file.
@@ -43,14 +48,7 @@ def weights_of(path: Path | str, *, key: str | None = None, prefix: str | None =
             has the prefix; or two names would become one.
     """
     path = Path(path)
-    if is_safetensors(path):
-        found, _ = read_safetensors(path)
-        if not found:
-            raise InputError(f"{path} holds no tensors")
-    else:
-        with open_saved(path) as saved:
-            chosen = _chosen(path, saved.content, key)
-            found = {name: saved.tensor(stored) for name, stored in chosen.items()}
+    found = _sharded(path, key) if path.name.endswith(INDEX) else _tensors_of(path, key)
     if prefix:
         if not (found := {n.removeprefix(prefix): t for n, t in found.items() if n.startswith(prefix)}):
             raise InputError(f"{path} has no name that begins with {prefix!r}")
@@ -64,7 +62,9 @@ def load_weights(
     """Load a file's weights into a model, and return the model.
 
     As `weights_of`; but without a `prefix`, where the names are not the model's, one that makes them so is
-    taken, if there is exactly one. Every weight of the model must be in the file, and have its shape.
+    taken, if there is exactly one. Every weight of the model must be in the file, and have its shape; of tied
+    weights, which Hugging Face saves once, one is enough. An adapter of PEFT
+    (`adapter_model.safetensors`) is loaded into the adapter of a model that has one, and its base stays.
 
     Args:
         model: of any kind; its weights are overwritten.
@@ -77,24 +77,101 @@ def load_weights(
         InputError: as `weights_of`, or the weights are not the model's.
     """
     weights = weights_of(path, key=key, prefix=prefix)
-    names = [name for name in model.state_dict() if not name.endswith(EXTRA)]
-    if prefix is None and names and weights.keys() != set(names):
-        ends = [name.removesuffix(names[0]) for name in weights if name.endswith(f".{names[0]}")]
-        if len(fitting := [end for end in ends if all(end + name in weights for name in names)]) == 1:
-            (end,) = fitting
-            weights = {n.removeprefix(end): t for n, t in weights.items() if n.startswith(end)}
+    state = {name: value for name, value in model.state_dict().items() if not name.endswith(EXTRA)}
+    if prefix is None and state and weights.keys() != state.keys():
+        weights = _without_prefix(state, weights)
+    adapter = weights.keys() != state.keys() and all(name.startswith(PEFT) for name in weights)
+    if adapter:
+        weights = _of_adapter(model, state, weights, path)
     try:
         missing, unknown = model.load_state_dict(weights, strict=False)
     except RuntimeError as error:  # of shapes, a line each
         raise InputError(f"{path} does not fit the model: {str(error).splitlines()[-1].strip()}") from None
+    loaded = {_place(state[name]) for name in weights.keys() & state.keys()}
+    needed = [] if adapter else [n for n in missing if n in state and _place(state[n]) not in loaded]
     for wrong, said in (
-        ([name for name in missing if not name.endswith(EXTRA)], "lacks {} of the model"),
+        (needed, "lacks {} of the model"),
         (unknown, "has {}, which the model has not"),
     ):
         if wrong:
             more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
             raise InputError(f"{path} {said.format(wrong[0] + more)}; a prefix or a key may be needed")
     return model
+
+
+def _tensors_of(path: Path, key: str | None) -> dict[str, Tensor]:
+    """Read the tensors of one file."""
+    if not is_safetensors(path):
+        with open_saved(path, old=True) as saved:
+            chosen = _chosen(path, saved.content, key)
+            return {name: saved.tensor(stored) for name, stored in chosen.items()}
+    found, _ = read_safetensors(path)
+    if not found:
+        raise InputError(f"{path} holds no tensors")
+    return found
+
+
+def _sharded(path: Path, key: str | None) -> dict[str, Tensor]:
+    """Read the tensors that an index names, from the files beside it.
+
+    Raises:
+        InputError: it is no such index, a file is not beside it, or lacks a tensor that it should hold.
+    """
+    try:
+        places: dict[str, str] = json.loads(existing(path, "index").read_bytes())["weight_map"]
+        files = sorted(set(places.values()))
+        if not files or any(Path(file).name != file for file in files):
+            raise ValueError("a file is not beside it")
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"{path} is not an index of weights ({type(error).__name__}: {error})") from None
+    found: dict[str, Tensor] = {}
+    for file in files:
+        tensors = _tensors_of(path.with_name(file), key)
+        for name in (name for name, place in places.items() if place == file):
+            if name not in tensors:
+                raise InputError(f"{path.with_name(file)} lacks {name}, which {path.name} says it holds")
+            found[name] = tensors[name]
+    return found
+
+
+def _without_prefix(state: Mapping[str, Tensor], weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Take away the one prefix that makes the names the model's, if there is exactly one."""
+    tied: dict[Any, list[str]] = {}
+    for name, tensor in state.items():
+        tied.setdefault(_place(tensor), []).append(name)
+    first = next(iter(tied.values()))
+    ends = {name.removesuffix(last) for last in first for name in weights if name.endswith(f".{last}")}
+    fitting = [end for end in ends if all(any(end + n in weights for n in names) for names in tied.values())]
+    if len(fitting) != 1:
+        return weights
+    (end,) = fitting
+    return {n.removeprefix(end): t for n, t in weights.items() if n.startswith(end)}
+
+
+def _of_adapter(
+    model: nn.Module, state: Mapping[str, Tensor], weights: Mapping[str, Tensor], path: Path
+) -> dict[str, Tensor]:
+    """Give the tensors of PEFT's adapter the names that they have in a model with one: its own among them."""
+    named = getattr(model, "active_adapter", "default")
+    known = {}
+    for name in state:
+        parts = name.split(".")
+        if named in parts:
+            at = parts.index(named)
+            start = at - 1 if parts[at - 1] == "modules_to_save" else at
+            known[".".join(parts[:start] + parts[at + 1 :])] = name
+    if set(weights) != set(known):
+        raise InputError(
+            f"{path} is an adapter of PEFT, and not the one that the model has; make the model by "
+            "peft.PeftModel.from_pretrained(model, folder)"
+        )
+    return {known[name]: tensor for name, tensor in weights.items()}
+
+
+def _place(tensor: Tensor) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
+    """Tell tied tensors: they lie at one place in memory. Those that are empty, or nowhere, are not tied."""
+    where = tensor.data_ptr() or id(tensor)
+    return where, tuple(tensor.shape), tensor.stride()
 
 
 def _unwrapped(path: Path, found: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -70,8 +70,12 @@ def random_direction(
         The direction, its vector of shape (numel,) and in units of the weights.
 
     Raises:
-        InputError: nothing would move.
+        InputError: nothing would move, or `params` are none.
     """
+    if not isinstance(params, ParamSpace):
+        raise InputError(
+            f"expected the params of an objective, not {type(params).__name__}: objective.params"
+        )
     drawn = np.random.default_rng((seed, index)).standard_normal(params.numel)
     theta = params.split(params.theta)
     parts = params.split(torch.from_numpy(drawn).to(params.theta))
@@ -83,8 +87,9 @@ def random_direction(
         elif normalization == "none":
             scaled[entry.name] = d
         else:
-            kept = (entry.filter_axis,) if normalization == "filter" else ()
-            over = tuple(axis for axis in range(d.dim()) if axis not in kept)
+            d, w = entry.blocked(d), entry.blocked(w)
+            counting = entry.counting if normalization == "filter" else ()
+            over = tuple(axis for axis in range(d.dim()) if axis not in counting)
             scaled[entry.name] = d * (_norm(w, over) / _norm(d, over))
     direction = params.join(scaled)
     if not direction.any():

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from landscape.curvature.eigenpairs import top_eigenpairs
 from landscape.errors import InputError
-from landscape.objective.objective import Objective
+from landscape.objective.objective import Objective, need_objective
 from landscape.runtime.ranks import ranks
 from landscape.storage.display import Brief
 from landscape.storage.results import Array
@@ -52,6 +52,7 @@ def random_frame(
     biases: bool = False,
 ) -> Frame:
     """Return random directions; equal seeds draw the same for equal models, before normalization."""
+    need_objective(objective)
     return Frame(
         [random_direction(objective.params, seed, normalization, i, biases) for i in range(dimension)]
     )
@@ -74,6 +75,7 @@ def eigen_frame(objective: Objective, dimension: int, ends: bool = False, seed: 
     Raises:
         InputError: an eigenpair has not converged.
     """
+    need_objective(objective)
     # distributed, so that all ranks get the same vectors to the last bit
     found = top_eigenpairs(
         objective.distribute(ranks()), 1 if ends else dimension, smallest=int(ends), seed=seed
@@ -121,6 +123,7 @@ def between_frame(
     Raises:
         InputError: too few or too many others, or they lie on one line.
     """
+    need_objective(objective)
     if not 1 <= len(others) <= dimension:
         raise InputError(f"{1 + len(others)} checkpoints; a line takes 2 of them, a plane 2 or 3")
     theta = objective.theta

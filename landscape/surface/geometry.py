@@ -8,7 +8,7 @@ import numpy as np
 
 from landscape.curvature.operators import hessian
 from landscape.curvature.solver import Counted
-from landscape.objective.objective import Objective
+from landscape.objective.objective import Objective, need_objective
 from landscape.storage.results import Array, Result, agree, surroundings
 from landscape.surface.directions import Direction
 from landscape.surface.slice import Slice
@@ -53,6 +53,7 @@ def quadratic_model(objective: Objective, directions: Sequence[Direction]) -> Qu
     Raises:
         InputError: a product is not finite, or the loss has no derivatives.
     """
+    need_objective(objective)
     started = time.perf_counter()
     center, gradient = objective.value_and_grad()
     vectors = [d.vector.double() for d in directions]

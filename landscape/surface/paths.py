@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from landscape.errors import InputError
-from landscape.objective.objective import Objective
+from landscape.objective.objective import Objective, need_objective
 from landscape.runtime import progress
 from landscape.statistics import ratio_error
 from landscape.storage.display import Drawn
@@ -200,7 +200,9 @@ def endpoint(objective: Objective, other: Objective | Tensor) -> Tensor:
     Raises:
         InputError: its parameters have other names or shapes, or the two are one point.
     """
-    if isinstance(other, Objective):
+    need_objective(objective)
+    if not isinstance(other, Tensor):
+        need_objective(other)
         _check_parameters(objective, other)
         other = other.theta
     end = other.detach().to(objective.theta)

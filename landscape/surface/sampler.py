@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from landscape.errors import InputError
-from landscape.objective.objective import Objective
+from landscape.objective.objective import Objective, need_objective
 from landscape.statistics import ratio_error
 from landscape.storage.results import Array, surroundings
 from landscape.surface.certificate import checked, fresh_error, uncovered
@@ -199,6 +199,7 @@ def evaluate_slice(
     Raises:
         InputError: as `line` and `plane`.
     """
+    need_objective(objective)
     directions, dimension = frame.directions, len(frame.directions)
     if dimension not in SHOWN:
         raise InputError(f"a slice has one direction or two, found {dimension}")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from landscape.errors import InputError
-from landscape.objective.objective import Objective
+from landscape.objective.objective import Objective, need_objective
 from landscape.storage.display import Turned
 from landscape.storage.results import Result
 from landscape.surface.certificate import paired_error
@@ -124,6 +124,8 @@ def surfaces(
         InputError: several seeds of directions that are not random, a trajectory in one dimension, or as
             `evaluate_slice` and the frames.
     """
+    for objective in objectives.values():
+        need_objective(objective)
     check_directions(directions, dim, seeds)
     look = partial(_views, objectives, directions, dim, normalization, biases, trajectories or {})
     views = [view for each in range(seed, seed + seeds) for view in look(each, seeds > 1)]

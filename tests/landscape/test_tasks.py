@@ -175,3 +175,29 @@ def test_a_task_that_cannot_be_used_is_one_line(landscape, digits, tmp_path, mon
     assert (code, out) == (2, "")
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_parameters_that_were_frozen_are_held_still_under_a_task(answer, digits, tmp_path, monkeypatch):
+    (tmp_path / "frozen_task.py").write_text(
+        """
+import torch
+import examples.task as task
+import landscape as ll
+def objective(checkpoint, options):
+    model = ll.load_weights(task.network(), checkpoint)
+    next(model.parameters()).requires_grad_(False)
+    batches = [(torch.randn(5, 64, generator=torch.Generator().manual_seed(0)), torch.arange(5))]
+    return ll.supervised(model, batches, torch.nn.CrossEntropyLoss(),
+                         include=options.include, exclude=options.exclude)
+"""
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    asked = ["--ckpt", digits / "a.pt", "--task", "frozen_task:objective", "--top", 1]
+    whole = sum(p.numel() for p in task.network().parameters())
+    frozen = next(task.network().parameters()).numel()
+    last = list(dict(task.network().named_parameters()))[-1]
+    left = [
+        answer("hessian", *asked, *more)["checkpoints"][0]["parameters"] for more in ([], ["--exclude", last])
+    ]
+    assert left == [whole - frozen, whole - frozen - dict(task.network().named_parameters())[last].numel()]

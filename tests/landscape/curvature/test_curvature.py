@@ -4,8 +4,10 @@ import torch
 
 import landscape as ll
 from landscape import InputError
+from landscape.curvature.copies import LEAST
 from landscape.curvature.lanczos import _Space, lanczos
 from landscape.curvature.power import power_iteration
+from landscape.flatness.words import cautions
 from tests.worlds import with_spectrum
 
 SPECTRUM = [9.0, 5.0, 4.0, 1.0, 0.5, 0.1, 0.0, 0.0, -2.0, -3.0]
@@ -23,6 +25,14 @@ class Matrix:
     def many(self, vectors):
         self.blocks += 1
         return vectors @ self.matrix
+
+
+class Symmetric(Matrix):
+    """The same, as `top_eigenpairs` takes one."""
+
+    def __init__(self, matrix):
+        super().__init__(matrix)
+        self.shape, self.dtype, self.device = tuple(matrix.shape), matrix.dtype, matrix.device
 
 
 def solve(solver, matrix, k, smallest=0, tol=1e-8, limit=2000, **options):
@@ -99,6 +109,63 @@ def test_a_repeated_eigenvalue_is_found_as_often_as_it_stands(solver):
     found = solve(solver, with_spectrum([3.0, 3, 3, 1, 1, 1]), 3)
     np.testing.assert_allclose(found.values[:3], [3, 3, 3], atol=1e-10)
     torch.testing.assert_close(found.vectors[:3] @ found.vectors[:3].T, torch.eye(3).double())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("block", [1, 2])
+@pytest.mark.parametrize(
+    ("repeated", "k", "smallest"),
+    [([5.0, 5, 5, 4], 4, 0), ([6.0, 5, 5, 4, 4], 5, 1), ([3.0, -2, -2, -2, -1.5], 1, 4), ([4.0] * 6, 6, 2)],
+)
+def test_copies_are_found_in_a_crowd_of_others(repeated, k, smallest, block, dtype):
+    others = np.random.default_rng(1).uniform(-1, 1, 400 - len(repeated))
+    spectrum = np.sort([*repeated, *others])[::-1]
+    for seed in range(3):
+        found = lanczos(
+            Matrix(with_spectrum(list(spectrum), dtype)),
+            torch.zeros(400, dtype=dtype),
+            k,
+            smallest,
+            1e-4,
+            4000,
+            seed,
+            block=block,
+        )
+        expected = [*spectrum[:k], *spectrum[::-1][:smallest]]
+        np.testing.assert_allclose(found.values, expected, atol=2e-3)
+        gram = found.vectors @ found.vectors.T
+        torch.testing.assert_close(gram, torch.eye(len(expected), dtype=dtype), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("classes", [3, 4])
+def test_each_output_of_a_regression_has_the_same_eigenvalues(classes):
+    """The Hessian of a linear model under a squared loss is XᵀX once per output."""
+    torch.manual_seed(0)
+    x = torch.randn(500, 60, dtype=torch.float64) * torch.linspace(2, 0.1, 60)
+    model = torch.nn.Linear(60, classes, bias=False).double()
+    targets = torch.randn(500, classes, dtype=torch.float64)
+    objective = ll.supervised(model, [(x, targets)], torch.nn.functional.mse_loss)
+    once = torch.linalg.eigvalsh(x.T @ x / 500 * 2 / classes).flip(0).numpy()
+    found = ll.top_eigenpairs(objective, classes + 1)
+    np.testing.assert_allclose(found.eigenvalues, np.repeat(once, classes)[: classes + 1], rtol=1e-4)
+
+
+def test_copies_that_cannot_be_excluded_are_spoken_of():
+    values = np.linspace(0, 1, 300)  # so close that a few products tell no copy from its neighbour
+    found = ll.top_eigenpairs(Symmetric(with_spectrum(list(values))), 5, smallest=0)
+    assert found.copies_may_be_missing
+    assert "may stand more often" in " ".join(cautions("a", found))
+    apart = ll.top_eigenpairs(Symmetric(with_spectrum([5.0, 4, 3, 2, *values])), 3, smallest=0)
+    assert not apart.copies_may_be_missing
+    assert not list(cautions("a", apart))
+
+
+def test_copies_cost_few_products():
+    spectrum = [10.0, 8, 7, 5, 4, *np.random.default_rng(0).uniform(-1, 1, 500)]
+    found = solve(lanczos, with_spectrum(spectrum), 5, 1, tol=1e-3)
+    alone = solve(lanczos, with_spectrum(spectrum), 1, 1, tol=1e-3)  # a copy of which would change nothing
+    assert found.copies
+    assert found.products <= 1.25 * alone.products + LEAST
 
 
 @pytest.mark.parametrize("solver", [lanczos, power_iteration])

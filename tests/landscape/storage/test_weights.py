@@ -1,6 +1,8 @@
 """A model's weights come out of whatever file holds them, and nothing else in it is made or run."""
 
 import enum
+import json
+import struct
 from argparse import Namespace
 from pathlib import Path
 
@@ -198,3 +200,141 @@ def test_weights_of_another_model_are_refused_in_a_line(state, message, tmp_path
     with pytest.raises(ll.InputError, match=message) as refused:
         ll.load_weights(nn.Linear(2, 3), tmp_path / "a.pt")
     assert "\n" not in str(refused.value)
+
+
+def test_what_torch_wrote_before_archives(net, tmp_path):
+    state = net.state_dict()
+    torch.save({"model": state, "epoch": 3}, tmp_path / "a.pth", _use_new_zipfile_serialization=False)
+    found = ll.weights_of(tmp_path / "a.pth")
+    assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
+    kinds = {str(d): torch.arange(-3, 9).to(d)[2:8:2] for d in DTYPES[:5]} | {"none": torch.empty(0)}
+    torch.save(kinds, tmp_path / "b.pth", _use_new_zipfile_serialization=False)
+    found = ll.weights_of(tmp_path / "b.pth")
+    assert all(same(found[name].contiguous(), tensor.contiguous()) for name, tensor in kinds.items())
+    assert not ran
+
+
+def test_what_python_2_wrote(tmp_path):
+    """By hand, as torch 0.3 wrote it: short strings, all entries of the dictionary at once."""
+    storage = b"(U\x07storagectorch\nFloatStorage\nU\x03123U\x03cpuK\x02NtQ"
+    tensor = b"ctorch._utils\n_rebuild_tensor\n(" + storage + b"K\x00K\x02\x85K\x01\x85tR"
+    state = b"ccollections\nOrderedDict\n(](](U\x01w" + tensor + b"eetR"
+    magic = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
+    system = b"}U\rlittle_endian\x88s"
+    pickles = (magic, b"M\xe9\x03", system, state, b"](U\x03123e")
+    content = b"".join(b"\x80\x02" + one + b"." for one in pickles)
+    numbers = struct.pack("<q2f", 2, 1.5, -2.0)
+    (tmp_path / "a.pth").write_bytes(content + numbers)
+    assert ll.weights_of(tmp_path / "a.pth")["w"].tolist() == [1.5, -2.0]
+    for cut in range(1, len(content + numbers)):  # whatever is missing, it is refused in a line
+        (tmp_path / "b.pth").write_bytes((content + numbers)[:cut])
+        with pytest.raises(ll.InputError, match="not a readable checkpoint"):
+            ll.weights_of(tmp_path / "b.pth")
+    (tmp_path / "c.pth").write_bytes(content + struct.pack("<q2f", 2**60, 1.5, -2.0))
+    with pytest.raises(ll.InputError, match="storage 123 is not whole"):
+        ll.weights_of(tmp_path / "c.pth")
+
+
+class Decoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(5, 3)
+        self.body = nn.Linear(3, 3)
+        self.head = nn.Linear(3, 5, bias=False)
+        self.head.weight = self.table.weight
+
+
+def saved_safely(state, path):
+    from safetensors.torch import save_file
+
+    save_file({name: tensor.clone() for name, tensor in state.items()}, path)
+    return path
+
+
+@pytest.mark.parametrize("left_out", ["head.weight", "table.weight"])
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_a_tied_weight_that_is_saved_once(left_out, prefix, tmp_path):
+    torch.manual_seed(0)
+    model = Decoder()
+    state = {prefix + name: tensor for name, tensor in model.state_dict().items() if name != left_out}
+    found = ll.load_weights(Decoder(), saved_safely(state, tmp_path / "a.safetensors"))
+    assert all(torch.equal(found.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
+    assert found.head.weight is found.table.weight
+
+
+def test_what_is_not_tied_must_be_there(tmp_path):
+    model = Decoder()
+    model.head = nn.Linear(3, 5, bias=False)
+    state = {name: tensor for name, tensor in model.state_dict().items() if name != "head.weight"}
+    with pytest.raises(ll.InputError, match=r"lacks head\.weight of the model"):
+        ll.load_weights(model, saved_safely(state, tmp_path / "a.safetensors"))
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_weights_in_several_files(kind, net, tmp_path):
+    places = {}
+    for number, name in enumerate(net.state_dict()):
+        file = f"model-{number % 3}.{kind}"
+        places[name] = file
+    for file in set(places.values()):
+        part = {n: t.clone() for n, t in net.state_dict().items() if places[n] == file}
+        if kind == "bin":
+            torch.save(part, tmp_path / file)
+        else:
+            saved_safely(part, tmp_path / file)
+    index = tmp_path / f"model.{kind}.index.json"
+    index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": places}))
+    found = ll.load_weights(Net(), index)
+    assert all(torch.equal(found.state_dict()[name], tensor) for name, tensor in net.state_dict().items())
+    last = next(iter(places.values()))
+    for content, message in (
+        ({"weight_map": places | {"more": last}}, "lacks more, which"),
+        ({"weight_map": {"w": f"../{last}"}}, "not an index of weights"),
+        ({"weight_map": {"w": "absent.bin"}}, "cannot read checkpoint"),
+        ({"weight_map": {}}, "not an index of weights"),
+        ({"weights": places}, "not an index of weights"),
+        ([1], "not an index of weights"),
+    ):
+        index.write_text(json.dumps(content))
+        with pytest.raises(ll.InputError, match=message):
+            ll.weights_of(index)
+
+
+class Adapted(nn.Module):
+    """A model with PEFT's names: a base, and what an adapter called `default` adds and takes the place of."""
+
+    def __init__(self):
+        super().__init__()
+        self.base_model = nn.Module()
+        self.base_model.model = nn.Module()
+        inner = self.base_model.model
+        inner.layer = nn.Module()
+        inner.layer.base_layer = nn.Linear(3, 3)
+        inner.layer.lora_A = nn.ModuleDict({"default": nn.Linear(3, 2, bias=False)})
+        inner.head = nn.Module()
+        inner.head.original_module = nn.Linear(3, 2)
+        inner.head.modules_to_save = nn.ModuleDict({"default": nn.Linear(3, 2)})
+
+
+ADAPTER = {
+    "base_model.model.layer.lora_A.weight": torch.ones(2, 3),
+    "base_model.model.head.weight": torch.full((2, 3), 2.0),
+    "base_model.model.head.bias": torch.full((2,), 3.0),
+}
+
+
+def test_an_adapter_of_peft_goes_where_it_belongs(tmp_path):
+    model = Adapted()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    after = ll.load_weights(model, saved_safely(ADAPTER, tmp_path / "a.safetensors")).state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    own = "base_model.model.head.modules_to_save.default"
+    assert changed == {"base_model.model.layer.lora_A.default.weight", f"{own}.weight", f"{own}.bias"}
+    assert (after[f"{own}.bias"] == 3).all()
+
+
+@pytest.mark.parametrize("model", [Adapted, Net])
+def test_an_adapter_of_another_model_is_refused(model, tmp_path):
+    part = {name: tensor for name, tensor in ADAPTER.items() if "lora" in name}
+    with pytest.raises(ll.InputError, match=r"is an adapter of PEFT.*PeftModel\.from_pretrained"):
+        ll.load_weights(model(), saved_safely(part, tmp_path / "a.safetensors"))

@@ -74,6 +74,23 @@ def test_filters_of_transposed_convolutions_are_their_outputs(dimension):
         torch.testing.assert_close(d.flatten(1).norm(dim=1), w.flatten(1).norm(dim=1))
 
 
+@pytest.mark.parametrize(("inputs", "outputs", "groups"), [(4, 6, 2), (6, 6, 6), (4, 2, 1)])
+def test_filters_of_grouped_transposed_convolutions_are_the_outputs_of_each_group(inputs, outputs, groups):
+    torch.manual_seed(0)
+    layer = nn.ConvTranspose2d(inputs, outputs, 3, groups=groups, bias=False).double()
+    params = ParamSpace(layer)
+    direction = params.split(random_direction(params).vector)["weight"]
+    x = torch.eye(inputs * 9, dtype=torch.float64).view(
+        -1, inputs, 3, 3
+    )  # which shows each output its filter
+    sizes = []
+    for weight in (layer.weight.detach(), direction):
+        shown = torch.nn.functional.conv_transpose2d(x, weight, groups=groups)
+        sizes.append(shown.movedim(1, 0).flatten(1).norm(dim=1))
+    torch.testing.assert_close(*sizes)
+    assert len(sizes[0]) == outputs
+
+
 @pytest.mark.parametrize("normalization", ["filter", "layer", "none"])
 def test_biases_and_norms_stand_still_under_every_normalization(params, normalization):
     d = params.split(random_direction(params, normalization=normalization).vector)

@@ -1,0 +1,76 @@
+"""Whether a Krylov space has missed copies of a multiple eigenvalue: a short one beside it tells."""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from landscape.curvature.solver import Counted, project_out, random_unit, unit
+from landscape.storage.results import Array
+
+LEAST, SHARE = 8, 0.25  # products: at least so many, and at most this share of those before
+DOUBT = 0.05  # probability of a random vector with too little of a copy in it
+_SMALL = DOUBT * math.sqrt(math.pi / 2)  # |z| of a standard normal z is less with that probability
+
+
+def missed(
+    operator: Counted, basis: Tensor, top: Array, low: Array, slack: float, rng: np.random.Generator
+) -> tuple[Tensor, bool]:
+    """Look for eigenvectors orthogonal to a basis that belong among the found ones.
+
+    A Krylov space of one vector holds one vector of each eigenspace; the others are orthogonal to all of it.
+    Lanczos in the space orthogonal to the basis, from a random vector, therefore meets the missing copies
+    alone. Only copies that would change the list are looked for: of values above the last of `top`, or below
+    the last of `low`. That there are none is concluded when a copy would have shown: of m steps, the Chebyshev
+    polynomial on the other values seen amplifies it by T_{m-1} (Saad 1980, "On the Rates of Convergence of the
+    Lanczos and the Block-Lanczos Methods"), which must make up for the little of it in a random vector.
+
+    Args:
+        operator: A; products are counted.
+        basis: orthonormal rows, shape (vectors, n).
+        top, low: the found eigenvalues at each end, the extreme ones first.
+        slack: difference of eigenvalues that are taken for one.
+        rng: of the random vector.
+
+    Returns:
+        Ritz vectors beyond the ends of the lists, orthonormal, shape (any, n); and, if there are none, whether
+        a copy can be excluded with a confidence of 95%.
+    """
+    most = float(top[-1]) + slack if len(top) else math.inf
+    least = float(low[-1]) - slack if len(low) else -math.inf
+    above, below = top[top > most][-1:].tolist(), low[low < least][-1:].tolist()
+    room = basis.shape[1] - len(basis)
+    if not (above or below) or not room:
+        return basis[:0], True
+    steps = min(room, max(LEAST, int(SHARE * operator.products)))
+    rows = random_unit(basis[0], rng, basis)[None]
+    matrix = np.zeros((steps, steps))
+    for m in range(1, steps + 1):
+        ahead = project_out(operator(rows[-1]), basis)
+        matrix[:m, m - 1] = matrix[m - 1, :m] = (rows.double() @ ahead.double()).cpu().numpy()
+        values, coefficients = np.linalg.eigh(matrix[:m, :m])
+        beyond = (values > most) | (values < least)
+        left = project_out(ahead, rows)
+        length = float(left.double().norm())
+        if beyond.any():
+            chosen = torch.from_numpy(coefficients[:, beyond].T.copy()).to(rows)
+            return project_out(chosen @ rows, basis), False
+        errors = length * np.abs(coefficients[-1])
+        low_edge, high_edge = float(values[0] - errors[0]), float(values[-1] + errors[-1])
+        excluded = [_shows(level, low_edge, high_edge, m, room) for level in above]
+        excluded += [_shows(-level, -high_edge, -low_edge, m, room) for level in below]
+        if all(excluded) or m == room or length <= 100 * torch.finfo(rows.dtype).eps * np.abs(values).max():
+            return rows[:0], True
+        rows = torch.cat([rows, unit(left)[None]])
+    return rows[:0], False
+
+
+def _shows(level: float, low: float, high: float, steps: int, room: int) -> bool:
+    """Tell whether an eigenvalue at a level above all others, in [low, high], shows itself after some steps."""
+    if level <= high:
+        return False
+    if high == low:
+        return steps > 1
+    growth = (steps - 1) * math.acosh(1 + 2 * (level - high) / (high - low)) - math.log(2)
+    return growth >= math.log(math.sqrt(room) / _SMALL) + 0.5 * math.log((high - low) / (level - high))

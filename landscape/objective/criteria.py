@@ -1,0 +1,217 @@
+"""A criterion, as people write one, taken apart into the loss of each target and what its mean divides by."""
+
+import copy
+import inspect
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from landscape.errors import InputError
+from landscape.objective.batches import mapped, tensors_of
+
+Criterion = Callable[..., Any]
+_OF_CLASSES = (F.cross_entropy, F.nll_loss)
+_OF_ENTRIES = (F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss, F.kl_div, F.poisson_nll_loss)
+_LEGACY = ("size_average", "reduce")  # which would override `reduction`
+CLOSE = 1e-4  # relative: sums in float32
+Way = Callable[[Any, Any], Any]
+
+
+class PerTarget:
+    """A criterion as (sum of the loss, weight) of each example; the ratio of their sums is its own mean.
+
+    How is decided on the first batch: by the loss of `torch.nn.functional` that the criterion returns, by its
+    own `reduction="none"`, by its result if that is a loss per target, or else example by example.
+
+    Attributes:
+        scalar: whether it is taken example by example; None before the first batch.
+        whole: whether its scalar is no mean over examples, so that a batch counts as one.
+    """
+
+    def __init__(self, criterion: Criterion) -> None:
+        if isinstance(criterion, type) or not callable(criterion):
+            named = getattr(criterion, "__name__", type(criterion).__name__)
+            raise InputError(
+                f"the criterion {named} cannot be called with (outputs, targets); "
+                "give nn.CrossEntropyLoss(), F.mse_loss, or a function of your own"
+            )
+        self.scalar: bool | None = None
+        self.whole = False
+        self._own = criterion
+        self._reduction = _reduction_of(criterion)
+        self._way: Way = self._decided
+
+    def __call__(self, outputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
+        """Return sum and weight of each example, shape (examples,) both."""
+        return self._way(outputs, targets)
+
+    def separates(self, outputs: Any, targets: Any) -> bool:
+        """Tell whether the criterion's scalar is the mean, or the sum, over the examples of a batch."""
+        try:
+            sums, weights = self._one_by_one(outputs, targets)
+        except Exception:  # whatever a loss of many examples does with one
+            return False
+        return _agrees(float(self._own(outputs, targets).detach()), sums, weights)
+
+    def _decided(self, outputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
+        with warnings.catch_warnings(action="ignore"):  # torch has words on some of its means
+            own = None if self._reduction == "required" else _tensor(self._own(outputs, targets))
+            way = self._chosen(own, outputs, targets)
+        found: tuple[Tensor, Tensor] = way(outputs, targets)
+        if found[1].sum() > 0:  # else all targets are ignored, and tell nothing
+            self._way = way
+        return found
+
+    def _chosen(self, own: Tensor | None, outputs: Any, targets: Any) -> Way:
+        ways: tuple[Way, ...] = (self._unreduced,) if own is not None else ()
+        for way in (*ways, self._as_asked):
+            if (found := way(outputs, targets)) and (
+                own is None or own.dim() or _agrees(float(own.detach()), *found)
+            ):
+                self.scalar = False
+                return way
+        if own is None or not _count(targets):
+            raise InputError(
+                'the criterion must give the loss of each target when reduction is "none"; '
+                "does each batch have an axis of examples?"
+            )
+        self.scalar, self.whole = True, not self.separates(outputs, targets)
+        return self._as_one if self.whole else self._one_by_one
+
+    def _unreduced(self, outputs: Any, targets: Any) -> Any:
+        """Take what a loss of torch that the criterion returns would be without its reduction."""
+        with _Unreduced(replace=True) as mode:
+            found = self._own(outputs, targets)
+        return _by_example(mode.costs, mode.weights, targets) if found is mode.returned else None
+
+    def _as_asked(self, outputs: Any, targets: Any) -> Any:
+        """Take the criterion at its word: reduction "none", if it knows that, or its result as it is."""
+        criterion, options = self._own, {}
+        if self._reduction in ("optional", "required"):
+            options["reduction"] = "none"
+        elif self._reduction == "attribute":
+            criterion = copy.copy(criterion)
+            criterion.reduction = "none"  # type: ignore[attr-defined] # it has one
+        with _Unreduced(replace=False) as mode:
+            found = _tensor(criterion(outputs, targets, **options))
+        if not found.dim():
+            return None
+        costs, weights = (
+            (mode.costs, mode.weights) if found is mode.returned else (found, torch.ones_like(found))
+        )
+        return _by_example(costs, weights, targets)
+
+    def _one_by_one(self, outputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
+        count, own = _count(targets), []
+        for i in range(count):
+            one = [
+                mapped(of, lambda t, i=i: t[i : i + 1] if len(t) == count else t) for of in (outputs, targets)
+            ]
+            own.append(self._own(*one).reshape(()))
+        sums = torch.stack(own)
+        return sums, torch.ones_like(sums)
+
+    def _as_one(self, outputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
+        sums = self._own(outputs, targets).reshape(1)
+        return sums, torch.ones_like(sums)
+
+
+class _Unreduced(TorchFunctionMode):
+    """Notes the loss of each target in a loss of `torch.nn.functional`, and what its mean weighs it with.
+
+    Attributes:
+        returned: what the last such loss returned; None before.
+        costs, weights: its mean is Σ costs / Σ weights; of one shape.
+    """
+
+    def __init__(self, replace: bool) -> None:
+        super().__init__()
+        self._replace = replace
+        self.returned: Tensor | None = None
+        self.costs = self.weights = torch.empty(0)
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        asked = kwargs.get("reduction")
+        if not isinstance(asked, str) or not (self._replace or asked == "none"):
+            return func(*args, **kwargs)
+        _check_shapes(func, args)
+        for name in ("weight", "pos_weight"):  # which stay behind when a loss moves or becomes float64
+            if isinstance(kwargs.get(name), Tensor):
+                kwargs[name] = kwargs[name].to(args[0])
+        kwargs |= {"reduction": "none"} | {name: None for name in _LEGACY if name in kwargs}
+        self.returned = self.costs = func(*args, **kwargs)
+        self.weights = torch.ones_like(self.costs)
+        if func in _OF_CLASSES and not args[1].is_floating_point():
+            self.weights = _class_weights(args[1], kwargs["weight"], kwargs["ignore_index"], self.weights)
+        elif func is F.ctc_loss:
+            self.costs = self.costs / torch.as_tensor(args[3]).to(self.costs).clamp(min=1)
+        elif func is F.kl_div and asked == "batchmean":
+            self.weights = self.weights * (len(self.costs) / self.costs.numel())
+        elif func in (F.mse_loss, F.huber_loss) and isinstance(kwargs.get("weight"), Tensor):
+            self.weights = kwargs["weight"].expand_as(self.costs)
+        return self.returned
+
+
+def _class_weights(targets: Tensor, weight: Tensor | None, ignored: int, ones: Tensor) -> Tensor:
+    """Return what the mean weighs each target with: its class's weight, and 0 where it is ignored."""
+    used = targets != ignored
+    each = ones if weight is None else weight[targets.where(used, 0)]
+    return each * used
+
+
+def _check_shapes(func: Callable[..., Any], args: Any) -> None:
+    if func in _OF_ENTRIES and args[0].shape != args[1].shape:
+        shapes = " and targets of ".join(str(tuple(t.shape)) for t in args[:2])
+        raise InputError(f"the criterion was given outputs of shape {shapes}; make their shapes equal")
+
+
+def _agrees(own: float, sums: Tensor, weights: Tensor) -> bool:
+    """Tell whether the criterion's own scalar is Σ sums / Σ weights, or Σ sums, as near as float32 tells."""
+    total, size, weight = float(sums.detach().sum()), float(sums.detach().abs().sum()), float(weights.sum())
+    if weight == 0 or not (math.isfinite(total) and math.isfinite(own)):
+        return weight == 0 or math.isfinite(total) == math.isfinite(own)
+    return abs(own - total / weight) <= CLOSE * size / weight or abs(own - total) <= CLOSE * size
+
+
+def _by_example(costs: Tensor, weights: Tensor, targets: Any) -> tuple[Tensor, Tensor] | None:
+    """Sum over the targets of each example, whether they stand in rows of their own or end to end."""
+    if not costs.dim():
+        return None
+    count = _count(targets) or len(costs)
+    if costs.numel() % count:
+        count = len(costs)
+    return costs.reshape(count, -1).sum(1), weights.reshape(count, -1).sum(1)
+
+
+def _count(targets: Any) -> int:
+    """Return the number of examples of a batch; 0 where its targets do not tell."""
+    lengths = {len(t) if t.dim() else 0 for t in tensors_of(targets)}
+    return lengths.pop() if len(lengths) == 1 else 0
+
+
+def _tensor(found: Any) -> Tensor:
+    if not isinstance(found, Tensor):
+        raise InputError(f"the criterion returned {type(found).__name__}, not a tensor")
+    return found
+
+
+def _reduction_of(criterion: Criterion) -> str | None:
+    """Tell where a criterion is told how to reduce: an `optional` or `required` argument, an `attribute`."""
+    if isinstance(criterion, nn.Module):
+        return "attribute" if isinstance(getattr(criterion, "reduction", None), str) else None
+    try:
+        argument = inspect.signature(criterion).parameters.get("reduction")
+    except (TypeError, ValueError):  # it is written in C
+        return None
+    if argument is None:
+        return None
+    return "required" if argument.default is argument.empty else "optional"

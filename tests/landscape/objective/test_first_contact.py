@@ -1,0 +1,147 @@
+"""What people try first works, or is refused in one line that says what to write instead."""
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, IterableDataset
+
+import landscape as ll
+from landscape import InputError
+
+X, Y = torch.randn(20, 5, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 3
+
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3))
+
+
+def backbone_frozen():
+    model = net()
+    model[0].requires_grad_(False)
+    return model
+
+
+def supervised(model, batches=None):
+    return ll.supervised(model, [(X, Y)] if batches is None else batches, nn.CrossEntropyLoss())
+
+
+MEASUREMENTS = {
+    "line": ll.line,
+    "plane": ll.plane,
+    "sharpness": ll.sharpness,
+    "sharpness_by_group": ll.sharpness_by_group,
+    "top_eigenpairs": ll.top_eigenpairs,
+    "trace": ll.trace,
+    "diagonal": ll.diagonal,
+    "frobenius_norm": ll.frobenius_norm,
+    "spectral_density": ll.spectral_density,
+    "spectrum": ll.spectrum,
+    "hessian": ll.hessian,
+    "gauss_newton": ll.gauss_newton,
+    "empirical_fisher": ll.empirical_fisher,
+    "pac_bayes_bound": ll.pac_bayes_bound,
+    "barrier": lambda model: ll.barrier(model, model),
+    "barrier to a model": lambda model: ll.barrier(supervised(model), model),
+    "bezier": lambda model: ll.bezier(model, model),
+    "barriers": lambda model: ll.barriers({"a": model, "b": model}),
+    "surfaces": lambda model: ll.surfaces({"a": model}),
+    "quadratic_model": lambda model: ll.quadratic_model(model, []),
+    "eigen_frame": lambda model: ll.eigen_frame(model, 1),
+    "between_frame": lambda model: ll.between_frame(model, {"b": X}, 1, "a"),
+}
+
+
+@pytest.mark.parametrize("name", MEASUREMENTS)
+def test_a_model_in_place_of_its_objective(name):
+    with pytest.raises(InputError, match=r"expected a landscape\.Objective, not Sequential.*supervised"):
+        MEASUREMENTS[name](net())
+
+
+def test_an_objective_in_place_of_its_parameters():
+    with pytest.raises(InputError, match=r"objective\.params"):
+        ll.random_direction(supervised(net()))
+
+
+class Endless(IterableDataset):
+    def __iter__(self):
+        yield from itertools.repeat((X, Y))
+
+
+@pytest.mark.parametrize(
+    "batches",
+    [
+        lambda: itertools.cycle([(X, Y)]),
+        lambda: ((X, Y) for _ in itertools.count()),
+        lambda: DataLoader(Endless(), batch_size=None),
+    ],
+)
+def test_batches_without_end(batches, monkeypatch):
+    monkeypatch.setattr("landscape.objective.batches.LARGE", 10**5)
+    with pytest.raises(InputError, match=r"do not end after .*itertools\.islice"):
+        supervised(net(), batches())
+
+
+def test_batches_that_take_no_memory_end_too(monkeypatch):
+    monkeypatch.setattr("landscape.objective.batches.MANY", 100)
+    with pytest.raises(InputError, match="do not end after 100"):
+        ll.Objective(net(), itertools.count(), lambda model, seed: (model(X).sum(), 1))
+
+
+def test_a_generator_that_ends_is_frozen():
+    assert supervised(net(), (pair for pair in [(X, Y), (X, Y)])).count == 2
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (nn.Flatten(), "has no parameters"),
+        (nn.Sequential(nn.LazyLinear(3)), r"0\.weight is lazy.*model\(inputs\)"),
+        (net().state_dict(), "must be a torch.nn.Module, not OrderedDict.*load_weights"),
+        ("a.pt", "must be a torch.nn.Module, not str"),
+    ],
+)
+def test_what_is_no_model_with_parameters(model, message):
+    with pytest.raises(InputError, match=message):
+        supervised(model)
+
+
+def test_a_lazy_model_that_was_called():
+    model = nn.LazyLinear(3)
+    model(X)
+    assert supervised(model).value() == pytest.approx(F.cross_entropy(model(X), Y).item())
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (lambda m, b: F.cross_entropy(m(b[0]), b[1]), r"must return \(sum, weight\), not Tensor: write"),
+        (lambda m, b: F.cross_entropy(m(b[0]), b[1]).item(), r"must return \(sum, weight\), not float"),
+        (lambda m, b: None, r"must return \(sum, weight\), not NoneType"),
+        (lambda m, b: (m(b[0].double()).sum(), 1), "cannot be evaluated: RuntimeError: .*Double and Float"),
+        (lambda m, b: (m(b["x"]).sum(), 1), "cannot be evaluated: TypeError"),
+    ],
+)
+def test_a_loss_that_returns_something_else(loss, message):
+    with pytest.raises(InputError, match=message) as refused:
+        ll.Objective(net(), [(X, Y)], loss)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("batches", [5, "data", {"x": X}])
+def test_what_holds_no_batches(batches):
+    with pytest.raises(InputError, match="the batches are a "):
+        ll.Objective(net(), batches, lambda m, b: (m(b[0]).sum(), 1))
+
+
+@pytest.mark.parametrize(
+    "compiled", [torch.compile, lambda model: nn.DataParallel(torch.compile(model, backend="eager"))]
+)
+def test_a_compiled_model_with_frozen_layers(compiled):
+    objective, plain = supervised(compiled(backbone_frozen())), supervised(backbone_frozen())
+    assert objective.params.numel == plain.params.numel == 15
+    v = torch.randn_like(plain.theta)
+    assert torch.equal(ll.hessian(objective)(v), ll.hessian(plain)(v))

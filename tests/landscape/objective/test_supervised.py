@@ -1,0 +1,178 @@
+"""`supervised` takes a criterion as people write one, and equals its own mean over all data at once."""
+
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import TensorDataset
+
+import landscape as ll
+from landscape import InputError
+
+pytestmark = pytest.mark.filterwarnings("ignore:reduction. .mean. divides")  # torch, of kl_div
+
+
+def drawn(*shape):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(len(shape)))
+
+
+X, SCORES = drawn(40, 5), drawn(40, 4).roll(7, 0)
+Y = torch.randint(4, (40,), generator=torch.Generator().manual_seed(0))
+IGNORED = torch.where(torch.arange(40) < 24, -100, Y)  # the first batches of none but ignored targets
+RATES = torch.tensor([10.0, 1.0, 1.0, 0.1], dtype=torch.float64)
+MODEL = nn.Linear(5, 4).double()
+
+
+def batches(targets):
+    return [(X[part], targets[part]) for part in (slice(0, 7), slice(7, 20), slice(20, 40))]
+
+
+def focal(outputs, targets):
+    """A loss of one's own, with a reduction of its own."""
+    costs = F.cross_entropy(outputs, targets, reduction="none")
+    return ((1 - torch.exp(-costs)) ** 2 * costs).mean()
+
+
+class Focal(nn.Module):
+    def __init__(self, reduction="mean"):
+        super().__init__()
+        self.reduction = reduction
+
+    def forward(self, outputs, targets):
+        costs = F.cross_entropy(outputs, targets, reduction="none") ** 2
+        return costs if self.reduction == "none" else getattr(costs, self.reduction)()
+
+
+def named(reduction="mean", **options):
+    return lambda o, t, reduction=reduction: F.cross_entropy(o, t, reduction=reduction, **options)
+
+
+CRITERIA = {
+    "function": (F.cross_entropy, Y),
+    "module": (nn.CrossEntropyLoss(), Y),
+    "module, ignored": (nn.CrossEntropyLoss(), IGNORED),
+    "another ignored": (nn.CrossEntropyLoss(ignore_index=2), Y),
+    "weights": (nn.CrossEntropyLoss(RATES), Y),
+    "weights and ignored": (nn.CrossEntropyLoss(RATES), IGNORED),
+    "smoothing": (nn.CrossEntropyLoss(label_smoothing=0.1), Y),
+    "smoothing, weights and ignored": (nn.CrossEntropyLoss(RATES, label_smoothing=0.1), IGNORED),
+    "partial": (partial(F.cross_entropy, weight=RATES, ignore_index=2), Y),
+    "closure": (lambda o, t: F.cross_entropy(o, t, weight=RATES), IGNORED),
+    "closure that passes reduction on": (named(weight=RATES), IGNORED),
+    "likelihood": (lambda o, t: F.nll_loss(o.log_softmax(1), t, RATES), IGNORED),
+    "probabilities": (F.cross_entropy, SCORES.softmax(1)),
+    "masked by hand": (lambda o, t: F.cross_entropy(o[t >= 0], t[t >= 0]), torch.where(Y == 0, -1, Y)),
+    "regression": (nn.MSELoss(), SCORES),
+    "regression, smooth": (nn.SmoothL1Loss(), SCORES),
+    "regression by hand": (lambda o, t: (o - t).square().mean(), SCORES),
+    "absolute, weighted": (lambda o, t: F.l1_loss(o, t, weight=torch.ones_like(o)), SCORES),
+    "labels": (nn.BCEWithLogitsLoss(pos_weight=RATES), (SCORES > 0).double()),
+    "divergence per entry": (nn.KLDivLoss(), SCORES.softmax(1)),
+    "divergence per row": (nn.KLDivLoss(reduction="batchmean"), SCORES.softmax(1)),
+    "divergence, partial": (partial(F.kl_div, reduction="batchmean"), SCORES.softmax(1)),
+    "own scalar": (focal, Y),
+    "own module": (Focal(), Y),
+    "scaled": (lambda o, t: 0.5 * F.cross_entropy(o, t), Y),
+    "with a penalty": (lambda o, t: F.cross_entropy(o, t) + 0.1 * o.square().mean(), Y),
+}
+
+
+@pytest.mark.parametrize("name", CRITERIA)
+def test_it_is_the_criterions_own_mean_over_all_data(name):
+    criterion, targets = CRITERIA[name]
+    own = criterion(MODEL(X), targets)
+    objective = ll.supervised(MODEL, batches(targets), criterion)
+    assert objective.value() == pytest.approx(own.item(), rel=1e-9)
+    expected = torch.autograd.grad(own, list(MODEL.parameters()))
+    torch.testing.assert_close(objective.grad(), torch.cat([g.flatten() for g in expected]))
+    sums, weights = objective.per_example()
+    assert sums.sum() / weights.sum() == pytest.approx(own.item(), rel=1e-9)
+    v = torch.randn_like(objective.theta)
+    torch.testing.assert_close(ll.gauss_newton(objective)(v), ll.hessian(objective)(v))  # the model is linear
+
+
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+def test_another_reduction_is_the_same_mean(reduction):
+    found = ll.supervised(MODEL, batches(IGNORED), nn.CrossEntropyLoss(reduction=reduction)).value()
+    assert found == pytest.approx(nn.CrossEntropyLoss()(MODEL(X), IGNORED).item(), rel=1e-9)
+
+
+def test_the_loss_of_each_example_and_a_sum_by_hand_are_means_too():
+    own = F.mse_loss(MODEL(X), SCORES).item()
+    each = ll.supervised(MODEL, batches(SCORES), lambda o, t: (o - t).square().mean(1))
+    summed = ll.supervised(MODEL, batches(SCORES), lambda o, t: (o - t).square().sum())
+    assert each.value() == pytest.approx(own, rel=1e-9)
+    assert summed.value() == pytest.approx(4 * own, rel=1e-9)  # per example, of four entries each
+    assert [len(o.per_example()[0]) for o in (each, summed)] == [40, 40]
+
+
+def test_tokens_that_stand_end_to_end_belong_to_their_sentences():
+    model = nn.Embedding(9, 9).double()
+    tokens = torch.randint(9, (6, 5), generator=torch.Generator().manual_seed(1))
+    labels = torch.where(tokens > 6, -100, tokens)
+
+    def criterion(outputs, targets):
+        return F.cross_entropy(outputs.view(-1, 9), targets.view(-1))
+
+    objective = ll.supervised(model, [(tokens[:4], labels[:4]), (tokens[4:], labels[4:])], criterion)
+    assert objective.value() == pytest.approx(criterion(model(tokens), labels).item(), rel=1e-9)
+    assert objective.per_example()[1].tolist() == (labels >= 0).sum(1).tolist()
+
+
+def test_class_weights_follow_to_float64():
+    model = nn.Linear(5, 4)
+    objective = ll.supervised(model, [(X.float(), Y)], nn.CrossEntropyLoss(RATES.float()))
+    assert objective.in_float64().value() == pytest.approx(objective.value(), rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["mapping", "object"])
+def test_outputs_with_logits(kind):
+    class Answering(nn.Linear):
+        def forward(self, x):
+            found = {"logits": super().forward(x)}
+            return found if kind == "mapping" else SimpleNamespace(**found)
+
+    model = Answering(5, 4).double()
+    expected = F.cross_entropy(F.linear(X, model.weight, model.bias), Y).item()
+    assert ll.supervised(model, batches(Y), nn.CrossEntropyLoss()).value() == pytest.approx(expected)
+
+
+def contrast(outputs, _):
+    return (outputs @ outputs.T).logsumexp(1).mean()
+
+
+def test_examples_that_depend_on_one_another_have_a_loss_on_one_batch_only():
+    objective = ll.supervised(MODEL, [(X, Y)], contrast)
+    assert objective.value() == pytest.approx(contrast(MODEL(X), Y).item())
+    with pytest.raises(InputError, match="not given the per_example"):
+        ll.empirical_fisher(objective)
+    with pytest.raises(InputError, match="not the mean over a batch's examples"):
+        ll.supervised(MODEL, batches(Y), contrast)
+
+
+def test_a_mean_that_ignores_targets_of_a_later_batch_is_not_taken_for_one_over_all():
+    with pytest.raises(InputError, match=r"nan|not the mean"):
+        ll.supervised(MODEL, batches(IGNORED.flip(0)), lambda o, t: 0.5 * F.cross_entropy(o, t))
+
+
+@pytest.mark.parametrize(
+    ("data", "criterion", "message"),
+    [
+        (batches(SCORES[:, :1]), nn.MSELoss(), r"\(7, 4\) and targets of \(7, 1\)"),
+        (batches(Y), nn.CrossEntropyLoss, "CrossEntropyLoss cannot be called"),
+        (batches(Y), "mse", "str cannot be called"),
+        (nn.CrossEntropyLoss(), batches(Y), "list cannot be called"),
+        (batches(Y), lambda o, t: F.cross_entropy(o, t).item(), "returned float, not a tensor"),
+        (TensorDataset(X, Y), nn.CrossEntropyLoss(), "DataLoader"),
+        (batches(torch.full_like(Y, -100)), nn.CrossEntropyLoss(), "all targets are ignored"),
+        (batches(Y.float()), nn.CrossEntropyLoss(), "the loss cannot be evaluated: "),
+        ((X, Y), nn.CrossEntropyLoss(), "must be a pair"),
+    ],
+)
+def test_what_cannot_be_a_mean_is_refused_in_a_line(data, criterion, message):
+    with pytest.raises(InputError, match=message) as refused:
+        ll.supervised(MODEL, data, criterion)
+    assert "\n" not in str(refused.value)
