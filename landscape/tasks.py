@@ -145,6 +145,7 @@ class Task(Protocol):
     - `initial(checkpoint)`: the same of the weights that its training began from.
     - `trajectory(checkpoint)`: the checkpoints that its training kept, as a list of paths in order.
     - `facts(checkpoint, options)`: `Facts`, tables and curves for a report.
+    - `export(checkpoint, target, options)`: writes what `target`'s ending names, and says what it is.
     """
 
     def __call__(self, checkpoint: Path, options: TaskOptions, /) -> "Objective":
@@ -253,6 +254,18 @@ def facts_of(checkpoint: Path, options: TaskOptions, task: str | None = None) ->
     """
     read = getattr(task_of(checkpoint, task), "facts", None)
     return read(checkpoint, options) if read else Facts()
+
+
+def export_of(checkpoint: Path, target: Path, options: TaskOptions, task: str | None = None) -> str:
+    """Write what a checkpoint's task exports in the format of the target's ending; return what it is.
+
+    Raises:
+        InputError: as `task_of`, or the task exports nothing, or not in this format.
+    """
+    write = getattr(task_of(checkpoint, task), "export", None)
+    if not write:
+        raise InputError(f"the task of {checkpoint} exports nothing; surfaces (.npz, .h5) can be exported")
+    return str(write(checkpoint, target, options))
 
 
 def joined(weights: "Mapping[str, Tensor]", checkpoint: Path, objective: "Objective") -> "Tensor":
