@@ -150,6 +150,7 @@ class Task(Protocol):
     - `facts(checkpoint, options)`: `Facts`, tables and curves for a report.
     - `differences(checkpoints, options)`: how several checkpoints (a mapping of names to files) differ from
       the first, as a list of sentences for a report.
+    - `export(checkpoint, target, options)`: writes what `target`'s ending names, and says what it is.
     """
 
     def __call__(self, checkpoint: Path, options: TaskOptions, /) -> "Objective":
@@ -270,6 +271,18 @@ def differences_of(
     """
     compare = getattr(task_of(next(iter(checkpoints.values())), task), "differences", None)
     return tuple(compare(checkpoints, options)) if compare and len(checkpoints) > 1 else ()
+
+
+def export_of(checkpoint: Path, target: Path, options: TaskOptions, task: str | None = None) -> str:
+    """Write what a checkpoint's task exports in the format of the target's ending; return what it is.
+
+    Raises:
+        InputError: as `task_of`, or the task exports nothing, or not in this format.
+    """
+    write = getattr(task_of(checkpoint, task), "export", None)
+    if not write:
+        raise InputError(f"the task of {checkpoint} exports nothing; surfaces (.npz, .h5) can be exported")
+    return str(write(checkpoint, target, options))
 
 
 def joined(weights: "Mapping[str, Tensor]", checkpoint: Path, objective: "Objective") -> "Tensor":

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from samrec.config import Config as Config
     from samrec.evaluation import evaluate as evaluate
     from samrec.model import SASRec as SASRec
+    from samrec.recommendation import recommend as recommend
     from samrec.sam import SAM as SAM
     from samrec.training.loop import train as train
 
@@ -16,6 +17,7 @@ _PUBLIC = {
     "SAM": "samrec.sam",
     "SASRec": "samrec.model",
     "evaluate": "samrec.evaluation",
+    "recommend": "samrec.recommendation",
     "train": "samrec.training.loop",
 }
 __all__ = list(_PUBLIC)

@@ -17,6 +17,9 @@ from landscape.storage.safe import is_safetensors, write_safetensors
 from samrec.architecture import completed
 from samrec.config import Config, configure
 from samrec.data.interactions import Interactions
+from samrec.data.labels import Ids, from_tensor
+from samrec.data.readers import read
+from samrec.data.sources import last_change
 from samrec.methods import new_model
 from samrec.model import Recommender
 
@@ -47,6 +50,7 @@ class Checkpoint:
         best: epoch and NDCG@10 of the best validation so far.
         sums: what each step since the end of `epoch` returned (`samrec.training.engines`), by which
             the number of these steps is known too. Shape (steps, parts of the loss + 2).
+        items: the ids of the item table's rows, by `samrec.data.labels`; None in files that keep none.
     """
 
     config: Config
@@ -59,6 +63,7 @@ class Checkpoint:
     optimizer: dict[str, Any]
     best: tuple[int, float]
     sums: torch.Tensor
+    items: torch.Tensor | None = None
 
     def model(self) -> Recommender:
         """Build the model, on the CPU.
@@ -76,6 +81,35 @@ class Checkpoint:
         if not all(p.isfinite().all() for p in model.parameters()):
             raise InputError("the checkpoint's weights are not finite; its training diverged")
         return model
+
+    def item_ids(self) -> Ids | None:
+        """Return the id of each row of the item table, as the data write it; None where none are kept.
+
+        Raises:
+            InputError: they are not one for each row.
+        """
+        return None if self.items is None else from_tensor(self.items, self.num_items)
+
+    def interactions(self, data: Path | None = None) -> Interactions:
+        """Read what the model was trained on, from where it was or from `data`.
+
+        Raises:
+            InputError: it is not there, or other data.
+        """
+        found = read(self.data_path(data), **self.config.reading)
+        self.check_data(found)
+        return found
+
+    def data_path(self, data: Path | None) -> Path:
+        """Return where the model's data are: at `data`, or where they were in training.
+
+        Raises:
+            InputError: they are no longer there.
+        """
+        path = data or Path(self.config.data)
+        if data is None and not last_change(path):
+            raise InputError(f"the checkpoint's data are no longer at {path}; say where with --data FILE")
+        return path
 
     def check_data(self, data: Interactions) -> None:
         """Make sure that `data` is what the model was trained on.
@@ -147,6 +181,7 @@ def _content(checkpoint: Checkpoint) -> dict[str, Any]:
         "extra": {name: tensor.detach().cpu() for name, tensor in checkpoint.extra.items()},
         "optimizer": checkpoint.optimizer,
         "sums": checkpoint.sums,
+        "items": checkpoint.items,
     }
 
 

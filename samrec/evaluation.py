@@ -1,6 +1,6 @@
 """Full ranking: every item is a candidate, none is sampled."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from samrec.data.ragged import slices
 from samrec.data.split import Part, Split
 from samrec.data.tensors import Tensors
 from samrec.model import Recommender
+from samrec.scores import summands
 from samrec.sharding import ShardedEmbedding
 
 Mask = NDArray[np.bool_]
@@ -58,7 +59,8 @@ def ranks(model: Recommender, split: Split, part: Part, batch_size: int = 1024, 
             among = ALONE
         users = np.array(among.share(len(split.evaluated)), np.int64)
         batches = candidates(split, part, model.max_length, model.item.weight.device, batch_size, users)
-        counts = [count_above(model, batch).cpu().numpy() for batch in batches]
+        table = summands(model.item.weight)
+        counts = [count_above(model, batch, table).cpu().numpy() for batch in batches]
     finally:
         model.train(was_training)
     found = np.concatenate([of_batch for of_rank in among.gathered(counts) for of_batch in of_rank])
@@ -103,21 +105,29 @@ def candidates(
         yield Candidates(histories, torch.from_numpy(target[chosen]).to(device), seen)
 
 
-def count_above(model: Recommender, batch: Candidates) -> Tensor:
+def count_above(model: Recommender, batch: Candidates, table: Tensor | None = None) -> Tensor:
     """Count for each history the candidates that score at least what the held-out item does: its rank.
 
-    NaN, for all of the batch, where scores are not finite; a NaN would else compare as the best rank.
+    Scores are exact (`samrec.scores`), so that equal ones are equal. NaN, for all of the batch, where they
+    are not finite; a NaN would else compare as the best rank.
+
+    Args:
+        table: the `summands` of the item table, to be made once for many batches.
     """
-    table = model.item.weight
-    shard = model.item if isinstance(model.item, ShardedEmbedding) else None
     expected = model(batch.histories).flatten(0, 1)[batch.histories.last]
-    seen, take = batch.seen, _take
+    dtype = torch.promote_types(expected.dtype, torch.float32)  # bfloat16 counts to 256
+    expected, table = summands(expected), summands(model.item.weight) if table is None else table
+    of_target = (expected * summands(model.item(batch.targets))).sum(1, keepdim=True)
+    others = torch.stack([torch.arange(len(expected), device=expected.device), batch.targets])
+    left_out = torch.cat([batch.seen, others], 1)  # the target is no candidate beside itself
+    left_out = left_out[:, left_out[0].argsort()]
+    shard = model.item if isinstance(model.item, ShardedEmbedding) else None
     if shard:
-        place, found = shard.here(seen[1])
-        seen, take = torch.stack([seen[0], place])[:, found], shard.take
-    counts = _count_above(expected, table, batch.targets, seen, take)
+        place, here = shard.here(left_out[1])
+        left_out = torch.stack([left_out[0], place])[:, here]
+    counts = _count_above(expected, table, of_target, left_out)
     finite = torch.isfinite(expected.norm(dim=1).max() * table.norm(dim=1).max())
-    counts = torch.where(finite, counts, torch.nan)
+    counts = torch.where(finite, counts, torch.nan).to(dtype)
     return shard.ranks.summed(counts) if shard else counts
 
 
@@ -138,39 +148,27 @@ def gain(ranks: Tensor, metric: str) -> Tensor:
     return torch.where(ranks < int(cutoff), gains[name], 0 * ranks)  # NaN stays NaN
 
 
-def _count_above(
-    expected: Tensor, table: Tensor, targets: Tensor, seen: Tensor, take: Callable[[Tensor, Tensor], Tensor]
-) -> Tensor:
-    """Count, for each row of `expected`, the unseen items that score at least what the target does.
+def _count_above(expected: Tensor, table: Tensor, of_target: Tensor, left_out: Tensor) -> Tensor:
+    """Count, for each row of `expected`, the candidates that score at least `of_target`, shape (rows, 1).
 
     Args:
-        seen: pairs of a row of `expected`, ascending, and a row of `table` that is no candidate. Shape
+        left_out: pairs of a row of `expected`, ascending, and a row of `table` that is no candidate. Shape
             (2, pairs).
-        take: `_take`, or what does it for a table of which `table` is a part.
     """
     size = chunk_rows(len(table), table.device)
     buffer = expected.new_empty(min(size, len(expected)), len(table))
-    exact = torch.promote_types(expected.dtype, torch.float32)  # bfloat16 counts to 256
-    counts = expected.new_empty(len(expected), dtype=exact)
+    counts = expected.new_empty(len(expected))
     bounds = torch.searchsorted(
-        seen[0], torch.arange(0, len(expected) + size, size, device=seen.device)
+        left_out[0], torch.arange(0, len(expected) + size, size, device=left_out.device)
     ).tolist()
     for number, first in enumerate(range(0, len(expected), size)):
         part = slice(first, first + size)
         scores = torch.mm(expected[part], table.T, out=buffer[: len(expected[part])])
-        of_target = take(scores, targets[part])[:, None]
-        row, item = seen[:, bounds[number] : bounds[number + 1]]
+        row, item = left_out[:, bounds[number] : bounds[number + 1]]
         scores[row - first, item] = -torch.inf
-        # Comparing in place leaves ones to add up as floats: exact to 2^24, and 20 times faster than bools.
-        counts[part] = scores.ge_(of_target).sum(1, dtype=exact)
+        # Comparing in place leaves ones to add up as floats: 20 times faster than bools.
+        counts[part] = scores.ge_(of_target[part]).sum(1)
     return counts
-
-
-def _take(scores: Tensor, targets: Tensor) -> Tensor:
-    """Return the targets' scores, one per row, and keep each from competing with itself."""
-    taken = scores.gather(1, targets[:, None])
-    scores.scatter_(1, targets[:, None], -torch.inf)
-    return taken.squeeze(1)
 
 
 def metrics(ranks: Ints) -> dict[str, float]:

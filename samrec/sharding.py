@@ -51,23 +51,6 @@ class ShardedEmbedding(nn.Module):
         found = (items >= self.rows.start) & (items < self.rows.stop)
         return (items - self.rows.start).clamp(0, len(self.rows) - 1), found
 
-    def take(self, scores: Tensor, targets: Tensor) -> Tensor:
-        """Return the scores of the targets, from whichever rank has them, and put -inf there: one all-reduce.
-
-        Args:
-            scores: of the items here, shape (rows, items here); the same histories on all ranks.
-            targets: shape (rows,).
-        """
-        taken, found = self._of_targets(scores, targets)
-        row = found.nonzero().squeeze(1)
-        scores[row, targets[row] - self.rows.start] = -torch.inf
-        return self.ranks.summed(taken)
-
-    def _of_targets(self, scores: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the scores of the targets that are here, 0 of the others, and which these are."""
-        place, found = self.here(targets)
-        return torch.where(found, scores.gather(1, place[:, None]).squeeze(1), 0.0), found
-
     def of_all_ranks(self, *tensors: Tensor) -> tuple[list[Tensor], slice]:
         """Return the ranks' tensors one after the other, and which part of them is this rank's.
 
@@ -99,7 +82,8 @@ class ShardedEmbedding(nn.Module):
         Returns:
             log Σ exp(scores) over all items, and the score of the target. One all-gather.
         """
-        of_target, _ = self._of_targets(scores, targets)
+        place, here = self.here(targets)
+        of_target = torch.where(here, scores.gather(1, place[:, None]).squeeze(1), 0.0)
         of_ranks = self.ranks.stacked(torch.stack([normalizer, of_target.to(normalizer)]))
         whole = of_ranks[:, 0].logsumexp(0)
         shares.mul_((normalizer - whole).exp()[:, None])

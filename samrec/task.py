@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from landscape.errors import InputError
 from landscape.objective.evaluators import Forward, Loss
 from landscape.objective.objective import Objective
 from landscape.runtime import ranks as parallel
@@ -34,6 +33,8 @@ from samrec.evaluation import Candidates, Ranking, candidates, count_above, gain
 from samrec.losses import drawn_scores, loss_of, parts_of
 from samrec.methods import initial_model
 from samrec.model import Recommender
+from samrec.recommendation import save_items
+from samrec.scorer import save_scorer
 from samrec.sharding import ShardedEmbedding
 from samrec.training.log import read_log
 
@@ -253,6 +254,19 @@ class Recommendation:
         """Return the checkpoints that the run kept beside this one."""
         return trajectory(checkpoint.parent)
 
+    def export(self, checkpoint: Path, target: Path, options: TaskOptions) -> str:
+        """Write the items' embeddings with their ids, or the scorer (.pt2), and say what was written.
+
+        Raises:
+            InputError: the checkpoint cannot be used, another ending, or the file cannot be written.
+        """
+        loaded = load(checkpoint)
+        if target.suffix.lower() == ".pt2":
+            save_scorer(loaded.model(), target)
+            return f"scorer of {loaded.num_items:,} items"
+        save_items(loaded, target, options.data)
+        return f"embeddings of {loaded.num_items:,} items"
+
     def facts(self, checkpoint: Path, options: TaskOptions) -> Facts:
         """Rank the users of both parts, the ranks of torchrun together, and read the log of the run."""
         found = {
@@ -330,11 +344,8 @@ def _curves(log: Sequence[Mapping[str, Any]]) -> tuple[FactCurve, ...]:
 
 def _split(checkpoint: Checkpoint, data: Path | None) -> Split:
     """Read what a checkpoint was trained on, its users and its noise, from where it was or from `data`."""
-    path = data or Path(checkpoint.config.data)
-    if not (changed := last_change(path)) and data is None:
-        raise InputError(f"the checkpoint's data are no longer at {path}; say where with --data FILE")
-    config = checkpoint.config
-    split = _read_split(path, changed, **config.reading)
+    path, config = checkpoint.data_path(data), checkpoint.config
+    split = _read_split(path, last_change(path), **config.reading)
     checkpoint.check_data(split.interactions)
     return split.fraction(config.train_fraction, config.seed).noisy(config.noise, config.seed)
 

@@ -1,22 +1,41 @@
-"""`landscape export`: a stored surface as a file for other programs."""
+"""`landscape export`: a stored surface, or what a checkpoint holds, as a file for other programs."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from landscape.cli.options import Json
+from landscape.cli.options import Data, Json, Task
 from landscape.cli.output import Table, show
+from landscape.errors import InputError
+from landscape.tasks import TaskOptions, export_of
+
+CHECKPOINTS = (".pt", ".pth", ".ckpt", ".safetensors")
 
 
 def command(
     source: Annotated[
-        Path, typer.Argument(help="Surface to read: a result (.npz), or an HDF5 file of Li et al.'s code.")
+        Path,
+        typer.Argument(
+            help="Surface to read: a result (.npz), or an HDF5 file of Li et al.'s code; or a checkpoint."
+        ),
     ],
-    target: Annotated[Path, typer.Argument(help="File to write: .csv, .vtk (ParaView), .h5 or .npz.")],
+    target: Annotated[
+        Path,
+        typer.Argument(
+            help="File to write. Of a surface: .csv, .vtk (ParaView), .h5 or .npz; of a checkpoint, what its "
+            "task exports."
+        ),
+    ],
+    data: Data = None,
+    task: Task = None,
     json: Json = False,
 ) -> None:
-    """Convert a stored surface to the format that the ending of TARGET names. Nothing is computed again.
+    """Convert a stored surface, or export what a checkpoint holds, to the format that TARGET's ending names.
+
+    Nothing is computed again. Of a recommender's checkpoint, .parquet, .csv and .jsonl are the embeddings of
+    the items with their ids, in the order of the item table's rows; .pt2 is the scorer of all items after
+    histories, as a program of torch.export.
 
     HDF5 files have the layout of github.com/tomgoldstein/loss-landscape; they can be read too. Only .npz
     keeps the settings and the provenance.
@@ -26,7 +45,18 @@ def command(
       landscape export surface/sasrec.surface.npz sasrec.vtk
 
       landscape export resnet56_surface.h5 resnet56.surface.npz
+
+      landscape export runs/sasrec/best.pt items.parquet
+
+      landscape export runs/sasrec/best.pt scorer.pt2
     """
+    if source.suffix.lower() in CHECKPOINTS:
+        what = export_of(source, target, TaskOptions(data=data), task)
+        table = Table("", ["exported", "what"], [[str(target), what]])
+        show(json, {"source": str(source), "file": str(target), "what": what}, table)
+        return
+    if given := [name for name, value in (("--data", data), ("--task", task)) if value]:
+        raise InputError(f"{given[0]} is for checkpoints ({', '.join(CHECKPOINTS)}); {source} is a surface")
     from landscape.storage.results import load_as
     from landscape.surface.export import HDF5, export, read_hdf5
     from landscape.surface.slice import Slice

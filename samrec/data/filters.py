@@ -44,4 +44,11 @@ def _keep(interactions: Interactions, kept: NDArray[np.bool_]) -> Interactions:
     lengths = np.bincount(interactions.users[kept], minlength=interactions.num_users)
     present, items = np.unique(interactions.items[kept], return_inverse=True)
     offsets = np.concatenate([[0], np.cumsum(lengths[lengths > 0])]).astype(np.int64)
-    return replace(interactions, items=items, offsets=offsets, item_ids=interactions.item_ids[present])
+    user_ids = None if interactions.user_ids is None else interactions.user_ids[lengths > 0]
+    return replace(
+        interactions,
+        items=items,
+        offsets=offsets,
+        item_ids=interactions.item_ids[present],
+        user_ids=user_ids,
+    )

@@ -26,6 +26,7 @@ class Interactions:
         source: where they came from, to be shown.
         ties: how many interactions have the same time as the user's one before, as they were read; None
             where the file has no times.
+        user_ids: the file's id of each user, shape (users,); None where nobody named them.
         understood: what the reader made of the file; None where they were not read from one.
     """
 
@@ -34,6 +35,7 @@ class Interactions:
     item_ids: NDArray[Any]
     source: str
     ties: int | None = None
+    user_ids: NDArray[Any] | None = None
     understood: Understood | None = None
 
     @classmethod

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from landscape.errors import InputError
 from samrec.choices import Format
 from samrec.data.filters import first_of_each, k_core
@@ -89,7 +91,7 @@ def _read_lines(path: Path, format: Format) -> Interactions:
         histories.setdefault(user, []).extend(items)
     interactions = Interactions.from_histories(list(histories.values()), source=str(path))
     understood = Understood(format, "as in the file", len(interactions.items))
-    return replace(interactions, understood=understood)
+    return replace(interactions, user_ids=np.array(list(histories)), understood=understood)
 
 
 def _rows(path: Path) -> Iterator[tuple[int, int, list[int]]]:

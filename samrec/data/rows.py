@@ -223,8 +223,9 @@ def _kept(
 
 def _interactions(frame: pl.DataFrame, source: str, understood: Understood) -> Interactions:
     labels, items = _numbered(frame["item"])
-    frame = frame.with_columns(items, _numbered(frame["user"])[1])
-    del items
+    user_ids, users = _numbered(frame["user"])
+    frame = frame.with_columns(items, users)
+    del items, users
     timed = "time" in frame.columns
     frame = frame.sort(["user", "time"] if timed else ["user"], maintain_order=True)
     ties = None
@@ -233,11 +234,12 @@ def _interactions(frame: pl.DataFrame, source: str, understood: Understood) -> I
         ties = int(same.sum())
     lengths = np.bincount(frame["user"].to_numpy())
     return Interactions(
-        items=frame["item"].to_numpy(),
+        items=frame["item"].to_numpy(writable=True),  # torch warns of what it may not write to
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         item_ids=labels,
         source=source,
         ties=ties,
+        user_ids=user_ids,
         understood=understood,
     )
 

@@ -35,7 +35,7 @@ class GRU(nn.Module):
     def forward(self, x: Tensor, positions: Tensor) -> Tensor:
         """Return the state after each slot, from inputs of the same shape (rows, width, d)."""
         dim = x.shape[-1]
-        h = x.new_zeros(len(x), dim)
+        h = x.new_zeros(x.shape[0], dim)  # torch.export takes a len for a constant
         goes_on = (positions > 0).to(x.dtype).unsqueeze(-1)
         states = []
         for inputs, same in zip(self.input(x).to(x.dtype).unbind(1), goes_on.unbind(1), strict=True):

@@ -18,6 +18,7 @@ from landscape.storage.files import drop_parts
 from samrec.checkpoint import Checkpoint, State, kept, load, of_epoch, save, save_best
 from samrec.choices import VALIDATED
 from samrec.config import Config, write_config
+from samrec.data.labels import to_tensor
 from samrec.data.packing import Batch, TrainingBatches
 from samrec.data.split import Split
 from samrec.evaluation import evaluate
@@ -190,6 +191,7 @@ class Run:
             **state._asdict(),
             best=self.best,
             sums=torch.stack(self.sums).cpu() if self.sums else torch.empty(0, len(self.parts) + 2),
+            items=to_tensor(self.split.interactions.item_ids),
         )
 
     def _check_weights(self, state: State) -> None:

@@ -37,7 +37,7 @@ DRAWING = [
     "compare",
 ]
 """Commands that draw at random, on a device."""
-COMMANDS = ["data", "baselines", "doctor", "export", "report", *DRAWING]
+COMMANDS = ["data", "baselines", "doctor", "recommend", "export", "report", *DRAWING]
 
 
 def test_help_waits_for_nothing_heavy():
@@ -65,7 +65,7 @@ def test_every_command_has_examples_and_the_common_options(landscape, command, m
     assert "Example" in out
     assert "--json" in out
     assert ("--seed" in out) == (command[0] in (*DRAWING, "baselines"))
-    assert ("--device" in out) == (command[0] in DRAWING)
+    assert ("--device" in out) == (command[0] in (*DRAWING, "recommend"))
 
 
 def test_the_doctor_names_versions_memory_and_extras(answer):

@@ -2,13 +2,18 @@
 
 import numpy as np
 import pytest
+import torch
 
 import landscape as ll
 from landscape.storage.files import sha256
 from landscape.tasks import TaskOptions
+from samrec import recommend
+from samrec.checkpoint import load
 from samrec.config import Config
+from samrec.data.packing import pack
 from samrec.data.readers import read
 from samrec.data.split import leave_one_out
+from samrec.scores import summands
 from samrec.task import objective
 from samrec.training.log import read_log
 from samrec.training.loop import train
@@ -52,3 +57,23 @@ def test_the_landscape_of_beauty(run):
     np.testing.assert_allclose(vectors @ vectors.T, np.eye(2), atol=1e-5)
     sharp = ll.sharpness(frozen, ["sam", "worst"], steps=3).measures
     assert 0 < sharp["sam"].value <= sharp["worst"].value
+
+
+def test_everybody_gets_a_hundred_recommendations(run, beauty):
+    """The same as a sort of all scores gives, for some of them."""
+    found = recommend(run.out / "best.pt", top=100, device="cpu")
+    assert (found.num_users, len(found.ranks)) == (22_363, 2_236_300)
+    data = read(beauty)
+    model = load(run.out / "best.pt").model().eval()
+    items = torch.from_numpy(data.items)
+    for begin in (0, 21 * 1024):  # whole batches of the product's, so that no rounding is another
+        chunk = slice(begin, min(begin + 1024, data.num_users))
+        kept = np.minimum(data.lengths[chunk], model.max_length)
+        histories, _, _ = pack(items, data.offsets[1:][chunk] - kept, kept, model.max_length)
+        with torch.no_grad():
+            expected = summands(model(histories).flatten(0, 1)[histories.last])[:50].numpy()
+            scores = expected @ summands(model.item.weight).numpy().T
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :100]
+        own = slice(100 * begin, 100 * (begin + len(order)))
+        assert np.array_equal(found.items[own], data.item_ids[order].ravel())
+        assert np.array_equal(found.scores[own], np.take_along_axis(scores, order, 1).ravel())
