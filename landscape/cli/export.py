@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from landscape.cli.options import Json
-from landscape.cli.output import Table, show
+from landscape.cli.output import show, written
+from landscape.runtime.table import Table
 
 
 def command(
@@ -36,5 +37,6 @@ def command(
     show(
         json,
         {"source": str(source), "file": str(file), "points": found.losses.size},
-        Table("", ["exported", "points"], [[str(file), f"{found.losses.size:,}"]]),
+        Table(f"{found.losses.size:,} points", [], []),
+        *written([file]),
     )
