@@ -190,7 +190,7 @@ def objective_of(checkpoint: Path, options: TaskOptions, task: str | None = None
     found = task_of(checkpoint, task)(checkpoint, options)
     if not isinstance(found, Objective):
         raise InputError(f"the task {task} returned {type(found).__name__}, not a landscape.Objective")
-    if (metric := found.provenance.get("metric", "loss")) != options.metric:
+    if (metric := found.provenance.get("metric", "loss")).casefold() != options.metric.casefold():
         raise InputError(
             f"the task of {checkpoint} measures its {metric}; "
             f"it does not provide the metric {options.metric!r}"

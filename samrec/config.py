@@ -4,8 +4,9 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -27,6 +28,9 @@ from samrec.choices import (
     Preset,
     Schedule,
 )
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 T = TypeVar("T")
 
@@ -289,6 +293,37 @@ METHODS_OF: Mapping[str, Sequence[Method]] = {
 """The settings that not every method has, and the methods that have them."""
 
 
+SYNONYMS = {
+    "learning_rate": "lr",
+    "hidden_size": "dim",
+    "hidden_dim": "dim",
+    "hidden_units": "dim",
+    "embedding_size": "dim",
+    "n_layers": "layers",
+    "num_layers": "layers",
+    "num_blocks": "layers",
+    "n_heads": "heads",
+    "num_heads": "heads",
+    "inner_size": "expansion",
+    "hidden_dropout_prob": "dropout",
+    "attn_dropout_prob": "dropout",
+    "dropout_rate": "dropout",
+    "hidden_act": "activation",
+    "max_item_list_length": "max_length",
+    "max_seq_length": "max_length",
+    "maxlen": "max_length",
+    "train_batch_size": "batch_size",
+    "loss_type": "loss",
+    "num_epochs": "epochs",
+    "eval_step": "eval_every",
+    "stopping_step": "patience",
+    "l2_emb": "weight_decay",
+    "model": "method",
+    "dataset": "data",
+}
+"""What RecBole and the releases of SASRec call settings, and their names here."""
+
+
 def applies(name: str, method: str) -> bool:
     """Tell whether a method has this setting."""
     return method in METHODS_OF.get(name, (method,))
@@ -305,8 +340,21 @@ def configure(values: dict[str, Any]) -> Config:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        what = first["msg"].removeprefix("Value error, ")
+        what = _said(where, first)
         raise InputError(f"setting {where}: {what}" if where else what) from None
+
+
+def _said(name: str, error: "ErrorDetails") -> str:
+    """Return what is wrong with a setting, in our words."""
+    if error["type"] == "extra_forbidden":
+        near = SYNONYMS.get(name.lower()) or next(iter(get_close_matches(name, Config.model_fields)), None)
+        return "no such setting; " + (f"did you mean {near}?" if near else "see landscape train --help")
+    if error["type"] == "missing":
+        return "must be given"
+    said = error["msg"].removeprefix("Value error, ")
+    if not said.startswith("Input should be "):
+        return said
+    return f"must be {said.removeprefix('Input should be ').partition(', ')[0]}, not {error['input']!r:.80}"
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -56,6 +56,7 @@ def objective(checkpoint: Path, options: TaskOptions) -> Objective:
         InputError: the checkpoint or its data cannot be used, the data are not what it was trained on, or
             there is no such metric.
     """
+    options = replace(options, metric=options.metric.lower())  # HR@10, as papers write it
     loaded = load(checkpoint)
     device = device_named(options.device)
     config = loaded.config

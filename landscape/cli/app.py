@@ -19,6 +19,8 @@ from landscape.errors import MOST, InputError, printable, shortened
 from landscape.runtime import ranks as parallel
 
 MEASUREMENTS = ("surface", "path", "hessian", "sharpness", "bound", "compare", "report", "export", "doctor")
+SYNONYMS = {"checkpoint": "ckpt", "model": "ckpt", "output": "out", "output_dir": "out", "k": "top"}
+"""What options are called elsewhere, and what here; a command may know more, in an attribute `synonyms`."""
 GROUP = "landscape.commands"
 """Entry points by which a package adds commands: a name, and a function or a typer app."""
 UNFORESEEN = (MemoryError, RuntimeError, OverflowError, UnicodeError)
@@ -58,7 +60,17 @@ class Command(TyperCommand):
         if parallel.ranks().size > 1 and not self.by_ranks:
             shared = [name for name, command in _commands().items() if command.by_ranks]
             raise InputError(f"{self.name} runs in one process; torchrun is for {', '.join(shared)}")
-        return _declared(self.name or "", self.found).make_context(*arguments, **extra)
+        declared = _declared(self.name or "", self.found)
+        try:
+            return declared.make_context(*arguments, **extra)
+        except Exception as error:
+            # NoSuchOption, of click or of the copy of it within typer, suggests what is spelled alike.
+            if asked := getattr(error, "option_name", None):
+                synonyms = SYNONYMS | getattr(self.found, "synonyms", {})
+                meant = f"--{synonyms.get(asked.strip('-').replace('-', '_'), '')}".replace("_", "-")
+                if any(meant in parameter.opts for parameter in declared.params):
+                    error.possibilities = [meant]  # type: ignore[attr-defined] # of NoSuchOption
+            raise
 
 
 class Commands(TyperGroup):

@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from landscape.cli.options import Data, Json, Task
-from landscape.cli.output import Table, show
+from landscape.cli.output import show, written
 from landscape.errors import InputError
+from landscape.runtime.table import Table
 from landscape.tasks import TaskOptions, export_of
 
 CHECKPOINTS = (".pt", ".pth", ".ckpt", ".safetensors")
@@ -52,8 +53,8 @@ def command(
     """
     if source.suffix.lower() in CHECKPOINTS:
         what = export_of(source, target, TaskOptions(data=data), task)
-        table = Table("", ["exported", "what"], [[str(target), what]])
-        show(json, {"source": str(source), "file": str(target), "what": what}, table)
+        shown = {"source": str(source), "file": str(target), "what": what}
+        show(json, shown, Table(what, [], []), *written([target]))
         return
     if given := [name for name, value in (("--data", data), ("--task", task)) if value]:
         raise InputError(f"{given[0]} is for checkpoints ({', '.join(CHECKPOINTS)}); {source} is a surface")
@@ -66,5 +67,6 @@ def command(
     show(
         json,
         {"source": str(source), "file": str(file), "points": found.losses.size},
-        Table("", ["exported", "points"], [[str(file), f"{found.losses.size:,}"]]),
+        Table(f"{found.losses.size:,} points", [], []),
+        *written([file]),
     )

@@ -19,8 +19,28 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-Checkpoints = Annotated[list[Path], typer.Option("--ckpt", help="Checkpoint (repeat to compare several).")]
-Checkpoint = Annotated[Path, typer.Option("--ckpt", help="Checkpoint.")]
+
+def _best(folder: Path) -> Path:
+    """Return the checkpoint that a run's folder stands for: its best.pt, or last.pt where it has no other."""
+    if not folder.is_dir():
+        return folder
+    held = [folder / name for name in ("best.pt", "last.pt") if (folder / name).is_file()]
+    if not held:
+        raise InputError(f"{folder} is a folder without best.pt; give the file of a checkpoint")
+    return held[0]
+
+
+Checkpoints = Annotated[
+    list[Path],
+    typer.Option(
+        "--ckpt",
+        help="Checkpoint, or a run's folder for its best.pt (repeat to compare several).",
+        callback=lambda given: list(map(_best, given)),
+    ),
+]
+Checkpoint = Annotated[
+    Path, typer.Option("--ckpt", help="Checkpoint, or a run's folder for its best.pt.", callback=_best)
+]
 Seed = Annotated[int, typer.Option(min=0, help="Random seed.")]
 Device = Annotated[DeviceName, typer.Option(help="Device to compute on.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")]

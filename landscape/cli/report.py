@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from landscape.cli.options import Json
-from landscape.cli.output import Table, show
+from landscape.cli.output import show
+from landscape.runtime.table import Table
 
 
 def command(

@@ -66,7 +66,9 @@ def panels(
 def _of_pyplot(size: tuple[float, float]) -> Figure:
     from matplotlib import pyplot
 
-    return pyplot.figure(figsize=size, FigureClass=Figure)
+    made = pyplot.figure(figsize=size, dpi=SCREEN, FigureClass=Figure)
+    assert isinstance(made, Figure)  # which the types of matplotlib do not say
+    return made
 
 
 def titled(axes: Sequence[Axes], title: str | None = None) -> Any:

@@ -38,12 +38,19 @@ _SETTINGS: Any = {
 
 @contextmanager
 def paper() -> Iterator[None]:
-    """Use this style while the block runs."""
-    import matplotlib as mpl
+    """Use this style while the block runs.
 
-    with mpl.rc_context():
-        mpl.rcParams.update(_SETTINGS)
+    Only its own settings are put back at the end. Where pyplot is first imported in the block, it sets
+    others, by which a notebook shows what is drawn later.
+    """
+    from matplotlib import rcParams
+
+    before = {key: rcParams[key] for key in _SETTINGS}
+    rcParams.update(_SETTINGS)
+    try:
         yield
+    finally:
+        rcParams.update(before)
 
 
 def save_figure(figure: "Figure", path: str | Path, dpi: int = 200) -> Path:

@@ -188,7 +188,7 @@ def read_index(folder: Path) -> Comparison:
     return comparison
 
 
-def _pictures(comparison: Comparison, measured: Mapping[str, Measured]) -> dict[str, "Figure"]:
+def _pictures(comparison: Comparison, measured: Mapping[str, Measured]) -> Mapping[str, "Figure"]:
     """Draw what has been measured, and leave out what has not."""
     short = {name: _short(name, number) for number, name in enumerate(measured, start=1)}
     curves = {

@@ -1,7 +1,7 @@
 """Options made from settings: `samrec.config.Config` alone says their types, defaults and meanings."""
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import update_wrapper
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -34,6 +34,13 @@ class _WithSettings:
         plain = [option for option in made if _panel(option) is None]
         parameters = [*plain, *(p for p in own if p.name != "settings"), *(m for m in made if m not in plain)]
         return inspect.Signature([p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters])
+
+    @property
+    def synonyms(self) -> Mapping[str, str]:
+        """What others call these settings, and their names here: for the suggestions of the command line."""
+        from samrec.config import SYNONYMS
+
+        return SYNONYMS
 
     def __call__(self, **given: Any) -> None:
         settings = {option.name: given.pop(option.name) for option in _options(self.names)}

@@ -78,7 +78,9 @@ def command(
         show(
             json,
             {"runs": [{"run": name, "done": over} for name, over in done.items()]},
-            Table("Runs", ["run", ""], [[name, "done" if over else ""] for name, over in done.items()]),
+            Table(
+                "Runs", ["run", "state"], [[name, "done" if over else "to do"] for name, over in done.items()]
+            ),
         )
         return
     sweep(planned, device, jobs, ray=ray)

@@ -210,8 +210,8 @@ def test_the_command_prints_a_row_a_baseline(landscape, data_file):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--train-fraction", 0], "setting train_fraction: Input should be greater than 0"),
-        (["--noise", 2], "setting noise: Input should be less than or equal to 1"),
+        (["--train-fraction", 0], "setting train_fraction: must be greater than 0, not 0"),
+        (["--noise", 2], "setting noise: must be less than or equal to 1, not 2"),
         (["--core", 1000], "use a smaller core"),
         (["--format", "pairs"], "expected 'user item'"),
     ],

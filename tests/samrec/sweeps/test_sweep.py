@@ -41,7 +41,7 @@ def test_a_plan_is_every_combination_once(base, tmp_path):
 
 
 def test_values_that_are_none_are_refused_before_anything_is_trained(base, tmp_path):
-    with pytest.raises(InputError, match="setting rho: Input should be a valid number"):
+    with pytest.raises(InputError, match="setting rho: must be a valid number, not"):
         plan({**base, "method": "samrec"}, {"rho": ["0.1", "much"]}, tmp_path)
     with pytest.raises(InputError, match="setting colour"):
         plan(base, {"colour": ["red"]}, tmp_path)

@@ -309,7 +309,11 @@ def test_histories_too_short_to_train_on_are_refused(tmp_path):
         ({"lr": float("nan")}, "setting lr: .*"),
         ({"epochs": "many"}, "setting epochs: .*integer"),
         ({"method": "bert"}, "setting method: .*'sasrec', 'samrec', 'cl4srec'"),
-        ({"colour": 1}, "setting colour: .*"),
+        ({"colour": 1}, "setting colour: no such setting; see landscape train --help"),
+        ({"hidden_size": 64}, r"setting hidden_size: no such setting; did you mean dim\?"),
+        ({"MAX_ITEM_LIST_LENGTH": 50}, r"no such setting; did you mean max_length\?"),
+        ({"epoch": 1}, r"setting epoch: no such setting; did you mean epochs\?"),
+        ({"epochs": 1.5}, r"setting epochs: must be a valid integer, not 1\.5"),
         ({"patience": 2, "eval_every": 5}, "patience 2 is shorter"),
     ],
 )
