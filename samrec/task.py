@@ -114,7 +114,7 @@ def _frozen_loss(config: Config, split: Split, options: TaskOptions, device: tor
     def by_user(model: Recommender, batch: Batch) -> tuple[Tensor, Tensor]:
         # Every loss is Σ used · (loss of the slot), so its derivative by `used` is the loss of the slot.
         used = batch.used.clone().requires_grad_()
-        differentiable = torch.is_grad_enabled()
+        differentiable = any(p.requires_grad for p in model.parameters())  # a value needs no graph
         with torch.enable_grad():
             total = loss(model, replace(batch, used=used))[0]
             (of_slot,) = torch.autograd.grad(total, used, create_graph=differentiable)

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
 
 from landscape.curvature.linear import LinearOperator
 from landscape.curvature.products import (
@@ -23,11 +22,11 @@ from landscape.curvature.products import (
 )
 from landscape.errors import InputError
 from landscape.objective.objective import Objective, need_objective
-from landscape.runtime.devices import fastest, free_memory
+from landscape.runtime.devices import fastest, free_memory, measured
 from landscape.runtime.threads import one_each
 
+Kind = Callable[[Objective, Any], BatchProduct]
 ProductStrategy = Literal["reverse", "forward", "differences"]
-ASYMMETRY = 3e-3  # in units of ‖Hv‖, v a standard normal vector: a hundred times what float32 rounds
 MOST = 8  # vectors at once on a GPU
 
 
@@ -164,8 +163,8 @@ def hessian(objective: Objective, strategy: ProductStrategy | None = None, tune:
     3. `differences` of gradients in float64 (in θ's precision, where the loss works in no other) need one
        derivative only: where neither can follow the loss. A warning says so.
 
-    Whether torch's second derivatives are right is checked first, by two products of one batch: a matrix that
-    is not symmetric is not a Hessian, and the next strategy is tried.
+    Whether torch's second derivatives are right is checked first, once for each objective: a product of the
+    first batch is compared with differences of its gradient. Where they differ, the next strategy is tried.
 
     Args:
         objective: L, at θ.
@@ -188,36 +187,31 @@ def hessian(objective: Objective, strategy: ProductStrategy | None = None, tune:
     if strategy is not None:
         found = [builders[strategy](objective)]
     else:
-        found = []
+        found, failures = [], []
         for build in (_reverse, _forward):
             try:
                 found.append(build(objective))
             except InputError as error:
-                failure = error
+                failures.append(str(error))
             if found and not tune:
                 break
     if not found:
         found = [_differences(objective)]
         found[0](objective.theta)  # a loss that has no gradient either says so itself, before the warning
-        warnings.warn(f"{failure}; products are differences of gradients", stacklevel=2)
+        said = "; ".join(dict.fromkeys(failures))
+        warnings.warn(f"{said}; products are differences of gradients", stacklevel=2)
     return _tuned(found) if tune else found[0]
 
 
 def _reverse(objective: Objective) -> Operator:
-    graphs: list[_Graphs] = []
-
-    def first() -> BatchProduct:
-        graphs.append(_Graphs(objective, HessianReverse))
-        return next(iter(graphs[0]))()
-
-    _check_symmetric("reverse", first, objective)
-    return graphs[0].operator("hessian", "reverse over reverse")
+    _check("reverse", HessianReverse, objective)
+    return _Graphs(objective, HessianReverse).operator("hessian", "reverse over reverse")
 
 
 def _forward(objective: Objective) -> Operator:
-    products = [HessianForward(objective, batch) for batch in objective.batches]
-    _check_symmetric("forward", lambda: products[0], objective)
-    return Operator(objective, "hessian", "forward over reverse", [_given(product) for product in products])
+    _check("forward", HessianForward, objective)
+    products = [_given(HessianForward(objective, batch)) for batch in objective.batches]
+    return Operator(objective, "hessian", "forward over reverse", products)
 
 
 def _differences(objective: Objective) -> Operator:
@@ -225,28 +219,26 @@ def _differences(objective: Objective) -> Operator:
     return Operator(objective, "hessian", "differences of gradients", products, at_once=1)
 
 
-def _check_symmetric(strategy: str, build: Callable[[], BatchProduct], objective: Objective) -> None:
-    """Compare uᵀHv with vᵀHu on the first batch, by two products.
+def _check(strategy: str, kind: Kind, objective: Objective) -> None:
+    """Make sure that a strategy can follow the loss, and that its products are right, by the first batch.
 
     Raises:
-        InputError: torch cannot follow the loss, or its second derivative is wrong: H is not symmetric.
+        InputError: torch cannot follow the loss, or its second derivative is wrong.
     """
-    theta = objective.theta
-    generator = torch.Generator().manual_seed(0)
-    vectors = [torch.randn(theta.shape, generator=generator, dtype=theta.dtype).to(theta) for _ in range(2)]
-    parts = [list(objective.params.split(vector).values()) for vector in vectors]
+
+    def multiply(of: Objective, vector: Tensor) -> Tensor:
+        parts = list(of.params.split(vector).values())
+        return of.params.flat(kind(of, of.batches[0])(parts))
+
     try:
-        product = build()
-        (u, v), (hu, hv) = vectors, (objective.params.flat(product(part)) for part in parts)
+        if objective.checked:
+            objective.check_products(strategy, multiply)
+        else:
+            multiply(objective, objective.theta)
     except (InputError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # whatever torch cannot follow
         raise InputError(f"{strategy} mode cannot follow this loss ({type(error).__name__})") from None
-    one, other, scale = float(u @ hv), float(v @ hu), float(hu.norm() + hv.norm())
-    if abs(one - other) > ASYMMETRY * scale:  # torch 2.13 has weight_norm wrong on CPUs
-        raise InputError(
-            f"{strategy} mode has a derivative of this loss wrong: uᵀHv is {one:g}, vᵀHu {other:g}"
-        )
 
 
 def _tuned(found: Sequence[Operator]) -> Operator:
@@ -360,23 +352,22 @@ def described(operator: LinearOperator) -> tuple[dict[str, str], dict[str, str]]
 class _Graphs:
     """One product per batch, kept as a graph while half of the free memory lasts, otherwise rebuilt."""
 
-    def __init__(self, objective: Objective, kind: Callable[[Objective, Any], BatchProduct]) -> None:
+    def __init__(self, objective: Objective, kind: Kind) -> None:
         need_objective(objective)
         self.objective, self.kind = objective, kind
         room = free_memory(objective.theta.device) / 2
-        saved: dict[int, int] = {}
-
-        def count(tensor: Tensor) -> Tensor:
-            storage = tensor.untyped_storage()
-            saved[storage.data_ptr()] = storage.nbytes()
-            return tensor
-
-        with saved_tensors_hooks(count, lambda tensor: tensor):
-            kind(objective, objective.batches[0])  # about as large as any; not kept, since counting slows it
-        size = max(1, sum(saved.values()))
-        count_kept = min(int(room / size), len(objective.batches))
-        self.kept = [kind(objective, batch) for batch in objective.batches[:count_kept]]
-        self.at_once = max(1, min(MOST, int((room - count_kept * size) / size)))
+        self.kept: list[BatchProduct] = []
+        used = largest = 1
+        for batch in objective.batches:
+            if used + largest > room:
+                break
+            graph, size = measured(lambda batch=batch: kind(objective, batch), objective.theta.device)
+            largest = max(largest, size)
+            if used + size + largest > room:  # a product takes about as much as the largest graph again
+                break
+            self.kept.append(graph)
+            used += size
+        self.at_once = max(1, min(MOST, int((room - used) / largest)))
 
     def operator(self, name: str, computed: str) -> Operator:
         """Return the matrix of these products."""

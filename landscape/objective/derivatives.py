@@ -1,6 +1,6 @@
 """Derivatives by torch, and an error wherever torch would return a wrong one in silence."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils import checkpoint
 
 from landscape.errors import InputError
 
@@ -17,43 +18,78 @@ def gradient(outputs: Any, inputs: Sequence[Tensor], along: Any = None, **option
 
     Raises:
         InputError: with `create_graph`, if a derivative was taken by a function that has no second one. Torch
-            cuts the graph there: a second derivative would be 0.
+            cuts the graph there: a second derivative would be 0. Or torch does not have such a derivative.
     """
     if isinstance(outputs, Tensor) and not outputs.requires_grad:
         return [torch.zeros_like(tensor) for tensor in inputs]
-    found = list(torch.autograd.grad(outputs, list(inputs), along, materialize_grads=True, **options))
+    try:
+        found = list(torch.autograd.grad(outputs, list(inputs), along, materialize_grads=True, **options))
+    except NotImplementedError as error:  # of a second derivative
+        raise InputError(f"torch cannot differentiate this loss so often: {error}") from error
+    found = [tensor.to_dense() if tensor.is_sparse else tensor for tensor in found]
     if options.get("create_graph"):
         _check_twice(found)
     return found
 
 
+def leaves_of(total: Tensor) -> list[Tensor]:
+    """Return the tensors that a result was computed from, as its graph knows them."""
+    nodes = _nodes([total])
+    return [node.variable for node in nodes if hasattr(node, "variable")]
+
+
 def _check_twice(gradients: Sequence[Tensor]) -> None:
-    waiting: list[Node] = [g.grad_fn for g in gradients if g.grad_fn is not None]
+    if any(node.name().endswith("Error") for node in _nodes(gradients)):  # what `once_differentiable` leaves
+        raise InputError("the loss can be differentiated once only: a function in it is once_differentiable")
+
+
+def _nodes(tensors: Sequence[Tensor]) -> set[Node]:
+    """Return all nodes of the graphs behind some tensors."""
+    waiting: list[Node] = [t.grad_fn for t in tensors if t.grad_fn is not None]
     seen = set(waiting)
     while waiting:
-        node = waiting.pop()
-        if node.name().endswith("Error"):  # what `once_differentiable` leaves behind
-            raise InputError(
-                "the loss can be differentiated once only: a function in it is once_differentiable"
-            )
-        for following, _ in node.next_functions:
+        for following, _ in waiting.pop().next_functions:
             if following is not None and following not in seen:
                 seen.add(following)
                 waiting.append(following)
+    return seen
 
 
 @contextmanager
 def twice_differentiable() -> Iterator[None]:
-    """Let attention run by the one path that can be differentiated twice. This is set for the whole process.
+    """Let torch take the paths that can be differentiated twice. This is set for the whole process.
 
-    It is the backend MATH, and never the fast path of `nn.TransformerEncoder` and `nn.MultiheadAttention`,
-    which torch takes where no gradient is recorded: there the loss would be another function than the one
-    whose derivatives are measured.
+    Attention runs by the backend MATH, and never by the fast path of `nn.TransformerEncoder` and
+    `nn.MultiheadAttention`, which torch takes where no gradient is recorded: there the loss would be another
+    function than the one whose derivatives are measured. Activation checkpointing is off: it would compute
+    activations anew from whatever weights the model holds by then. Measuring takes the memory that it saves.
     """
     fast = torch.backends.mha.get_fastpath_enabled()
+    recomputing = {name: getattr(checkpoint, name, None) for name in _PLAIN}
     torch.backends.mha.set_fastpath_enabled(False)
+    vars(checkpoint).update(_PLAIN)
     try:
         with sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
+        vars(checkpoint).update(recomputing)
         torch.backends.mha.set_fastpath_enabled(fast)
+
+
+class _Called:
+    """In place of `CheckpointFunction`: calls what it is given."""
+
+    @staticmethod
+    def apply(function: Callable[..., Any], preserve: bool, *arguments: Any) -> Any:
+        return function(*arguments)
+
+
+def _between(*_: Any, **__: Any) -> Iterator[None]:
+    """In place of what torch does before and after a checkpointed function that is not reentrant: nothing."""
+    yield
+
+
+_PLAIN: dict[str, Any] = {
+    "CheckpointFunction": _Called,
+    "_checkpoint_without_reentrant_generator": _between,
+}

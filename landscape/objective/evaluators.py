@@ -1,6 +1,5 @@
 """How weights reach a model, so that its loss can be evaluated there: decided once for each objective."""
 
-import copy
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from landscape.errors import InputError
 from landscape.objective.batches import doubled
 from landscape.objective.checks import total_weight
 from landscape.objective.derivatives import twice_differentiable
+from landscape.objective.frozen import OWN, duplicate
 from landscape.objective.lookups import Renumbering
 
 Loss = Callable[[Any, Any], tuple[Tensor, float | Tensor]]
@@ -97,11 +97,11 @@ class Evaluator(ABC):
     def clone(self) -> Self:
         """Return the same around a module of its own, which shares all tensors."""
         shared: dict[int, Any] = {id(t): t for t in (*self.module.parameters(), *self.module.buffers())}
-        return replace(self, module=copy.deepcopy(self.module, shared))
+        return replace(self, module=duplicate(self.module, shared))
 
     def in_float64(self) -> Self:
         """Return the same in float64."""
-        return replace(self, module=copy.deepcopy(self.module).double())
+        return replace(self, module=duplicate(self.module).double())
 
 
 @dataclass(frozen=True)
@@ -121,23 +121,29 @@ class Swapped(Evaluator):
 
 @dataclass(frozen=True)
 class Compacted(Swapped):
-    """Swapped weights, with tables of which only some rows are there.
+    """Swapped weights, with tables of which only some rows are there; the loss is NaN where it reads another.
 
     Attributes:
-        numbers: for each such table, the new number of each old row.
+        numbers: for each such table, the new number of each old row; of rows that are left out, one past the
+            last.
     """
 
     numbers: Mapping[str, Tensor]
 
     def at(self, weights: Weights) -> Evaluate:
-        whole = super().at(weights)
-        tables = [(weights[name], new) for name, new in self.numbers.items() if name in weights]
+        numbers = {name: new for name, new in self.numbers.items() if name in weights}
+        tables = {name: _with_a_row_of_nan(weights[name]) for name in numbers}
+        whole = super().at({**weights, **tables})
 
         def evaluate(batch: Any, part: Part = "loss") -> Any:
-            with Renumbering(tables):
+            with Renumbering((tables[name], new) for name, new in numbers.items()):
                 return whole(batch, part)
 
         return evaluate
+
+
+def _with_a_row_of_nan(table: Tensor) -> Tensor:
+    return torch.cat([table, table.new_full((1, *table.shape[1:]), torch.nan)])
 
 
 @dataclass(frozen=True)
@@ -145,8 +151,7 @@ class Copied(Evaluator):
     """A copy of the module for each point: for models that keep weights where swapping does not reach."""
 
     def at(self, weights: Weights) -> LossModule:
-        with torch.no_grad():  # otherwise a copied TorchScript parameter is None
-            held = copy.deepcopy(self.module)
+        held = duplicate(self.module)
         own = dict(held.model.named_parameters())
         for name, tensor in weights.items():
             own[name].data.copy_(tensor)
@@ -199,15 +204,16 @@ def evaluator_for(
     """Return the evaluator that a model needs, and the total weight of the batches.
 
     Raises:
-        InputError: as `total_weight`; or the statistics of this model cannot be recomputed.
+        InputError: as `total_weight`; the loss is the same wherever the weights are; or the statistics of
+            this model cannot be recomputed.
     """
     swapped, copied = Swapped(module), Copied(module)
-    with torch.no_grad(), twice_differentiable():
+    with torch.enable_grad(), twice_differentiable():
         if recompute and not any(map(_keeps_statistics, module.modules())):
             raise InputError("the model has no BatchNorm whose statistics could be recomputed")
         try:
             total = total_weight(swapped.at(weights), batches)
-            reached = _agree(swapped, copied, weights, batches[0])
+            reached = _reached(swapped, copied, weights, batches[0])
         except InputError:
             raise
         except Exception:  # whatever a module does that is not written in Python
@@ -215,27 +221,63 @@ def evaluator_for(
         if recompute and reached:
             recomputed = Recomputed(module, batches)
             return recomputed, total_weight(recomputed.at(weights), batches)
-        if reached:
-            return swapped, total
-        total = total_weight(copied.at(weights), batches)
-        said = "the model keeps weights where torch.func does not reach them"
-        if recompute:
-            raise InputError(f"{said}, so its statistics cannot be recomputed; use statistics='kept'")
-        warnings.warn(f"{said}; each evaluation takes a copy of it, which is slow", stacklevel=3)
-        return copied, total
+        if not reached:
+            total = total_weight(copied.at(weights), batches)
+            said = "the model keeps weights where torch.func does not reach them"
+            if recompute:
+                raise InputError(f"{said}, so its statistics cannot be recomputed; use statistics='kept'")
+            warnings.warn(f"{said}; each evaluation takes a copy of it, which is slow", stacklevel=3)
+        found = swapped if reached else copied
+        _need_dependence(found, weights, batches)
+    return found, total
 
 
-def _agree(swapped: Swapped, copied: Copied, weights: Weights, batch: Any) -> bool:
-    """Tell whether swapped weights, moved a little, give the loss that they give as the model's own.
+def _elsewhere(weights: Weights) -> Iterator[dict[str, Tensor]]:
+    """Yield points on all sides of the weights, far first: a factor that is 0 there is not 0 elsewhere."""
+    generator = torch.Generator().manual_seed(0)
+    for share in (1.0, -1.0, 0.1):
+        yield {
+            name: tensor
+            + share
+            * (tensor.square().mean().sqrt() + 0.1)
+            * torch.randn(tensor.shape, generator=generator).to(tensor)
+            for name, tensor in weights.items()
+        }
+
+
+def _reached(swapped: Evaluator, copied: Evaluator, weights: Weights, batch: Any) -> bool:
+    """Tell whether swapped weights, at other points, give the loss that they give as the model's own.
 
     They do not where the model keeps its weights in a second place, such as a list.
     """
-    moved = {name: 1.01 * tensor + 1e-3 for name, tensor in weights.items()}
-    try:
-        expected = copied.at(moved)(batch)[0]
-    except Exception:  # the loss is not defined there, and nothing can be told
-        return True
-    return bool(torch.allclose(swapped.at(moved)(batch)[0], expected, rtol=1e-4, equal_nan=True))
+    for moved in _elsewhere(weights):
+        try:
+            expected = copied.at(moved)(batch)[0]
+        except Exception:  # the loss is not defined there, and nothing can be told
+            continue
+        found = swapped.at({name: tensor.clone() for name, tensor in moved.items()})(batch)[0]
+        if not torch.allclose(found, expected, rtol=OWN, equal_nan=True):
+            return False
+    return True
+
+
+def _need_dependence(evaluator: Evaluator, weights: Weights, batches: Sequence[Any]) -> None:
+    """Make sure that the loss is not the same at all points.
+
+    Raises:
+        InputError: it is.
+    """
+    for batch in batches:
+        here = evaluator.at(weights)(batch)[0]
+        for moved in _elsewhere(weights):
+            try:
+                if not torch.equal(evaluator.at(moved)(batch)[0], here):
+                    return
+            except Exception:  # the loss is not defined there, which depends on where it is
+                return
+    raise InputError(
+        "the loss does not depend on any parameter that takes part; does it use the model it is given?"
+    )
 
 
 def _keeps_statistics(module: nn.Module) -> bool:

@@ -2,17 +2,42 @@
 
 import copy
 import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from landscape.errors import InputError
 from landscape.objective.batches import HALF
+from landscape.objective.derivatives import leaves_of, twice_differentiable
+
+OWN = 1e-5  # relative: how far the copy's loss may lie from the model's, which runs the same operations
+LossOf = Callable[[nn.Module], Tensor]
+M = TypeVar("M", bound=nn.Module)
+
+
+def duplicate(module: M, shared: Mapping[int, Any] | None = None) -> M:
+    """Return a deep copy.
+
+    A tensor that a hook computes from the weights before each call, as the older `weight_norm` and `prune`
+    of torch do, is copied as a constant: the copy's hook computes it anew.
+
+    Args:
+        shared: what the copy shares with the module, by id.
+    """
+    memo = dict(shared or {})
+    for part in module.modules():
+        if getattr(part, "_forward_pre_hooks", None):
+            computed = (t for t in vars(part).values() if isinstance(t, Tensor) and t.grad_fn is not None)
+            memo |= {id(tensor): tensor.detach().clone() for tensor in computed}
+    with torch.no_grad():  # otherwise a copied TorchScript parameter is None
+        return copy.deepcopy(module, memo)
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:
-    """Return a copy in eval mode that hides no gradient and whose weights are at least float32.
+    """Return a copy in eval mode, whose weights are at least float32.
 
     Raises:
         InputError: it is no model, has lazy parameters or an embedding with `max_norm`, or cannot be copied.
@@ -25,25 +50,58 @@ def frozen_copy(model: nn.Module) -> nn.Module:
     lazy = [name for name, tensor in (*model.named_parameters(), *model.named_buffers()) if is_lazy(tensor)]
     if lazy:
         raise InputError(f"{lazy[0]} is lazy and has no shape yet; call the model once: model(inputs)")
-    model = uncompiled(model)
-    try:
-        with torch.no_grad():
-            frozen = copy.deepcopy(model).eval()
-    except RuntimeError as error:
-        raise InputError(f"the model cannot be copied: {str(error).partition('. ')[0]}") from error
+    frozen = _copied(model).eval()
     if any(p.dtype in HALF for p in frozen.parameters()):
         warnings.warn(
             "weights in half precision are measured in float32, which resolves small steps", stacklevel=3
         )
         frozen = frozen.float()
-    for parameter in frozen.parameters():
-        parameter.requires_grad_(False)
     for module in frozen.modules():
-        if isinstance(module, nn.Embedding | nn.EmbeddingBag):
-            if module.max_norm is not None:
-                raise InputError("an embedding has max_norm, which rewrites its weights when it is read")
-            module.padding_idx = None
-    return frozen
+        if getattr(module, "max_norm", None) is not None and isinstance(
+            module, nn.Embedding | nn.EmbeddingBag
+        ):
+            raise InputError("an embedding has max_norm, which rewrites its weights when it is read")
+    return _held(frozen)
+
+
+def faithful(model: nn.Module, frozen: nn.Module, loss: LossOf) -> nn.Module:
+    """Return a copy that hides no gradient, and whose loss is checked to be that of the model in eval mode.
+
+    Where `.eval()` runs code of the model's own (layers that merge low-rank updates into a weight which is
+    not trained do), the loss may not depend on the trained weights any more. Then the copy stays as it is in
+    training, apart from dropout and the like, if that is the same loss.
+
+    Args:
+        model: the user's.
+        frozen: its `frozen_copy`.
+        loss: maps a module to its summed loss of the first batch.
+
+    Raises:
+        InputError: the loss uses the model itself and not the module that it is given; or a copy without
+            hidden gradients has another loss than the model.
+    """
+    with torch.enable_grad(), twice_differentiable():
+        try:
+            expected = loss(frozen)
+        except Exception:  # told where the loss is evaluated in earnest
+            return _visible(frozen)
+        own = {id(p): name for name, p in model.named_parameters()}
+        if used := [own[id(leaf)] for leaf in leaves_of(expected) if id(leaf) in own]:
+            raise InputError(
+                f"the loss uses {used[0]!r} of your model itself; it must use the model that it is given, "
+                "loss(model, batch), and hooks the module that they are given"
+            )
+        candidates = [frozen]
+        if any(type(module).train is not nn.Module.train for module in model.modules()):
+            candidates.insert(0, _as_in_training(model))
+        for candidate in map(_visible, candidates):
+            found = loss(candidate)
+            if torch.allclose(found, expected.to(found), rtol=OWN, atol=0, equal_nan=True):
+                return candidate
+    raise InputError(
+        f"the copy that is measured has a loss of {float(found):g} on the first batch, "
+        f"and the model in eval mode {float(expected):g}"
+    )
 
 
 def uncompiled(model: nn.Module) -> nn.Module:
@@ -57,3 +115,37 @@ def held_still(model: nn.Module) -> list[str]:
     model = uncompiled(model)
     frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
     return frozen if len(frozen) < len(list(model.parameters())) else []
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    try:
+        return duplicate(uncompiled(model))
+    except RuntimeError as error:
+        raise InputError(f"the model cannot be copied: {str(error).partition('. ')[0]}") from error
+
+
+def _as_in_training(model: nn.Module) -> nn.Module:
+    """Return a copy that was told to train, in eval mode by its flags alone."""
+    held = _held(_copied(model).train())
+    for module in held.modules():
+        module.training = False
+    return held.float() if any(p.dtype in HALF for p in held.parameters()) else held
+
+
+def _held(module: nn.Module) -> nn.Module:
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    return module
+
+
+def _visible(frozen: nn.Module) -> nn.Module:
+    """Let every lookup have the gradient that the loss has.
+
+    The `padding_idx` of an embedding hides a gradient; that of an `EmbeddingBag` changes the value.
+    """
+    for module in frozen.modules():
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+            module.sparse = module.scale_grad_by_freq = False
+        if isinstance(module, nn.Embedding):
+            module.padding_idx = None
+    return frozen

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -13,14 +14,16 @@ from torch.func import vmap
 from landscape.errors import InputError
 from landscape.objective.batches import doubled, kept
 from landscape.objective.derivatives import gradient, twice_differentiable
+from landscape.objective.differences import Multiply, Trust, check_gradient, check_products
 from landscape.objective.evaluators import Forward, Loss, LossModule, Part, evaluator_for
-from landscape.objective.frozen import frozen_copy, held_still
+from landscape.objective.frozen import faithful, frozen_copy, held_still
 from landscape.objective.lookups import Recorder
 from landscape.objective.params import ParamSpace
 from landscape.objective.structure import Grouping
 from landscape.runtime.ranks import ALONE, Ranks
 
 Array = NDArray[np.float64]
+CHANGING = "the model changes its own weights when it is evaluated, so L(θ) is undefined"
 _GIVEN_AS = {"per_example": "per_example", "outputs": "forward and criterion"}
 
 
@@ -55,6 +58,9 @@ class Objective:
         include, exclude: name patterns of the parameters that take part, see `ParamSpace`.
         group, filter_axes: what group each parameter is of, and where its filters lie, see `ParamSpace`.
         provenance: where the objective came from; results repeat it.
+        check: compare derivatives with differences of the loss when the first is taken, and Hessian products
+            with differences of the gradient (`landscape.objective.differences`). Results say so, or say
+            `unchecked`.
         statistics: of BatchNorm: `kept` as they were trained, or `recomputed` over the batches wherever the
             loss is evaluated, for example between two minima, whose own statistics do not fit there (Jordan
             et al., "REPAIR", ICLR 2023, arXiv 2211.08403, section 3). A loss with recomputed statistics has
@@ -83,22 +89,31 @@ class Objective:
         statistics: Literal["kept", "recomputed"] = "kept",
         group: Grouping | None = None,
         filter_axes: Mapping[str, int | None] | None = None,
+        check: bool = True,
     ) -> None:
         if (forward is None) != (criterion is None):
             raise InputError("forward and criterion are the two parts of one loss; give both or neither")
         frozen = frozen_copy(model)
         held = held_still(model) if tuple(include) == ("*",) else []
-        self.params = ParamSpace(frozen, include, exclude, held=held, group=group, filter_axes=filter_axes)
-        self.batches = kept(batches, self.params.theta)
+        space = partial(
+            ParamSpace, include=include, exclude=exclude, held=held, group=group, filter_axes=filter_axes
+        )
+        before = space(frozen).theta
+        self.batches = kept(batches, before)
         self.count = len(self.batches)  # over all ranks, see `distribute`
+        if not self.batches:
+            raise InputError("an objective needs at least one batch")
+        frozen = faithful(model, frozen, lambda module: loss(module, self.batches[0])[0])
+        self.params = space(frozen)
+        if not torch.equal(before, self.theta):
+            raise InputError(CHANGING)
         self.ranks = ALONE
-        self.provenance = dict(provenance or {}) | {
+        self._trust = Trust(check)
+        self._provenance = dict(provenance or {}) | {
             "parameters": str(self.params.numel),
             "include": " ".join(include),
             "exclude": " ".join((*exclude, *held)),
         }
-        if not self.batches:
-            raise InputError("an objective needs at least one batch")
         module, weights = LossModule(frozen, loss, per_example, forward, criterion), self._weights(None)
         try:
             self._evaluator, self.weight = evaluator_for(
@@ -109,8 +124,14 @@ class Objective:
         except Exception as error:  # of the model or the loss, whose traceback stays above this one
             said = str(error).strip().partition("\n")[0]
             raise InputError(f"the loss cannot be evaluated: {type(error).__name__}: {said}") from error
-        if not torch.equal(self.params.join(weights), self.theta):
-            raise InputError("the model changes its own weights when it is evaluated, so L(θ) is undefined")
+        if not torch.equal(before, self.params.join(weights)):
+            raise InputError(CHANGING)
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """Where the loss came from, and whether its derivatives were checked, once they were taken."""
+        checked = str(self._trust)
+        return self._provenance | ({"derivatives": checked} if checked else {})
 
     def __repr__(self) -> str:
         """Say size, batches, device and L(θ), which is evaluated, unless that takes other ranks."""
@@ -129,10 +150,10 @@ class Objective:
     def value(self, theta: Tensor | None = None) -> float:
         """Return L at `theta` (shape (numel,)), or at the model's weights."""
         total = torch.zeros((), dtype=torch.float64, device=self.theta.device)
-        with torch.no_grad(), twice_differentiable():
+        with torch.enable_grad(), twice_differentiable():
             evaluate = self._evaluator.at(self._weights(theta))
             for batch in self.batches:
-                total += evaluate(batch)[0].reshape(())
+                total += evaluate(batch)[0].detach().reshape(())
         return float(self.ranks.summed(total)) / self.weight
 
     def values(self, thetas: Tensor) -> Array:
@@ -144,18 +165,22 @@ class Objective:
             RuntimeError: and other errors of torch, where the loss does what `vmap` cannot follow.
         """
         total = torch.zeros(len(thetas), dtype=torch.float64, device=self.theta.device)
-        with torch.no_grad(), twice_differentiable():
+        with torch.enable_grad(), twice_differentiable():
             weights = self._weights(thetas)
             for batch in self.batches:
-                total += vmap(lambda at, batch=batch: self._evaluator.transformable(at)(batch)[0])(weights)
+                total += vmap(lambda at, batch=batch: self._evaluator.transformable(at)(batch)[0].detach())(
+                    weights
+                )
         return (self.ranks.summed(total) / self.weight).cpu().numpy()
 
     def per_example(self, theta: Tensor | None = None) -> tuple[Array, Array]:
         """Return each unit's sum of the loss and its weight, shapes (units,): L is Σ sums / Σ weights."""
-        with torch.no_grad(), twice_differentiable():
+        with torch.enable_grad(), twice_differentiable():
             evaluate = self._evaluator.at(self._weights(theta))
             parts = [evaluate(batch, "per_example") for batch in self.batches]
-        found = [[torch.as_tensor(part).double().reshape(-1).cpu().numpy() for part in p] for p in parts]
+        found = [
+            [torch.as_tensor(part).detach().double().reshape(-1).cpu().numpy() for part in p] for p in parts
+        ]
         sums, counts = map(np.concatenate, zip(*self.of_all(found), strict=True))
         return sums, counts
 
@@ -176,7 +201,7 @@ class Objective:
                 f"the frozen loss has {self.count} batches for {ranks.size} ranks, which need one each; "
                 "start fewer processes, or take more --users"
             )
-        told = self.weight, self.provenance
+        told = self.weight, self._provenance
         if any(other != told for other in ranks.gathered(told)):
             raise InputError("the ranks do not hold the same loss; do all read the same checkpoint and data?")
         other = copy.copy(self)
@@ -193,8 +218,9 @@ class Objective:
         """Return the same loss of only the coordinates it reads, and their places in θ, shape (read,).
 
         A sample of users reads few rows of a large table, and the others need not be moved at every point.
-        Which rows are read is found by evaluating each batch once, and checked at two points. None if less
-        than half would be left out, or if the loss does more with its tables than look rows up.
+        Which rows are read is found by evaluating each batch once, and checked at two points. Where the loss
+        reads others at another point, its value there is NaN. None if less than half would be left out, or if
+        the loss does more with its tables than look rows up.
         """
         weights = self._weights(None)
         tables = {
@@ -203,12 +229,13 @@ class Objective:
         if 2 * sum(table.numel() for table in tables.values()) < self.params.numel:
             return None  # without an evaluation: whatever rows are read, most of θ stays
         evaluate = self._evaluator.at(weights)
-        with torch.no_grad(), twice_differentiable(), Recorder(tables) as seen:
+        with torch.enable_grad(), twice_differentiable(), Recorder(tables) as seen:
             for batch in self.batches:
                 evaluate(batch)
         read = {name: rows for name, rows in seen.rows.items() if name not in seen.whole}
         params, places = self.params.of_rows(read)
-        evaluator = self._evaluator.renumbered({name: rows.cumsum(0) - 1 for name, rows in read.items()})
+        numbers = {n: torch.where(rows, rows.cumsum(0) - 1, rows.sum()) for n, rows in read.items()}
+        evaluator = self._evaluator.renumbered(numbers)
         if 2 * len(places) > self.params.numel or evaluator is None:
             return None
         other = copy.copy(self)
@@ -243,9 +270,11 @@ class Objective:
             raise InputError(f"{wrong}; there are {', '.join(known)}")
         other = copy.copy(self)
         other.params = self.params.restrict(chosen)
-        other.provenance = self.provenance | {"parameters": str(other.params.numel)}
+        if not str(self._trust):  # otherwise what was checked holds for a part of θ, too
+            other._trust = Trust(True)
+        other._provenance = self._provenance | {"parameters": str(other.params.numel)}
         if group is not None:
-            other.provenance["group"] = group
+            other._provenance["group"] = group
         return other
 
     def in_float64(self) -> "Objective":
@@ -273,8 +302,54 @@ class Objective:
             other.ranks, other.batches, other.weight = ALONE, [batch], self.weight / self.count
             yield other
 
+    def moved(self, theta: Tensor) -> "Objective":
+        """Return the same loss at another θ, shape (numel,)."""
+        other = copy.copy(self)
+        other.params = self.params.at(theta)
+        return other
+
+    def first_batch(self) -> "Objective":
+        """Return the summed loss of the first batch alone (of this rank)."""
+        other = copy.copy(self)
+        other.ranks, other.batches, other.weight = ALONE, self.batches[:1], 1.0
+        return other
+
+    def unchecked(self) -> "Objective":
+        """Return the loss of this rank's batches, with derivatives as autograd gives them."""
+        other = copy.copy(self)
+        other.ranks, other._trust = ALONE, Trust(False)
+        return other
+
+    @property
+    def checked(self) -> bool:
+        """Whether derivatives are checked against the loss."""
+        return self._trust.wanted
+
+    def check_products(self, strategy: str, multiply: Multiply) -> None:
+        """Compare a way to multiply with ∇²L with differences of ∇L, once for each strategy.
+
+        Args:
+            strategy: its name.
+            multiply: maps an objective of one batch, and a vector, to the product.
+
+        Raises:
+            InputError: they disagree.
+        """
+        if self.checked:
+            self._check_gradient()
+            check_products(self, self._trust, strategy, multiply)
+
+    def _check_gradient(self) -> None:
+        if self.checked and not self._trust.gradient:
+            check_gradient(self, self._trust)
+
     def value_and_grad(self, theta: Tensor | None = None) -> tuple[float, Tensor]:
-        """Return L and ∇L, shape (numel,), at `theta` or at the model's weights."""
+        """Return L and ∇L, shape (numel,), at `theta` or at the model's weights.
+
+        Raises:
+            InputError: ∇L by autograd is not the slope of L, which is checked once; or L has no derivatives.
+        """
+        self._check_gradient()
         total = self.theta.new_zeros(1 + self.params.numel, dtype=torch.float64)
         with torch.enable_grad(), twice_differentiable():
             evaluate, leaves = self._evaluator.with_leaves(self._weights(theta))
@@ -293,7 +368,15 @@ class Objective:
         """Return ∇²L · vector, shape (numel,), at `theta` or at the model's weights.
 
         Reverse over reverse (Pearlmutter 1994): the gradient of ∇L · vector. About four evaluations.
+
+        Raises:
+            InputError: the product by autograd is not the slope of ∇L, which is checked once; then
+                `landscape.hessian` has products by other means.
         """
+        self.check_products("reverse", Objective._hvp)
+        return self._hvp(vector, theta)
+
+    def _hvp(self, vector: Tensor, theta: Tensor | None = None) -> Tensor:
         total = torch.zeros_like(self.theta, dtype=torch.float64)
         with torch.enable_grad(), twice_differentiable():
             evaluate, leaves = self._evaluator.with_leaves(self._weights(theta))
@@ -321,6 +404,7 @@ class Objective:
             part == "per_example" and bound.per_example is None
         ):
             raise InputError(f"this objective was not given the {_GIVEN_AS[part]} of its loss")
+        self._check_gradient()
         # θ itself is shared by all graphs that are kept, and does not change when the loss is evaluated there
         weights = self.params.split(self.theta) if theta is None else self._weights(theta)
         with torch.enable_grad(), twice_differentiable():
@@ -351,7 +435,7 @@ class Objective:
 
     def _weights(self, theta: Tensor | None) -> dict[str, Tensor]:
         """Return a copy of `theta` (or θ) by name, for a model may write to its weights."""
-        return self.params.split((self.theta if theta is None else theta).to(self.theta, copy=True))
+        return self.params.split((self.theta if theta is None else theta.detach()).to(self.theta, copy=True))
 
     def _flat_grad(self, scalar: Any, leaves: list[Tensor]) -> Tensor:
         return torch.cat([g.reshape(-1) for g in gradient(scalar, leaves)])

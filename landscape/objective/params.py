@@ -110,11 +110,15 @@ class ParamSpace:
         other.theta = other.join(parts)
         return other
 
+    def at(self, theta: Tensor) -> "ParamSpace":
+        """Return the same space at another θ, shape (numel,)."""
+        other = copy.copy(self)
+        other.theta = theta
+        return other
+
     def in_float64(self) -> "ParamSpace":
         """Return the same space with θ in float64."""
-        other = copy.copy(self)
-        other.theta = self.theta.double()
-        return other
+        return self.at(self.theta.double())
 
     def of_rows(self, rows: Mapping[str, Tensor]) -> "tuple[ParamSpace, Tensor]":
         """Return the space with some rows of some tensors left out, and the places in θ of what is left.

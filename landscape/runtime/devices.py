@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from landscape.errors import InputError
 from landscape.runtime.ranks import processes_here, ranks
@@ -66,6 +66,32 @@ def free_memory(device: "torch.device") -> int:
     if used and limit and limit[0].strip().isdigit():
         free.append(int(limit[0]) - int(used[0]))
     return max(0, min(free, default=2**32)) // processes_here()  # not on Linux: what any machine has
+
+
+def measured(build: Callable[[], T], device: "torch.device") -> tuple[T, int]:
+    """Return what `build` makes, and how many bytes its tensors and the graphs behind them hold."""
+    import torch
+    from torch.multiprocessing.reductions import StorageWeakRef
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated(device)
+        return (made := build()), torch.cuda.memory_allocated(device) - before
+    sizes: dict[int, tuple[Any, int]] = {}
+
+    class Noted(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            found = func(*args, **(kwargs or {}))
+            for tensor in tree_leaves(found):
+                if isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided:
+                    storage = tensor.untyped_storage()
+                    sizes[storage.data_ptr()] = StorageWeakRef(storage), storage.nbytes()
+            return found
+
+    with Noted():
+        made = build()
+    return made, sum(size for storage, size in sizes.values() if not storage.expired())
 
 
 def fastest(candidates: Iterable[T], run: Callable[[T], int], device: "torch.device") -> T:

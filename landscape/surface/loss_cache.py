@@ -20,13 +20,16 @@ from landscape.surface.strategies import (
     Step,
     Strategy,
     StrategyName,
+    agree,
     by_rule,
     measured,
     moved,
     named,
+    plain,
     strategies,
 )
 
+COMPARED = 2  # points at which a faster strategy must give the loss itself
 Found = Generator[tuple[Step, float], None, None]
 
 
@@ -35,7 +38,8 @@ class LossCache:
 
     A step is evaluated once, whoever asks for it and in any order; with a file, once for all runs
     (`PointLog`). The strategy is chosen once, when the first points are asked for: by the rule of
-    `strategies.by_rule`, so that equal runs give equal digits, unless the caller names or measures one. A
+    `strategies.by_rule`, so that equal runs give equal digits, unless the caller names or measures one. It is
+    compared with the plain evaluation at two of the points, and dropped where they differ. A
     run that goes on from a file keeps the strategy noted there. Where `vmap` turns out not to follow the
     loss, or memory does not suffice, the rule goes on one point after another.
 
@@ -75,6 +79,7 @@ class LossCache:
         self._asked, self._tune = strategy, tune
         self._offered: list[Strategy] = []
         self._chosen: Strategy | None = None
+        self._compared: set[str] = set()  # strategies that were
 
     @property
     def strategy(self) -> str:
@@ -121,22 +126,43 @@ class LossCache:
         device = self.objective.theta.device
         noted = [strategy for strategy in self._offered if str(strategy) == self._log.strategy]
         if self._asked:
-            self._choose(named(self._offered, self._asked))
+            found = named(self._offered, self._asked)
         elif noted:
-            self._chosen = noted[0]
+            found = noted[0]
         elif self._tune:
-            self._choose(measured(self._offered, missing, device))
+            found = measured(self._offered, missing, device)
         else:
             found = by_rule(self._offered, len(missing) // self._ranks.size, device.type == "cuda")
-            if found is self._offered[0]:
-                return found
-            self._choose(found)
-        assert self._chosen is not None
-        return self._chosen
+        exact = self._faithful(found, missing)
+        if exact is found is self._offered[0] and not (self._asked or noted or self._tune):
+            return found  # until there are more points at a time
+        self._choose(exact)
+        return exact
+
+    def _faithful(self, strategy: Strategy, missing: Sequence[Step]) -> Strategy:
+        """Return a strategy if it gives the loss itself at the points farthest out, else the plain one.
+
+        Raises:
+            InputError: it was asked for, and does not.
+        """
+        exact = plain(self.objective, self.directions)
+        farthest = sorted(missing, key=lambda step: -max(map(abs, step)))[:COMPARED]
+        if str(strategy) not in self._compared:
+            try:
+                same = agree(strategy, exact, farthest, self.objective.theta.dtype)
+            except Exception:  # told where the points are evaluated
+                return strategy
+            if not same and self._asked:
+                raise InputError(f"{strategy.name} gives other losses than one point after another")
+            if not same:
+                return exact
+            self._compared.add(str(strategy))
+        return strategy
 
     def _choose(self, strategy: Strategy) -> None:
         self._chosen = strategy
-        self._log.choose(str(strategy))
+        if self._log.strategy != str(strategy):
+            self._log.choose(str(strategy))
 
     def _evaluated(self, steps: Sequence[Step], strategy: Strategy) -> Losses:
         """Yield the losses at some steps: one after another from where `vmap` fails."""

@@ -15,8 +15,8 @@ from landscape.storage.files import replacing
 from landscape.surface.directions import Direction
 from landscape.surface.strategies import Step
 
-ELSEWHERE = ("checkpoint", "data")
-"""Keys that say where a file was. What was measured is decided by its hash, which is in another key."""
+ELSEWHERE = ("checkpoint", "data", "derivatives")
+"""Keys that do not decide the loss: where a file was, whose hash is in another key, and what was checked."""
 
 
 def fingerprint(objective: Objective, directions: Sequence[Direction], center: float) -> str:

@@ -1,13 +1,17 @@
 """Strategies to evaluate many points: one after another, one in each thread, or many at once."""
 
+import math
 import warnings
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from queue import SimpleQueue
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.modules.module import register_module_forward_hook
 
 from landscape.errors import InputError
 from landscape.objective.objective import Objective
@@ -40,20 +44,32 @@ class Strategy:
         return _SAID[self.name].format(self.width)
 
 
+def plain(objective: Objective, directions: Sequence[Direction]) -> Strategy:
+    """Return the strategy that all others are compared with: the loss itself, one point after another."""
+    return _along(objective, [d.vector for d in directions])
+
+
+def _along(objective: Objective, vectors: Sequence[Tensor]) -> Strategy:
+    def losses(steps: Sequence[Step]) -> Losses:
+        for step in steps:
+            yield objective.value(moved(objective.theta, step, vectors))
+
+    return Strategy("sequential", 1, losses)
+
+
 def strategies(objective: Objective, directions: Sequence[Direction]) -> list[Strategy]:
     """Return the strategies that this machine offers: `sequential` first, then the others by width.
 
-    Rows of a large table that the frozen batches do not read stay where they are, see `Objective.compact`.
+    Rows of a large table that the frozen batches do not read stay where they are, see `Objective.compact`. A
+    point at which the loss reads another row, as it may where weights choose the rows, is evaluated plainly.
     """
     vectors = [d.vector for d in directions]
+    last_resort = None
     if smaller := objective.compact():
+        last_resort = plain(objective, directions)
         objective, places = smaller
         vectors = [vector[places] for vector in vectors]
     theta = objective.theta
-
-    def sequential(steps: Sequence[Step]) -> Losses:
-        for step in steps:
-            yield objective.value(moved(theta, step, vectors))
 
     def at_once(width: int) -> Callable[[Sequence[Step]], Losses]:
         def losses(steps: Sequence[Step]) -> Losses:
@@ -81,12 +97,13 @@ def strategies(objective: Objective, directions: Sequence[Direction]) -> list[St
         with one_each(threads) as pool:
             yield from pool.map(with_a_clone, steps)
 
-    found = [Strategy("sequential", 1, sequential)]
+    found = [_along(objective, vectors)]
     room, threads = _room(objective), torch.get_num_threads()
-    if theta.device.type == "cpu" and 1 < threads <= room:
+    if theta.device.type == "cpu" and 1 < threads <= room and _independent(objective, vectors):
         found.append(Strategy("threads", threads, in_threads))
     widths = (4,) if theta.device.type == "cpu" else (4, 16, 64)
-    return found + [Strategy("vmap", width, at_once(width)) for width in widths if width <= room]
+    found += [Strategy("vmap", width, at_once(width)) for width in widths if width <= room]
+    return [_completed(strategy, last_resort) for strategy in found] if last_resort else found
 
 
 def by_rule(offered: Sequence[Strategy], count: int, on_gpu: bool) -> Strategy:
@@ -122,6 +139,59 @@ def measured(offered: Sequence[Strategy], steps: Sequence[Step], device: torch.d
         return len(list(strategy.losses(steps[: max(TRIAL, 2 * strategy.width)])))
 
     return fastest(offered, evaluate, device)
+
+
+def agree(strategy: Strategy, exact: Strategy, steps: Sequence[Step], dtype: torch.dtype) -> bool:
+    """Tell whether a strategy gives the losses of another at some steps, as far as rounding allows."""
+    found, expected = (np.array(list(each.losses(steps))) for each in (strategy, exact))
+    return np.allclose(found, expected, rtol=torch.finfo(dtype).eps ** 0.5, atol=0, equal_nan=True)
+
+
+def _completed(strategy: Strategy, last_resort: Strategy) -> Strategy:
+    """Return a strategy whose losses that are not a number come from another."""
+
+    def losses(steps: Sequence[Step]) -> Losses:
+        for step, loss in zip(steps, strategy.losses(steps), strict=True):
+            yield next(last_resort.losses([step])) if math.isnan(loss) else loss
+
+    return replace(strategy, losses=losses)
+
+
+def _independent(objective: Objective, vectors: Sequence[Tensor]) -> bool:
+    """Tell whether an evaluation is the same while a clone evaluates another point.
+
+    It is not where something that clones share is written to, such as a dictionary in which a hook keeps
+    activations. Whether threads meet there is a matter of chance, so the other evaluation is made in this
+    thread, each time a module has been called: up to eight times, most of them late, by the first batch.
+    """
+    own, other = objective.first_batch(), objective.first_batch().clone()
+    there = moved(objective.theta, [0.5] * len(vectors), vectors)
+    chosen: set[int] = set()
+    count, busy = 0, False
+
+    def interrupt(*_: Any) -> None:
+        nonlocal count, busy
+        count += not busy
+        if count in chosen and not busy:
+            busy = True
+            other.value(there)
+            busy = False
+
+    with _after_each_module(interrupt):
+        alone = own.value()
+        chosen |= {*range(count - 3, count + 1), *(count * i // 5 for i in range(1, 5))}
+        count = 0
+        found = own.value()
+    return math.isclose(found, alone, rel_tol=1e-6) or not math.isfinite(alone)
+
+
+@contextmanager
+def _after_each_module(call: Callable[..., None]) -> Iterator[None]:
+    handle = register_module_forward_hook(call)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def moved(theta: Tensor, step: Sequence[float], vectors: Sequence[Tensor]) -> Tensor:

@@ -1,0 +1,299 @@
+"""Derivatives against differences of the loss itself, for what autograd hands over may be wrong in silence.
+
+A gradient is compared with differences of L along random directions, and a Hessian product with differences
+of the gradient. A kink (ReLU, max) between the points of a difference is not an error: a derivative is called
+wrong only where it disagrees at points and along directions that are drawn anew, each time by more than
+differences of three step lengths disagree among themselves.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from landscape.errors import InputError
+
+if TYPE_CHECKING:
+    from landscape.objective.objective import Objective
+
+Multiply = Callable[["Objective", Tensor], Tensor]
+"""Maps an objective of one batch and a vector to ∇²L · vector."""
+AROUND = (0.01, 0.03, 0.1)  # distances from θ, in units of the weights, at which a doubt is settled
+NOISE = 64  # units in the last place by which a loss or a gradient may err
+COARSE = 0.1  # share by which float32 (or a lower precision inside of the model) and float64 may differ
+ASYMMETRY = 3e-3  # in units of ‖Hv‖: a hundred times what float32 rounds
+ALIKE = 0.05  # share by which the loss itself may differ in float64
+
+
+@dataclass
+class Trust:
+    """What is known of the derivatives of a loss. All views of the loss share it.
+
+    Attributes:
+        wanted: whether derivatives are to be checked.
+        gradient: what was found of the gradient; empty as long as nothing was differentiated.
+        products: for each strategy of Hessian products that was checked, what is wrong with it, if anything.
+        evaluations: of the loss, its gradient or a product, that the checks have taken.
+    """
+
+    wanted: bool
+    gradient: str = ""
+    products: dict[str, str | None] = field(default_factory=dict)
+    evaluations: int = 0
+
+    def __str__(self) -> str:
+        if not self.wanted:
+            return "unchecked"
+        return self.gradient and f"{self.gradient}, {self.evaluations} evaluations"
+
+
+def check_gradient(objective: "Objective", trust: Trust) -> None:
+    """Compare ∇L with differences of L, and note the result.
+
+    Raises:
+        InputError: they disagree; the message names the parameters. Or L jumps at θ.
+    """
+    of = objective.unchecked()
+    own = of.grad()
+    for differences in _precisions(of):
+        right, wrong = differences.of_loss()
+        trust.evaluations += differences.evaluations
+        if wrong:
+            raise InputError(
+                f"autograd's gradient of {_some(wrong)} is not the slope of the loss; mend what changes it "
+                "(detach, a hook, a backward of its own), exclude these parameters, or give check=False"
+            )
+        if right:
+            if worse := _coarser(of, differences.of, own, lambda o: o.grad()):
+                raise InputError(
+                    f"the gradient of {_some(worse)} differs from that in float64 by more than a tenth; give "
+                    "check=False to measure it nevertheless"
+                )
+            trust.gradient = "checked against the loss" + differences.said
+            return
+    trust.gradient = "unchecked: differences of the loss are too coarse"
+
+
+def check_products(objective: "Objective", trust: Trust, strategy: str, multiply: Multiply) -> None:
+    """Compare a Hessian product of the first batch with differences of its gradient, and note the result.
+
+    Where differences cannot tell, as with a kink in every interval, uᵀHv must be vᵀHu.
+
+    Raises:
+        InputError: they disagree; the message names the parameters.
+        Exception: whatever the product raises.
+    """
+    if strategy not in trust.products:
+        of = objective.unchecked().first_batch()
+        own = multiply(of, drawn(of, 0))
+        trust.products[strategy] = _wrong_products(of, own, trust, multiply)
+    if said := trust.products[strategy]:
+        raise InputError(f"{strategy} mode has a derivative of this loss wrong: {said}")
+
+
+def _wrong_products(of: "Objective", own: Tensor, trust: Trust, multiply: Multiply) -> str | None:
+    for differences in _precisions(of):
+        try:
+            right, wrong = differences.of_gradient(multiply)
+        except (RuntimeError, TypeError):  # float64 lacks the kernel of a second derivative
+            continue
+        finally:
+            trust.evaluations += differences.evaluations
+        if wrong:
+            return f"Hv differs from differences of the gradient in {_some(wrong)}"
+        if right:
+            worse = _coarser(of, differences.of, own, lambda o: multiply(o, drawn(o, 0)))
+            return f"Hv differs from that in float64 in {_some(worse)}" if worse else None
+    u, v = drawn(of, 1), drawn(of, 0)
+    hu = multiply(of, u)
+    one, other, scale = float(u @ own), float(v @ hu), float(own.norm() * u.norm() + hu.norm() * v.norm())
+    if abs(one - other) > ASYMMETRY * scale:
+        return f"uᵀHv is {one:g}, vᵀHu {other:g}"
+    return None
+
+
+def drawn(of: "Objective", seed: int) -> Tensor:
+    """Return a random vector that moves every tensor by about its own size, shape (numel,)."""
+    theta = of.theta.double()
+    least = 0.1 * float(theta.square().mean().sqrt()) or 1.0
+    z = torch.randn(theta.shape, generator=torch.Generator().manual_seed(seed), dtype=theta.dtype).to(theta)
+    parts = zip(of.params.split(theta).values(), of.params.split(z).values(), strict=True)
+    return of.params.flat(part * max(float(w.square().mean().sqrt()), least) for w, part in parts).to(
+        of.theta
+    )
+
+
+def in_double(of: "Objective") -> "Objective | None":
+    """Return the same loss in float64; None if it has no other precision than its own, or differs there."""
+    try:
+        precise = of.in_float64()
+        own, found = of.value(), precise.value()
+        precise.unchecked().first_batch().grad()
+    except Exception:  # a kernel that float64 does not have, or types that do not mix
+        return None
+    return precise if abs(found - own) <= ALIKE * max(abs(own), abs(found)) else None
+
+
+class _Differences:
+    """Differences of one loss, where it is known to a relative precision `eps`."""
+
+    def __init__(self, of: "Objective", eps: float, said: str) -> None:
+        self.of, self.eps, self.said = of, eps, said
+        self.step = eps ** (1 / 3)
+        self.tol = max(1e-4, 10 * self.step)
+        self.evaluations = 0
+
+    def of_loss(self) -> tuple[bool, list[str]]:
+        """Tell whether the gradient is the slope of the loss, and in which tensors it is not."""
+        if self._slope(self.of, drawn(self.of, 0), self._grad(self.of), steps=1):
+            return True, []
+        verdicts = []
+        for of, d in self._around():
+            gradient = self._grad(of)
+            verdicts.append(self._slope(of, d, gradient))
+            if verdicts.count(False) > 1:
+                return False, self._blamed(of, d, gradient, [e.name for e in of.params.entries])
+        if True in verdicts:
+            self._need_continuity(scale=max(float(self._grad(of).mul(d).norm()), 1e-12))
+        return True in verdicts, []
+
+    def of_gradient(self, multiply: Multiply) -> tuple[bool, list[str]]:
+        """Tell whether products are the slope of the gradient, and in which tensors they are not."""
+        verdicts: list[bool | None] = []
+        for of, d in ((self.of, drawn(self.of, 0)), *self._around()):
+            split = of.params.split
+            claimed = split(multiply(of, d))
+            verdict, wrong = _judged(claimed, self._curvatures(of, d), self.tol)
+            if verdict:
+                return True, []
+            verdicts.append(verdict)
+            if verdicts.count(False) > 1:
+                return False, wrong
+        return False, []
+
+    def _around(self) -> Iterator[tuple["Objective", Tensor]]:
+        for seed, share in enumerate(AROUND, start=1):
+            of = self.of.moved(self.of.theta + share * drawn(self.of, 10 + seed))
+            yield of, drawn(self.of, seed)
+
+    def _grad(self, of: "Objective", theta: Tensor | None = None) -> Tensor:
+        self.evaluations += 1
+        return of.grad(theta).double()
+
+    def _value(self, theta: Tensor) -> float:
+        self.evaluations += 1
+        return self.of.value(theta)
+
+    def _slope(self, of: "Objective", d: Tensor, gradient: Tensor, steps: int = 3) -> bool | None:
+        """Tell whether ⟨∇L, d⟩ is the slope along d; None if that cannot be told."""
+        along = gradient * d.double()
+
+        def slopes() -> Iterator[tuple[dict[str, Tensor], float]]:
+            for step in self.step * 2.0 ** np.arange(steps):
+                ahead, behind = (self._value(of.theta + sign * step * d) for sign in (1, -1))
+                noise = NOISE * self.eps * max(abs(ahead), abs(behind)) / step
+                yield {"": torch.tensor((ahead - behind) / (2 * step), dtype=torch.float64)}, noise
+
+        claimed = {"": along.sum().cpu()}
+        return _judged(claimed, slopes(), self.tol, float(along.norm()))[0]
+
+    def _curvatures(self, of: "Objective", d: Tensor) -> Iterator[tuple[dict[str, Tensor], float]]:
+        """Yield differences of the gradient, by name, with their noise: short steps avoid kinks."""
+        least = 10 * NOISE * self.eps / self.tol
+        for step in (np.sqrt(self.step * least), least, self.step):
+            ahead, behind = (self._grad(of, of.theta + sign * step * d) for sign in (1, -1))
+            noise = NOISE * self.eps * float(ahead.norm() + behind.norm()) / step
+            yield of.params.split((ahead - behind) / (2 * step)), noise
+
+    def _blamed(self, of: "Objective", d: Tensor, gradient: Tensor, names: Sequence[str]) -> list[str]:
+        """Return the tensors whose slope is wrong: halves are tried as long as they show it."""
+        halves = names[: len(names) // 2], names[len(names) // 2 :]
+        found = []
+        for half in filter(None, halves if len(names) > 1 else ()):
+            parts = of.params.split(d).items()
+            alone = of.params.flat(part if name in half else torch.zeros_like(part) for name, part in parts)
+            if self._slope(of, alone, gradient) is False:
+                found += self._blamed(of, d, gradient, half)
+        return found or list(names)
+
+    def _need_continuity(self, scale: float) -> None:
+        """Make sure that what differs at θ alone is a kink, with a slope on either side, and not a jump."""
+        theta, d = self.of.theta, drawn(self.of, 0)
+        here = self._value(theta)
+        jump = max(abs(self._value(theta + sign * self.step * d) - here) for sign in (1, -1))
+        if jump > max(1e3 * self.step * scale, NOISE * self.eps * abs(here) / self.step):
+            raise InputError(
+                f"the loss jumps by {jump:.2g} at θ, so it has no derivatives there; move the weights off "
+                "the jump, or give check=False to measure what autograd makes of it"
+            )
+
+
+def _precisions(of: "Objective") -> Iterator[_Differences]:
+    """Yield the precisions in which a loss may be differenced, the finest first.
+
+    A loss that is evaluated in float64 may still round to float32 inside.
+    """
+    precise = of if of.theta.dtype == torch.float64 else in_double(of)
+    if precise is not None:
+        yield _Differences(precise, torch.finfo(torch.float64).eps, "")
+    yield _Differences(precise or of, torch.finfo(torch.float32).eps, " in float32")
+
+
+def _judged(
+    claimed: dict[str, Tensor],
+    measured: Iterable[tuple[dict[str, Tensor], float]],
+    tol: float,
+    least: float = 0.0,
+) -> tuple[bool | None, list[str]]:
+    """Compare tensors with what was measured of them at several steps, each with its noise.
+
+    They are right if they agree at one step, and wrong if at all steps some differ by far more than the
+    steps among themselves; otherwise nothing can be told.
+
+    Returns:
+        The verdict, and the names of those that are wrong.
+    """
+    seen: list[dict[str, Tensor]] = []
+    gaps: list[dict[str, float]] = []
+    allowed: dict[str, float] = {}
+    for found, noise in measured:
+        sizes = {name: float(tensor.norm()) for name, tensor in found.items()}
+        whole = float(np.linalg.norm(list(sizes.values())))
+        gap = {name: float((claimed[name] - tensor).norm()) for name, tensor in found.items()}
+        if not np.isfinite([whole, *gap.values()]).all():
+            return None, []
+        limits = {name: tol * (size + 0.01 * whole + least) + noise for name, size in sizes.items()}
+        if noise <= tol * (whole + least) and all(gap[name] <= limits[name] for name in gap):
+            return True, []
+        seen, gaps = [*seen, found], [*gaps, gap]
+        allowed = {name: max(limit, allowed.get(name, 0.0)) for name, limit in limits.items()}
+    spread = {name: max(float((a[name] - b[name]).norm()) for a in seen for b in seen) for name in claimed}
+    wrong = [name for name in claimed if min(g[name] for g in gaps) > allowed[name] + 4 * spread[name]]
+    return (False if wrong else None), wrong
+
+
+def _coarser(
+    own: "Objective", precise: "Objective", found: Tensor, derivative: Callable[["Objective"], Tensor]
+) -> list[str]:
+    """Return the tensors of a derivative that differ grossly between two precisions, at θ and beside it."""
+    if own is precise:
+        return []
+
+    def differing(of: "Objective", exact: "Objective", mine: Tensor) -> list[str]:
+        fine = derivative(exact)
+        floor = 0.1 * COARSE * float(fine.norm())
+        pairs = zip(of.params.split(mine.double()).items(), of.params.split(fine).values(), strict=True)
+        return [n for (n, a), b in pairs if float((a - b).norm()) > COARSE * float(b.norm()) + floor]
+
+    if not differing(own, precise, found):
+        return []
+    beside = own.theta + AROUND[-1] * drawn(own, 20)
+    own, precise = own.moved(beside), precise.moved(beside.double())
+    return differing(own, precise, derivative(own))
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
