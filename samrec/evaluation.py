@@ -1,7 +1,8 @@
 """Full ranking: every item is a candidate, none is sampled."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -22,6 +23,10 @@ from samrec.scores import summands
 from samrec.sharding import ShardedEmbedding
 
 Mask = NDArray[np.bool_]
+RANKED = (*(f"{name}@{k}" for name in ("hr", "ndcg", "mrr") for k in CUTOFFS), "mrr")
+"""The metrics of ranks that are always told."""
+MISSED = np.iinfo(np.int64).max
+"""The rank of a held-out item that counts as never found."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,10 +36,12 @@ class Ranking:
     Attributes:
         ranks: of the held-out items, by `ranks`. Shape (evaluated users,).
         split: the data as they are, without noise, and the users that were trained on.
+        catalogue: the metrics of `samrec.catalogue` that were asked for.
     """
 
     ranks: Ints
     split: Split
+    catalogue: Mapping[str, float] = field(default_factory=dict)
 
 
 @torch.no_grad()
@@ -132,20 +139,31 @@ def count_above(model: Recommender, batch: Candidates, table: Tensor | None = No
 
 
 def gain(ranks: Tensor, metric: str) -> Tensor:
-    """Return what a user of each rank adds to a metric: `hr@K`, `ndcg@K`, `mrr@K` or `mrr`.
+    """Return what a user of each rank adds to a metric: `hr@K`, `ndcg@K`, `mrr@K` and others, or `mrr`.
+
+    As one item is held out, recall is HR, precision HR/K, and MAP (the mean of average precision) MRR.
 
     Raises:
         InputError: there is no such metric.
     """
     name, _, cutoff = metric.partition("@")
-    gains = {"hr": 1 + 0 * ranks, "ndcg": 1 / torch.log2(ranks + 2), "mrr": 1 / (ranks + 1)}
     if metric == "mrr":
-        return gains["mrr"]
-    if name not in gains or not cutoff.isdecimal() or cutoff == "0":
-        raise InputError(
-            f"no metric is named {metric!r}; there are hr@K, ndcg@K, mrr@K (K such as 10) and mrr"
-        )
-    return torch.where(ranks < int(cutoff), gains[name], 0 * ranks)  # NaN stays NaN
+        return torch.where(ranks == MISSED, 0.0, 1 / (ranks + 1))
+    if name not in GAINS or not re.fullmatch(r"[1-9]\d{0,17}", cutoff, re.ASCII):
+        names = ", ".join(f"{known}@K" for known in GAINS)
+        raise InputError(f"no metric is named {metric!r}; there are {names} (K such as 10) and mrr")
+    return torch.where(ranks < int(cutoff), GAINS[name](ranks, int(cutoff)), 0 * ranks)  # NaN stays NaN
+
+
+GAINS: Mapping[str, Callable[[Tensor, int], Tensor]] = {
+    "hr": lambda ranks, k: 1 + 0 * ranks,
+    "ndcg": lambda ranks, k: 1 / torch.log2(ranks + 2),
+    "mrr": lambda ranks, k: 1 / (ranks + 1),
+    "recall": lambda ranks, k: 1 + 0 * ranks,
+    "precision": lambda ranks, k: (1 + 0 * ranks) / k,
+    "map": lambda ranks, k: 1 / (ranks + 1),
+}
+"""What a user of each rank within the first K adds to a metric."""
 
 
 def _count_above(expected: Tensor, table: Tensor, of_target: Tensor, left_out: Tensor) -> Tensor:
@@ -171,12 +189,27 @@ def _count_above(expected: Tensor, table: Tensor, of_target: Tensor, left_out: T
     return counts
 
 
-def metrics(ranks: Ints) -> dict[str, float]:
-    """Average HR, NDCG and MRR at 5, 10, 20 and MRR over all ranks; one relevant item, so IDCG is 1.
+def metrics(ranks: Ints, names: Sequence[str] = RANKED) -> dict[str, float]:
+    """Average metrics over all ranks, by default HR, NDCG and MRR at 5, 10, 20 and MRR.
 
-    All of them are NaN if there are no ranks.
+    One item is relevant, so the IDCG is 1. All of them are NaN if there are no ranks.
+
+    Raises:
+        InputError: there is no such metric.
     """
-    return {name: float(gain.mean()) if len(gain) else np.nan for name, gain in _gains(ranks).items()}
+    return {name: float(gain.mean()) if len(gain) else np.nan for name, gain in _gains(ranks, names).items()}
+
+
+def missing_repeats(ranks: Ints, split: Split, part: Part) -> Ints:
+    """Return the ranks with `MISSED` for each held-out item that is in the user's history already.
+
+    Many protocols never recommend what a user has had, so that such an item cannot be found; `ranks` lets it
+    be a candidate.
+    """
+    start, length, target = split.history(part)
+    history = slices(split.interactions.items, start, length)
+    repeated = np.bincount(history.owner, history.values == target[history.owner], len(target)) > 0
+    return np.where(repeated, MISSED, ranks)
 
 
 def groups(split: Split, part: Part, cold: int = 5, head: float = 0.2) -> dict[str, Mask]:
@@ -211,7 +244,7 @@ def groups(split: Split, part: Part, cold: int = 5, head: float = 0.2) -> dict[s
 
 
 def intervals(
-    ranks: Ints, seed: int = 0, resamples: int = 1000, level: float = 0.95
+    ranks: Ints, seed: int = 0, resamples: int = 1000, level: float = 0.95, names: Sequence[str] = RANKED
 ) -> dict[str, tuple[float, float]]:
     """Return for each of `metrics` an interval that says how far another draw of users might move it.
 
@@ -223,15 +256,14 @@ def intervals(
     outside = (1 - level) / 2
     return {
         name: tuple(np.quantile(drawn @ gain / len(ranks), [outside, 1 - outside]).tolist())
-        for name, gain in _gains(distinct).items()
+        for name, gain in _gains(distinct, names).items()
     }
 
 
-def _gains(ranks: Ints) -> dict[str, NDArray[np.float64]]:
+def _gains(ranks: Ints, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
     """What a user of this rank adds to each metric."""
     of = torch.from_numpy(ranks).double()
-    names = [f"{name}@{k}" for name in ("hr", "ndcg", "mrr") for k in CUTOFFS]
-    return {name: gain(of, name).numpy() for name in (*names, "mrr")}
+    return {name: gain(of, name).numpy() for name in names}
 
 
 def evaluate(model: Recommender, split: Split, part: Part, among: Ranks = ALONE) -> dict[str, float]:

@@ -118,7 +118,7 @@ def recommend(
         shown = Ragged(rows_of(item_ids, (one for own in histories for one in own), "item"), lengths)
     if not len(shown) or not shown.lengths.all():
         raise InputError("a history is empty; a recommendation needs at least one item")
-    owner, item, score = _best(model, shown, min(top, len(item_ids)), exclude_seen)
+    owner, item, score = best(model, shown, min(top, len(item_ids)), exclude_seen)
     within = np.arange(len(owner)) - np.searchsorted(owner, owner)
     return Recommendations(names[owner], within + 1, item_ids[item], score)
 
@@ -150,7 +150,7 @@ def _item_ids(loaded: Checkpoint, data: Path | None) -> Ids:
 
 
 @torch.no_grad()
-def _best(
+def best(
     model: Recommender, shown: Ragged, top: int, exclude_seen: bool
 ) -> tuple[Ints, Ints, NDArray[np.float64]]:
     """Return the best items of each history: its number, ascending, the item's row and score, best first."""

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from landscape.errors import InputError
 from landscape.objective.evaluators import Forward, Loss
 from landscape.objective.objective import Objective
 from landscape.runtime import ranks as parallel
@@ -20,6 +21,7 @@ from landscape.runtime.ranks import ALONE, Ranks
 from landscape.statistics import interval, mean
 from landscape.storage.files import sha256
 from landscape.tasks import FactCurve, FactRow, Facts, FactTable, TaskOptions
+from samrec.catalogue import catalogue_metrics
 from samrec.checkpoint import Checkpoint, load, trajectory
 from samrec.choices import METRICS, VALIDATED
 from samrec.config import Config
@@ -195,6 +197,7 @@ def ranking(
     seed: int = 0,
     among: Ranks = ALONE,
     shard_items: bool = False,
+    catalogue: Sequence[str] = (),
 ) -> Ranking:
     """Rank each evaluated user's held-out item with a checkpoint: `samrec.evaluation.ranks`.
 
@@ -202,17 +205,22 @@ def ranking(
         noise: the share of random items inserted into the histories, drawn by `seed`: `Split.disturbed`.
         among: the processes that share the users, and all get the ranks of all.
         shard_items: they share the items instead, each holding its rows of the table.
+        catalogue: metrics of `samrec.catalogue` that are wanted too; by one process.
 
     Raises:
-        InputError: as `objective`, `Split.disturbed` and `ShardedEmbedding`.
+        InputError: as `objective`, `Split.disturbed`, `ShardedEmbedding` and `catalogue_metrics`.
     """
+    if catalogue and among.size > 1:
+        raise InputError(f"{catalogue[0]} is of all users' recommendations; ask for it in one process")
     loaded = load(checkpoint)
     split = _split(loaded, data)
     shown = split.disturbed(part, noise, seed)
-    model = loaded.model()
+    model = loaded.model().eval()
     if shard_items:
         model.item = ShardedEmbedding(model.item.weight, among)
-    return Ranking(ranks(model.to(device_named(device)), shown, part, among=among), split)
+    model.to(device_named(device))
+    of_users = ranks(model, shown, part, among=among)
+    return Ranking(of_users, split, catalogue_metrics(model, split, part, catalogue, shown))
 
 
 def initial_weights(checkpoint: Path) -> dict[str, Tensor]:

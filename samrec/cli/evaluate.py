@@ -1,8 +1,8 @@
 """`landscape evaluate`: full ranking with a checkpoint."""
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -26,6 +26,17 @@ def command(
     head: Annotated[
         float, typer.Option(min=0, max=1, help="Share of the most popular items that form the head.")
     ] = 0.2,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Metric to show (repeatable), with any K: hr@K, ndcg@K, mrr@K, recall@K, precision@K, "
+            "map@K, mrr; coverage@K, novelty@K, popularity@K (default: HR and NDCG at 5, 10, 20, and MRR)."
+        ),
+    ] = None,
+    repeats: Annotated[
+        Literal["candidate", "miss"],
+        typer.Option(help="What a held-out item is that the user has had before."),
+    ] = "candidate",
     data: Data = None,
     seed: Seed = 0,
     shard_items: ShardItems = False,
@@ -39,6 +50,11 @@ def command(
     training (head), and the others (tail); and, if only a share of the users was trained on, these users and
     the others.
 
+    One item is held out per user, so that recall is HR, precision HR/K, and MAP MRR. coverage@K is the share
+    of the items that are among the K best of anyone; popularity@K how many interactions these K have in
+    training, and novelty@K their self-information in bits, on average. With --repeats miss, a held-out item
+    that stands in the user's history is never found, as where nobody is recommended what they have had.
+
     The items that --noise inserts, drawn by --seed, are not among the user's own and count as history. The
     groups are those of the data without noise.
 
@@ -48,13 +64,18 @@ def command(
 
       landscape evaluate --ckpt runs/sasrec/best.pt --noise 0.2 --cold 10 --head 0.1
 
+      landscape evaluate --ckpt runs/sasrec/best.pt --metric recall@50 --metric coverage@50 --repeats miss
+
       torchrun --nproc-per-node 8 -m landscape evaluate --ckpt runs/big/best.pt --shard-items
     """
-    from samrec.evaluation import groups, intervals, metrics
+    from samrec.catalogue import told_apart
+    from samrec.evaluation import RANKED, groups, intervals, metrics, missing_repeats
     from samrec.task import ranking
 
-    found = ranking(ckpt, split, data, device, noise, seed, ranks(), shard_items)
-    of_users = found.ranks
+    chosen, catalogue = told_apart(metric or METRICS)
+    found = ranking(ckpt, split, data, device, noise, seed, ranks(), shard_items, catalogue)
+    of_users = missing_repeats(found.ranks, found.split, split) if repeats == "miss" else found.ranks
+    names = tuple(dict.fromkeys((*RANKED, *chosen)))
     members = groups(found.split, split, cold, head)
     summary = {
         "path": str(ckpt),
@@ -62,17 +83,23 @@ def command(
         "noise": noise,
         "cold": cold,
         "head": head,
+        "repeats": repeats,
         "users": len(of_users),
-        **metrics(of_users),
-        "intervals": intervals(of_users, seed),
+        **metrics(of_users, names),
+        **found.catalogue,
+        "intervals": intervals(of_users, seed, names=names),
         "groups": {
-            name: {"users": int(who.sum()), **metrics(of_users[who])} for name, who in members.items()
+            name: {"users": int(who.sum()), **metrics(of_users[who], names)} for name, who in members.items()
         },
     }
-    show(json, summary, *_tables(summary))
+    show(json, summary, *_tables(summary, chosen), *_of_catalogue(found.catalogue))
 
 
-def _tables(summary: Mapping[str, Any]) -> Iterator[Table]:
+def _of_catalogue(values: Mapping[str, float]) -> list[Table]:
+    return [Table("catalogue", list(values), [[f"{v:.4f}" for v in values.values()]])] if values else []
+
+
+def _tables(summary: Mapping[str, Any], names: Sequence[str]) -> Iterator[Table]:
     """Yield the table of all users and of each group, and a note on each pair of groups."""
     inserted = f", {100 * summary['noise']:g}% random items inserted" if summary["noise"] else ""
     found, between = summary["groups"], summary["intervals"]
@@ -80,8 +107,8 @@ def _tables(summary: Mapping[str, Any]) -> Iterator[Table]:
     rows = {"all": summary, "  from": ends[0], "  to": ends[1], **found}
     yield Table(
         f"{summary['path']}: {summary['split']}, {summary['users']} users{inserted}",
-        ["", *METRICS],
-        [[name, *_written(values)] for name, values in rows.items()],
+        ["", *names],
+        [[name, *_written(values, names)] for name, values in rows.items()],
     )
     pairs = {
         ("cold", "warm"): f"with {summary['cold']} items or fewer in the history",
@@ -94,5 +121,5 @@ def _tables(summary: Mapping[str, Any]) -> Iterator[Table]:
             yield Table(f"{one}: {counts[0]} users {who}; {other}: {counts[1]}", [], [])
 
 
-def _written(values: Mapping[str, float]) -> list[str]:
-    return ["–" if math.isnan(values[m]) else f"{values[m]:.4f}" for m in METRICS]
+def _written(values: Mapping[str, float], names: Sequence[str]) -> list[str]:
+    return ["–" if math.isnan(values[m]) else f"{values[m]:.4f}" for m in names]
