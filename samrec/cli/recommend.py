@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from landscape.cli.options import Checkpoint, Data, Device, Json
-from landscape.cli.output import Table, show
+from landscape.cli.output import show, written
 from landscape.errors import InputError
+from landscape.runtime.table import Table
 from landscape.storage.files import existing
 
 if TYPE_CHECKING:
@@ -64,8 +65,8 @@ def command(
     )
     count = {"path": str(ckpt), "users": found.num_users, "recommendations": len(found.ranks)}
     if out is not None:
-        summary = [f"{found.num_users:,}", f"{len(found.ranks):,}", str(found.save(out))]
-        show(json, count | {"file": str(out)}, Table("", ["users", "recommendations", "file"], [summary]))
+        said = f"Recommendations: {len(found.ranks):,}. Users: {found.num_users:,}."
+        show(json, count | {"file": str(found.save(out))}, Table(said, [], []), *written([out]))
         return
     told = [{"user": one, "items": items, "scores": scores} for one, items, scores in found.by_user()]
     show(json, count | {"top": top, "by_user": told}, _table(found, str(ckpt)))
