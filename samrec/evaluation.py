@@ -142,9 +142,7 @@ def gain(ranks: Tensor, metric: str) -> Tensor:
     if metric == "mrr":
         return gains["mrr"]
     if name not in gains or not cutoff.isdecimal() or cutoff == "0":
-        raise InputError(
-            f"no metric is named {metric!r}; there are hr@K, ndcg@K, mrr@K (K such as 10) and mrr"
-        )
+        raise InputError(f"no metric matches {metric!r}; metrics: hr@K, ndcg@K, mrr@K (K such as 10) and mrr")
     return torch.where(ranks < int(cutoff), gains[name], 0 * ranks)  # NaN stays NaN
 
 
@@ -152,7 +150,7 @@ def _count_above(expected: Tensor, table: Tensor, of_target: Tensor, left_out: T
     """Count, for each row of `expected`, the candidates that score at least `of_target`, shape (rows, 1).
 
     Args:
-        left_out: pairs of a row of `expected`, ascending, and a row of `table` that is no candidate. Shape
+        left_out: pairs of a row of `expected`, ascending, and a row of `table` that is not a candidate. Shape
             (2, pairs).
     """
     size = chunk_rows(len(table), table.device)
