@@ -24,8 +24,8 @@ def missed(
     alone. Only copies that would change the list are looked for: of values above the last of `top`, or below
     the last of `low`. That there are none is concluded when a copy would have shown: of m steps, the
     Chebyshev polynomial on the other values seen amplifies it by T_{m-1} (Saad 1980, "On the Rates of
-    Convergence of the Lanczos and the Block-Lanczos Methods"), which must
-    make up for the little of it in a random vector.
+    Convergence of the Lanczos and the Block-Lanczos Methods"), which must make up for the little of it in a
+    random vector.
 
     Args:
         operator: A; products are counted.
@@ -35,8 +35,8 @@ def missed(
         rng: of the random vector.
 
     Returns:
-        Ritz vectors beyond the ends of the lists, orthonormal, shape (any, n); and, if there are none, whether
-        a copy can be excluded with a confidence of 95%.
+        Ritz vectors beyond the ends of the lists, orthonormal, shape (any, n); and, if there are none,
+        whether a copy can be excluded with a confidence of 95%.
     """
     most = float(top[-1]) + slack if len(top) else math.inf
     least = float(low[-1]) - slack if len(low) else -math.inf
