@@ -80,7 +80,7 @@ def grown(loss: str, name: str) -> dict[str, Any]:
 def table(found: dict[str, Any]) -> str:
     """Draw the results as Markdown."""
     lines = [
-        "| loss | varied | values | seconds an epoch | exponent | between the last two |",
+        "| loss | varied | values | seconds per epoch | exponent | between the last two |",
         "|---|---|---|---|---|---|",
     ]
     for loss, rows in found["growth"].items():

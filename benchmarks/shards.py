@@ -282,7 +282,8 @@ BETWEEN_MACHINES = 2.5e10  # bytes a second, half of 400 Gbit/s a GPU
 def compared(found: dict[str, Any]) -> str:
     """Draw what was run beside the formulas, as Markdown."""
     lines = [
-        "| items | ranks | | seconds: run | on paper | GB a rank: run | on paper | MB sent: run | on paper |",
+        "| items | ranks | | seconds: run | on paper | GB per rank: run | on paper "
+        "| MB sent: run | on paper |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in found["cases"]:
@@ -303,7 +304,8 @@ def compared(found: dict[str, Any]) -> str:
 def projected() -> str:
     """Draw what the formulas say of SAMRec on GPUs that share the items, as Markdown."""
     lines = [
-        "| items | GPUs | GB each | loss | ms: model | table | scores | traffic | MB sent | hours an epoch |",
+        "| items | GPUs | GB each | loss | ms: model | table | scores | traffic | MB sent "
+        "| hours per epoch |",
         "|---" * 10 + "|",
     ]
     for items, ranks, loss in product((10**6, 10**7, 10**8), (1, 8, 64), ("bce", "ce")):

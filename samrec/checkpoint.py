@@ -162,7 +162,7 @@ def save_best(checkpoint: Checkpoint, out: Path) -> None:
 
 
 def _known(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return all that is no tensor, as JSON can hold it."""
+    """Return all that is not a tensor, as JSON can hold it."""
     return {
         "format": FORMAT,
         "task": TASK,
@@ -223,7 +223,7 @@ def load(path: Path) -> Checkpoint:
         raise InputError(f"{path} is not a samrec checkpoint: its metadata do not describe one") from None
     if (found := content.get("format")) != FORMAT:
         named = f"format {found!r}" if isinstance(found, str) else "no format"
-        raise InputError(f"{path} is no samrec checkpoint ({named}, expected {FORMAT!r})")
+        raise InputError(f"{path} is not a samrec checkpoint ({named}, expected {FORMAT!r})")
     try:
         checkpoint = Checkpoint(
             **{

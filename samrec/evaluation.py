@@ -151,7 +151,7 @@ def gain(ranks: Tensor, metric: str) -> Tensor:
         return torch.where(ranks == MISSED, 0.0, 1 / (ranks + 1))
     if name not in GAINS or not re.fullmatch(r"[1-9]\d{0,17}", cutoff, re.ASCII):
         names = ", ".join(f"{known}@K" for known in GAINS)
-        raise InputError(f"no metric is named {metric!r}; there are {names} (K such as 10) and mrr")
+        raise InputError(f"no metric matches {metric!r}; metrics: {names} (K such as 10) and mrr")
     return torch.where(ranks < int(cutoff), GAINS[name](ranks, int(cutoff)), 0 * ranks)  # NaN stays NaN
 
 
@@ -170,7 +170,7 @@ def _count_above(expected: Tensor, table: Tensor, of_target: Tensor, left_out: T
     """Count, for each row of `expected`, the candidates that score at least `of_target`, shape (rows, 1).
 
     Args:
-        left_out: pairs of a row of `expected`, ascending, and a row of `table` that is no candidate. Shape
+        left_out: pairs of a row of `expected`, ascending, and a row of `table` that is not a candidate. Shape
             (2, pairs).
     """
     size = chunk_rows(len(table), table.device)

@@ -179,7 +179,7 @@ class _FusedCrossEntropy(torch.autograd.Function):
     """With s = X Eᵀ and p = softmax(s): dX = (p - 1_target) E and dE = (p - 1_target)ᵀ X, chunk by chunk.
 
     The target's 1 is subtracted by index. Under autocast, scores and p are in its precision, sums are not.
-    Of a sharded table each rank takes its items at the positions of all ranks, and gets back dX of its own.
+    With a sharded table each rank takes its items at the positions of all ranks, and gets back dX of its own.
     """
 
     @staticmethod

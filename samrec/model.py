@@ -149,7 +149,8 @@ class Recommender(nn.Module, ABC):
     """What every model that ranks has: an item scores its embedding times what is expected next.
 
     Attributes:
-        item: a row an item, and none for padding; both input embedding and output layer. Ranks may share it.
+        item: one row per item, and none for padding; both input embedding and output layer. Ranks may
+            share it.
         max_length: the longest history seen, L.
     """
 
@@ -180,7 +181,7 @@ class SASRec(Recommender):
         num_items: number of rows of the item table. Padding has no row.
         dim: width d of the model.
         max_length: the longest history seen, L.
-        layers, heads: Transformer layers, and attention heads a layer (dividing `dim`).
+        layers, heads: Transformer layers, and attention heads per layer (dividing `dim`).
         dropout: on the embedded input, on attention weights, and on what layers add (see `Architecture`).
         architecture: one of `PRESETS`, or another.
     """

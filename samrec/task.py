@@ -128,7 +128,7 @@ def _frozen_loss(config: Config, split: Split, options: TaskOptions, device: tor
 def _frozen_pairwise(config: Config, split: Split, options: TaskOptions, device: torch.device) -> Frozen:
     """Freeze the ranking loss of pairs: each user's share of positions at which the negative is not below.
 
-    There is one negative a position, whatever the training loss draws. A tie is an error, and so is a score
+    There is one negative per position, whatever the training loss draws. A tie is an error, and so is a score
     that is not a number: a user's loss is in [0, 1] whatever the weights, as a bound on it takes.
     """
     users = _drawn(split.trained, options)

@@ -1,7 +1,8 @@
 """Pages that are made from the code, so that they cannot differ from it: commands, names, pictures."""
 
 import ast
-from collections.abc import Callable, Iterator, Mapping
+import inspect
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from itertools import groupby
 from pathlib import Path
@@ -10,8 +11,20 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+WHOLE = {"plots": "landscape.plots", "samrec": "samrec"}
+"""Packages that have one page in the API."""
 
-def commands(_: Path) -> str:
+
+def generated(root: Path) -> Iterator[tuple[str, str]]:
+    """Yield the place in the tree and the text of each page that is made from the repository at a root."""
+    yield "docs/commands.md", commands()
+    yield "docs/api/index.md", overview()
+    for page, names in modules().items():
+        yield f"docs/api/{page}.md", api(page, names)
+    yield "docs/gallery.md", gallery(root)
+
+
+def commands() -> str:
     """Return the reference of all commands, from their own declarations."""
     from landscape.cli.app import app
 
@@ -58,47 +71,65 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def names(package: str) -> Callable[[Path], str]:
-    """Return what makes the reference of a package's public names, from their docstrings."""
+def modules() -> Mapping[str, list[str]]:
+    """Return the full names of the public functions and classes on each page of the API."""
+    pages: dict[str, list[str]] = {}
+    for name in sorted(_functions_and_classes("landscape")):
+        home = _public(name).__module__.split(".")[1]
+        pages.setdefault(home, []).append(name)
+    return pages | {page: _functions_and_classes(package) for page, package in WHOLE.items()}
 
-    def page(_: Path) -> str:
-        module = import_module(package)
-        homes = {name: getattr(module, name).__module__.split(".")[1] for name in module.__all__}
-        parts = [f"# {package}", (module.__doc__ or "").strip()]
-        for home, public in groupby(
-            sorted(homes, key=lambda name: (homes[name], name)), key=homes.__getitem__
-        ):
-            parts += [f"## {home}", *(f"::: {package}.{name}" for name in public)]
-        return "\n\n".join(parts)
 
-    return page
+def _functions_and_classes(package: str) -> list[str]:
+    names = (f"{package}.{name}" for name in import_module(package).__all__)
+    return [name for name in names if callable(_public(name))]
+
+
+def _public(name: str) -> Any:
+    package, _, last = name.rpartition(".")
+    return getattr(import_module(package), last)
+
+
+def overview() -> str:
+    """Return a table of all public names, module by module."""
+    parts = ["# API", "Every public function and class, with a link to its description."]
+    for page, names in modules().items():
+        parts += [f"## [{_title(page)}]({page}.md)", _summaries(names)]
+    return "\n\n".join(parts)
+
+
+def api(page: str, names: list[str]) -> str:
+    """Return the reference of a module's public names: a table of them, then their docstrings."""
+    said = import_module(_title(page)).__doc__ or ""
+    return "\n\n".join([f"# {_title(page)}", said.strip(), _summaries(names), *(f"::: {n}" for n in names)])
+
+
+def _title(page: str) -> str:
+    return WHOLE.get(page, f"landscape.{page}")
+
+
+def _summaries(names: list[str]) -> str:
+    said = {name: (inspect.getdoc(_public(name)) or "").split("\n\n")[0] for name in names}
+    return "\n".join(
+        ["| name | |", "|---|---|", *(f"| [`{name}`][{name}] | {_cell(said[name])} |" for name in names)]
+    )
 
 
 def gallery(root: Path) -> str:
-    """Return all pictures, each below what the module that draws it says of it."""
-    parts = ["# Gallery", *_pictures(root, "The study", "figures", "figures/gallery")]
-    return "\n\n".join([*parts, *_pictures(root, "Examples", "examples", "examples/pictures")])
+    """Return all pictures, each with what the module that draws it says of it, and its code."""
+    parts = ["# Gallery", *_pictures(root, "Examples", "examples", "examples/pictures")]
+    return "\n\n".join([*parts, *_pictures(root, "The study", "figures", "figures/gallery")])
 
 
 def _pictures(root: Path, title: str, code: str, folder: str) -> Iterator[str]:
     """Yield a section with the pictures of a folder; the longest name that begins a picture's made it."""
-    modules = sorted((path.stem for path in root.glob(f"{code}/*.py")), key=len)
+    modules = sorted((path.stem for path in root.glob(f"{code}/*.py")), key=len, reverse=True)
     pictures = sorted(root.glob(f"{folder}/*.png"))
     yield from [f"## {title}"] if pictures else []
-    for picture in pictures:
-        made_by = [name for name in modules if picture.stem.startswith(name)]
-        said = _summary(root / code / f"{made_by[-1]}.py") if made_by else ""
-        yield f"### {picture.stem}\n\n{said}\n\n![{picture.stem}](../{folder}/{picture.name})"
-
-
-def _summary(path: Path) -> str:
-    return (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "").split("\n\n")[0]
-
-
-GENERATED: Mapping[str, Callable[[Path], str]] = {
-    "docs/commands.md": commands,
-    "docs/landscape.md": names("landscape"),
-    "docs/samrec.md": names("samrec"),
-    "docs/gallery.md": gallery,
-}
-"""Their places in the tree, and what makes them of the repository at a root."""
+    for module, drawn in groupby(pictures, key=lambda p: next(m for m in modules if p.stem.startswith(m))):
+        shown = "\n\n".join(f"![{picture.stem}](../{folder}/{picture.name})" for picture in drawn)
+        source = (root / code / f"{module}.py").read_text("utf-8")
+        said = (ast.get_docstring(ast.parse(source)) or "").split("\n\n")[0]
+        listing = f'````python title="{code}/{module}.py"\n{source}````'
+        parts = [f"### {module}", said, '<div class="beside" markdown>', shown, listing, "</div>"]
+        yield "\n\n".join(parts)

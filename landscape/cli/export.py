@@ -24,8 +24,8 @@ def command(
     target: Annotated[
         Path,
         typer.Argument(
-            help="File to write. Of a surface: .csv, .vtk (ParaView), .h5 or .npz; of a checkpoint, what its "
-            "task exports."
+            help="File to write. For a surface: .csv, .vtk (ParaView), .h5 or .npz; for a checkpoint, what "
+            "its task exports."
         ),
     ],
     data: Data = None,
@@ -34,7 +34,7 @@ def command(
 ) -> None:
     """Convert a stored surface, or export what a checkpoint holds, to the format that TARGET's ending names.
 
-    Nothing is computed again. Of a recommender's checkpoint, .parquet, .csv and .jsonl are the embeddings of
+    Nothing is computed again. For a recommender's checkpoint, .parquet, .csv and .jsonl are the embeddings of
     the items with their ids, in the order of the item table's rows; .pt2 is the scorer of all items after
     histories, as a program of torch.export.
 

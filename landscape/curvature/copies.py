@@ -22,9 +22,10 @@ def missed(
     A Krylov space of one vector holds one vector of each eigenspace; the others are orthogonal to all of it.
     Lanczos in the space orthogonal to the basis, from a random vector, therefore meets the missing copies
     alone. Only copies that would change the list are looked for: of values above the last of `top`, or below
-    the last of `low`. That there are none is concluded when a copy would have shown: of m steps, the Chebyshev
-    polynomial on the other values seen amplifies it by T_{m-1} (Saad 1980, "On the Rates of Convergence of the
-    Lanczos and the Block-Lanczos Methods"), which must make up for the little of it in a random vector.
+    the last of `low`. That there are none is concluded when a copy would have shown: of m steps, the
+    Chebyshev polynomial on the other values seen amplifies it by T_{m-1} (Saad 1980, "On the Rates of
+    Convergence of the Lanczos and the Block-Lanczos Methods"), which must make up for the little of it in a
+    random vector.
 
     Args:
         operator: A; products are counted.
@@ -34,8 +35,8 @@ def missed(
         rng: of the random vector.
 
     Returns:
-        Ritz vectors beyond the ends of the lists, orthonormal, shape (any, n); and, if there are none, whether
-        a copy can be excluded with a confidence of 95%.
+        Ritz vectors beyond the ends of the lists, orthonormal, shape (any, n); and, if there are none,
+        whether a copy can be excluded with a confidence of 95%.
     """
     most = float(top[-1]) + slack if len(top) else math.inf
     least = float(low[-1]) - slack if len(low) else -math.inf
@@ -67,7 +68,7 @@ def missed(
 
 
 def _shows(level: float, low: float, high: float, steps: int, room: int) -> bool:
-    """Tell whether an eigenvalue at a level above all others, in [low, high], shows itself after some steps."""
+    """Tell whether an eigenvalue at a level above all others, in [low, high], shows after some steps."""
     if level <= high:
         return False
     if high == low:

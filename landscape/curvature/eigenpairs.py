@@ -27,7 +27,7 @@ class Eigenpairs(Drawn, Result):
     Attributes:
         eigenvalues: Lanczos: the largest, descending. Power iteration: the largest in magnitude,
             descending in it, with their sign. Shape (k,).
-        eigenvectors: of unit norm, one a row; the sign is such that the largest entry is positive, so
+        eigenvectors: of unit norm, one per row; the sign is such that the largest entry is positive, so
             two runs never mirror each other. Shape (k, numel).
         residuals: ‖Hv - λv‖ / |λ|, by one more product each. Shape (k,).
         converged: whether each residual is within the tolerance.

@@ -40,7 +40,7 @@ class Probes:
         self._at_once = max(1, min(AT_ONCE, NUMBERS // self.like.numel()))
 
     def draw(self, count: int) -> Tensor:
-        """Return the next `count` probes, one a row."""
+        """Return the next `count` probes, one per row."""
         signs = self.like.new_empty(count, self.like.numel())
         for row in signs:
             row.copy_(torch.from_numpy(self._rng.integers(0, 2, len(row), dtype=np.int8) * 2 - 1))

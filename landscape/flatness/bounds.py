@@ -27,7 +27,7 @@ POSTERIORS: Mapping[str, Callable[[Tensor, float], Tensor]] = {
 LARGEST, PRECISION = 100.0, 100
 _J = np.arange(1, 3001)
 VARIANCES = LARGEST * np.exp(-_J / PRECISION)
-"""Of the priors that there are to choose from: α_j² = c exp(-j/b)."""
+"""Variances of the priors to choose from: α_j² = c exp(-j/b)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -105,7 +105,7 @@ def summary(
 
 
 def cautions(name: str, pairs: Eigenpairs) -> Iterator[str]:
-    """Say if a checkpoint is not a minimum, and if eigenvalues have not converged or may be listed too few."""
+    """Say if a checkpoint is not a minimum, and if eigenvalues are not converged or may be missing."""
     if why := pairs.why_not_a_minimum:
         yield f"The {name} checkpoint is not a minimum: {why}."
     if not all(pairs.converged):

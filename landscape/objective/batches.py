@@ -20,7 +20,7 @@ def kept(batches: Iterable[Any], like: Tensor) -> list[Any]:
     """Return all batches, their tensors on the weights' device; half precision becomes the weights' dtype.
 
     Raises:
-        InputError: they are no batches, or do not end.
+        InputError: they are not batches, or do not end.
     """
 
     def beside(t: Tensor) -> Tensor:

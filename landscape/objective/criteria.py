@@ -31,7 +31,7 @@ class PerTarget:
 
     Attributes:
         scalar: whether it is taken example by example; None before the first batch.
-        whole: whether its scalar is no mean over examples, so that a batch counts as one.
+        whole: whether its scalar is not a mean over examples, so that a batch counts as one.
     """
 
     def __init__(self, criterion: Criterion) -> None:

@@ -40,7 +40,8 @@ def frozen_copy(model: nn.Module) -> nn.Module:
     """Return a copy in eval mode, whose weights are at least float32.
 
     Raises:
-        InputError: it is no model, has lazy parameters or an embedding with `max_norm`, or cannot be copied.
+        InputError: it is not a model, has lazy parameters or an embedding with `max_norm`, or cannot be
+            copied.
     """
     if not isinstance(model, nn.Module):
         raise InputError(

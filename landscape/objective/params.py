@@ -17,8 +17,8 @@ class ParamSpace:
 
     Args:
         model: its unique parameters, in `named_parameters` order.
-        include, exclude: names, or patterns of names (`*` and `?`, as in a shell; what is a parameter's name
-            is no pattern). A parameter takes part if it matches one of `include` and none of `exclude`; all
+        include, exclude: names, or patterns of names (`*` and `?`, as in a shell; a parameter's name is
+            not a pattern). A parameter takes part if it matches one of `include` and none of `exclude`; all
             others are held still.
         held: names of further parameters that are held still.
         group: names the group of a parameter, from its name and the module that holds it, in place of

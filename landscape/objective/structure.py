@@ -109,7 +109,7 @@ def is_norm(module: nn.Module) -> bool:
 def _multiplies_from_the_right(name: str, tensor: Tensor, holder: nn.Module) -> bool:
     """Tell whether a layer is x W + b, so that outputs are columns, as in Hugging Face's `Conv1D`.
 
-    Torch's own layers are x Wᵀ + b. Of others, the bias tells, where W is not square.
+    Torch's own layers are x Wᵀ + b. The bias of others tells, where W is not square.
     """
     if type(holder).__name__ == "Conv1D":
         return True

@@ -32,7 +32,7 @@ def supervised(model: nn.Module, batches: Iterable[Any], criterion: Criterion, *
 
     Raises:
         InputError: a batch is not a pair, the criterion does not give the loss of each target when its
-            `reduction` is "none", or its scalar is no mean over examples and there are several batches;
+            `reduction` is "none", or its scalar is not a mean over examples and there are several batches;
             outputs and targets of `mse_loss` and its like have different shapes; and as `Objective`.
     """
     if isinstance(batches, Dataset) and not isinstance(batches, IterableDataset):

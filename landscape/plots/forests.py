@@ -24,7 +24,7 @@ def forest(
     """Draw how the sharpness of checkpoints relates to that of the first: ratios and their 95% intervals.
 
     Measures that no rescaling of the weights changes are marked with *. A ratio without an interval is
-    an open mark; a measure without a ratio is left out. Of a single checkpoint, values are drawn instead.
+    an open mark; a measure without a ratio is left out. With a single checkpoint, values are drawn instead.
 
     Args:
         results: what `landscape.compare` returns; or the sharpness of one checkpoint, or of several by name.

@@ -178,7 +178,8 @@ def _answer(kind: type[R], path: Path, request: str) -> R | None:
 def _identity(objective: "Objective") -> str:
     """Identify what is measured and with what: weights, data, the loss to its last bit, versions, device.
 
-    Of the whole objective: shares of the batches are summed in another order, which moves that last bit.
+    This holds for the whole objective: shares of the batches are summed in another order, which moves
+    that last bit.
     """
     told = surroundings(objective.theta.device) | {"landscape": version("samrec-landscape")}
     return dumps([fingerprint(objective, (), objective.value()), told])

@@ -22,8 +22,8 @@ def device_named(name: str) -> "torch.device":
         name: `auto`, or what `torch.device` takes: `cpu`, `cuda`, `cuda:1`.
 
     Raises:
-        InputError: CUDA was asked for and there is none, or none for this rank, or the name is none of a
-            torch device.
+        InputError: CUDA was asked for and there is none, or none for this rank, or the name is not that
+            of a torch device.
     """
     import torch
 
@@ -51,9 +51,9 @@ def _own_gpu() -> "torch.device":
 
 
 def free_memory(device: "torch.device") -> int:
-    """Return how many bytes are free on a device: of a CPU, what the system and its container leave.
+    """Return how many bytes are free on a device: for a CPU, what the system and its container leave.
 
-    Of a CPU's, which the ranks on it share, the part of one.
+    The ranks on a CPU share its memory: this is the part of one.
     """
     import torch
 

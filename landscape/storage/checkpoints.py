@@ -14,7 +14,7 @@ def checkpoints_in(folder: Path) -> list[Path]:
         InputError: there is no such folder, or it holds no file.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder} is no folder of checkpoints")
+        raise InputError(f"{folder} is not a folder of checkpoints")
     files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
     if not files:
         raise InputError(f"{folder} holds no checkpoints")
@@ -40,7 +40,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a dictionary of tensors and plain values that `torch.save` wrote, onto the CPU.
 
     Nothing in the file is run: a file that holds more than tensors and plain values is refused. Its checksums
-    must be right, and it must hold every number that its tensors claim. Of a `.safetensors` file, the
+    must be right, and it must hold every number that its tensors claim. For a `.safetensors` file, the
     dictionary is its metadata, and its tensors under `weights`.
 
     Raises:

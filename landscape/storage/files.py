@@ -150,7 +150,7 @@ def existing(path: Path, what: str) -> Path:
     if path.is_dir():
         raise InputError(f"{path} is a folder, not a {what}")
     if path.exists() and not path.is_file():  # a pipe may never end
-        raise InputError(f"{path} is no regular file; expected a {what}")
+        raise InputError(f"{path} is not a regular file; expected a {what}")
     try:
         with path.open("rb") as file:
             if not file.read(1):

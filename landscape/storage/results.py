@@ -66,7 +66,7 @@ class Result(Shown):
         """
 
     def save(self, path: str | Path) -> Path:
-        """Write one `.npz` with a JSON header; return its path. Of several ranks, the first writes it."""
+        """Write one `.npz` with a JSON header; return its path. With several ranks, the first writes it."""
         path = Path(path)
         if not ranks().first:
             return path
@@ -133,7 +133,7 @@ def agree(*conditions: bool) -> None:
 def need_numbers(values: Mapping[str, Any], *names: str) -> None:
     """Raise a LookupError or a TypeError unless each name is there, and a number."""
     if not all(type(values[name]) in (int, float) for name in names):
-        raise TypeError(f"one of {', '.join(names)} is no number")
+        raise TypeError(f"one of {', '.join(names)} is not a number")
 
 
 def surroundings(device: torch.device) -> dict[str, str]:

@@ -115,7 +115,7 @@ def _sharded(path: Path, key: str | None) -> dict[str, Tensor]:
     """Read the tensors that an index names, from the files beside it.
 
     Raises:
-        InputError: it is no such index, a file is not beside it, or lacks a tensor that it should hold.
+        InputError: it is not such an index, a file is not next to it, or lacks a tensor that it should hold.
     """
     try:
         places: dict[str, str] = json.loads(existing(path, "index").read_bytes())["weight_map"]
@@ -206,7 +206,7 @@ def _chosen(path: Path, content: Any, key: str | None) -> dict[str, Stored]:
 
 
 def _state(content: Any) -> dict[str, Stored] | None:
-    """Return the tensors of a dictionary of nothing else; None if it is no such."""
+    """Return the tensors of a dictionary of nothing else; None for any other."""
     if not isinstance(content, dict):
         return None
     plain = {name: value for name, value in content.items() if not name.endswith(EXTRA)}

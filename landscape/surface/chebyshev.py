@@ -102,7 +102,7 @@ class Axis:
 
         Coefficients are taken to go on falling as they fell over the upper half of the degrees; what is
         left out of the sum then comes twice, once missing and once aliased (Trefethen, theorem 4.2).
-        Infinite where they do not fall. Of several lines of values, the worst.
+        Infinite where they do not fall. For several lines of values, the worst.
         """
         sizes = np.abs(self.coefficients(values)).reshape(self.pieces, self.points, -1).max((0, 2))
         n = self.points - 1

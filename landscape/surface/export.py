@@ -23,7 +23,7 @@ _MOST_VALUES = 2**24  # of a dataset: 128 MiB. A file of a few bytes may claim a
 def export(slice: Slice, path: Path) -> Path:
     """Write a slice for another program, in the format that the ending of `path` names.
 
-    - `.csv`: columns x, loss or x, y, loss; a row a point, every digit of it. What is not finite is
+    - `.csv`: columns x, loss or x, y, loss; one row per point, every digit of it. What is not finite is
       written as nan, inf or -inf.
     - `.vtk`: a structured grid for ParaView (legacy format), with the points (x, y, loss) and the scalar
       `loss`; a line is a grid of n×1×1. Where a loss is not finite, the scalar is NaN and the height that

@@ -37,7 +37,7 @@ class PathProfile(Drawn, Result):
     Attributes:
         kind: `linear` or `bezier`.
         positions: t, ascending from 0 at θ_a to 1 at θ_b. Shape (n,).
-        losses: L there, shape (n,). Of a linear path with a certificate, the polynomial through what was
+        losses: L there, shape (n,). On a linear path with a certificate, the polynomial through what was
             evaluated. A point where the loss is not finite stays what it is.
         ends: L(θ_a) and L(θ_b).
         height: of the barrier: the largest L(t) - ((1 - t) L(θ_a) + t L(θ_b)) over `positions`, in units of

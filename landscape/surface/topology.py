@@ -47,7 +47,7 @@ def basins(slice: Slice) -> list[Basin]:
     breaks into basins, whose persistence falls with the square of the step. See `certified`.
 
     `parent` is an index into the list, and a parent stands before its children: it was born no later and
-    dies no earlier. Of equal persistences the lower birth comes first.
+    dies no earlier. If persistences are equal, the lower birth comes first.
 
     Args:
         slice: a line or a plane; what is looked at are its `losses`, shape (n,) or (n, m).
@@ -90,7 +90,7 @@ def certified(basins: Sequence[Basin], error: float) -> list[Basin]:
 
     Those are the ones whose persistence exceeds 2 `error`: a surface that moves by at most ε moves every
     pair by at most ε (Cohen-Steiner, Edelsbrunner & Harer, "Stability of Persistence Diagrams", 2007), so
-    such a pair has a partner that is no plateau. A basin that merges into no other always stays. For the
+    such a pair has a partner that is not a plateau. A basin that merges into no other always stays. For the
     true loss, between the points too, `error` is `Slice.error` + `triangle_error`, and the theorem holds
     as far as the first of them does: it is measured at random points, not known everywhere.
 

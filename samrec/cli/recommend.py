@@ -39,9 +39,9 @@ def command(
     """Recommend the items that a model scores highest, to users of its data or after a history.
 
     Ids are those of the data. A user's history is everything in the data, the items held out for the test
-    too. The columns are user, rank (from 1), item and score; scores compare for one user only. Of equal
-    scores, the item that comes first in the data's order of ids is first. --history needs the checkpoint
-    alone, unless it keeps no ids (best.safetensors, and checkpoints of earlier versions).
+    too. The columns are user, rank (from 1), item and score; scores compare for one user only. If
+    scores are equal, the item that comes first in the data's order of ids is first. --history needs the
+    checkpoint alone, unless it keeps no ids (best.safetensors, and checkpoints of earlier versions).
 
     Examples:
 

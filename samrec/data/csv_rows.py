@@ -9,7 +9,7 @@ from io import StringIO
 from typing import Any
 
 Rows = list[list[str | None]]
-"""Of each chosen column, its fields."""
+"""The fields of each chosen column."""
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def ids_of(values: pl.Series) -> pl.Series:
     try:
         text = values.cast(pl.String)
     except pl.exceptions.PolarsError:
-        raise InputError(f"the {values.name} column holds bytes that are no text") from None
+        raise InputError(f"the {values.name} column holds bytes that are not text") from None
     numbers = _plain_numbers(text)
     if numbers is None:
         text = stripped(text)

@@ -85,7 +85,7 @@ def _read_lines(path: Path, format: Format) -> Interactions:
     histories: dict[int, list[int]] = {}
     for number, user, items in rows:
         if format == "sequences" and user in histories:
-            raise InputError(f"{path}, line {number}: user {user} already has a line; expected one a user")
+            raise InputError(f"{path}, line {number}: user {user} already has a line; expected one per user")
         if format == "pairs" and len(items) != 1:
             raise InputError(f"{path}, line {number}: expected 'user item', found {len(items) + 1} fields")
         histories.setdefault(user, []).extend(items)

@@ -151,7 +151,7 @@ def _in_format(text: pl.Series, time_format: str) -> pl.Series:
     if bad.any():
         row = bad.arg_max() or 0
         shown = str(text[row]).partition("|")[0]
-        raise NotATimeError(f"{shown!r} is no time in the --time-format {time_format!r}", row)
+        raise NotATimeError(f"{shown!r} is not a time in the --time-format {time_format!r}", row)
     return found
 
 
@@ -178,7 +178,7 @@ def _dates(text: pl.Series) -> pl.Series:
             row = max(row, found)
     if not readings:
         raise NotATimeError(
-            f"{text[row]!r} is no time; --time-format says how to read it, such as %d.%m.%y", row
+            f"{text[row]!r} is not a time; --time-format says how to read it, such as %d.%m.%y", row
         )
     first, *others = readings
     for other in others:

@@ -87,7 +87,7 @@ def evaluated(split: Split, part: Part) -> Iterator[tuple[str, dict[str, float]]
 def rank_baseline(scores: Scores, split: Split, part: Part) -> Ints:
     """Return the rank (0 is best) of each evaluated user's held-out item: `samrec.evaluation.ranks`.
 
-    Of equal scores, which counts are full of, that of the more popular item is higher; what is equally
+    Counts are full of equal scores; among these, that of the more popular item is higher; what is equally
     popular too counts as ranked before the held-out item. Shape (evaluated users,).
     """
     counts = _interactions_of(split)

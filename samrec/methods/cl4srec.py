@@ -1,6 +1,6 @@
 """CL4SRec: SASRec with a contrastive loss on two views of each history (Xie et al., ICDE 2022).
 
-arXiv 2010.14395. Of three operators two different ones are drawn for each history, one a view. What the
+arXiv 2010.14395. Two different ones of three operators are drawn for each history, one per view. What the
 encoder makes of both is to be told from what it makes of all other views in the batch.
 """
 

@@ -171,7 +171,7 @@ class AttributeHead(nn.Module):
     Each attribute's score has a bias, unlike the paper's. It begins at the log-odds of an item having
     the attribute. From even odds the first epoch would do nothing but lower hundreds of scores, by an output
     that is the same for all items, and the encoder be caught there: on Beauty the loss of attributes seen
-    was then 2.22 a slot after 15 epochs, and is 0.60 after 8.
+    was then 2.22 per slot after 15 epochs, and is 0.60 after 8.
     """
 
     of_item: Tensor

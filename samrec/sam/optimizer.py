@@ -64,7 +64,7 @@ class SAM(Wrapper):
             plain optimizer. A tensor on the parameters' device may be given, to be set without a wait.
         adaptive: measure the ball in units of the weights' own size (ASAM: Kwon et al., ICML 2021,
             arXiv 2102.11600): e = rho T² g / ‖T g‖ with T = diag(|w| + 0.01).
-        every: compute the direction of e in one step of so many, and use it again in those between,
+        every: compute the direction of e in every `every`-th step, and use it again in those between,
             which then cost no more than a plain step. Where none is given, 1, or LookSAM's 5.
         variant: "sam", "friendly", "gsam", "looksam", or a `Variant` with settings of its own:
             `samrec.sam.Friendly`, `GSAM`, `LookSAM`, whose docstrings have the formulas.

@@ -26,8 +26,8 @@ def loadable(state: Mapping[str, Any], base: Optimizer, radius: str, adaptive: b
         adaptive: whether SAM is.
 
     Raises:
-        ValueError: it is no optimizer's state, of another optimizer, without the moments of this one, or of
-            an adaptive SAM where this one is not, or the reverse.
+        ValueError: it is not an optimizer's state, or it is that of another optimizer, without the moments of
+            this one, or of an adaptive SAM where this one is not, or the reverse.
     """
     own = "steps" in state and state.keys() >= PARTS
     found = dict(state) if own else _adopted(state, base, adaptive)

@@ -331,5 +331,5 @@ def test_a_log_that_no_training_wrote(tmp_path):
 
 def test_names_that_are_no_files(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    refused(tmp_path / "pipe", "is no regular file", lambda path: existing(path, "data file"))
+    refused(tmp_path / "pipe", "is not a regular file", lambda path: existing(path, "data file"))
     refused(tmp_path / "a\x00b", "null byte", lambda path: existing(path, "data file"))

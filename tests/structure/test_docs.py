@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import json
 import os
 import re
 import subprocess
@@ -16,12 +17,13 @@ import landscape
 import landscape.plots
 import samrec
 from landscape.flatness.measures import MEASURES
+from website.generated import generated, modules
 from website.links import links
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted(
-    path for folder in ("", "docs", "benchmarks", "examples") for path in (ROOT / folder).glob("*.md")
-)
+FOLDERS = ("", "docs", "docs/howto", "benchmarks", "examples")
+PAGES = sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("*.md"))
+HOME = ROOT / "docs" / "index.md"
 
 
 def anchors(page):
@@ -35,6 +37,9 @@ def anchors(page):
 def test_links_lead_somewhere(page):
     for path, anchor in links(page.read_text("utf-8")):
         target = (page.parent / path).resolve() if path else page
+        if page == HOME and not target.exists():  # the home page of the site links to what only the site has
+            assert target.relative_to(ROOT).as_posix() in dict(generated(ROOT)), path
+            continue
         assert target.exists(), path
         assert not anchor or anchor in anchors(target), f"{path}#{anchor}"
 
@@ -47,6 +52,10 @@ def test_each_measure_is_explained_as_the_code_has_it(name):
     assert f"`{MEASURES[name].formula}`" in words
     assert MEASURES[name].source in words
     assert ("`*`" in words) == MEASURES[name].invariant
+    (latex,) = re.findall(r"^\$\$(.*)\$\$$", section, flags=re.MULTILINE)
+    symbols = {"θ": "theta", "ρ": "rho", "σ": "sigma", "ε": "varepsilon", "δ": "delta"}
+    for letter, command in symbols.items():
+        assert (letter in MEASURES[name].formula) == (re.search(rf"\\{command}(?![a-z])", latex) is not None)
 
 
 PUBLIC = {
@@ -109,9 +118,47 @@ def test_the_site_has_each_command_and_each_public_name(site):
     for path in (*(ROOT / "landscape" / "cli").glob("*.py"), *(ROOT / "samrec" / "cli").glob("*.py")):
         if "\ndef command(" in path.read_text("utf-8"):
             assert f'id="landscape-{path.stem}"' in commands
-    for package in (landscape, samrec):
-        page = (site / "docs" / f"{package.__name__}.html").read_text("utf-8")
-        assert all(f'id="{package.__name__}.{name}"' in page for name in package.__all__)
+    for name, public in modules().items():
+        page = (site / "docs" / "api" / f"{name}.html").read_text("utf-8")
+        assert all(f'id="{of}"' in page for of in public)
+    shown = [name for public in modules().values() for name in public]
+    assert set(PUBLIC) <= set(shown)
+
+
+def test_every_page_is_in_the_navigation():
+    navigation = (ROOT / "mkdocs.yml").read_text("utf-8")
+    for page in [page.relative_to(ROOT).as_posix() for page in PAGES] + [page for page, _ in generated(ROOT)]:
+        assert f" {page}\n" in navigation, page
+
+
+def test_formulas_are_drawn_without_a_script(site):
+    for name in ("measures", "bounds", "curvature", "surfaces"):
+        page = (site / "docs" / f"{name}.html").read_text("utf-8")
+        assert "<math" in page
+        assert "arithmatex" not in page
+        assert not re.search(r"\$\$|\\[a-z]+\{|\\(frac|theta|lVert)\b", page)
+
+
+@pytest.mark.parametrize(
+    ("words", "page"),
+    [("notebook", "notebook"), ("out of memory", "memory"), ("huggingface", "huggingface")],
+)
+def test_the_search_finds_what_people_ask_for(site, words, page):
+    entries = json.loads((site / "search" / "search_index.json").read_text("utf-8"))["docs"]
+    found = {
+        entry["location"].partition("#")[0]
+        for entry in entries
+        if words in f"{entry['title']} {entry['text']}".lower()
+    }
+    assert f"docs/howto/{page}.html" in found
+
+
+def test_the_home_page_is_its_own(site):
+    home = (site / "index.html").read_text("utf-8")
+    assert HOME.read_text("utf-8").splitlines()[0].removeprefix("# ") in home
+    assert all(
+        f'href="docs/{name}.html"' in home for name in ("tutorial", "commands", "api/index", "gallery")
+    )
 
 
 def test_the_site_needs_no_network(site):

@@ -1,11 +1,15 @@
-"""What the README and the tutorial show must run."""
+"""What the README, the home page, the tutorial and the how-tos show must run."""
 
 import re
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pytest
 
+from landscape.errors import InputError
+
 ROOT = Path(__file__).parents[2]
+HOWTOS = sorted((ROOT / "docs" / "howto").glob("*.md"))
 
 
 def python(page):
@@ -13,10 +17,28 @@ def python(page):
     return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text("utf-8"), flags=re.DOTALL)
 
 
-def test_the_tutorial_runs(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("page", ["docs/index.md", "docs/tutorial.md"])
+def test_the_home_page_and_the_tutorial_run(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    exec(compile("\n".join(python("docs/tutorial.md")), "tutorial.md", "exec"), {})  # our own file
+    exec(compile("\n".join(python(page)), page, "exec"), {})  # our own file
     assert capsys.readouterr().out.split()[0] == "True"
+
+
+@pytest.mark.parametrize("page", HOWTOS, ids=lambda page: page.stem)
+def test_the_blocks_of_a_how_to_run_one_after_another(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    try:
+        for code in python(page):
+            exec(compile(code, page.name, "exec"), names)  # our own file
+    except ModuleNotFoundError as error:
+        pytest.skip(f"needs {error.name}")
+    except InputError as error:
+        if "pip install" not in str(error):
+            raise
+        pytest.skip(str(error))
+    finally:
+        plt.close("all")
 
 
 def test_the_readmes_python_prints_what_stands_below_it(tmp_path, monkeypatch, capsys):

@@ -29,7 +29,7 @@ from samrec.training.engines.solo import (
 
 MAY_DIFFER = {"seed", "rho", "method"}
 """Settings in which runs that train together may differ, `method` between sasrec and samrec alone: they have
-the same number of steps an epoch, and learners of one form."""
+the same number of steps per epoch, and learners of one form."""
 
 
 class Stacked:
@@ -163,7 +163,7 @@ def _norms(tensors: list[Tensor]) -> Tensor:
 
 
 def _beside(per_run: Tensor, p: Tensor) -> Tensor:
-    """Shape one number a run so that it meets `p`, whose first axis is the runs'."""
+    """Shape one number per run so that it meets `p`, whose first axis is the runs'."""
     return per_run.view(-1, *[1] * (p.dim() - 1))
 
 

@@ -358,7 +358,7 @@ def test_what_the_command_cannot_use_is_one_line(landscape, answer, both, data_f
     for arguments, message in (
         (both[:2], "give --ckpt at least twice"),
         ([*both[:2], *both[:2]], "given twice"),
-        ([*both, "--metric", "nothing"], "no metric is named 'nothing'"),
+        ([*both, "--metric", "nothing"], "no metric matches 'nothing'"),
         ([*both, "--ckpt", f"{other}/best.pt"], "no path leads between different models"),
         ([*both, "--tol", 0], "must be positive"),
     ):

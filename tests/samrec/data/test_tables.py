@@ -98,7 +98,7 @@ def test_many_users_are_sorted_as_a_loop_would(tmp_path):
         ("a.csv", "user,thing\n1,2\n", "cannot tell user from item among user, thing"),
         ("a.csv", "user,item\n", "holds no interactions"),
         ("a.csv", "user,item\n1,2\n1,\n", "have no item, the first is row 2"),
-        ("a.csv", "user,item,time\n1,2,noon\n", "row 1: 'noon' is no time"),
+        ("a.csv", "user,item,time\n1,2,noon\n", "row 1: 'noon' is not a time"),
         ("a.csv", "user,item\n1,2,3,4\n", "not readable as .csv"),
         ("a.parquet", "hello", "not readable as .parquet"),
         ("a.json", "hello\n", "line 1: expected a JSON object"),

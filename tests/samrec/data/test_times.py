@@ -67,7 +67,7 @@ def test_a_format_of_times_that_is_asked_for(tmp_path):
     path = written(tmp_path, "user,item,time\n1,1,01/03/2010\n1,2,02/01/2010\n")
     assert histories(read(path, time_format="%d/%m/%Y")) == [[2, 1]]
     assert histories(read(path, time_format="%m/%d/%Y")) == [[1, 2]]
-    assert "row 1: '01/03/2010' is no time in the --time-format '%Y'" in refused(path, time_format="%Y")
+    assert "row 1: '01/03/2010' is not a time in the --time-format '%Y'" in refused(path, time_format="%Y")
     assert "--time-format" in refused(path, time_format="%Q")
     months = written(tmp_path, "user,item,time\n1,1,03.2010\n1,2,01.2010\n")
     assert histories(read(months, time_format="%m.%Y")) == [[2, 1]]
