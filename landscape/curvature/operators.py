@@ -361,7 +361,7 @@ class _Graphs:
         for batch in objective.batches:
             if used + largest > room:
                 break
-            graph, size = measured(lambda batch=batch: kind(objective, batch), objective.theta.device)
+            graph, size = measured(partial(kind, objective, batch), objective.theta.device)
             largest = max(largest, size)
             if used + size + largest > room:  # a product takes about as much as the largest graph again
                 break

@@ -99,7 +99,7 @@ class ParamSpace:
         """
         parts = torch.split(vector, self._sizes, -1)
         ahead = vector.shape[:-1]
-        return {e.name: part.view(*ahead, *e.shape) for e, part in zip(self.entries, parts, strict=True)}
+        return {e.name: part.view((*ahead, *e.shape)) for e, part in zip(self.entries, parts, strict=True)}
 
     def restrict(self, names: Collection[str]) -> "ParamSpace":
         """Return the space of some tensors only, by their names; the others stand still."""

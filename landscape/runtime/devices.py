@@ -80,16 +80,17 @@ def measured(build: Callable[[], T], device: "torch.device") -> tuple[T, int]:
         return (made := build()), torch.cuda.memory_allocated(device) - before
     sizes: dict[int, tuple[Any, int]] = {}
 
-    class Noted(TorchDispatchMode):
+    class Noted(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             found = func(*args, **(kwargs or {}))
             for tensor in tree_leaves(found):
                 if isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided:
                     storage = tensor.untyped_storage()
-                    sizes[storage.data_ptr()] = StorageWeakRef(storage), storage.nbytes()
+                    held = StorageWeakRef(storage)  # type: ignore[no-untyped-call] # torch's
+                    sizes[storage.data_ptr()] = held, storage.nbytes()
             return found
 
-    with Noted():
+    with Noted():  # type: ignore[no-untyped-call] # torch's
         made = build()
     return made, sum(size for storage, size in sizes.values() if not storage.expired())
 

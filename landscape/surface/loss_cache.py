@@ -56,7 +56,8 @@ class LossCache:
     Attributes:
         center: L(θ).
         fingerprint: of what is measured.
-        evaluations: points evaluated by this call's processes; `reused` were read from files.
+        evaluations: points evaluated by this call's processes; `reused` were read from files, and `compared`
+            were evaluated besides, half of them plainly, to judge a faster strategy.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class LossCache:
         self._ranks = ranks()
         self._log = PointLog(file, self.fingerprint, len(directions), self._ranks)
         self.reused = len(self._log.known)
-        self.evaluations = 0
+        self.evaluations = self.compared = 0
         self._asked, self._tune = strategy, tune
         self._offered: list[Strategy] = []
         self._chosen: Strategy | None = None
@@ -133,11 +134,12 @@ class LossCache:
             found = measured(self._offered, missing, device)
         else:
             found = by_rule(self._offered, len(missing) // self._ranks.size, device.type == "cuda")
-        exact = self._faithful(found, missing)
-        if exact is found is self._offered[0] and not (self._asked or noted or self._tune):
-            return found  # until there are more points at a time
-        self._choose(exact)
-        return exact
+        trusted = self._faithful(found, missing)
+        if (
+            trusted is not self._offered[0] or self._asked or noted or self._tune
+        ):  # else more points may follow
+            self._choose(trusted)
+        return trusted
 
     def _faithful(self, strategy: Strategy, missing: Sequence[Step]) -> Strategy:
         """Return a strategy if it gives the loss itself at the points farthest out, else the plain one.
@@ -145,19 +147,19 @@ class LossCache:
         Raises:
             InputError: it was asked for, and does not.
         """
+        if strategy.exact or str(strategy) in self._compared:
+            return strategy
         exact = plain(self.objective, self.directions)
         farthest = sorted(missing, key=lambda step: -max(map(abs, step)))[:COMPARED]
-        if str(strategy) not in self._compared:
-            try:
-                same = agree(strategy, exact, farthest, self.objective.theta.dtype)
-            except Exception:  # told where the points are evaluated
-                return strategy
-            if not same and self._asked:
-                raise InputError(f"{strategy.name} gives other losses than one point after another")
-            if not same:
-                return exact
-            self._compared.add(str(strategy))
-        return strategy
+        try:
+            same = agree(strategy, exact, farthest, self.objective.theta.dtype)
+        except Exception:  # told where the points are evaluated
+            return strategy
+        if not same and self._asked:
+            raise InputError(f"{strategy.name} gives other losses than one point after another")
+        self._compared.add(str(strategy))
+        self.compared += 2 * len(farthest)
+        return strategy if same else exact
 
     def _choose(self, strategy: Strategy) -> None:
         self._chosen = strategy

@@ -254,6 +254,7 @@ def evaluate_slice(
             "seed": seed,
             "strategy": points.strategy,
             "reused": points.reused,
+            "compared": points.compared,
             "fingerprint": points.fingerprint,
         },
         provenance=objective.provenance | surroundings(objective.theta.device),

@@ -34,11 +34,13 @@ class Strategy:
         name: `sequential`, `threads` or `vmap`.
         width: number of points under evaluation at a time.
         losses: yields the loss at each step, in order.
+        exact: whether it is the plain one, by which the others are judged.
     """
 
     name: StrategyName
     width: int
     losses: Callable[[Sequence[Step]], Losses]
+    exact: bool = False
 
     def __str__(self) -> str:
         return _SAID[self.name].format(self.width)
@@ -50,11 +52,13 @@ def plain(objective: Objective, directions: Sequence[Direction]) -> Strategy:
 
 
 def _along(objective: Objective, vectors: Sequence[Tensor]) -> Strategy:
+    theta = objective.theta
+
     def losses(steps: Sequence[Step]) -> Losses:
         for step in steps:
-            yield objective.value(moved(objective.theta, step, vectors))
+            yield objective.value(moved(theta, step, vectors))
 
-    return Strategy("sequential", 1, losses)
+    return Strategy("sequential", 1, losses, exact=True)
 
 
 def strategies(objective: Objective, directions: Sequence[Direction]) -> list[Strategy]:
@@ -154,7 +158,7 @@ def _completed(strategy: Strategy, last_resort: Strategy) -> Strategy:
         for step, loss in zip(steps, strategy.losses(steps), strict=True):
             yield next(last_resort.losses([step])) if math.isnan(loss) else loss
 
-    return replace(strategy, losses=losses)
+    return replace(strategy, losses=losses, exact=False)
 
 
 def _independent(objective: Objective, vectors: Sequence[Tensor]) -> bool:
@@ -162,7 +166,7 @@ def _independent(objective: Objective, vectors: Sequence[Tensor]) -> bool:
 
     It is not where something that clones share is written to, such as a dictionary in which a hook keeps
     activations. Whether threads meet there is a matter of chance, so the other evaluation is made in this
-    thread, each time a module has been called: up to eight times, most of them late, by the first batch.
+    thread, by the first batch, after some of the modules that are called: five of them, most of them late.
     """
     own, other = objective.first_batch(), objective.first_batch().clone()
     there = moved(objective.theta, [0.5] * len(vectors), vectors)
@@ -179,7 +183,7 @@ def _independent(objective: Objective, vectors: Sequence[Tensor]) -> bool:
 
     with _after_each_module(interrupt):
         alone = own.value()
-        chosen |= {*range(count - 3, count + 1), *(count * i // 5 for i in range(1, 5))}
+        chosen |= {count // 3, 2 * count // 3, *range(count - 2, count + 1)}
         count = 0
         found = own.value()
     return math.isclose(found, alone, rel_tol=1e-6) or not math.isfinite(alone)
