@@ -15,6 +15,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from landscape.cli.output import complain
 from landscape.errors import InputError, Stopped, printable
+from landscape.runtime import progress
 from landscape.runtime import ranks as parallel
 
 MEASUREMENTS = ("surface", "path", "hessian", "sharpness", "bound", "compare", "report", "export")
@@ -116,7 +117,26 @@ def _declared(name: str, found: Any) -> Any:
         made.command(name)(found)
     for registered in made.registered_commands:
         registered.help = _flowing(registered.callback.__doc__ or "")
-    return typer.main.get_command(made)
+    declared = typer.main.get_command(made)
+    for each in getattr(declared, "commands", {"": declared}).values():
+        each.params.append(_quiet())
+    return declared
+
+
+def _quiet() -> Any:
+    """Return the option that every command has."""
+    only = typer.Typer(add_completion=False)
+
+    @only.command()
+    def declared(
+        quiet: Annotated[
+            bool,
+            typer.Option("--quiet", help="Show no progress.", expose_value=False, callback=progress.hush),
+        ] = False,
+    ) -> None:
+        pass
+
+    return typer.main.get_command(only).params[0]
 
 
 def _flowing(paragraphs: str) -> str:
