@@ -254,6 +254,7 @@ def evaluate_slice(
             "strategy": points.strategy,
             "reused": points.reused,
             "fingerprint": points.fingerprint,
+            **({"trajectory": frame.along} if frame.along else {}),
         },
         provenance=objective.provenance | surroundings(objective.theta.device),
         seconds=time.perf_counter() - started,
