@@ -92,10 +92,10 @@ def _figure(label: str, views: dict[str, Any], solid: bool) -> "Figure":
                 if method in planes:
                     (_solid if solid else _flat)(axes, planes[method], low, high)
                     plane = planes[method]
-                    axes.set_title(
-                        f"{METHODS[method]}: L(θ) = {plane['center']:.3f}, ‖d‖/‖θ‖ = {plane['steps']}",
-                        fontsize=6,
-                    )
+                    facts = f"{METHODS[method]}: L(θ) = {plane['center']:.3f}, ‖d‖/‖θ‖ = {plane['steps']}"
+                    axes.set_title(f"{said}\n{facts}" if axes is grid[0, column] else facts, fontsize=6)
+                    axes.set_xlabel("step along d₁", fontsize=6, labelpad=-8 if solid else None)
+                    axes.set_ylabel("step along d₂", fontsize=6, labelpad=-8 if solid else None)
                 elif solid:
                     axes.set_axis_off()
                 else:
@@ -107,7 +107,7 @@ def _figure(label: str, views: dict[str, Any], solid: bool) -> "Figure":
                 shrink=0.8,
                 aspect=30,
             )
-            bar.set_label(said)
+            bar.set_label("loss")
         figure.suptitle(f"{title(label)}: training loss, 2,048 users", fontsize=8)
         return figure
 

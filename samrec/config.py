@@ -1,6 +1,7 @@
 """A run's settings: one frozen, validated object, kept whole in its checkpoints."""
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -347,14 +348,17 @@ def configure(values: dict[str, Any]) -> Config:
 def _said(name: str, error: "ErrorDetails") -> str:
     """Return what is wrong with a setting, in our words."""
     if error["type"] == "extra_forbidden":
-        near = SYNONYMS.get(name.lower()) or next(iter(get_close_matches(name, Config.model_fields)), None)
+        near = SYNONYMS.get(name.lower()) or next(
+            iter(get_close_matches(name, Config.model_fields, cutoff=0.75)), None
+        )
         return "no such setting; " + (f"did you mean {near}?" if near else "see landscape train --help")
     if error["type"] == "missing":
         return "must be given"
     said = error["msg"].removeprefix("Value error, ")
     if not said.startswith("Input should be "):
         return said
-    return f"must be {said.removeprefix('Input should be ').partition(', ')[0]}, not {error['input']!r:.80}"
+    wanted = re.sub(", (unable|got) .*", "", said.removeprefix("Input should be "))
+    return f"must be {wanted}, not {error['input']!r:.80}"
 
 
 def read_settings(path: Path) -> dict[str, Any]:

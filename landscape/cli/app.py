@@ -16,6 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from landscape.cli.output import complain, write_plainly
 from landscape.errors import MOST, InputError, printable, shortened
+from landscape.runtime import progress
 from landscape.runtime import ranks as parallel
 
 MEASUREMENTS = ("surface", "path", "hessian", "sharpness", "bound", "compare", "report", "export", "doctor")
@@ -121,7 +122,26 @@ def _declared(name: str, found: Any) -> Any:
         made.command(name)(found)
     for registered in made.registered_commands:
         registered.help = _flowing(registered.callback.__doc__ or "")
-    return typer.main.get_command(made)
+    declared = typer.main.get_command(made)
+    for each in getattr(declared, "commands", {"": declared}).values():
+        each.params.append(_quiet())
+    return declared
+
+
+def _quiet() -> Any:
+    """Return the option that every command has."""
+    only = typer.Typer(add_completion=False)
+
+    @only.command()
+    def declared(
+        quiet: Annotated[
+            bool,
+            typer.Option("--quiet", help="Show no progress.", expose_value=False, callback=progress.hush),
+        ] = False,
+    ) -> None:
+        pass
+
+    return typer.main.get_command(only).params[0]
 
 
 def _flowing(paragraphs: str) -> str:

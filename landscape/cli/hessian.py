@@ -91,7 +91,7 @@ def command(
         of.hold(out)
     found: dict[str, Spectrum] = {}
     files: list[Path] = []
-    for name, objective in of.objectives(shared=True).items():
+    for name, objective in of.each_objective():
         found[name] = spectrum(objective, **vars(settings), seed=of.seed)
         if out is not None:
             files += found[name].save(out, name)

@@ -1,7 +1,7 @@
 """Options that several commands share, declared once."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, is_dataclass, replace
 from functools import cached_property, wraps
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from landscape.errors import InputError
+from landscape.runtime import progress
 from landscape.runtime.devices import DeviceName
 from landscape.storage.files import locked, writable
 from landscape.tasks import TaskOptions
@@ -108,6 +109,13 @@ class CheckpointOptions(CommonOptions):
         settings = replace(self.task_options, **changes)
         found = objectives_of(self.checkpoints.values(), settings, self.task, shared=shared)
         return dict(zip(self.checkpoints, found, strict=True))
+
+    def each_objective(self) -> "Iterator[tuple[str, Objective]]":
+        """Yield name and objective of each checkpoint, whose batches ranks share; bars say which it is."""
+        found = self.objectives(shared=True)
+        for number, (name, objective) in enumerate(found.items(), start=1):
+            with progress.stage(name, number, len(found)):
+                yield name, objective
 
     def objective(self, path: Path, **changes: Any) -> "Objective":
         """Return the objective of one checkpoint, as `landscape.tasks.objective_of`."""

@@ -81,7 +81,7 @@ def command(
     files: list[Path] = []
     results: dict[str, Sharpness] = {}
     groups: dict[str, dict[str, Sharpness]] = {}
-    for name, objective in of.objectives(shared=True).items():
+    for name, objective in of.each_objective():
         results[name] = sharpness(objective, measure, **vars(settings), seed=of.seed)
         if by_group:
             groups[name] = sharpness_by_group(objective, measure, **vars(settings), seed=of.seed)

@@ -11,6 +11,7 @@ from landscape.curvature.copies import missed
 from landscape.curvature.solver import (
     COLUMNS,
     Counted,
+    Fall,
     Found,
     Matvec,
     oriented,
@@ -34,7 +35,7 @@ def lanczos(
     tol: float,
     max_products: int,
     seed: int,
-    advance: Callable[..., None] = lambda: None,
+    advance: Callable[..., None] = lambda **_: None,
     *,
     start: Tensor | None = None,
     block: int = 1,
@@ -75,6 +76,7 @@ def lanczos(
         first[0] += 2 * unit(start)  # twice, so that the two never cancel
         first = space.orthonormal(first)
     space.append(first)
+    fall = Fall()
     trust = 1.0  # factor on the tolerance for estimated residuals
 
     while True:
@@ -85,6 +87,9 @@ def lanczos(
         scale = scales(values[chosen], norm, like.dtype)
         scale[tops:] = norm or 1.0  # the smallest may be next to zero: held against ‖A‖
         estimates = np.linalg.norm(coefficients[:, chosen].T @ space.coupling, axis=1)
+        excess = estimates / (tol * scale)
+        if len(values) >= wanted and (forecast := fall.forecast(operator.products, excess)):
+            advance(total=min(forecast + wanted, max_products))
         complete = space.size == n
         spent = operator.products + len(chosen) >= max_products
         arrived = len(values) >= wanted and bool((estimates <= trust * tol * scale).all())

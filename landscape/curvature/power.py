@@ -32,7 +32,7 @@ def power_iteration(
     tol: float,
     max_products: int,
     seed: int,
-    advance: Callable[..., None] = lambda: None,
+    advance: Callable[..., None] = lambda **_: None,
 ) -> Found:
     """Find the k eigenpairs largest in magnitude, with their sign, and the `smallest` smallest, ascending.
 

@@ -1,5 +1,6 @@
 """What the eigenvalue solvers share: counted products, random starts, residuals, and their result."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -33,6 +34,30 @@ class Found:
     k: int
     products: int
     copies: bool = True
+
+
+class Fall:
+    """A forecast of the number of products: the logarithm of a residual falls about linearly."""
+
+    def __init__(self) -> None:
+        self._first: tuple[int, float] | None = None
+
+    def forecast(self, products: int, excess: Array) -> int | None:
+        """Return the number of products at which the last residual is within its tolerance.
+
+        Args:
+            products: number of products so far.
+            excess: each residual, divided by its tolerance.
+
+        Returns:
+            That number; None as long as nothing falls.
+        """
+        above = math.log(max(float(excess.max()), 1.0))
+        self._first = self._first or (products, above)
+        before, was = (
+            self._first
+        )  # a short stretch says little: residuals stand still where a new pair comes up
+        return products + math.ceil(above * (products - before) / (was - above)) if was > above else None
 
 
 class Counted:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from landscape.errors import InputError
-from landscape.plots.style import COLUMN, paper
+from landscape.plots.style import paper, shown
 from landscape.plots.surfaces import surface_figure
 from landscape.storage.files import replacing
 from landscape.surface.slice import Slice
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
 
 SECONDS = 6  # length of the animation
+WIDTH, PIXELS = 5.0, 120  # inches, and pixels of one: 600 × 510 in all
 HOLD = 8  # frames for which the last picture stays
 
 
@@ -27,22 +28,25 @@ def save_animation(result: Slice, path: Path, name: str) -> Path:
     way = result.trajectory
     if not len(way):
         raise InputError("this slice has no trajectory to animate")
-    figure = surface_figure({name: result})
+    figure = surface_figure({name: result}, size=(WIDTH, 0.85 * WIDTH))
+    losses = result.settings.get("trajectory", {}).get("losses", [])
     with paper():
-        figure.set_size_inches(COLUMN, 0.95 * COLUMN)
         axes = figure.axes[0]
         for line in list(axes.lines):  # the still picture's own trajectory
             line.remove()
         (trail,) = axes.plot([], [], ".-", color="white", ms=3, lw=0.8)
         (head,) = axes.plot([], [], "o", color="white", ms=5)
+        said = axes.set_title("")
 
-        def at(frame: int) -> "list[Artist]":
-            shown = way[: min(frame, len(way) - 1) + 1]
-            trail.set_data(*shown.T)
-            head.set_data(*shown[-1:].T)
-            return [trail, head]
+        def drawn(frame: int) -> "list[Artist]":
+            at = min(frame, len(way) - 1)
+            trail.set_data(*way[: at + 1].T)
+            head.set_data(*way[at : at + 1].T)
+            loss = f", loss {losses[at]:.4g}" if losses else ""
+            said.set_text(f"{shown(name)}: checkpoint {at} of {len(way) - 1}{loss}")
+            return [trail, head, said]
 
-        animation = FuncAnimation(figure, at, frames=len(way) + HOLD, blit=False)
+        animation = FuncAnimation(figure, drawn, frames=len(way) + HOLD, blit=False)
         with replacing(path) as temporary:
-            animation.save(temporary, PillowWriter(fps=max(1, round(len(way) / SECONDS))), dpi=150)
+            animation.save(temporary, PillowWriter(fps=max(1, round(len(way) / SECONDS))), dpi=PIXELS)
     return path

@@ -131,7 +131,8 @@ def contours(
     chosen = dict(list(scale.ticks().items())[1:]) if log else {h: f"{h:g}" for h in steps[1:-2:2].tolist()}
     ink = "white" if _luminance(colormaps[colors](0.5)) < 0.6 else "0.25"
     if chosen:
-        lines = axes.contour(x, y, finite, levels=list(chosen), colors=ink, linewidths=0.5)
+        dashes = "solid" if log else None  # else those below 0 are dashed, where a logarithm means nothing
+        lines = axes.contour(x, y, finite, levels=list(chosen), colors=ink, linewidths=0.5, linestyles=dashes)
         axes.set_aspect("equal")
         _labelled(axes, lines, chosen)
     axes.set_aspect("equal")
@@ -147,6 +148,16 @@ def few_ticks(axis: "Axis") -> None:
     axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
 
 
+def few_log_ticks(axis: "Axis") -> None:
+    """Put ticks at 1, 2 and 5 times a power of ten, or at the powers alone where there are many."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,), numticks=8))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
+
+
 def _labelled(axes: "Axes", lines: Any, names: dict[float, str]) -> None:
     """Write the value on each line, but none over another."""
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
@@ -154,12 +165,12 @@ def _labelled(axes: "Axes", lines: Any, names: dict[float, str]) -> None:
     dpi = axes.get_figure(root=True).dpi  # type: ignore[union-attr] # these axes have a figure
     unit = np.array([(right - left) / extent.width, (top - bottom) / extent.height]) * dpi  # of an inch
     kept: list[Any] = []
-    for label in axes.clabel(lines, fmt=names, fontsize=5):
+    for label in axes.clabel(lines, fmt=names, fontsize=5, inline=False):
         at = np.array(label.get_position())
-        if any((np.abs(at - other) < unit * ROOM).all() for other in kept):
-            label.remove()
-        else:
+        label.remove()
+        if not any((np.abs(at - other) < unit * ROOM).all() for other in kept):
             kept.append(at)
+    axes.clabel(lines, fmt=names, fontsize=5, manual=kept)
 
 
 def _luminance(color: Sequence[float]) -> float:

@@ -9,6 +9,7 @@ from landscape.flatness.comparison import NORM, Comparison, Row, compare
 from landscape.flatness.measures import Sharpness
 from landscape.flatness.notation import PLAIN
 from landscape.plots.canvas import panels, titled
+from landscape.plots.contours import few_log_ticks
 from landscape.plots.style import COLORS, COLUMN, paper, shown
 
 SPREAD = 0.5  # height of the checkpoints around a row, as a fraction of the distance between rows
@@ -60,7 +61,7 @@ def forest(
         if others:
             axes.axvline(1, color=COLORS[0], lw=0.8, zorder=0)
         axes.set_xlabel(f"relative to {shown(first)}, 95% intervals" if others else "value, 95% intervals")
-        _few_ticks(axes)
+        few_log_ticks(axes.xaxis)
         if len(others) > 1:
             axes.legend()
         return titled([axes], title or (shown(others[0]) if len(others) == 1 else None))
@@ -93,13 +94,3 @@ def _mark(
     axes.plot(middle, height, "o", ms=3.5, color=color, mfc=color if known else "white", label=label)
     if low is not None and high is not None:
         axes.plot([max(low, 1e-3 * middle), high], [height] * 2, "-", color=color, lw=1)
-
-
-def _few_ticks(axes: Any) -> None:
-    """Put ticks at 1, 2 and 5 times a power of ten, or at the powers alone where there are many."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-
-    low, high = axes.get_xlim()
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,), numticks=8))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_locator(NullLocator())

@@ -7,6 +7,7 @@ from landscape.curvature.spectrum import Spectrum
 from landscape.plots.animation import save_animation
 from landscape.plots.interactive import interactive_figure, save_html
 from landscape.plots.paths import path_figure
+from landscape.plots.solid import trajectory_figure
 from landscape.plots.spectra import spectrum_figure
 from landscape.plots.style import save_figures
 from landscape.plots.surfaces import band_figure, metric_figure, quadratic_figure, surface_figure
@@ -19,7 +20,8 @@ def save_surfaces(found: Surfaces, folder: Path, animate: bool = False) -> list[
 
     Args:
         found: what `surfaces` returned.
-        folder: where surface.png, .pdf and .html go, LABEL.quadratic.png and .pdf, and metrics.png and .pdf.
+        folder: where surface.png, .pdf and .html go, LABEL.quadratic.png and .pdf, and metrics.png and .pdf;
+            for trajectories, trajectory.png and .pdf.
         animate: write each trajectory as LABEL.gif too.
 
     Returns:
@@ -32,6 +34,8 @@ def save_surfaces(found: Surfaces, folder: Path, animate: bool = False) -> list[
         f"{label}.quadratic": quadratic_figure(found.slices[label], model)
         for label, model in found.quadratics.items()
     }
+    if any("trajectory" in result.settings for result in found.slices.values()):
+        figures["trajectory"] = trajectory_figure(found.slices)
     if found.metrics:
         others = {metric: found.by_model(slices) for metric, slices in found.metrics.items()}
         figures["metrics"] = metric_figure({"loss": groups, **others})

@@ -7,7 +7,7 @@ import numpy as np
 
 from landscape.errors import InputError
 from landscape.plots.canvas import apart, by_name, figure_of, panels, titled
-from landscape.plots.contours import LEVELS, Scale
+from landscape.plots.contours import LEVELS, Scale, few_log_ticks
 from landscape.plots.style import COLORS, COLUMN, LOSS_MAP, PAGE, paper, shown
 from landscape.plots.surfaces import Size, axis_label, common_dimension, loss_range
 from landscape.surface.slice import Slice
@@ -69,6 +69,7 @@ def surface_3d(
                 rcount=51,
                 ccount=51,
                 lw=0,
+                antialiased=False,  # else the seams of the mesh show
             )
             axes.set(zlim=(heights[0], heights[-1]), title=shown(name))
             axes.set_xlabel(shown(axis_label(result, 0)), labelpad=-6, fontsize=6)
@@ -124,6 +125,7 @@ def trajectory(
             lower.plot(steps, known["distances"], ".-", ms=3, color=color)
         upper.plot([], [], "--", lw=0.8, color="0.3", label="on the plane")
         upper.set(ylabel="loss", yscale="log")
+        few_log_ticks(upper.yaxis)
         upper.legend()
         lower.set(xlabel="checkpoint", ylabel="‖θ - plane‖", ylim=(0, None))
         return titled([upper, lower], title)

@@ -46,6 +46,7 @@ def spectrum(
     densities, ticks = by_name(densities), by_name(ticks) if ticks else {}
     if not densities or not ticks.keys() <= densities.keys():
         raise InputError("expected at least one density, and ticks only for names that have a density")
+    from matplotlib.patches import Rectangle
     from matplotlib.ticker import NullLocator
 
     ticked = {name: _converged(ticks[name]) for name in densities if name in ticks}
@@ -66,11 +67,13 @@ def spectrum(
                     color=color,
                     ms=5,
                     mew=0.8,
+                    zorder=2.3,
                     transform=axes.get_xaxis_transform(),
                     label="_ticks",  # no entry in the legend: the colour says whose they are
                 )
-        if ticked:
-            axes.axhline(one / 100, color="0.8", lw=0.6)
+        if ticked:  # a strip of their own, which no line enters
+            axes.add_patch(Rectangle((0, 0), 1, rows, transform=axes.transAxes, color="white", zorder=2.1))
+            axes.axhline(one / 100, color="0.8", lw=0.6, zorder=2.2)
         axes.set(
             yscale="log",
             ylabel="eigenvalues per unit of λ",

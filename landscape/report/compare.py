@@ -20,6 +20,7 @@ from landscape.report.report import (
     result_path,
     write_index,
 )
+from landscape.runtime import progress
 from landscape.runtime.ranks import ranks
 from landscape.storage.files import locked, writable
 from landscape.storage.results import load_as, surroundings
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from landscape.storage.results import Result
 
 R = TypeVar("R", bound="Result")
+PARTS = tuple(Measured.__dataclass_fields__)
 PROBES, STEPS = 4, 40  # of the spectral density: about half as long again as all else
 
 
@@ -93,8 +95,11 @@ def compare_checkpoints(
         objectives = objectives_of(checkpoints.values(), options, task)
         shares = [objective.distribute(ranks()) for objective in objectives]
         compared, entries = [], []
-        for (name, path), objective, shared in zip(checkpoints.items(), objectives, shares, strict=True):
-            measured = _Measuring(out, name, options.seed, _identity(objective)).all(objective, shared, asked)
+        each = zip(checkpoints.items(), objectives, shares, strict=True)
+        for number, ((name, path), objective, shared) in enumerate(each):
+            place = number, len(checkpoints)
+            measuring = _Measuring(out, name, options.seed, _identity(objective), place)
+            measured = measuring.all(objective, shared, asked)
             known = facts_of(path, options, task)
             compared.append(Compared(name=name, path=str(path), facts=known))
             entries.append({"name": name, "path": str(path), **_entry(measured, known)})
@@ -120,12 +125,14 @@ class _Measuring:
         folder, name: where, and the stem of the files.
         seed: of every measurement.
         identity: of what is measured, see `_identity`.
+        place: how many checkpoints were measured before this one, and how many there are.
     """
 
     folder: Path
     name: str
     seed: int
     identity: str
+    place: tuple[int, int]
 
     def all(self, objective: "Objective", shared: "Objective", asked: Measurements) -> Measured:
         """Measure an objective, of which `shared` is this rank's share."""
@@ -159,7 +166,10 @@ class _Measuring:
         everywhere = all(ranks().gathered(found is not None))  # ranks measure together or not at all
         if found and everywhere:
             return found
-        result = measure(of, **asked)
+        before, checkpoints = self.place
+        number = before * len(PARTS) + PARTS.index(part) + 1
+        with progress.stage(self.name, number, checkpoints * len(PARTS)):
+            result = measure(of, **asked)
         result = replace(result, provenance={**result.provenance, "request": request})
         result.save(path)
         return result

@@ -36,12 +36,15 @@ class Frame(Brief):
         spans: (from, to) along each; None if the radius decides.
         marks: points of interest, by name, with their coordinates.
         trajectory: the projected trajectory of a training run, shape (epochs, directions).
+        along: what the projection leaves out, for each point of the trajectory: its own `losses`, and its
+            `distances` from where it is drawn, in units of ‖θ‖.
     """
 
     directions: Sequence[Direction]
     spans: Sequence[Span] | None = None
     marks: Mapping[str, Sequence[float]] = field(default_factory=dict)
     trajectory: Array | None = None
+    along: Mapping[str, Sequence[float]] | None = None
 
 
 def random_frame(
@@ -147,7 +150,7 @@ def trajectory_frame(objective: Objective, points: Sequence[Tensor]) -> Frame:
 
     Returns:
         The frame of the two principal components, each with its share of the variance, and in `trajectory`
-        the projected points, shape (points, 2).
+        the projected points, shape (points, 2). Each point is evaluated once, for `along`.
 
     Raises:
         InputError: the points do not span a plane.
@@ -156,7 +159,14 @@ def trajectory_frame(objective: Objective, points: Sequence[Tensor]) -> Frame:
     run = torch.stack([point.to(theta) for point in points])
     directions = principal(run)
     steps = np.array([coordinates(point - theta, directions) for point in run])
-    return Frame(directions, _around(np.concatenate([steps, np.zeros((1, 2))])), trajectory=steps)
+    basis = torch.stack([direction.vector.double() for direction in directions])
+    drawn = theta.double() + torch.from_numpy(steps).to(basis) @ basis
+    along = {
+        "losses": [objective.value(point) for point in run],
+        "distances": torch.linalg.vector_norm(run.double() - drawn, dim=1).tolist(),
+    }
+    spans = _around(np.concatenate([steps, np.zeros((1, 2))]))
+    return Frame(directions, spans, trajectory=steps, along=along)
 
 
 def _around(places: Array) -> list[Span]:

@@ -256,6 +256,7 @@ def evaluate_slice(
             "reused": points.reused,
             "compared": points.compared,
             "fingerprint": points.fingerprint,
+            **({"trajectory": frame.along} if frame.along else {}),
         },
         provenance=objective.provenance | surroundings(objective.theta.device),
         seconds=time.perf_counter() - started,

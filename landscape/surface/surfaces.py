@@ -10,6 +10,7 @@ from torch import Tensor
 
 from landscape.errors import InputError
 from landscape.objective.objective import Objective, need_objective
+from landscape.runtime import progress
 from landscape.storage.display import Turned
 from landscape.storage.results import Result
 from landscape.surface.certificate import paired_error
@@ -136,18 +137,19 @@ def surfaces(
         )
     slices, quadratics = {}, {}
     others: dict[str, dict[str, Slice]] = {metric: {} for metric in metrics or {}}
-    for view in views:
+    for number, view in enumerate(views, start=1):
         label, objective = view.label, objectives[view.model]
-        slices[label] = evaluate_slice(
-            objective,
-            view.frame,
-            radius=radius,
-            tol=tol,
-            grid=grid,
-            split=split,
-            seed=view.seed,
-            file=view.points(folder),
-        )
+        with progress.stage(label, number, len(views)):
+            slices[label] = evaluate_slice(
+                objective,
+                view.frame,
+                radius=radius,
+                tol=tol,
+                grid=grid,
+                split=split,
+                seed=view.seed,
+                file=view.points(folder),
+            )
         view.save(slices[label], folder, "surface")
         if quadratic:
             quadratics[label] = quadratic_model(objective, view.frame.directions)

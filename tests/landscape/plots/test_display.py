@@ -289,3 +289,27 @@ def test_a_forest_has_a_row_per_measure_and_the_first_checkpoint_at_one():
     assert marks[1].get_markerfacecolor() != "white"
     assert marks[2].get_markerfacecolor() == "white"  # without draws, no interval
     assert axes.get_xscale() == "log"
+
+
+def test_a_trajectory_has_its_own_losses_and_its_distance_from_the_plane():
+    """A way in two of four dimensions lies on its plane, and one that swings out of them does not."""
+    here = objective()
+    flat = [here.theta + torch.tensor([t, t**2, 0.0, 0.0], dtype=torch.float64) for t in (0.0, 0.5, 1.0)]
+    bent = [point + torch.tensor([0.0, 0.0, (-0.1) ** i, 0.0]) for i, point in enumerate(flat)]
+    for points, on_the_plane in ((flat, True), (bent, False)):
+        frame = ll.trajectory_frame(here, points)
+        result = ll.evaluate_slice(here, frame, grid=5)
+        known = result.settings["trajectory"]
+        assert known["losses"] == pytest.approx([here.value(point) for point in points])
+        drawn = [
+            here.theta + sum(x * d.vector for x, d in zip(at, frame.directions, strict=True))
+            for at in frame.trajectory
+        ]
+        apart = [float((a - b).norm()) for a, b in zip(points, drawn, strict=True)]
+        assert known["distances"] == pytest.approx(apart, abs=1e-9)
+        assert (max(apart) < 1e-9) == on_the_plane
+        upper, lower = plots.trajectory(result)
+        assert upper.lines[0].get_ydata() == pytest.approx(known["losses"])
+        assert lower.lines[0].get_ydata() == pytest.approx(known["distances"])
+    with pytest.raises(ll.InputError, match="no trajectory with losses"):
+        plots.trajectory(plane())
