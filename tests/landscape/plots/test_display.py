@@ -250,10 +250,11 @@ def test_a_figure_that_pyplot_does_not_know_shows_itself(figure):
 
 
 def test_a_plot_leaves_the_settings_of_matplotlib_alone():
-    before = dict(mpl.rcParams)
-    plane().plot()
-    apart(plots.forest)(ll.compare({"a": sharpness(), "b": sharpness(2.0)}))
-    assert dict(mpl.rcParams) == before
+    with mpl.rc_context({"font.size": 13.0, "axes.spines.top": True, "figure.dpi": 71.0}):
+        before = dict(mpl.rcParams)
+        plane().plot()
+        apart(plots.forest)(ll.compare({"a": sharpness(), "b": sharpness(2.0)}))
+        assert dict(mpl.rcParams) == before
 
 
 def test_measuring_needs_no_library_that_draws():
