@@ -231,10 +231,8 @@ def _check(strategy: str, kind: Kind, objective: Objective) -> None:
         return of.params.flat(kind(of, of.batches[0])(parts))
 
     try:
-        if objective.checked:
-            objective.check_products(strategy, multiply)
-        else:
-            multiply(objective, objective.theta)
+        if not objective.check_products(strategy, multiply):
+            multiply(objective.first_batch(), objective.theta)
     except (InputError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # whatever torch cannot follow

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from landscape.errors import InputError
 from landscape.objective.batches import doubled
 from landscape.objective.checks import total_weight
-from landscape.objective.derivatives import twice_differentiable
+from landscape.objective.derivatives import leaves_of, twice_differentiable
 from landscape.objective.frozen import OWN, duplicate
 from landscape.objective.lookups import Renumbering
 
@@ -262,10 +262,10 @@ def _reached(swapped: Evaluator, copied: Evaluator, weights: Weights, batch: Any
 
 
 def _need_dependence(evaluator: Evaluator, weights: Weights, batches: Sequence[Any]) -> None:
-    """Make sure that the loss is not the same at all points.
+    """Make sure that the loss is computed from the weights.
 
     Raises:
-        InputError: it is.
+        InputError: it is not: no weight is in its graph, and it is the same at all points.
     """
     for batch in batches:
         here = evaluator.at(weights)(batch)[0]
@@ -275,6 +275,9 @@ def _need_dependence(evaluator: Evaluator, weights: Weights, batches: Sequence[A
                     return
             except Exception:  # the loss is not defined there, which depends on where it is
                 return
+        evaluate, leaves = evaluator.with_leaves(weights)
+        if {id(leaf) for leaf in leaves} & {id(leaf) for leaf in leaves_of(evaluate(batch)[0])}:
+            return
     raise InputError(
         "the loss does not depend on any parameter that takes part; does it use the model it is given?"
     )

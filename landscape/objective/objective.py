@@ -279,11 +279,11 @@ class Objective:
 
     def in_float64(self) -> "Objective":
         """Return the same loss with weights, and floating numbers in the batches, in float64."""
-        other = copy.copy(self)
-        other._evaluator = self._evaluator.in_float64()
-        other.batches = [doubled(batch) for batch in self.batches]
-        other.params = self.params.in_float64()
-        return other
+        return self._with(
+            _evaluator=self._evaluator.in_float64(),
+            batches=[doubled(batch) for batch in self.batches],
+            params=self.params.in_float64(),
+        )
 
     def clone(self) -> "Objective":
         """Return the same objective around a module of its own, for another thread; all tensors are shared.
@@ -291,56 +291,39 @@ class Objective:
         During an evaluation the swapped weights stand in the module, so a module serves one evaluation at a
         time.
         """
-        other = copy.copy(self)
-        other._evaluator = self._evaluator.clone()
-        return other
+        return self._with(_evaluator=self._evaluator.clone())
 
     def per_batch(self) -> Iterator["Objective"]:
         """Yield the objective of each batch (of this rank), for stochastic descent; L is their mean."""
         for batch in self.batches:
-            other = copy.copy(self)
-            other.ranks, other.batches, other.weight = ALONE, [batch], self.weight / self.count
-            yield other
+            yield self._with(ranks=ALONE, batches=[batch], weight=self.weight / self.count)
 
     def moved(self, theta: Tensor) -> "Objective":
         """Return the same loss at another θ, shape (numel,)."""
-        other = copy.copy(self)
-        other.params = self.params.at(theta)
-        return other
+        return self._with(params=self.params.at(theta))
 
     def first_batch(self) -> "Objective":
         """Return the summed loss of the first batch alone (of this rank)."""
-        other = copy.copy(self)
-        other.ranks, other.batches, other.weight = ALONE, self.batches[:1], 1.0
-        return other
+        return self._with(ranks=ALONE, batches=self.batches[:1], weight=1.0)
 
     def unchecked(self) -> "Objective":
         """Return the loss of this rank's batches, with derivatives as autograd gives them."""
+        return self._with(ranks=ALONE, _trust=Trust(False))
+
+    def _with(self, **changed: Any) -> "Objective":
         other = copy.copy(self)
-        other.ranks, other._trust = ALONE, Trust(False)
+        vars(other).update(changed)
         return other
 
-    @property
-    def checked(self) -> bool:
-        """Whether derivatives are checked against the loss."""
-        return self._trust.wanted
-
-    def check_products(self, strategy: str, multiply: Multiply) -> None:
-        """Compare a way to multiply with ∇²L with differences of ∇L, once for each strategy.
-
-        Args:
-            strategy: its name.
-            multiply: maps an objective of one batch, and a vector, to the product.
-
-        Raises:
-            InputError: they disagree.
-        """
-        if self.checked:
+    def check_products(self, strategy: str, multiply: Multiply) -> bool:
+        """Compare products with differences of ∇L once (`differences.check_products`), if that is wanted."""
+        if self._trust.wanted:
             self._check_gradient()
             check_products(self, self._trust, strategy, multiply)
+        return self._trust.wanted
 
     def _check_gradient(self) -> None:
-        if self.checked and not self._trust.gradient:
+        if self._trust.wanted and not self._trust.gradient:
             check_gradient(self, self._trust)
 
     def value_and_grad(self, theta: Tensor | None = None) -> tuple[float, Tensor]:
