@@ -69,6 +69,12 @@ class PathProfile(Drawn, Result):
     certificate: Certificate | None
     metrics: Mapping[str, Mapping[str, list[float]]]
 
+    @property
+    def doubt(self) -> str:
+        """What is to stand after the height: nothing, or that the tolerance was not reached."""
+        known = self.certificate is None or self.certificate.reached
+        return "" if known else " (tolerance not reached)"
+
     def check(self) -> None:
         agree(self.positions.ndim == 1, self.positions.shape == self.losses.shape, len(self.ends) == 2)
         for found in self.metrics.values():

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal
 
 from torch import Tensor
@@ -198,7 +199,7 @@ def facts(result: Slice) -> dict[str, Any]:
         "seconds": result.seconds,
         "certificate": result.certificate,
         "statement": result.statement,
-        "doubling_width": {"min": float(widths.min()), "median": float(sorted(widths)[len(widths) // 2])},
+        "doubling_width": {"min": float(widths.min()), "median": median(widths.tolist())},
         "convex_share": convex_share(result),
         "basins": found and [{"at": b.at, "loss": b.birth, "persistence": b.persistence} for b in found],
         "marks": result.marks,
