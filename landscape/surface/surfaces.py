@@ -10,6 +10,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from landscape.errors import InputError
+from landscape.objective.identity import need_one_loss
 from landscape.objective.objective import Objective, need_objective
 from landscape.runtime import progress
 from landscape.storage.display import Turned
@@ -128,6 +129,7 @@ def surfaces(
     """
     for objective in objectives.values():
         need_objective(objective)
+    need_one_loss({name: objective.provenance for name, objective in objectives.items()})
     check_directions(directions, dim, seeds)
     look = partial(_views, objectives, directions, dim, normalization, biases, trajectories or {})
     views = [view for each in range(seed, seed + seeds) for view in look(each, seeds > 1)]
