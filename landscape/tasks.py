@@ -297,14 +297,6 @@ def joined(weights: "Mapping[str, Tensor]", checkpoint: Path, objective: "Object
     return objective.params.join(weights).to(objective.theta)
 
 
-DIFFERENT = {
-    "data_sha256": "data",
-    "loss": "losses",
-    "batches_sha256": "batches (other users, noise, negatives or lengths of history)",
-}
-"""What makes losses incomparable, by its key in the provenance."""
-
-
 def objectives_of(
     checkpoints: Iterable[Path], options: TaskOptions, task: str | None = None, shared: bool = False
 ) -> list["Objective"]:
@@ -320,13 +312,11 @@ def objectives_of(
         InputError: as `objective_of`, or two are of different data, losses or frozen batches; and as
             `Objective.distribute`.
     """
+    from landscape.objective.identity import need_one_loss
+
     objectives = {checkpoint: objective_of(checkpoint, options, task) for checkpoint in checkpoints}
-    first, *others = objectives
-    for other in others:
-        for key, what in DIFFERENT.items():
-            a, b = (objectives[checkpoint].provenance.get(key) for checkpoint in (first, other))
-            if a != b:
-                raise InputError(f"{first} and {other} are of different {what}; their losses do not compare")
+    if len(objectives) > 1:
+        need_one_loss({checkpoint: of.provenance for checkpoint, of in objectives.items()})
     return [o.distribute(ranks()) if shared else o for o in objectives.values()]
 
 

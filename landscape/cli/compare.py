@@ -64,6 +64,7 @@ def show_comparison(summary: dict[str, Any], as_json: bool) -> None:
 def _table(entries: list[dict[str, Any]]) -> Table:
     """Return a table with a column per checkpoint, and a row per quantity."""
     from landscape.flatness.notation import PLAIN
+    from landscape.rounding import UNSURE
 
     headlines = dict.fromkeys(key for entry in entries for key in entry["headlines"])
     columns = [
@@ -71,7 +72,7 @@ def _table(entries: list[dict[str, Any]]) -> Table:
         | {
             "L(θ)": f"{entry['loss']:.4f}",
             "‖θ‖": f"{entry['weight_norm']:.2f}",
-            "λmax": f"{entry['eigenvalues'][0]:.4g}",
+            "λmax": f"{entry['eigenvalues'][0]:.4g}{'' if entry['converged'][0] else UNSURE}",
             "trace": PLAIN.number(entry["trace"], entry["trace_se"]),
         }
         | {

@@ -14,7 +14,7 @@ from landscape.runtime.ranks import ranks
 from landscape.storage.files import writable
 
 if TYPE_CHECKING:
-    from landscape.flatness.comparison import Comparison
+    from landscape.flatness.comparison import Contrasts
     from landscape.flatness.measures import Sharpness
 
 
@@ -119,7 +119,7 @@ def _places(
 def _values(
     results: "Mapping[str, Sharpness]",
     groups: "Mapping[str, Mapping[str, Sharpness]]",
-    comparison: "Comparison",
+    comparison: "Contrasts",
     of: MeasurementOptions,
 ) -> dict[str, Any]:
     from landscape.flatness.tables import entries

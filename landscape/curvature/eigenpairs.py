@@ -1,6 +1,7 @@
 """Top eigenvalues of a symmetric matrix, by either solver, under one stopping rule."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -13,6 +14,7 @@ from landscape.curvature.operators import Operator, described, operator_of
 from landscape.curvature.power import power_iteration
 from landscape.errors import InputError
 from landscape.objective.objective import Objective
+from landscape.rounding import UNSURE
 from landscape.runtime import progress
 from landscape.storage.display import Drawn
 from landscape.storage.results import Array, Result, agree, need_numbers, surroundings
@@ -60,6 +62,22 @@ class Eigenpairs(Drawn, Result):
         agree(len(self.converged) == len(self.eigenvalues) > 0, isinstance(self.settings["matrix"], str))
         need_numbers(self.settings, "tol")
 
+    def written(self, number: Callable[[float], str] = "{:.4g}".format) -> tuple[list[str], list[str]]:
+        """Return the largest and the smallest eigenvalues as texts; what has not converged says so.
+
+        Args:
+            number: writes one.
+        """
+        of_all = (
+            (self.eigenvalues, self.converged),
+            (self.smallest_eigenvalues, self.smallest_converged),
+        )
+        top, low = (
+            [number(float(v)) + ("" if sure else UNSURE) for v, sure in zip(values, known, strict=True)]
+            for values, known in of_all
+        )
+        return top, low
+
     @property
     def smallest(self) -> float | None:
         """λmin, or None if no smallest eigenvalue was asked for."""
@@ -89,7 +107,8 @@ class Eigenpairs(Drawn, Result):
         if self.gradient_norm > 1e-3 * norm:
             reasons.append(f"‖∇L‖ = {self.gradient_norm:.3g}")
         if self.settings["matrix"] == "hessian" and (values < -errors).any():
-            reasons.append(f"λmin = {values.min():.3g}")
+            sure = [*self.converged, *self.smallest_converged][int(values.argmin())]
+            reasons.append(f"λmin = {values.min():.3g}{'' if sure else UNSURE}")
         return ", ".join(reasons) or None
 
 

@@ -13,6 +13,7 @@ from landscape.curvature.trace import Trace
 from landscape.curvature.trace import trace as estimate_trace
 from landscape.errors import InputError
 from landscape.objective.objective import Objective
+from landscape.rounding import UNSURE
 from landscape.storage.display import Drawn
 
 Matrix = Literal["hessian", "gauss-newton", "fisher"]
@@ -46,6 +47,11 @@ class Spectrum(Drawn):
         blocks = (block.save(folder, f"{name}.{group}") for group, block in self.blocks.items())
         return [*files, *(file for of_block in blocks for file in of_block)]
 
+    @property
+    def doubt(self) -> str:
+        """What stands after the trace: nothing, or that its tolerance was not reached."""
+        return UNSURE if self.trace and self.trace.settings.get("reached") is False else ""
+
     def facts(self, ridge: float | None = None, gamma: float | None = None) -> dict[str, Any]:
         """Return what was found, without eigenvectors: numbers that JSON holds.
 
@@ -63,6 +69,7 @@ class Spectrum(Drawn):
             "smallest_eigenvalues": pairs.smallest_eigenvalues.tolist(),
             "smallest_residuals": pairs.smallest_residuals.tolist(),
             "smallest_converged": pairs.smallest_converged,
+            "copies_may_be_missing": pairs.copies_may_be_missing,
             "products": pairs.products,
             "strategy": pairs.settings["strategy"],
             "gradient_norm": pairs.gradient_norm,
@@ -70,6 +77,7 @@ class Spectrum(Drawn):
             "seconds": pairs.seconds,
             "trace": self.trace and self.trace.value,
             "trace_se": self.trace and self.trace.standard_error,
+            "trace_reached": self.trace and self.trace.settings.get("reached"),
             "trace_interval": self.trace and list(self.trace.interval),
             "density": self.density and self.density_facts(ridge, gamma),
             "groups": {group: block.facts() for group, block in self.blocks.items()},

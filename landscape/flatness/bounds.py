@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from math import ceil
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from landscape.errors import InputError
 from landscape.objective.objective import Objective, need_objective
+from landscape.rounding import at_least, between
 from landscape.runtime import progress
 from landscape.storage.results import Array, Result, agree, need_numbers, surroundings
 
@@ -139,10 +141,11 @@ class Bound(Result):
         """One sentence: what the lowest bound says, and whether it is vacuous."""
         rows = self.posteriors
         kind, best = min(rows.items(), key=lambda item: item[1].bound)
-        sure = 1 - self.settings["delta"]
+        sure = 1 - Decimal(str(self.settings["delta"]))
+        bound = between(0, best.bound, 4)[1]
         said = (
-            f"With probability {sure:g} over the draw of {self.units:,} units, weights with {kind} noise of "
-            f"σ = {best.sigma:g} have an expected loss of at most {best.bound:.4f}, "
+            f"With probability {sure:f} over the draw of {self.units:,} units, "
+            f"weights with {kind} noise of σ = {best.sigma:g} have an expected loss of at most {bound}, "
         )
         if not self.vacuous:
             return said + f"below the {self.guess:g} of a random guess: not vacuous."
@@ -150,8 +153,9 @@ class Bound(Result):
         kind, nearest = min(rows.items(), key=lambda item: item[1].excess)
         if not np.isfinite(nearest.excess):
             return said + "even KL(Q‖P) = 0 would not be small enough at any σ."
+        factor = at_least(nearest.excess, 3)
         return said + (
-            f"for a bound below that, KL(Q‖P) is too large by a factor of {nearest.excess:.3g} at best "
+            f"for a bound below that, KL(Q‖P) is too large by a factor of {factor} at best "
             f"({kind}, σ = {nearest.excess_sigma:g})."
         )
 

@@ -57,6 +57,7 @@ class Row:
         invariant: whether a rescaling of the weights that keeps the function keeps the measure.
         values, errors: value and standard error for each checkpoint; None where the measure does not apply.
         contrasts: an entry for each checkpoint but the first.
+        converged: whether each value is what its method was to find.
     """
 
     measure: str
@@ -65,10 +66,11 @@ class Row:
     values: tuple[float | None, ...]
     errors: tuple[float | None, ...]
     contrasts: tuple[Contrast | None, ...]
+    converged: tuple[bool, ...]
 
 
 @dataclass(frozen=True, repr=False)
-class Comparison(Drawn):
+class Contrasts(Drawn):
     """Checkpoints compared with the first of them.
 
     Attributes:
@@ -87,7 +89,7 @@ class Comparison(Drawn):
 def compare(
     results: Mapping[str, Sharpness],
     by_group: Mapping[str, Mapping[str, Sharpness]] | None = None,
-) -> Comparison:
+) -> Contrasts:
     """Compare each checkpoint with the first.
 
     Equal seeds and units make the draws those of pairs, so what a user or a perturbation adds to both
@@ -135,7 +137,7 @@ def compare(
         if key in row.settings
     }
     idle = {key for measure in MEASURES.values() for key in measure.uses} - set(used)
-    return Comparison(
+    return Contrasts(
         names,
         tuple(rows),
         settings={key: used.get(key, value) for key, value in first.settings.items() if key not in idle},
@@ -150,6 +152,7 @@ class _Sample(NamedTuple):
     error: float | None
     draws: Array
     units: Array
+    converged: bool = True
 
 
 def _sample(result: Sharpness | None, measure: str) -> _Sample | None:
@@ -165,7 +168,7 @@ def _sample(result: Sharpness | None, measure: str) -> _Sample | None:
         return None
     row, at = result.measures[measure], list(result.measures).index(measure)
     draws, units = (kept[at] if kept else nothing for kept in (result.by_draw, result.by_unit))
-    return _Sample(row.value, row.standard_error, draws, units)
+    return _Sample(row.value, row.standard_error, draws, units, row.settings.get("converged", True))
 
 
 def _row(measure: str, group: str | None, samples: Sequence[_Sample | None]) -> Row:
@@ -177,6 +180,7 @@ def _row(measure: str, group: str | None, samples: Sequence[_Sample | None]) -> 
         tuple(sample and sample.value for sample in samples),
         tuple(sample and sample.error for sample in samples),
         tuple(_contrast(first, other) if first and other else None for other in others),
+        tuple(sample is None or sample.converged for sample in samples),
     )
 
 

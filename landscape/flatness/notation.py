@@ -4,7 +4,8 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from landscape.flatness.comparison import LOSS, NORM, Comparison, Contrast, Row
+from landscape.flatness.comparison import LOSS, NORM, Contrast, Contrasts, Row
+from landscape.rounding import UNSURE, between
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,11 @@ class Notation:
         if contrast.low is None or contrast.high is None:
             return f"{contrast.ratio:.{_decimals(contrast.ratio, None)}f}{self.times}"
         decimals = _decimals(contrast.ratio, (contrast.high - contrast.low) / 2)
-        low, high = (f"{v:.{decimals}f}".replace("-", self.minus) for v in (contrast.low, contrast.high))
+        ends = between(contrast.low, contrast.high, decimals)
+        low, high = (end.replace("-", self.minus) for end in ends)
         return f"{contrast.ratio:.{decimals}f}{self.times} [{low}, {high}]"
 
-    def table(self, comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    def table(self, comparison: Contrasts) -> tuple[list[str], list[list[str]]]:
         """Return head and rows: one column per checkpoint, then the contrast of each with the first."""
         first, *others = (self.escaped(name) for name in comparison.names)
         head = ["", first, *others, *(f"{name} / {first}" for name in others)]
@@ -77,8 +79,8 @@ class Notation:
             [
                 self.label(row),
                 *(
-                    self.number(value, se, size=_size((*row.values, *row.errors)))
-                    for value, se in zip(row.values, row.errors, strict=True)
+                    self.number(value, se, size=_size((*row.values, *row.errors))) + ("" if known else UNSURE)
+                    for value, se, known in zip(row.values, row.errors, row.converged, strict=True)
                 ),
                 *(self.contrast(c, difference=row.measure == LOSS) for c in row.contrasts),
             ]

@@ -15,7 +15,8 @@ from landscape.runtime import progress
 def lambda_max(point: Point) -> Estimate:
     """The largest eigenvalue."""
     found = top_eigenpairs(point.hessian, 1, smallest=0, seed=point.settings.seed)
-    return Estimate(float(found.eigenvalues[0]), shown={"residual": float(found.residuals[0])})
+    shown = {"residual": float(found.residuals[0]), "converged": found.converged[0]}
+    return Estimate(float(found.eigenvalues[0]), shown=shown)
 
 
 def trace(point: Point) -> Estimate:

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from landscape.flatness.comparison import Comparison, Contrast, Row
+from landscape.flatness.comparison import Contrast, Contrasts, Row
 from landscape.flatness.notation import LATEX
 from landscape.flatness.words import notes, verdict
 from landscape.storage.files import replacing
 
 
-def entries(comparison: Comparison) -> dict[str, Any]:
+def entries(comparison: Contrasts) -> dict[str, Any]:
     """Return a comparison as what JSON holds, with every digit; what is not finite is None."""
     return {
         "reference": comparison.names[0],
@@ -41,13 +41,13 @@ def _cells(row: Row) -> Iterator[dict[str, float | None]]:
         }
 
 
-def to_json(comparison: Comparison, path: str | Path) -> Path:
+def to_json(comparison: Contrasts, path: str | Path) -> Path:
     """Write `entries` as one JSON object, and return the path."""
     text = json.dumps(entries(comparison), indent=1, ensure_ascii=False, allow_nan=False)
     return _write(path, text + "\n")
 
 
-def to_csv(comparison: Comparison, path: str | Path) -> Path:
+def to_csv(comparison: Contrasts, path: str | Path) -> Path:
     """Write a line for each measure, group and checkpoint, every digit of it; return the path.
 
     What there is not, is empty, as is the group of all parameters.
@@ -63,7 +63,7 @@ def to_csv(comparison: Comparison, path: str | Path) -> Path:
     return _write(path, lines.getvalue())
 
 
-def to_latex(comparison: Comparison, path: str | Path) -> Path:
+def to_latex(comparison: Contrasts, path: str | Path) -> Path:
     r"""Write a `tabular` for the package booktabs, and return the path. Caption and label are yours."""
     head, rows = LATEX.table(comparison)
     said = {**comparison.settings, **comparison.frozen}

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from landscape.curvature.eigenpairs import Eigenpairs
 from landscape.curvature.trace import Trace
-from landscape.flatness.comparison import LOSS, NORM, Comparison, Contrast, Row
+from landscape.flatness.comparison import LOSS, NORM, Contrast, Contrasts, Row
 from landscape.flatness.notation import PLAIN
 from landscape.statistics import interval, mean
 
@@ -46,14 +46,14 @@ class Finding(NamedTuple):
     said: str
 
 
-def notes(comparison: Comparison) -> tuple[str, ...]:
+def notes(comparison: Contrasts) -> tuple[str, ...]:
     """Return the notes below a table: what its mark means, and the verdict."""
     mark = "* unchanged by a rescaling of the weights that keeps the function"
     found = verdict(comparison)
     return (mark, *found) if any(row.invariant for row in comparison.rows) else found
 
 
-def verdict(comparison: Comparison) -> tuple[str, ...]:
+def verdict(comparison: Contrasts) -> tuple[str, ...]:
     """Return a sentence for each checkpoint but the first, and one on what the intervals cover.
 
     Args:
@@ -77,7 +77,7 @@ def verdict(comparison: Comparison) -> tuple[str, ...]:
 
 
 def summary(
-    spectra: Mapping[str, Eigenpairs], traces: Mapping[str, Trace], sharpness: Comparison
+    spectra: Mapping[str, Eigenpairs], traces: Mapping[str, Trace], sharpness: Contrasts
 ) -> Iterator[str]:
     """Say how each checkpoint differs from the first, as far as the errors allow, and what to beware of.
 
@@ -156,7 +156,7 @@ def _side_of(difference: float, beyond: bool | None) -> str:
 
 def _description(name: str, spectrum: Eigenpairs, trace: Trace, rows: Mapping[str, Row]) -> str:
     values = {SUMMARY[key]: PLAIN.number(row.values[0], row.errors[0]) for key, row in rows.items()}
-    values |= {"λmax": PLAIN.number(float(spectrum.eigenvalues[0]))}
+    values |= {"λmax": _largest(spectrum)}
     values.setdefault("trace", PLAIN.number(trace.value, trace.standard_error))
     return f"{name}: {'; '.join(f'{label} {value}' for label, value in values.items())}."
 
@@ -166,7 +166,11 @@ def _of_eigenvalue(a: Eigenpairs, b: Eigenpairs) -> Finding:
     x, y = float(a.eigenvalues[0]), float(b.eigenvalues[0])
     error = abs(x) * float(a.residuals[0]) + abs(y) * float(b.residuals[0])
     beyond = a.converged[0] and b.converged[0] and abs(y - x) > error
-    return Finding(_side_of(y - x, beyond), f"λmax ({PLAIN.number(y)} against {PLAIN.number(x)})")
+    return Finding(_side_of(y - x, beyond), f"λmax ({_largest(b)} against {_largest(a)})")
+
+
+def _largest(pairs: Eigenpairs) -> str:
+    return pairs.written(PLAIN.number)[0][0]
 
 
 def _of_trace(a: Trace, b: Trace) -> Finding:

@@ -17,6 +17,7 @@ from landscape.objective.derivatives import gradient, twice_differentiable
 from landscape.objective.differences import Multiply, Trust, check_gradient, check_products
 from landscape.objective.evaluators import Forward, Loss, LossModule, Part, evaluator_for
 from landscape.objective.frozen import faithful, frozen_copy, held_still
+from landscape.objective.identity import BATCHES, batches_digest
 from landscape.objective.lookups import Recorder
 from landscape.objective.params import ParamSpace
 from landscape.objective.structure import Grouping
@@ -57,7 +58,8 @@ class Objective:
             to the model's outputs, any tensor, and (outputs, batch) to (sum, weight), which should be convex.
         include, exclude: name patterns of the parameters that take part, see `ParamSpace`.
         group, filter_axes: what group each parameter is of, and where its filters lie, see `ParamSpace`.
-        provenance: where the objective came from; results repeat it.
+        provenance: where the objective came from; results repeat it, and a digest of the batches. Only
+            objectives and results of equal `data_sha256`, `loss` and batches are compared.
         check: compare derivatives with differences of the loss when the first is taken, and Hessian products
             with differences of the gradient (`landscape.objective.differences`). Results say so, or say
             `unchecked`.
@@ -109,7 +111,9 @@ class Objective:
             raise InputError(CHANGING)
         self.ranks = ALONE
         self._trust = Trust(check)
-        self._provenance = dict(provenance or {}) | {
+        known = dict(provenance or {})
+        self._provenance = {BATCHES: known.get(BATCHES) or batches_digest(self.batches)} | known
+        self._provenance |= {
             "parameters": str(self.params.numel),
             "include": " ".join(include),
             "exclude": " ".join((*exclude, *held)),

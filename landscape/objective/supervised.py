@@ -8,6 +8,7 @@ from torch.utils.data import Dataset, IterableDataset
 
 from landscape.errors import InputError
 from landscape.objective.criteria import Criterion, PerTarget
+from landscape.objective.identity import criterion_digest
 from landscape.objective.objective import Objective
 
 
@@ -38,6 +39,7 @@ def supervised(model: nn.Module, batches: Iterable[Any], criterion: Criterion, *
     if isinstance(batches, Dataset) and not isinstance(batches, IterableDataset):
         raise InputError("a data set gives single examples; wrap it: DataLoader(dataset, batch_size=256)")
     taken = PerTarget(criterion)
+    options["provenance"] = {"loss": criterion_digest(criterion), **(options.get("provenance") or {})}
 
     def whole(outputs: Any, batch: Any) -> tuple[Tensor, Tensor]:
         sums, weights = taken(outputs, batch[1])

@@ -15,7 +15,7 @@ from landscape.curvature.spectrum import Spectrum
 from landscape.curvature.trace import Diagonal, FrobeniusNorm, Trace
 from landscape.errors import InputError
 from landscape.flatness.bounds import Bound
-from landscape.flatness.comparison import Comparison, Contrast, compare
+from landscape.flatness.comparison import Contrast, Contrasts, compare
 from landscape.flatness.measures import Sharpness
 from landscape.plots import tables
 from landscape.runtime.table import Table
@@ -170,7 +170,7 @@ def _quadratic_columns(model: Quadratic) -> Columns:
     return {"direction": range(1, model.gradient.size + 1), "gradient": model.gradient, **rows}
 
 
-def _comparison_columns(found: Comparison) -> Columns:
+def _comparison_columns(found: Contrasts) -> Columns:
     none = dict.fromkeys(Contrast(0).entry)
     cells = (
         {"measure": row.measure, "group": row.group, "invariant": row.invariant, "checkpoint": name}
@@ -253,7 +253,7 @@ FACES: Mapping[type, Face] = {
         _sharpness_columns,
         "forest",
     ),
-    Comparison: Face(tables.of_comparison, _comparison_columns, "forest"),
+    Contrasts: Face(tables.of_comparison, _comparison_columns, "forest"),
     Bound: Face(lambda found: tables.of_bounds({tables.ALONE: found}), _bound_columns),
 }
 """By kind of result."""

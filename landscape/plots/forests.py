@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from landscape.flatness.comparison import NORM, Comparison, Row, compare
+from landscape.flatness.comparison import NORM, Contrasts, Row, compare
 from landscape.flatness.measures import Sharpness
 from landscape.flatness.notation import PLAIN
 from landscape.plots.canvas import panels, titled
@@ -16,7 +16,7 @@ SPREAD = 0.5  # height of the checkpoints around a row, as a fraction of the dis
 
 
 def forest(
-    results: Comparison | Sharpness | Mapping[str, Sharpness],
+    results: Contrasts | Sharpness | Mapping[str, Sharpness],
     *,
     ax: Any = None,
     title: str | None = None,
@@ -41,7 +41,7 @@ def forest(
     """
     if isinstance(results, Sharpness):
         results = {"": results}
-    found = results if isinstance(results, Comparison) else compare(results)
+    found = results if isinstance(results, Contrasts) else compare(results)
     first, *others = found.names
     rows = [row for row in found.rows if row.group is None and row.measure != NORM]
     if others:

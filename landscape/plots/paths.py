@@ -90,7 +90,7 @@ def _losses(axes: "Axes", name: str, path: PathProfile, color: str) -> None:
         path.losses,
         STYLES[path.kind],
         color=color,
-        label=f"{f'{shown(name)}: ' * bool(name)}barrier {path.height:.2g}",
+        label=f"{f'{shown(name)}: ' * bool(name)}barrier {path.height:.2g}{path.doubt}",
     )
     if path.kind == "linear":
         axes.plot([0, 1], path.ends, "o-", color=color, lw=0.4, ms=3)

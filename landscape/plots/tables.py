@@ -11,10 +11,11 @@ from landscape.curvature.eigenpairs import Eigenpairs
 from landscape.curvature.spectrum import Spectrum
 from landscape.curvature.trace import Diagonal, FrobeniusNorm, Trace
 from landscape.flatness.bounds import Bound, Posterior
-from landscape.flatness.comparison import Comparison
+from landscape.flatness.comparison import Contrasts
 from landscape.flatness.notation import PLAIN
 from landscape.flatness.words import cautions, notes
 from landscape.plots.style import subscript
+from landscape.rounding import between
 from landscape.runtime.table import Table
 from landscape.surface.geometry import Quadratic
 from landscape.surface.paths import PathProfile
@@ -66,7 +67,7 @@ def of_paths(found: Mapping[str, PathProfile], title: str) -> Table:
             [
                 name,
                 *(f"{loss:.4f}" for loss in path.ends),
-                number(path.height, path.standard_error),
+                number(path.height, path.standard_error) + path.doubt,
                 f"{path.at:.2f}",
                 f"{path.length:.2f}",
                 f"{path.seconds:.1f}",
@@ -139,7 +140,7 @@ def _spectrum_rows(found: list[Spectrum], ridge: float, gamma: float) -> Iterato
     if found[0].trace is not None:
         yield [
             "trace",
-            *(number(s.trace.value, s.trace.standard_error) if s.trace else MISSING for s in found),
+            *(number(s.trace.value, s.trace.standard_error) + s.doubt if s.trace else MISSING for s in found),
         ]
     if all(spectrum.density for spectrum in found):
         known = [spectrum.density_facts(ridge, gamma) for spectrum in found]
@@ -219,7 +220,7 @@ def of_density(found: SpectralDensity) -> Table:
     return Table("Spectral density", ["", "value"], rows)
 
 
-def of_comparison(comparison: Comparison) -> list[Table]:
+def of_comparison(comparison: Contrasts) -> list[Table]:
     """Return a table of values and ratios, or a table of each where there are many checkpoints; and notes."""
     head, rows = PLAIN.table(comparison)
     settings = ", ".join(f"{key} {value}" for key, value in comparison.settings.items())
@@ -238,7 +239,7 @@ def of_comparison(comparison: Comparison) -> list[Table]:
 
 
 _LOWEST: Mapping[str, Callable[[Posterior], str]] = {
-    "bound": lambda row: f"{row.bound:.4f} ({_worth(row)})",
+    "bound": lambda row: f"{between(0, row.bound, 4)[1]} ({_worth(row)})",
     "at σ": lambda row: f"{row.sigma:.4g}",
     "loss under Q": lambda row: f"{row.loss:.4f}",
     "KL / m": lambda row: f"{row.kl_per_unit:.4g}",

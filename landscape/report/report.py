@@ -13,8 +13,7 @@ from landscape.curvature.density import SpectralDensity
 from landscape.curvature.eigenpairs import Eigenpairs
 from landscape.curvature.trace import Trace
 from landscape.errors import InputError
-from landscape.flatness.comparison import LOSS, NORM, compare
-from landscape.flatness.comparison import Comparison as Contrasts
+from landscape.flatness.comparison import LOSS, NORM, Contrasts, compare
 from landscape.flatness.measures import MEASURES, Sharpness
 from landscape.flatness.notation import PLAIN
 from landscape.flatness.words import notes, summary
@@ -24,6 +23,7 @@ from landscape.plots.page import page
 from landscape.plots.spectra import spectrum_figure
 from landscape.plots.style import paper
 from landscape.plots.surfaces import surface_figure
+from landscape.rounding import between
 from landscape.storage.files import existing, replacing
 from landscape.storage.results import Result, load_as
 from landscape.surface.slice import Slice
@@ -116,6 +116,7 @@ def render(folder: Path) -> Path:
         tables=_tables(comparison),
         curves=list(_curves(comparison)),
         number=PLAIN.number,
+        ends=lambda interval: between(*interval, 4),
         sharpness=_rows(sharpness, next(iter(measured.values())).sharpness),
         notes=notes(sharpness),
         pictures={part: _embedded(figure) for part, figure in _pictures(comparison, measured).items()},

@@ -3,6 +3,7 @@
 import math
 import pathlib
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count, islice, repeat, zip_longest
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from landscape.errors import InputError
+from landscape.objective.identity import need_one_loss
 from landscape.objective.objective import Objective, need_objective
 from landscape.runtime import progress
 from landscape.statistics import ratio_error
@@ -27,6 +29,7 @@ STATIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Where other metrics are evaluated."""
 RATE = 0.02  # of the bend, in root mean squares of θ_b - θ_a
 NUDGE = 1e-3  # of its start, in the same unit
+SAME = 1e-4  # relative: of losses that differ by the arithmetic alone
 GOLDEN = (5**0.5 - 1) / 2
 
 
@@ -69,6 +72,15 @@ class PathProfile(Drawn, Result):
     certificate: Certificate | None
     metrics: Mapping[str, Mapping[str, list[float]]]
 
+    @property
+    def doubt(self) -> str:
+        """What stands after the height: that a tolerance was not reached, or that an end is not its own."""
+        known = self.certificate is None or self.certificate.reached
+        said = "" if known else " (tolerance not reached)"
+        if (own := self.settings.get("own_end")) is not None:
+            said += f" (the other model's own loss at its end is {own:.4g})"
+        return said
+
     def check(self) -> None:
         agree(self.positions.ndim == 1, self.positions.shape == self.losses.shape, len(self.ends) == 2)
         for found in self.metrics.values():
@@ -90,7 +102,9 @@ def barrier(
     Args:
         objective: L, at θ_a. What takes no part (excluded parameters, BatchNorm's statistics) stays as it
             is here, at θ_b too.
-        other: θ_b, shape (numel,), or an objective there, of which nothing else is used.
+        other: θ_b, shape (numel,), or an objective there, of the same loss. Where its own loss is another,
+            because other statistics or frozen weights stand still in it, `settings["own_end"]` is that loss,
+            and a warning says so.
         tol, grid, file: as for `line`: the tolerance, a plain grid instead, finished points.
         metrics: other objectives of the same parameters, evaluated at t = 0, 1/4, 1/2, 3/4 and 1.
 
@@ -98,7 +112,8 @@ def barrier(
         The path, of kind `linear`; its losses, and the height of its barrier, in units of L.
 
     Raises:
-        InputError: the two differ in the names or shapes of their parameters, or are one point; or as `line`.
+        InputError: the two differ in the names or shapes of their parameters, in data, loss or batches, or
+            are one point; or as `line`.
     """
     end = endpoint(objective, other)
     _check_metrics(objective, metrics)
@@ -107,6 +122,7 @@ def barrier(
     found = line(objective, directions=way, spans=[(0.0, 1.0)], tol=tol, grid=grid, file=file)
     # θ_a + (θ_b - θ_a) may differ from θ_b in the last bits
     losses = np.append(found.losses[:-1], objective.value(end))
+    own = _own_end(other, float(losses[-1]))
     settings = {key: found.settings[key] for key in ("tol", "grid", "strategy", "reused", "fingerprint")}
     return _path(
         objective,
@@ -116,7 +132,7 @@ def barrier(
         losses,
         metrics,
         certificate=found.certificate,
-        settings=settings | {"evaluations": found.evaluations + 1},
+        settings=settings | {"evaluations": found.evaluations + 1} | own,
         started=started,
     )
 
@@ -198,16 +214,35 @@ def endpoint(objective: Objective, other: Objective | Tensor) -> Tensor:
     """Return the point to which a path from an objective's leads, shape (numel,).
 
     Raises:
-        InputError: its parameters have other names or shapes, or the two are one point.
+        InputError: its parameters have other names or shapes, its loss is another, or the two are one point.
     """
     need_objective(objective)
     if not isinstance(other, Tensor):
         need_objective(other)
         _check_parameters(objective, other)
+        need_one_loss({"the first end": objective.provenance, "the other": other.provenance})
         other = other.theta
     end = other.detach().to(objective.theta)
     difference(objective.theta, end)
     return end
+
+
+def _own_end(other: Objective | Tensor, reached: float) -> dict[str, float]:
+    """Return the loss of the other model itself, where it is not that of the first at the same parameters.
+
+    They differ in what takes no part: BatchNorm's statistics, or frozen weights.
+    """
+    if not isinstance(other, Objective):
+        return {}
+    own = other.value()
+    if abs(own - reached) <= SAME * max(abs(own), abs(reached), SAME):
+        return {}
+    warnings.warn(
+        f"the other model's loss is {own:.4g} by itself, and {reached:.4g} with what stands still in this: "
+        "BatchNorm statistics or frozen weights differ; see Objective's statistics='recomputed'",
+        stacklevel=3,
+    )
+    return {"own_end": own}
 
 
 @dataclass(frozen=True, eq=False)

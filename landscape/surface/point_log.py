@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from landscape.errors import InputError
+from landscape.objective.identity import UNKNOWN
 from landscape.objective.objective import Objective
 from landscape.runtime.ranks import ALONE, Ranks
 from landscape.storage.files import replacing
@@ -21,7 +22,8 @@ ELSEWHERE = ("checkpoint", "data", "derivatives")
 
 def fingerprint(objective: Objective, directions: Sequence[Direction], center: float) -> str:
     """Return a hash of what decides the loss at a step: weights, directions, data, and the bits of L(θ)."""
-    told = {key: value for key, value in objective.provenance.items() if key not in ELSEWHERE}
+    known = {key: value for key, value in objective.provenance.items() if key not in ELSEWHERE}
+    told = {key: value for key, value in known.items() if not str(value).startswith(UNKNOWN)}
     digest = hashlib.sha256(json.dumps([told, objective.weight, center.hex()], sort_keys=True).encode())
     for vector in (objective.theta, *(d.vector for d in directions)):
         digest.update(vector.detach().cpu().contiguous().numpy().data)

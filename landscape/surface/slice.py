@@ -1,5 +1,6 @@
 """What a line or a plane through θ is, once measured."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from landscape.errors import InputError
+from landscape.rounding import at_most
 from landscape.storage.display import Turned
 from landscape.storage.results import Array, Result, agree, need_numbers
 from landscape.surface.chebyshev import Axis, on_grid
@@ -118,8 +120,8 @@ class Slice(Turned, Result):
             return f"{' × '.join(map(str, self.samples.shape))} points, no error bar"
         known = self.certificate
         return (
-            f"{'' if known.reached else 'tolerance not reached: '}off by ≤ {known.max_error:.1g} "
-            f"of its range on {1 - known.share:.0%} of it (95% confidence)"
+            f"{'' if known.reached else 'tolerance not reached: '}off by ≤ {at_most(known.max_error)} "
+            f"of its range on {math.floor(100 * (1 - known.share))}% of it (95% confidence)"
         )
 
     @property

@@ -4,11 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal
 
 from torch import Tensor
 
 from landscape.errors import InputError
+from landscape.objective.identity import need_one_loss
 from landscape.objective.objective import Objective, need_objective
 from landscape.runtime import progress
 from landscape.storage.display import Turned
@@ -127,6 +129,7 @@ def surfaces(
     """
     for objective in objectives.values():
         need_objective(objective)
+    need_one_loss({name: objective.provenance for name, objective in objectives.items()})
     check_directions(directions, dim, seeds)
     look = partial(_views, objectives, directions, dim, normalization, biases, trajectories or {})
     views = [view for each in range(seed, seed + seeds) for view in look(each, seeds > 1)]
@@ -198,7 +201,7 @@ def facts(result: Slice) -> dict[str, Any]:
         "seconds": result.seconds,
         "certificate": result.certificate,
         "statement": result.statement,
-        "doubling_width": {"min": float(widths.min()), "median": float(sorted(widths)[len(widths) // 2])},
+        "doubling_width": {"min": float(widths.min()), "median": median(widths.tolist())},
         "convex_share": convex_share(result),
         "basins": found and [{"at": b.at, "loss": b.birth, "persistence": b.persistence} for b in found],
         "marks": result.marks,

@@ -121,3 +121,63 @@ def test_a_checkpoint_as_lightning_writes_it(tmp_path):
     for ours, theirs in zip(network.parameters(), module.network.parameters(), strict=True):
         assert torch.equal(ours, theirs)
     check_derivatives(ll.supervised(network, loader, F.cross_entropy))
+
+
+def measured(objective):
+    """Take every measurement of a small model as a command takes them, and return what they found."""
+    pairs = ll.top_eigenpairs(objective, k=2, tol=1e-2)
+    flat = ll.sharpness(objective, ["sam", "trace"], probes=2)
+    surface = ll.plane(objective, radius=0.1, grid=3)
+    assert surface.losses[1, 1] == pytest.approx(objective.value(), rel=1e-6)
+    assert ll.compare({"a": flat, "b": flat}).rows[2].contrasts[0].ratio == 1
+    return pairs
+
+
+def test_an_adapter_of_peft_and_only_it_is_measured(tmp_path):
+    transformers, peft = of("transformers"), of("peft")
+    settings = peft.LoraConfig(r=2, target_modules=["c_attn"], fan_in_fan_out=True)
+
+    def adapted(seed):
+        torch.manual_seed(0)
+        base = language_model(transformers, "GPT2")
+        torch.manual_seed(seed)
+        model = peft.get_peft_model(base, settings)
+        for parameter in filter(lambda p: p.requires_grad, model.parameters()):
+            torch.nn.init.normal_(parameter, std=0.1)
+        return model.eval()
+
+    model, batch = adapted(1), {"input_ids": tokens(), "labels": tokens()}
+    objective = ll.Objective(model, [batch], own_loss)
+    assert objective.value() == pytest.approx(float(model(**batch).loss), rel=1e-6)
+    assert objective.params.numel == sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert {entry.group for entry in objective.params.entries} == {"attention"}
+    check_derivatives(objective)
+    measured(objective)
+    model.save_pretrained(tmp_path)
+    again = ll.load_weights(adapted(2), tmp_path / "adapter_model.safetensors")
+    assert ll.Objective(again, [batch], own_loss).value() == objective.value()
+
+
+@pytest.mark.parametrize("size", ["50GB", "10KB"])
+def test_a_model_of_hugging_face_as_it_is_saved(size, tmp_path):
+    """Its tied output layer is saved once; a large one in several files, with an index."""
+    transformers = of("transformers")
+    model, other = (language_model(transformers, "GPT2") for _ in range(2))
+    model.save_pretrained(tmp_path, max_shard_size=size)
+    name = "model.safetensors" if size == "50GB" else "model.safetensors.index.json"
+    ll.load_weights(other, tmp_path / name)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+    params = ll.ParamSpace(model)
+    assert params.groups.keys() == {"embedding", "norm", "attention", "ffn"}
+    axes = {entry.name: entry.filter_axis for entry in params.entries}
+    assert {axes[name] for name in axes if "c_attn.weight" in name or "c_fc.weight" in name} == {1}
+
+
+def test_a_residual_network_of_torchvision():
+    torchvision = of("torchvision")
+    torch.manual_seed(0)
+    model = torchvision.models.resnet18(num_classes=3)
+    batches = [(torch.randn(2, 3, 32, 32), torch.tensor([0, 2]))]
+    objective = ll.supervised(model, batches, torch.nn.CrossEntropyLoss())
+    assert objective.params.groups.keys() == {"convolution", "norm", "head"}
+    assert all(measured(objective).converged)
