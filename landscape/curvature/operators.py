@@ -21,7 +21,8 @@ from landscape.curvature.products import (
     by_differences,
 )
 from landscape.errors import InputError
-from landscape.objective.objective import Objective, need_objective
+from landscape.objective.objective import Objective
+from landscape.objective.supervised import need_objective
 from landscape.runtime.devices import fastest, free_memory, measured
 from landscape.runtime.threads import one_each
 

@@ -13,7 +13,8 @@ from scipy.special import rel_entr
 from torch import Tensor
 
 from landscape.errors import InputError
-from landscape.objective.objective import Objective, need_objective
+from landscape.objective.objective import Objective
+from landscape.objective.supervised import need_objective
 from landscape.rounding import at_least, between
 from landscape.runtime import progress
 from landscape.storage.results import Array, Result, agree, need_numbers, surroundings

@@ -10,7 +10,8 @@ import numpy as np
 from landscape.errors import InputError
 from landscape.flatness import average_case, first_order, second_order, worst_case
 from landscape.flatness.point import Estimate, Point, Settings
-from landscape.objective.objective import Objective, need_objective
+from landscape.objective.objective import Objective
+from landscape.objective.supervised import need_objective
 from landscape.statistics import influences
 from landscape.storage.display import Drawn
 from landscape.storage.results import Array, Result, agree, surroundings

@@ -13,8 +13,9 @@ from landscape.curvature.operators import Operator, hessian
 from landscape.curvature.probes import Probes
 from landscape.curvature.solver import dot
 from landscape.flatness.noise import Noise
-from landscape.objective.objective import Objective, need_objective
+from landscape.objective.objective import Objective
 from landscape.objective.structure import Entry
+from landscape.objective.supervised import need_objective
 from landscape.runtime import progress
 from landscape.statistics import standard_error
 from landscape.storage.results import Array

@@ -32,6 +32,17 @@ def gradient(outputs: Any, inputs: Sequence[Tensor], along: Any = None, **option
     return found
 
 
+def product(total: Tensor, leaves: Sequence[Tensor], along: Sequence[Tensor]) -> list[Tensor]:
+    """Return ∇²L · v of what was computed from leaves, reverse over reverse: the gradient of ∇L · v."""
+    pairs = zip(gradient(total, leaves, create_graph=True), along, strict=True)
+    curved = [(slope, v) for slope, v in pairs if slope.requires_grad]
+    return (
+        gradient(sum(torch.sum(g * v) for g, v in curved), leaves)
+        if curved
+        else gradient(total.detach(), leaves)
+    )
+
+
 def leaves_of(total: Tensor) -> list[Tensor]:
     """Return the tensors that a result was computed from, as its graph knows them."""
     nodes = _nodes([total])

@@ -8,18 +8,33 @@ differences of three step lengths disagree among themselves.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from landscape.errors import InputError
+from landscape.objective.params import ParamSpace
 
-if TYPE_CHECKING:
-    from landscape.objective.objective import Objective
 
-Multiply = Callable[["Objective", Tensor], Tensor]
+class Differentiable(Protocol):
+    """An `Objective`, as far as it is compared with itself: see there."""
+
+    params: ParamSpace
+
+    @property
+    def theta(self) -> Tensor: ...
+    def value(self, theta: Tensor | None = None) -> float: ...
+    def grad(self, theta: Tensor | None = None) -> Tensor: ...
+    def value_and_grad(self, theta: Tensor | None = None) -> tuple[float, Tensor]: ...
+    def moved(self, theta: Tensor) -> Self: ...
+    def first_batch(self) -> Self: ...
+    def unchecked(self) -> Self: ...
+    def in_float64(self) -> Self: ...
+
+
+Multiply = Callable[[Any, Tensor], Tensor]
 """Maps an objective of one batch and a vector to ∇²L · vector."""
 AROUND = (0.01, 0.03, 0.1)  # distances from θ, in units of the weights, at which a doubt is settled
 NOISE = 64  # units in the last place by which a loss or a gradient may err
@@ -50,7 +65,7 @@ class Trust:
         return self.gradient and f"{self.gradient}, {self.evaluations} evaluations"
 
 
-def check_gradient(objective: "Objective", trust: Trust) -> None:
+def check_gradient(objective: Differentiable, trust: Trust) -> None:
     """Compare ∇L with differences of L, and note the result.
 
     Raises:
@@ -79,7 +94,7 @@ def check_gradient(objective: "Objective", trust: Trust) -> None:
     trust.gradient = "unchecked: differences of the loss are too coarse"
 
 
-def check_products(objective: "Objective", trust: Trust, strategy: str, multiply: Multiply) -> None:
+def check_products(objective: Differentiable, trust: Trust, strategy: str, multiply: Multiply) -> None:
     """Compare a Hessian product of the first batch with differences of its gradient, and note the result.
 
     Where differences cannot tell, as with a kink in every interval, uᵀHv must be vᵀHu.
@@ -96,7 +111,7 @@ def check_products(objective: "Objective", trust: Trust, strategy: str, multiply
         raise InputError(f"{strategy} mode has a derivative of this loss wrong: {said}")
 
 
-def _wrong_products(of: "Objective", own: Tensor, trust: Trust, multiply: Multiply) -> str | None:
+def _wrong_products(of: Differentiable, own: Tensor, trust: Trust, multiply: Multiply) -> str | None:
     for differences in _precisions(of):
         try:
             right, wrong = differences.of_gradient(multiply)
@@ -117,7 +132,7 @@ def _wrong_products(of: "Objective", own: Tensor, trust: Trust, multiply: Multip
     return None
 
 
-def drawn(of: "Objective", seed: int) -> Tensor:
+def drawn(of: Differentiable, seed: int) -> Tensor:
     """Return a random vector that moves every tensor by about its own size, shape (numel,)."""
     theta = of.theta.double()
     least = 0.1 * float(theta.square().mean().sqrt()) or 1.0
@@ -128,7 +143,7 @@ def drawn(of: "Objective", seed: int) -> Tensor:
     )
 
 
-def in_double(of: "Objective") -> "Objective | None":
+def in_double(of: Differentiable) -> Differentiable | None:
     """Return the same loss in float64; None if it has no other precision than its own, or differs there."""
     try:
         precise = of.in_float64()
@@ -142,7 +157,7 @@ def in_double(of: "Objective") -> "Objective | None":
 class _Differences:
     """Differences of one loss, where it is known to a relative precision `eps`."""
 
-    def __init__(self, of: "Objective", eps: float, said: str) -> None:
+    def __init__(self, of: Differentiable, eps: float, said: str) -> None:
         self.of, self.eps, self.said = of, eps, said
         self.step = eps ** (1 / 3)
         self.tol = max(1e-4, 3 * self.step)
@@ -182,12 +197,12 @@ class _Differences:
                 return False, wrong
         return False, []
 
-    def _around(self) -> Iterator[tuple["Objective", Tensor]]:
+    def _around(self) -> Iterator[tuple[Differentiable, Tensor]]:
         for seed, share in enumerate(AROUND, start=1):
             of = self.of.moved(self.of.theta + share * drawn(self.of, 10 + seed))
             yield of, drawn(self.of, seed)
 
-    def _grad(self, of: "Objective", theta: Tensor | None = None) -> Tensor:
+    def _grad(self, of: Differentiable, theta: Tensor | None = None) -> Tensor:
         self.evaluations += 1
         return of.grad(theta).double()
 
@@ -195,7 +210,7 @@ class _Differences:
         self.evaluations += 1
         return self.of.value(theta)
 
-    def _slope(self, of: "Objective", d: Tensor, gradient: Tensor, steps: int = 3) -> bool | None:
+    def _slope(self, of: Differentiable, d: Tensor, gradient: Tensor, steps: int = 3) -> bool | None:
         """Tell whether ⟨∇L, d⟩ is the slope along d; None if that cannot be told."""
         along = gradient * d.double()
 
@@ -208,7 +223,7 @@ class _Differences:
         claimed = {"": along.sum().cpu()}
         return _judged(claimed, slopes(), self.tol, float(along.norm()))[0]
 
-    def _curvatures(self, of: "Objective", d: Tensor) -> Iterator[tuple[dict[str, Tensor], float]]:
+    def _curvatures(self, of: Differentiable, d: Tensor) -> Iterator[tuple[dict[str, Tensor], float]]:
         """Yield differences of the gradient, by name, with their noise: short steps avoid kinks."""
         least = 10 * NOISE * self.eps / self.tol
         for step in (np.sqrt(self.step * least), least, self.step):
@@ -216,7 +231,7 @@ class _Differences:
             noise = NOISE * self.eps * float(ahead.norm() + behind.norm()) / step
             yield of.params.split((ahead - behind) / (2 * step)), noise
 
-    def _blamed(self, of: "Objective", d: Tensor, gradient: Tensor, names: Sequence[str]) -> list[str]:
+    def _blamed(self, of: Differentiable, d: Tensor, gradient: Tensor, names: Sequence[str]) -> list[str]:
         """Return the tensors whose slope is wrong: halves are tried as long as they show it."""
         halves = names[: len(names) // 2], names[len(names) // 2 :]
         found = []
@@ -239,7 +254,7 @@ class _Differences:
             )
 
 
-def _precisions(of: "Objective") -> Iterator[_Differences]:
+def _precisions(of: Differentiable) -> Iterator[_Differences]:
     """Yield the precisions in which a loss may be differenced, the finest first.
 
     A loss that is evaluated in float64 may still round to float32 inside.
@@ -284,11 +299,11 @@ def _judged(
 
 
 def _coarser(
-    own: "Objective",
-    precise: "Objective",
+    own: Differentiable,
+    precise: Differentiable,
     found: Tensor,
     exact: Tensor,
-    derivative: Callable[["Objective"], Tensor],
+    derivative: Callable[[Differentiable], Tensor],
 ) -> list[str]:
     """Return the tensors of a derivative that differ grossly between two precisions, at θ and beside it."""
 

@@ -204,31 +204,43 @@ def evaluator_for(
     """Return the evaluator that a model needs, and the total weight of the batches.
 
     Raises:
-        InputError: as `total_weight`; the loss is the same wherever the weights are; or the statistics of
-            this model cannot be recomputed.
+        InputError: as `total_weight`; the loss cannot be evaluated, or is the same wherever the weights are;
+            or the statistics of this model cannot be recomputed.
     """
+    try:
+        with torch.enable_grad(), twice_differentiable():
+            return _chosen(module, weights, batches, recompute)
+    except (InputError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # of the model or the loss, whose traceback stays above this one
+        said = str(error).strip().partition("\n")[0]
+        raise InputError(f"the loss cannot be evaluated: {type(error).__name__}: {said}") from error
+
+
+def _chosen(
+    module: LossModule, weights: Weights, batches: Sequence[Any], recompute: bool
+) -> tuple[Evaluator, float]:
     swapped, copied = Swapped(module), Copied(module)
-    with torch.enable_grad(), twice_differentiable():
-        if recompute and not any(map(_keeps_statistics, module.modules())):
-            raise InputError("the model has no BatchNorm whose statistics could be recomputed")
-        try:
-            total = total_weight(swapped.at(weights), batches)
-            reached = _reached(swapped, copied, weights, batches[0])
-        except InputError:
-            raise
-        except Exception:  # whatever a module does that is not written in Python
-            reached = False
-        if recompute and reached:
-            recomputed = Recomputed(module, batches)
-            return recomputed, total_weight(recomputed.at(weights), batches)
-        if not reached:
-            total = total_weight(copied.at(weights), batches)
-            said = "the model keeps weights where torch.func does not reach them"
-            if recompute:
-                raise InputError(f"{said}, so its statistics cannot be recomputed; use statistics='kept'")
-            warnings.warn(f"{said}; each evaluation takes a copy of it, which is slow", stacklevel=3)
-        found = swapped if reached else copied
-        _need_dependence(found, weights, batches)
+    if recompute and not any(map(_keeps_statistics, module.modules())):
+        raise InputError("the model has no BatchNorm whose statistics could be recomputed")
+    try:
+        total = total_weight(swapped.at(weights), batches)
+        reached = _reached(swapped, copied, weights, batches[0])
+    except InputError:
+        raise
+    except Exception:  # whatever a module does that is not written in Python
+        reached = False
+    if recompute and reached:
+        recomputed = Recomputed(module, batches)
+        return recomputed, total_weight(recomputed.at(weights), batches)
+    if not reached:
+        total = total_weight(copied.at(weights), batches)
+        said = "the model keeps weights where torch.func does not reach them"
+        if recompute:
+            raise InputError(f"{said}, so its statistics cannot be recomputed; use statistics='kept'")
+        warnings.warn(f"{said}; each evaluation takes a copy of it, which is slow", stacklevel=4)
+    found = swapped if reached else copied
+    _need_dependence(found, weights, batches)
     return found, total
 
 

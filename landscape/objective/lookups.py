@@ -36,6 +36,16 @@ class Recorder(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+def rows_read(
+    evaluate: Callable[[Any], Any], batches: Iterable[Any], tables: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Return which rows are looked up for some batches, of the tables that nothing else is done with."""
+    with Recorder(tables) as seen:
+        for batch in batches:
+            evaluate(batch)
+    return {name: rows for name, rows in seen.rows.items() if name not in seen.whole}
+
+
 class Renumbering(TorchFunctionMode):
     """Lets `F.embedding` find rows by their old numbers in tables that hold some rows only.
 

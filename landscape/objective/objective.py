@@ -13,12 +13,12 @@ from torch.func import vmap
 
 from landscape.errors import InputError
 from landscape.objective.batches import doubled, kept
-from landscape.objective.derivatives import gradient, twice_differentiable
+from landscape.objective.derivatives import gradient, product, twice_differentiable
 from landscape.objective.differences import Multiply, Trust, check_gradient, check_products
 from landscape.objective.evaluators import Forward, Loss, LossModule, Part, evaluator_for
 from landscape.objective.frozen import faithful, frozen_copy, held_still
 from landscape.objective.identity import BATCHES, batches_digest
-from landscape.objective.lookups import Recorder
+from landscape.objective.lookups import rows_read
 from landscape.objective.params import ParamSpace
 from landscape.objective.structure import Grouping
 from landscape.runtime.ranks import ALONE, Ranks
@@ -119,15 +119,9 @@ class Objective:
             "exclude": " ".join((*exclude, *held)),
         }
         module, weights = LossModule(frozen, loss, per_example, forward, criterion), self._weights(None)
-        try:
-            self._evaluator, self.weight = evaluator_for(
-                module, weights, self.batches, statistics == "recomputed"
-            )
-        except (InputError, MemoryError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:  # of the model or the loss, whose traceback stays above this one
-            said = str(error).strip().partition("\n")[0]
-            raise InputError(f"the loss cannot be evaluated: {type(error).__name__}: {said}") from error
+        self._evaluator, self.weight = evaluator_for(
+            module, weights, self.batches, statistics == "recomputed"
+        )
         if not torch.equal(before, self.params.join(weights)):
             raise InputError(CHANGING)
 
@@ -208,11 +202,8 @@ class Objective:
         told = self.weight, self._provenance
         if any(other != told for other in ranks.gathered(told)):
             raise InputError("the ranks do not hold the same loss; do all read the same checkpoint and data?")
-        other = copy.copy(self)
-        other._evaluator = evaluator
-        other.ranks, share = ranks, ranks.share(self.count)
-        other.batches = self.batches[share.start : share.stop]
-        return other
+        share = ranks.share(self.count)
+        return self._with(_evaluator=evaluator, ranks=ranks, batches=self.batches[share.start : share.stop])
 
     def of_all(self, found: list[Any]) -> list[Any]:
         """Return what all ranks found for their batches, in the order of the batches."""
@@ -232,18 +223,14 @@ class Objective:
         }
         if 2 * sum(table.numel() for table in tables.values()) < self.params.numel:
             return None  # without an evaluation: whatever rows are read, most of θ stays
-        evaluate = self._evaluator.at(weights)
-        with torch.enable_grad(), twice_differentiable(), Recorder(tables) as seen:
-            for batch in self.batches:
-                evaluate(batch)
-        read = {name: rows for name, rows in seen.rows.items() if name not in seen.whole}
+        with torch.enable_grad(), twice_differentiable():
+            read = rows_read(self._evaluator.at(weights), self.batches, tables)
         params, places = self.params.of_rows(read)
         numbers = {n: torch.where(rows, rows.cumsum(0) - 1, rows.sum()) for n, rows in read.items()}
         evaluator = self._evaluator.renumbered(numbers)
         if 2 * len(places) > self.params.numel or evaluator is None:
             return None
-        other = copy.copy(self)
-        other.params, other._evaluator = params, evaluator
+        other = self._with(params=params, _evaluator=evaluator)
         try:
             same = all(other.value(t[places]) == self.value(t) for t in (self.theta, 1.01 * self.theta))
         except Exception:  # the loss depends on the size of its tables
@@ -261,25 +248,11 @@ class Objective:
             InputError: no parameter that takes part has such a name or is of the group, or not exactly one
                 of the two is given.
         """
-        if (names is None) == (group is None):
-            raise InputError("restrict takes names or a group, and not both")
-        known = {entry.name: entry.group for entry in self.params.entries}
-        chosen = [name for name in known if known[name] == group] if names is None else list(names)
-        if not chosen and names is None:
-            raise InputError(
-                f"no parameter of the group {group!r}; there are {', '.join(self.params.groups)}"
-            )
-        if not chosen or (unknown := [name for name in chosen if name not in known]):
-            wrong = f"no parameter that takes part is named {unknown[0]!r}" if chosen else "no names"
-            raise InputError(f"{wrong}; there are {', '.join(known)}")
-        other = copy.copy(self)
-        other.params = self.params.restrict(chosen)
-        if not str(self._trust):  # otherwise what was checked holds for a part of θ, too
-            other._trust = Trust(True)
-        other._provenance = self._provenance | {"parameters": str(other.params.numel)}
-        if group is not None:
-            other._provenance["group"] = group
-        return other
+        params = self.params.restrict(self.params.named(names, group))
+        told = {"parameters": str(params.numel)} | ({} if group is None else {"group": group})
+        # what was checked of the whole holds for a part of θ, too
+        trust = self._trust if str(self._trust) else Trust(True)
+        return self._with(params=params, _trust=trust, _provenance=self._provenance | told)
 
     def in_float64(self) -> "Objective":
         """Return the same loss with weights, and floating numbers in the batches, in float64."""
@@ -367,12 +340,9 @@ class Objective:
         total = torch.zeros_like(self.theta, dtype=torch.float64)
         with torch.enable_grad(), twice_differentiable():
             evaluate, leaves = self._evaluator.with_leaves(self._weights(theta))
-            parts = self.params.split(vector.to(self.theta)).values()
+            parts = list(self.params.split(vector.to(self.theta)).values())
             for batch in self.batches:
-                grads = gradient(evaluate(batch)[0], leaves, create_graph=True)
-                along = [(g, v) for g, v in zip(grads, parts, strict=True) if g.requires_grad]
-                if along:  # else the loss is linear in θ
-                    total += self._flat_grad(sum(torch.sum(g * v) for g, v in along), leaves)
+                total += torch.cat([p.flatten() for p in product(evaluate(batch)[0], leaves, parts)])
         return (self.ranks.summed(total) / self.weight).to(self.theta.dtype)
 
     def traced(
@@ -426,16 +396,3 @@ class Objective:
 
     def _flat_grad(self, scalar: Any, leaves: list[Tensor]) -> Tensor:
         return torch.cat([g.reshape(-1) for g in gradient(scalar, leaves)])
-
-
-def need_objective(given: Any) -> None:
-    """Refuse what is measured by mistake in place of an objective, which most often is its model.
-
-    Raises:
-        InputError: it is no `Objective`.
-    """
-    if not isinstance(given, Objective):
-        raise InputError(
-            f"expected a landscape.Objective, not {type(given).__name__}; make one of a model and its data: "
-            "landscape.supervised(model, batches, criterion)"
-        )

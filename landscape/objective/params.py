@@ -101,6 +101,23 @@ class ParamSpace:
         ahead = vector.shape[:-1]
         return {e.name: part.view((*ahead, *e.shape)) for e, part in zip(self.entries, parts, strict=True)}
 
+    def named(self, names: Sequence[str] | None, group: str | None) -> list[str]:
+        """Return the names of tensors that take part: some of them, or those of a group.
+
+        Raises:
+            InputError: none has such a name or is of the group, or not exactly one of the two is given.
+        """
+        if (names is None) == (group is None):
+            raise InputError("restrict takes names or a group, and not both")
+        known = {entry.name: entry.group for entry in self.entries}
+        chosen = [name for name in known if known[name] == group] if names is None else list(names)
+        if not chosen and names is None:
+            raise InputError(f"no parameter of the group {group!r}; there are {', '.join(self.groups)}")
+        if not chosen or (unknown := [name for name in chosen if name not in known]):
+            wrong = f"no parameter that takes part is named {unknown[0]!r}" if chosen else "no names"
+            raise InputError(f"{wrong}; there are {', '.join(known)}")
+        return chosen
+
     def restrict(self, names: Collection[str]) -> "ParamSpace":
         """Return the space of some tensors only, by their names; the others stand still."""
         other, parts = copy.copy(self), self.split(self.theta)

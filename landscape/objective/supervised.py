@@ -77,3 +77,16 @@ def _outputs(model: nn.Module, batch: Any) -> Any:
     if isinstance(outputs, Mapping) and "logits" in outputs:
         return outputs["logits"]
     return getattr(outputs, "logits", outputs)
+
+
+def need_objective(given: Any) -> None:
+    """Refuse what is measured by mistake in place of an objective, which most often is its model.
+
+    Raises:
+        InputError: it is no `Objective`.
+    """
+    if not isinstance(given, Objective):
+        raise InputError(
+            f"expected a landscape.Objective, not {type(given).__name__}; make one of a model and its data: "
+            "landscape.supervised(model, batches, criterion)"
+        )

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from landscape.curvature.eigenpairs import top_eigenpairs
 from landscape.errors import InputError
-from landscape.objective.objective import Objective, need_objective
+from landscape.objective.objective import Objective
+from landscape.objective.supervised import need_objective
 from landscape.runtime.ranks import ranks
 from landscape.storage.display import Brief
 from landscape.storage.results import Array

@@ -8,7 +8,8 @@ import numpy as np
 
 from landscape.curvature.operators import hessian
 from landscape.curvature.solver import Counted
-from landscape.objective.objective import Objective, need_objective
+from landscape.objective.objective import Objective
+from landscape.objective.supervised import need_objective
 from landscape.storage.results import Array, Result, agree, surroundings
 from landscape.surface.directions import Direction
 from landscape.surface.slice import Slice

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from landscape.errors import InputError
 from landscape.objective.identity import need_one_loss
-from landscape.objective.objective import Objective, need_objective
+from landscape.objective.objective import Objective
+from landscape.objective.supervised import need_objective
 from landscape.runtime import progress
 from landscape.statistics import ratio_error
 from landscape.storage.display import Drawn

@@ -10,7 +10,8 @@ from typing import Literal
 import numpy as np
 
 from landscape.errors import InputError
-from landscape.objective.objective import Objective, need_objective
+from landscape.objective.objective import Objective
+from landscape.objective.supervised import need_objective
 from landscape.statistics import ratio_error
 from landscape.storage.results import Array, surroundings
 from landscape.surface.certificate import checked, fresh_error, uncovered

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from landscape.errors import InputError
 from landscape.objective.identity import need_one_loss
-from landscape.objective.objective import Objective, need_objective
+from landscape.objective.objective import Objective
+from landscape.objective.supervised import need_objective
 from landscape.runtime import progress
 from landscape.storage.display import Turned
 from landscape.storage.results import Result
