@@ -116,7 +116,7 @@ def render(folder: Path) -> Path:
         tables=_tables(comparison),
         curves=list(_curves(comparison)),
         number=PLAIN.number,
-        ends=lambda interval: between(*interval, 4),
+        ends=lambda interval: between(interval[0], interval[1], 4),
         sharpness=_rows(sharpness, next(iter(measured.values())).sharpness),
         notes=notes(sharpness),
         pictures={part: _embedded(figure) for part, figure in _pictures(comparison, measured).items()},
