@@ -13,7 +13,7 @@ from landscape.flatness.comparison import Contrast
 from landscape.flatness.measures import Measurement
 from landscape.flatness.notation import LATEX, PLAIN
 from landscape.flatness.words import cautions, summary
-from landscape.rounding import UNSURE, at_least, at_most, between
+from landscape.runtime.rounding import UNSURE, at_least, at_most, between
 from landscape.surface.slice import Certificate
 from landscape.surface.surfaces import facts
 from tests.results import hessian, line, sharpness, trace
