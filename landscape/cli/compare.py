@@ -64,7 +64,7 @@ def show_comparison(summary: dict[str, Any], as_json: bool) -> None:
 def _table(entries: list[dict[str, Any]]) -> Table:
     """Return a table with a column per checkpoint, and a row per quantity."""
     from landscape.flatness.notation import PLAIN
-    from landscape.rounding import UNSURE
+    from landscape.runtime.rounding import UNSURE
 
     headlines = dict.fromkeys(key for entry in entries for key in entry["headlines"])
     columns = [

@@ -14,8 +14,8 @@ from landscape.curvature.operators import Operator, described, operator_of
 from landscape.curvature.power import power_iteration
 from landscape.errors import InputError
 from landscape.objective.objective import Objective
-from landscape.rounding import UNSURE
 from landscape.runtime import progress
+from landscape.runtime.rounding import UNSURE
 from landscape.storage.display import Drawn
 from landscape.storage.results import Array, Result, agree, need_numbers, surroundings
 

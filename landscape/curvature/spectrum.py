@@ -13,7 +13,7 @@ from landscape.curvature.trace import Trace
 from landscape.curvature.trace import trace as estimate_trace
 from landscape.errors import InputError
 from landscape.objective.objective import Objective
-from landscape.rounding import UNSURE
+from landscape.runtime.rounding import UNSURE
 from landscape.storage.display import Drawn
 
 Matrix = Literal["hessian", "gauss-newton", "fisher"]

@@ -15,8 +15,8 @@ from torch import Tensor
 from landscape.errors import InputError
 from landscape.objective.objective import Objective
 from landscape.objective.supervised import need_objective
-from landscape.rounding import at_least, between
 from landscape.runtime import progress
+from landscape.runtime.rounding import at_least, between
 from landscape.storage.results import Array, Result, agree, need_numbers, surroundings
 
 SIGMAS = tuple(2.0**k for k in range(-6, 4))

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from landscape.flatness.comparison import LOSS, NORM, Contrast, Contrasts, Row
-from landscape.rounding import UNSURE, between
+from landscape.runtime.rounding import UNSURE, between
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,8 @@ class PerTarget:
 
     def __call__(self, outputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
         """Return sum and weight of each example, shape (examples,) both."""
-        return self._way(outputs, targets)
+        found: tuple[Tensor, Tensor] = self._way(outputs, targets)
+        return found
 
     def separates(self, outputs: Any, targets: Any) -> bool:
         """Tell whether the criterion's scalar is the mean, or the sum, over the examples of a batch."""
@@ -108,12 +109,12 @@ class PerTarget:
         return _by_example(costs, weights, targets)
 
     def _one_by_one(self, outputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
-        count, own = _count(targets), []
-        for i in range(count):
-            one = [
-                mapped(of, lambda t, i=i: t[i : i + 1] if len(t) == count else t) for of in (outputs, targets)
-            ]
-            own.append(self._own(*one).reshape(()))
+        count = _count(targets)
+
+        def part(of: Any, i: int) -> Any:
+            return mapped(of, lambda t: t[i : i + 1] if t.dim() and len(t) == count else t)
+
+        own = [self._own(part(outputs, i), part(targets, i)).reshape(()) for i in range(count)]
         sums = torch.stack(own)
         return sums, torch.ones_like(sums)
 

@@ -91,7 +91,7 @@ class _Values(pickle.Pickler):
             dtype, shape, numbers = value.dtype, value.shape, np.ascontiguousarray(value)
         else:
             return None
-        return f"{dtype} {shape} {hashlib.sha256(numbers).hexdigest()}"
+        return f"{dtype} {shape} {hashlib.sha256(numbers.tobytes()).hexdigest()}"
 
 
 def _described(part: Any, depth: int) -> Any:

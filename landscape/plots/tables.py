@@ -15,7 +15,7 @@ from landscape.flatness.comparison import Contrasts
 from landscape.flatness.notation import PLAIN
 from landscape.flatness.words import cautions, notes
 from landscape.plots.style import subscript
-from landscape.rounding import between
+from landscape.runtime.rounding import between
 from landscape.runtime.table import Table
 from landscape.surface.geometry import Quadratic
 from landscape.surface.paths import PathProfile

@@ -23,7 +23,7 @@ from landscape.plots.page import page
 from landscape.plots.spectra import spectrum_figure
 from landscape.plots.style import paper
 from landscape.plots.surfaces import surface_figure
-from landscape.rounding import between
+from landscape.runtime.rounding import between
 from landscape.storage.files import existing, replacing
 from landscape.storage.results import Result, load_as
 from landscape.surface.slice import Slice
@@ -116,7 +116,7 @@ def render(folder: Path) -> Path:
         tables=_tables(comparison),
         curves=list(_curves(comparison)),
         number=PLAIN.number,
-        ends=lambda interval: between(*interval, 4),
+        ends=lambda interval: between(interval[0], interval[1], 4),
         sharpness=_rows(sharpness, next(iter(measured.values())).sharpness),
         notes=notes(sharpness),
         pictures={part: _embedded(figure) for part, figure in _pictures(comparison, measured).items()},

@@ -91,7 +91,9 @@ def _dictionary(*entries: Any) -> Any:
 FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "collections OrderedDict": _dictionary,
     "torch Size": lambda size: (*size,),
-    "torch._utils _rebuild_tensor": lambda *args: _tensor(*args, None, None),  # before torch 0.4
+    "torch._utils _rebuild_tensor": lambda s, offset, size, stride: _tensor(
+        s, offset, size, stride, None, None
+    ),  # before torch 0.4
     "torch._utils _rebuild_tensor_v2": _tensor,
     "torch._utils _rebuild_tensor_v3": _tensor_of,
     "torch._utils _rebuild_parameter": lambda tensor, *_: tensor,
@@ -126,7 +128,7 @@ class Unpickler(pickle._Unpickler):
 
         Before archives, a sixth entry could make it a part of another storage; it was None even then.
         """
-        _, dtype, key, _, elements, *part = (*pid, *[None] * (5 - len(pid)))
+        _, dtype, key, _, elements, *part = pid
         if not (isinstance(dtype, torch.dtype) and isinstance(key, str)) or any(p is not None for p in part):
             return OTHER
         self.storages[key] = found = Storage(key, dtype, elements)

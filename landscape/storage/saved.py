@@ -33,8 +33,11 @@ class Members(Protocol):
     """The parts of a file of `torch.save`: its pickle, and the numbers of each storage."""
 
     content: Any
-    sizes: Mapping[str, int]
-    """Bytes of each storage, by its key."""
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """Bytes of each storage, by its key."""
+        ...
 
     def read(self, key: str) -> bytes:
         """Return the numbers of a storage."""

@@ -76,6 +76,7 @@ def load_weights(
     Raises:
         InputError: as `weights_of`, or the weights are not the model's.
     """
+    path = Path(path)
     weights = weights_of(path, key=key, prefix=prefix)
     state = {name: value for name, value in model.state_dict().items() if not name.endswith(EXTRA)}
     if prefix is None and state and weights.keys() != state.keys():

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from landscape.errors import InputError
-from landscape.rounding import at_most
+from landscape.runtime.rounding import at_most
 from landscape.storage.display import Turned
 from landscape.storage.results import Array, Result, agree, need_numbers
 from landscape.surface.chebyshev import Axis, on_grid

@@ -141,7 +141,7 @@ def test_a_barrier_says_where_the_other_end_is_not_its_own(model):
         found = ll.barrier(a, b, grid=3)
     assert found.settings["own_end"] == b.value()
     assert found.ends[1] == a.value(b.theta)
-    assert f"own loss at its end is {b.value():.4g}" in repr(found)
+    assert f"own loss at its end is {b.value():.4g}" in found.doubt
 
 
 def test_recomputed_statistics_are_each_models_own():
