@@ -95,7 +95,7 @@ class _Values(pickle.Pickler):
 
 
 def _described(part: Any, depth: int) -> Any:
-    """Return plain values that tell functions apart; of objects that are none, their class."""
+    """Return plain values that distinguish functions; for other objects, their class."""
     if isinstance(part, FunctionType) and depth:
         cells = [cell.cell_contents for cell in part.__closure__ or ()]
         around = [*cells, *(part.__defaults__ or ()), *sorted((part.__kwdefaults__ or {}).items())]

@@ -19,7 +19,7 @@ def at_least(value: float, digits: int = 2) -> str:
 
 
 def between(low: float, high: float, decimals: int) -> tuple[str, str]:
-    """Write the ends of an interval so that what is written holds it, with so many digits after the point.
+    """Write the ends of an interval with some digits after the point, so that what is written contains it.
 
     What is beyond their twelfth digit is rounding of the arithmetic, and not of the interval.
     """
