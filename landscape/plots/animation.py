@@ -46,6 +46,9 @@ def save_animation(result: Slice, path: Path, name: str) -> Path:
             said.set_text(f"{shown(name)}: checkpoint {at} of {len(way) - 1}{loss}")
             return [trail, head, said]
 
+        drawn(0)
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # laid out anew, frames would tremble
         animation = FuncAnimation(figure, drawn, frames=len(way) + HOLD, blit=False)
         with replacing(path) as temporary:
             animation.save(temporary, PillowWriter(fps=max(1, round(len(way) / SECONDS))), dpi=PIXELS)

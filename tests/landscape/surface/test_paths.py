@@ -339,7 +339,7 @@ def test_tables_for_people(landscape, both, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     code, out, err = landscape("path", *both, "--grid", 3, "--metric", "ndcg@10", "--out", tmp_path)
     assert (code, err) == (0, "")
-    for expected in ("Paths from sasrec: ", "samrec, line", "barrier", "ndcg@10 at t = 0.5"):
+    for expected in ("Paths from sasrec\n", "samrec, line", "barrier", "ndcg@10 at t = 0.5"):
         assert expected in out
 
 
