@@ -274,7 +274,8 @@ def gauss_newton(objective: Objective) -> Operator:
         objective: L, at θ, with its `forward` and `criterion`.
 
     Raises:
-        InputError: the objective was not given the two parts of its loss, or they do not make up its value.
+        InputError: the objective was not given the two parts of its loss, they do not make up its value, or
+            the second derivative of the criterion is wrong, which is checked as that of a loss is.
     """
     need_objective(objective)
     first = objective.batches[0]
@@ -284,7 +285,22 @@ def gauss_newton(objective: Objective) -> Operator:
     )
     if not np.isclose(whole, both, rtol=1e-4, atol=1e-6):
         raise InputError(f"criterion(forward) is {both:g} on the first batch, and the loss {whole:g}")
+    free = Objective(
+        _Free(outputs),
+        [first],
+        lambda free, batch: (objective.criterion(free.outputs, batch), 1),
+        check=objective.provenance.get("derivatives") != "unchecked",
+    )
+    _check("the criterion's reverse", HessianReverse, free)
     return _Graphs(objective, GaussNewton).operator("gauss-newton", "Jᵀ(Hℓ)J")
+
+
+class _Free(nn.Module):
+    """The outputs of a batch as parameters, so that the criterion is a loss of its own."""
+
+    def __init__(self, outputs: Tensor) -> None:
+        super().__init__()
+        self.outputs = nn.Parameter(outputs.detach().clone())
 
 
 def empirical_fisher(objective: Objective) -> Operator:

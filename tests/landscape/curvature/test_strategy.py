@@ -2,9 +2,12 @@
 
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional as F
 
 import landscape as ll
 from landscape import InputError
@@ -111,3 +114,39 @@ def test_equal_settings_give_equal_digits_in_two_processes():
     assert [run.returncode for run in runs] == [0, 0]
     assert said[0] == said[1]
     assert len(said[0]) == 64
+
+
+class Halved(torch.autograd.Function):
+    """Cross-entropy with the right gradient, whose derivative is half of the true one."""
+
+    @staticmethod
+    def forward(ctx, scores, targets):
+        ctx.save_for_backward(scores, targets)
+        return F.cross_entropy(scores, targets, reduction="sum")
+
+    @staticmethod
+    def backward(ctx, grad):
+        scores, targets = ctx.saved_tensors
+        p = scores.softmax(-1)
+        return grad * ((p + p.detach()) / 2 - F.one_hot(targets, p.shape[1])), None
+
+
+def test_a_criterion_with_a_wrong_second_derivative_has_no_gauss_newton_matrix():
+    torch.manual_seed(0)
+    model, batch = nn.Linear(4, 3), (torch.randn(8, 4), torch.randint(3, (8,)))
+
+    def objective(criterion, **options):
+        return ll.Objective(
+            model,
+            [batch],
+            lambda model, batch: (criterion(model(batch[0]), batch[1]), 8),
+            forward=lambda model, batch: model(batch[0]),
+            criterion=lambda outputs, batch: (criterion(outputs, batch[1]), 8),
+            **options,
+        )
+
+    right = ll.top_eigenpairs(ll.gauss_newton(objective(partial(F.cross_entropy, reduction="sum"))), k=1)
+    with pytest.raises(InputError, match=r"criterion's reverse mode has a derivative .* wrong"):
+        ll.gauss_newton(objective(Halved.apply))
+    wrong = ll.top_eigenpairs(ll.gauss_newton(objective(Halved.apply, check=False)), k=1)
+    assert wrong.eigenvalues == pytest.approx(right.eigenvalues / 2)
