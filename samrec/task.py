@@ -317,10 +317,19 @@ def _difference(first: str, name: str, before: NDArray[np.float64], after: NDArr
     )
 
 
-def ideal(hr10: float) -> FactTable:
-    """Return, as part of the table of rankings, what a ranker expects that knows how the data were made."""
-    values = tuple(hr10 if metric == "hr@10" else None for metric in METRICS)
-    return FactTable(RANKING, METRICS, (FactRow("ideal ranker", values, note="expected on the test"),))
+def known_rankers(ideal_hr10: float, counted: Mapping[str, Mapping[str, float]]) -> FactTable:
+    """Return, as part of the table of rankings, what rankers reach that train nothing.
+
+    Args:
+        ideal_hr10: what a ranker expects that knows how the data were made.
+        counted: metrics on the test items by the name of a baseline.
+    """
+    values = tuple(ideal_hr10 if metric == "hr@10" else None for metric in METRICS)
+    rows = [
+        FactRow(name, tuple(of[m] for m in METRICS), note="on the test items") for name, of in counted.items()
+    ]
+    ideal = FactRow("ideal ranker", values, note="expected on the test items")
+    return FactTable(RANKING, METRICS, (*rows, ideal))
 
 
 def _ranked(name: str, of_users: Ints, seed: int) -> FactRow:

@@ -10,7 +10,9 @@ from landscape.cli.options import Device, Json, Seed, Users
 from landscape.errors import InputError
 from landscape.tasks import TaskOptions
 
-SMALL: dict[str, Any] = {"dim": 32, "max_length": 20, "batch_size": 128, "dropout": 0.2}
+SMALL: dict[str, Any] = {"dim": 32, "max_length": 20, "batch_size": 128, "dropout": 0.1, "lr": 6e-3}
+DATA: dict[str, Any] = {"items": 200, "mean_length": 16, "lag": 2}
+"""Two chains that alternate: what comes next depends on the item before the last one."""
 
 
 def command(
@@ -23,6 +25,9 @@ def command(
 ) -> None:
     """Train SASRec and SAMRec on synthetic data and compare their minima in report.html, within two minutes.
 
+    The best possible ranking of these data is known. It depends on the item before the last one, so counting
+    what follows the last item (a Markov chain) fails. Both stand in the report's table.
+
     If it is run again, it continues from what is there.
 
     Example:
@@ -34,11 +39,13 @@ def command(
     from landscape.tasks import Facts
     from samrec.config import configure
     from samrec.data.readers import read
+    from samrec.data.split import leave_one_out
     from samrec.data.synthetic import markov, write_sequences
-    from samrec.task import ideal
+    from samrec.methods.baselines import evaluated
+    from samrec.task import known_rankers
     from samrec.training.loop import train
 
-    synthetic = markov(seed=seed)
+    synthetic = markov(**DATA, seed=seed)
     data = out / "interactions.txt"
     with locked(writable(out)):
         if data.exists() and read(data).digest != synthetic.interactions.digest:
@@ -49,12 +56,13 @@ def command(
             settings = {"data": str(data), "method": method, "epochs": epochs, "seed": seed}
             run = train(configure(SMALL | settings), out / method, device, resume=True)
             checkpoints[method] = run.out / "best.pt"
+    counted = dict(evaluated(leave_one_out(synthetic.interactions), "test"))
     summary = compare_checkpoints(
         checkpoints,
         out,
         TaskOptions(users, seed, device),
         "SASRec and SAMRec on synthetic data",
         Measurements(tol=1e-2),
-        facts=Facts((ideal(synthetic.ideal_hr10),)),
+        facts=Facts((known_rankers(synthetic.ideal_hr10, counted),)),
     )
     show_comparison(summary, json)

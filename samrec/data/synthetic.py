@@ -27,14 +27,20 @@ class Synthetic:
 
 
 def markov(
-    users: int = 1000, items: int = 300, mean_length: float = 12.0, noise: float = 0.2, seed: int = 0
+    users: int = 1000,
+    items: int = 300,
+    mean_length: float = 12.0,
+    noise: float = 0.2,
+    seed: int = 0,
+    lag: int = 1,
 ) -> Synthetic:
     """Draw histories from a Markov chain without repetition.
 
-    Each item has five likely successors, with odds `SUCCESSORS`; with probability `noise` the next item
-    comes from a popularity law (1 / rank^0.8) instead. What a user has had is drawn no more: the law of
-    the next item is the chain's, restricted to the rest. An ideal ranker sorts by that law, so its HR@10
-    at a user's last item is the ten largest probabilities' sum.
+    Each item has five likely successors, with odds `SUCCESSORS`, one of which comes `lag` places later. With
+    a lag of 2, two chains alternate in a history, and the last item alone says nothing about the next. With
+    probability `noise` the next item comes from a popularity law (1 / rank^0.8) instead. What a user has had
+    is drawn no more: the law of the next item is the chain's, restricted to the rest. An ideal ranker sorts
+    by that law, so its HR@10 at a user's last item is the ten largest probabilities' sum.
 
     Raises:
         InputError: too few items, or sizes that are not positive, or more items than a dense chain holds.
@@ -58,7 +64,7 @@ def markov(
         history = [int(rng.choice(items, p=popularity))]
         law = popularity
         while len(history) < length:
-            law = chain[history[-1]].copy()
+            law = chain[history[-lag]].copy() if len(history) >= lag else popularity.copy()
             law[history] = 0
             law /= law.sum()
             history.append(int(rng.choice(items, p=law)))

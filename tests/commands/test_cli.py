@@ -18,7 +18,7 @@ import landscape as ll
 from landscape.cli.options import names_of
 from landscape.report import compare
 from landscape.report.compare import Measurements
-from samrec.cli import train
+from samrec.cli import demo, train
 from samrec.cli.settings import with_settings
 from samrec.config import Config, configure
 from samrec.data import synthetic
@@ -232,7 +232,8 @@ def test_a_model_of_ones_own(answer, few_measures, tmp_path):
 
 
 def test_the_demo_ends_in_a_report(answer, few_measures, tmp_path, monkeypatch):
-    monkeypatch.setattr(synthetic, "markov", partial(synthetic.markov, users=60, items=30))
+    monkeypatch.setattr(synthetic, "markov", partial(synthetic.markov, users=60))
+    monkeypatch.setitem(demo.DATA, "items", 40)
     monkeypatch.setattr(compare, "Measurements", lambda tol: Measurements(grid=3, top=1))
     found = answer("demo", "--out", tmp_path, "--epochs", 2, "--users", 20, "--device", "cpu")
     assert Path(found["report"]) == tmp_path / "report.html"

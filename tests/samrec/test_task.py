@@ -21,7 +21,7 @@ from landscape.tasks import (
 from samrec.checkpoint import load
 from samrec.choices import METRICS
 from samrec.config import Config
-from samrec.task import _curves, ideal, initial_weights, task
+from samrec.task import _curves, initial_weights, known_rankers, task
 from samrec.training.log import read_log
 from samrec.training.loop import train
 
@@ -119,7 +119,10 @@ def test_of_a_loss_in_parts_the_curve_is_that_of_recommendation():
     assert (validated.x, validated.y) == ((3,), (0.1,))
 
 
-def test_the_ideal_is_a_row_of_the_same_table(run):
-    (table,), row = facts_of(run / "best.pt", OPTIONS).tables, ideal(0.9).rows[0]
-    assert (ideal(0.9).title, ideal(0.9).columns) == (table.title, table.columns)
-    assert dict(zip(METRICS, row.values, strict=True)) == dict.fromkeys(METRICS) | {"hr@10": 0.9}
+def test_rankers_that_train_nothing_are_rows_of_the_same_table(run):
+    (table,) = facts_of(run / "best.pt", OPTIONS).tables
+    known = known_rankers(0.9, {"markov": dict.fromkeys(METRICS, 0.2)})
+    assert (known.title, known.columns) == (table.title, table.columns)
+    counted, ideal = known.rows
+    assert counted.values == (0.2,) * len(METRICS)
+    assert dict(zip(METRICS, ideal.values, strict=True)) == dict.fromkeys(METRICS) | {"hr@10": 0.9}

@@ -204,9 +204,10 @@ def test_synthetic_histories_follow_the_chain_they_claim():
     assert markov(users=5, seed=2).interactions.digest == markov(users=5, seed=2).interactions.digest
 
 
-def test_an_ideal_ranker_reaches_what_is_said():
+@pytest.mark.parametrize("lag", [1, 2])
+def test_an_ideal_ranker_reaches_what_is_said(lag):
     """The law of the next item is known only inside the generator: count its hits through the last draws."""
-    made = [markov(users=400, items=60, mean_length=8, seed=s) for s in range(4)]
+    made = [markov(users=400, items=60, mean_length=8, seed=s, lag=lag) for s in range(4)]
     hits, total = 0, 0
     for world in made:
         rng = np.random.default_rng(made.index(world))
@@ -216,7 +217,7 @@ def test_an_ideal_ranker_reaches_what_is_said():
         for i in range(60):
             chain[i, rng.choice(60, len(SUCCESSORS), replace=False)] += 0.8 * SUCCESSORS
         for *history, last in histories(world.interactions):
-            law = chain[history[-1] - 1].copy()
+            law = chain[history[-lag] - 1].copy()
             law[np.array(history) - 1] = 0
             hits += last - 1 in np.argsort(law)[-10:]
             total += 1
