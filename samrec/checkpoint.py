@@ -225,11 +225,14 @@ def load(path: Path) -> Checkpoint:
         named = f"format {found!r}" if isinstance(found, str) else "no format"
         raise InputError(f"{path} is not a samrec checkpoint ({named}, expected {FORMAT!r})")
     try:
+        settings = completed(content["config"])
+        if settings.get("layers", 0) > len(content["weights"]):  # to be known before so many are built
+            raise InputError("the checkpoint's weights do not fit its settings: fewer than its layers")
         checkpoint = Checkpoint(
             **{
                 "extra": {},  # of methods that files from before them did not know
                 **content,
-                "config": configure(completed(content["config"])),
+                "config": configure(settings),
                 "best": tuple(content["best"]),
                 "sums": content["sums"].flatten(1),
             }
@@ -241,6 +244,4 @@ def load(path: Path) -> Checkpoint:
         ) from None
     except (LookupError, TypeError, ArithmeticError, ValueError, AttributeError) as error:
         raise InputError(f"{path} is a damaged checkpoint: {error}") from error
-    if checkpoint.config.layers > len(checkpoint.weights):  # to be known before so many are built
-        raise InputError(f"{path}: the checkpoint's weights do not fit its settings: fewer than its layers")
     return checkpoint
