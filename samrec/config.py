@@ -64,7 +64,8 @@ Share = Annotated[T, Field(ge=0, le=1)]
 
 # Far beyond what anybody trains: whether there is memory for it is `samrec.training.memory`'s to say.
 WIDEST, MOST_LAYERS, MOST_NEGATIVES, MOST_USERS = 2**16, 2**10, 10**6, 2**20
-LONGEST = 10**9  # epochs or steps
+MOST_EPOCHS = 10**9
+Times = Annotated[T, Field(ge=1, le=MOST_EPOCHS)]
 
 
 def setting(default: Any, description: str, **bounds: Any) -> Any:
@@ -110,30 +111,28 @@ class Config(BaseModel):
     heads: ModelPart[int] = setting(2, "Attention heads per layer", ge=1, le=WIDEST)
     dropout: ModelPart[float] = setting(0.5, "Dropout rate", ge=0, lt=1)
 
-    epochs: StepPart[int] = setting(200, "Maximum number of epochs", ge=1, le=LONGEST)
+    epochs: StepPart[Times[int]] = setting(200, "Maximum number of epochs")
     batch_size: StepPart[int] = setting(256, "Users per batch", ge=1, le=MOST_USERS)
     micro_batches: StepPart[int] = setting(
         1, "Parts of a batch whose gradients are accumulated", ge=1, le=MOST_USERS
     )
     lr: StepPart[Finite[float]] = setting(1e-3, "Learning rate of Adam", gt=0)
     lr_schedule: StepPart[Schedule] = setting("constant", "Decay of the learning rate to 0 at the end")
-    warmup: StepPart[int] = setting(0, "Epochs in which the learning rate rises from 0", ge=0, le=LONGEST)
+    warmup: StepPart[int] = setting(0, "Epochs in which the learning rate rises from 0", ge=0, le=MOST_EPOCHS)
     weight_decay: StepPart[Finite[float]] = setting(0.0, "Weight decay of Adam", ge=0)
     clip: StepPart[Finite[float | None]] = setting(None, "Clip gradients to this norm", gt=0)
     precision: StepPart[Precision] = setting("float32", "Precision of matrix products in training")
-    eval_every: StepPart[int] = setting(5, "Epochs between validations", ge=1, le=LONGEST)
-    patience: StepPart[int] = setting(
-        50, "Stop after N epochs without a better validation NDCG@10", ge=1, le=LONGEST
-    )
-    save_every: StepPart[int | None] = setting(
-        None, "Epochs between checkpoints that OUT/epochs keeps, for a trajectory", ge=1, le=LONGEST
+    eval_every: StepPart[Times[int]] = setting(5, "Epochs between validations")
+    patience: StepPart[Times[int]] = setting(50, "Stop after N epochs without a better validation NDCG@10")
+    save_every: StepPart[Times[int | None]] = setting(
+        None, "Epochs between checkpoints that OUT/epochs keeps, for a trajectory"
     )
 
     rho: SamPart[Finite[float | None]] = setting(None, "Radius ρ (default: 0.1 for samrec, else 0)", ge=0)
     rho_schedule: SamPart[Schedule] = setting("constant", "Decay of ρ to 0 at the end")
-    rho_warmup: SamPart[int] = setting(0, "Epochs in which ρ rises from 0", ge=0, le=LONGEST)
+    rho_warmup: SamPart[int] = setting(0, "Epochs in which ρ rises from 0", ge=0, le=MOST_EPOCHS)
     adaptive: SamPart[bool] = setting(False, "ASAM: measure ρ in units of each weight's size")
-    every: SamPart[int] = setting(1, "Compute the ascent direction every N steps", ge=1, le=LONGEST)
+    every: SamPart[Times[int]] = setting(1, "Compute the ascent direction every N steps")
     perturb: SamPart[Perturb] = setting("all", "Parameters that are perturbed")
     ascent: SamPart[Ascent] = setting(
         "batch", "Gradient that SAM ascends: the batch's, or each micro-batch's or rank's own"
@@ -152,9 +151,7 @@ class Config(BaseModel):
     attributes: PretrainPart[File[str | None]] = setting(
         None, "JSON file of the items' attributes (default: DATA_item2attributes.json, if there)"
     )
-    pretrain_epochs: PretrainPart[int] = setting(
-        100, "Epochs of pre-training, in OUT/pretraining", ge=1, le=LONGEST
-    )
+    pretrain_epochs: PretrainPart[Times[int]] = setting(100, "Epochs of pre-training, in OUT/pretraining")
     pretrained: PretrainPart[File[str | None]] = setting(None, "last.pt of an s3rec-pretraining run")
     associated_attribute: PretrainPart[Finite[float]] = setting(
         0.2, "Weight of the loss on attributes of visible items", ge=0

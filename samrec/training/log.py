@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from landscape.errors import InputError
 from landscape.storage.files import replacing
+from landscape.storage.ranges import Measured
 from samrec.choices import VALIDATED
 
 
@@ -24,11 +25,11 @@ class _Line(BaseModel):
     model_config = ConfigDict(strict=True)
 
     epoch: Annotated[int, Field(ge=0, lt=2**63)]
-    seconds: float = 0.0
-    loss: float | None = None  # not a number where no step saw the loss at w, which JSON has as null
-    losses: dict[str, float | None] = {}
-    valid: Annotated[dict[str, float | None], AfterValidator(_validated)] = {}
-    test: dict[str, float | None] = {}
+    seconds: Measured = 0.0
+    loss: Measured | None = None  # not a number where no step saw the loss at w, which JSON has as null
+    losses: dict[str, Measured | None] = {}
+    valid: Annotated[dict[str, Measured | None], AfterValidator(_validated)] = {}
+    test: dict[str, Measured | None] = {}
 
 
 def append(path: Path, line: dict[str, Any]) -> None:
