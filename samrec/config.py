@@ -375,7 +375,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         InputError: no such file, or not TOML.
     """
     try:
-        return tomllib.loads(existing(path, "TOML file").read_text("utf-8"))
+        return tomllib.loads(existing(path, "TOML file", 2**20).read_text("utf-8"))
     except (ValueError, RecursionError) as error:  # of decoding, parsing, numbers of 5,000 digits
         raise InputError(f"{path} is not TOML: {error}") from None
 

@@ -173,7 +173,7 @@ def read_index(folder: Path) -> Comparison:
             f"{folder} holds no comparison (no {INDEX}); make one with: landscape compare --out {folder}"
         )
     try:
-        comparison = Comparison.model_validate_json(existing(path, "comparison").read_bytes())
+        comparison = Comparison.model_validate_json(existing(path, "comparison", 2**28).read_bytes())
         FINITE.check(str(path), comparison.model_dump())
     except ValidationError as error:
         first = error.errors()[0]

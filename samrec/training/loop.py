@@ -15,7 +15,7 @@ from landscape.errors import InputError, Stopped
 from landscape.runtime import progress
 from landscape.runtime.devices import device_named
 from landscape.runtime.ranks import ranks
-from landscape.storage.files import locked, writable
+from landscape.storage.files import locked, own, writable
 from samrec.architecture import NAMES
 from samrec.checkpoint import Checkpoint, State, load
 from samrec.config import Config, write_config
@@ -29,6 +29,7 @@ from samrec.model import Recommender
 from samrec.training.engines.sharded import Sharded
 from samrec.training.engines.solo import Solo
 from samrec.training.engines.stacked import Stacked
+from samrec.training.log import WRITTEN
 from samrec.training.memory import check_memory
 from samrec.training.run import Outcome, Run, clear, pretraining_of
 from samrec.training.schedule import share
@@ -103,7 +104,7 @@ def train_together(
     """
     with ExitStack() as held:
         for out in outs:
-            held.enter_context(locked(writable(out)))
+            held.enter_context(locked(writable(own(out, *WRITTEN))))
         return _train_together(configs, outs, device, resume, shard_items, max_memory)
 
 
