@@ -1,7 +1,9 @@
 """What is saved of a run, and how it is checked when it comes back."""
 
 import json
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -19,7 +21,7 @@ from samrec.config import Config, configure
 from samrec.data.interactions import Interactions
 from samrec.data.labels import Ids, from_tensor
 from samrec.data.readers import read
-from samrec.data.sources import last_change
+from samrec.data.sources import files_behind, last_change
 from samrec.methods import new_model
 from samrec.model import Recommender
 
@@ -96,19 +98,49 @@ class Checkpoint:
         Raises:
             InputError: it is not there, or other data.
         """
-        found = read(self.data_path(data), **self.config.reading)
-        self.check_data(found)
+        with self.claimed(data) as path:
+            found = read(path, **self.config.reading)
+            self.check_data(found)
         return found
+
+    @contextmanager
+    def claimed(self, data: Path | None) -> Iterator[Path]:
+        """Give the path of the model's data, to be read and checked in the block: see `data_path`.
+
+        A path that the checkpoint alone names is a claim, and may be any of the user's files. What reading it
+        says, in errors and warnings, quotes the file: it is said only of what turned out to be the data.
+
+        Raises:
+            InputError: as `data_path`, or the block fails.
+        """
+        path = self.data_path(data)
+        if data is not None:
+            yield path
+            return
+        try:
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always")
+                yield path
+        except InputError:
+            raise InputError(
+                f"{path}, which the checkpoint names, is not the data of the checkpoint (SHA-256 "
+                f"{self.digest[:12]}…); name the right file with --data"
+            ) from None
+        for warning in said:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
     def data_path(self, data: Path | None) -> Path:
         """Return where the model's data are: at `data`, or where they were in training.
 
         Raises:
-            InputError: they are no longer there.
+            InputError: they are no longer there, or what is there is not a plain file.
         """
         path = data or Path(self.config.data)
         if data is None and not last_change(path):
             raise InputError(f"the checkpoint's data are no longer at {path}; say where with --data FILE")
+        # what the system makes up (/proc) has no size
+        if data is None and not all(f.is_file() and f.stat().st_size for f in files_behind(path)):
+            raise InputError(f"the checkpoint names {path}, which is not a data file; name one with --data")
         return path
 
     def check_data(self, data: Interactions) -> None:
@@ -225,11 +257,14 @@ def load(path: Path) -> Checkpoint:
         named = f"format {found!r}" if isinstance(found, str) else "no format"
         raise InputError(f"{path} is not a samrec checkpoint ({named}, expected {FORMAT!r})")
     try:
+        settings = completed(content["config"])
+        if settings.get("layers", 0) > len(content["weights"]):  # to be known before so many are built
+            raise InputError("the checkpoint's weights do not fit its settings: fewer than its layers")
         checkpoint = Checkpoint(
             **{
                 "extra": {},  # of methods that files from before them did not know
                 **content,
-                "config": configure(completed(content["config"])),
+                "config": configure(settings),
                 "best": tuple(content["best"]),
                 "sums": content["sums"].flatten(1),
             }
@@ -241,6 +276,4 @@ def load(path: Path) -> Checkpoint:
         ) from None
     except (LookupError, TypeError, ArithmeticError, ValueError, AttributeError) as error:
         raise InputError(f"{path} is a damaged checkpoint: {error}") from error
-    if checkpoint.config.layers > len(checkpoint.weights):  # to be known before so many are built
-        raise InputError(f"{path}: the checkpoint's weights do not fit its settings: fewer than its layers")
     return checkpoint

@@ -62,6 +62,11 @@ DataPart = Annotated[T, Shown("Data")]
 Finite = Annotated[T, Field(allow_inf_nan=False)]
 Share = Annotated[T, Field(ge=0, le=1)]
 
+# Far beyond what anybody trains: whether there is memory for it is `samrec.training.memory`'s to say.
+WIDEST, MOST_LAYERS, MOST_NEGATIVES, MOST_USERS = 2**16, 2**10, 10**6, 2**20
+MOST_EPOCHS = 10**9
+Times = Annotated[T, Field(ge=1, le=MOST_EPOCHS)]
+
 
 def setting(default: Any, description: str, **bounds: Any) -> Any:
     """Declare a field by its default, its meaning, and the bounds of its value by the names of `Field`."""
@@ -78,11 +83,11 @@ class Config(BaseModel):
 
     data: File[str] = Field(description="Sequence lines, pairs, or a table; see landscape data info")
     method: Method = setting("sasrec", "Training method, described above")
-    seed: int = setting(0, "Random seed", ge=0)
+    seed: int = setting(0, "Random seed", ge=0, lt=2**63)
 
     loss: LossPart[Loss] = setting("bce", "BCE, gBCE or sampled softmax on negatives, or CE over all items")
     negatives: LossPart[int | None] = setting(
-        None, "Negatives per position (default: 1 for bce, 256 for gbce and sampled)", ge=1
+        None, "Negatives per position (default: 1 for bce, 256 for gbce and sampled)", ge=1, le=MOST_NEGATIVES
     )
     calibration: LossPart[Share[float]] = setting(0.75, "Calibration t of gbce, 0 for bce to 1")
 
@@ -94,38 +99,40 @@ class Config(BaseModel):
         True, "Multiply input embeddings by √dim"
     )
     activation: ModelPart[Activation] = setting("relu", "Activation of the feed-forward layer")
-    expansion: ModelPart[int] = setting(1, "Width of the feed-forward layer, in units of dim", ge=1)
+    expansion: ModelPart[int] = setting(1, "Width of the feed-forward layer, in units of dim", ge=1, le=64)
     residual_dropout: Annotated[ModelPart[bool], Shown(flags="--residual-dropout/--inner-dropout")] = setting(
         False, "Dropout on what attention adds, or inside the feed-forward layer"
     )
     init: ModelPart[Init] = setting("normal", "Initial linear weights: N(0, 0.02²) or Xavier")
     positions: ModelPart[Positions] = setting("start", "Count positions from the start or the end")
-    dim: ModelPart[int] = setting(64, "Embedding dimension", ge=1)
-    max_length: ModelPart[int] = setting(50, "Maximum length of a history", ge=1)
-    layers: ModelPart[int] = setting(2, "Number of layers", ge=1)
-    heads: ModelPart[int] = setting(2, "Attention heads per layer", ge=1)
+    dim: ModelPart[int] = setting(64, "Embedding dimension", ge=1, le=WIDEST)
+    max_length: ModelPart[int] = setting(50, "Maximum length of a history", ge=1, le=WIDEST)
+    layers: ModelPart[int] = setting(2, "Number of layers", ge=1, le=MOST_LAYERS)
+    heads: ModelPart[int] = setting(2, "Attention heads per layer", ge=1, le=WIDEST)
     dropout: ModelPart[float] = setting(0.5, "Dropout rate", ge=0, lt=1)
 
-    epochs: StepPart[int] = setting(200, "Maximum number of epochs", ge=1)
-    batch_size: StepPart[int] = setting(256, "Users per batch", ge=1)
-    micro_batches: StepPart[int] = setting(1, "Parts of a batch whose gradients are accumulated", ge=1)
+    epochs: StepPart[Times[int]] = setting(200, "Maximum number of epochs")
+    batch_size: StepPart[int] = setting(256, "Users per batch", ge=1, le=MOST_USERS)
+    micro_batches: StepPart[int] = setting(
+        1, "Parts of a batch whose gradients are accumulated", ge=1, le=MOST_USERS
+    )
     lr: StepPart[Finite[float]] = setting(1e-3, "Learning rate of Adam", gt=0)
     lr_schedule: StepPart[Schedule] = setting("constant", "Decay of the learning rate to 0 at the end")
-    warmup: StepPart[int] = setting(0, "Epochs in which the learning rate rises from 0", ge=0)
+    warmup: StepPart[int] = setting(0, "Epochs in which the learning rate rises from 0", ge=0, le=MOST_EPOCHS)
     weight_decay: StepPart[Finite[float]] = setting(0.0, "Weight decay of Adam", ge=0)
     clip: StepPart[Finite[float | None]] = setting(None, "Clip gradients to this norm", gt=0)
     precision: StepPart[Precision] = setting("float32", "Precision of matrix products in training")
-    eval_every: StepPart[int] = setting(5, "Epochs between validations", ge=1)
-    patience: StepPart[int] = setting(50, "Stop after N epochs without a better validation NDCG@10", ge=1)
-    save_every: StepPart[int | None] = setting(
-        None, "Epochs between checkpoints that OUT/epochs keeps, for a trajectory", ge=1
+    eval_every: StepPart[Times[int]] = setting(5, "Epochs between validations")
+    patience: StepPart[Times[int]] = setting(50, "Stop after N epochs without a better validation NDCG@10")
+    save_every: StepPart[Times[int | None]] = setting(
+        None, "Epochs between checkpoints that OUT/epochs keeps, for a trajectory"
     )
 
     rho: SamPart[Finite[float | None]] = setting(None, "Radius ρ (default: 0.1 for samrec, else 0)", ge=0)
     rho_schedule: SamPart[Schedule] = setting("constant", "Decay of ρ to 0 at the end")
-    rho_warmup: SamPart[int] = setting(0, "Epochs in which ρ rises from 0", ge=0)
+    rho_warmup: SamPart[int] = setting(0, "Epochs in which ρ rises from 0", ge=0, le=MOST_EPOCHS)
     adaptive: SamPart[bool] = setting(False, "ASAM: measure ρ in units of each weight's size")
-    every: SamPart[int] = setting(1, "Compute the ascent direction every N steps", ge=1)
+    every: SamPart[Times[int]] = setting(1, "Compute the ascent direction every N steps")
     perturb: SamPart[Perturb] = setting("all", "Parameters that are perturbed")
     ascent: SamPart[Ascent] = setting(
         "batch", "Gradient that SAM ascends: the batch's, or each micro-batch's or rank's own"
@@ -144,7 +151,7 @@ class Config(BaseModel):
     attributes: PretrainPart[File[str | None]] = setting(
         None, "JSON file of the items' attributes (default: DATA_item2attributes.json, if there)"
     )
-    pretrain_epochs: PretrainPart[int] = setting(100, "Epochs of pre-training, in OUT/pretraining", ge=1)
+    pretrain_epochs: PretrainPart[Times[int]] = setting(100, "Epochs of pre-training, in OUT/pretraining")
     pretrained: PretrainPart[File[str | None]] = setting(None, "last.pt of an s3rec-pretraining run")
     associated_attribute: PretrainPart[Finite[float]] = setting(
         0.2, "Weight of the loss on attributes of visible items", ge=0
@@ -176,7 +183,7 @@ class Config(BaseModel):
         False, "Leave out rows without a user, an item or a time, which are otherwise refused"
     )
     deduplicate: DataPart[bool] = setting(False, "Keep a user's first interaction with each item only")
-    core: DataPart[int] = setting(0, "Leave out users and items with fewer interactions", ge=0)
+    core: DataPart[int] = setting(0, "Leave out users and items with fewer interactions", ge=0, lt=2**63)
     train_fraction: DataPart[float] = setting(
         1.0, "Train on this share of the users, test on all", gt=0, le=1
     )
@@ -368,7 +375,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         InputError: no such file, or not TOML.
     """
     try:
-        return tomllib.loads(existing(path, "TOML file").read_text("utf-8"))
+        return tomllib.loads(existing(path, "TOML file", 2**20).read_text("utf-8"))
     except (ValueError, RecursionError) as error:  # of decoding, parsing, numbers of 5,000 digits
         raise InputError(f"{path} is not TOML: {error}") from None
 

@@ -362,9 +362,10 @@ def _curves(log: Sequence[Mapping[str, Any]]) -> tuple[FactCurve, ...]:
 
 def _split(checkpoint: Checkpoint, data: Path | None) -> Split:
     """Read what a checkpoint was trained on, its users and its noise, from where it was or from `data`."""
-    path, config = checkpoint.data_path(data), checkpoint.config
-    split = _read_split(path, last_change(path), **config.reading)
-    checkpoint.check_data(split.interactions)
+    config = checkpoint.config
+    with checkpoint.claimed(data) as path:
+        split = _read_split(path, last_change(path), **config.reading)
+        checkpoint.check_data(split.interactions)
     return split.fraction(config.train_fraction, config.seed).noisy(config.noise, config.seed)
 
 

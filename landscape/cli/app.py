@@ -185,11 +185,13 @@ def main() -> None:
     # hundred times as long (150 s an epoch of Beauty); at 2,000 times, 3.9 s, and 1.3 s alone, as before.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    os.environ["MPLBACKEND"] = "agg"  # no command opens a window, and an unknown one could not be imported
     warnings.showwarning = _one_line
     arguments = [argument for argument in sys.argv[1:] if argument != "--traceback"]
     told = () if len(arguments) < len(sys.argv) - 1 else UNFORESEEN
     write_plainly()
     try:
+        _check_folder()
         code = app(arguments or ["--help"], prog_name="landscape", standalone_mode=False)
         sys.stdout.flush()
     except InputError as error:
@@ -208,6 +210,14 @@ def main() -> None:
         said = str(error).strip().partition("\n")[0]
         code = _failed(f"{type(error).__name__}{': ' if said else ''}{said} (--traceback shows where)")
     _end(code if isinstance(code, int) else 0)
+
+
+def _check_folder() -> None:
+    """Refuse to work in a folder that is gone: libraries of torch abort the process there."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise InputError("the working directory has been removed; change to another one") from None
 
 
 def _failed(message: str, code: int = 2) -> int:

@@ -42,7 +42,7 @@ Checkpoints = Annotated[
 Checkpoint = Annotated[
     Path, typer.Option("--ckpt", help="Checkpoint, or a run's folder for its best.pt.", callback=_best)
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Random seed.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Random seed.")]
 Device = Annotated[DeviceName, typer.Option(help="Device to compute on.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")]
 Data = Annotated[

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from landscape.objective.objective import Objective
 from landscape.runtime import progress
 from landscape.statistics import interval, mean
 from landscape.storage.display import Drawn
+from landscape.storage.ranges import FINITE, POSITIVE, Range
 from landscape.storage.results import Array, Result, agree
 
 
@@ -35,10 +37,10 @@ class SpectralDensity(Drawn, Result):
         dimension: n, how many eigenvalues there are.
     """
 
-    nodes: tuple[Array, ...]
-    weights: tuple[Array, ...]
-    moments: Array
-    dimension: int
+    nodes: Annotated[tuple[Array, ...], FINITE]
+    weights: Annotated[tuple[Array, ...], Range(-1e-6, 1 + 1e-6, finite=True)]
+    moments: Annotated[Array, FINITE]
+    dimension: Annotated[int, POSITIVE]
 
     def check(self) -> None:
         probes = len(self.nodes)
@@ -49,6 +51,7 @@ class SpectralDensity(Drawn, Result):
                 for nodes, w in zip(self.nodes, self.weights, strict=True)
             )
         )
+        agree(*(abs(w.sum() - 1) < 1e-6 for w in self.weights))
         agree(*(nodes.size > 0 for nodes in self.nodes), isinstance(self.settings["steps"], int))
 
     @property

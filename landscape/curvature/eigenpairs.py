@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from landscape.objective.objective import Objective
 from landscape.runtime import progress
 from landscape.runtime.rounding import UNSURE
 from landscape.storage.display import Drawn
+from landscape.storage.ranges import FINITE, NOT_NEGATIVE
 from landscape.storage.results import Array, Result, agree, need_numbers, surroundings
 
 Method = Literal["lanczos", "power"]
@@ -42,15 +43,15 @@ class Eigenpairs(Drawn, Result):
             not a minimum of the loss without.
     """
 
-    eigenvalues: Array
+    eigenvalues: Annotated[Array, FINITE]
     eigenvectors: Array
-    residuals: Array
+    residuals: Annotated[Array, NOT_NEGATIVE]
     converged: list[bool]
-    smallest_eigenvalues: Array
+    smallest_eigenvalues: Annotated[Array, FINITE]
     smallest_eigenvectors: Array
-    smallest_residuals: Array
-    products: int
-    gradient_norm: float
+    smallest_residuals: Annotated[Array, NOT_NEGATIVE]
+    products: Annotated[int, NOT_NEGATIVE]
+    gradient_norm: Annotated[float, NOT_NEGATIVE]
 
     def check(self) -> None:
         for values, vectors, residuals in (

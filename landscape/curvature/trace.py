@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from landscape.errors import InputError
 from landscape.objective.objective import Objective
 from landscape.runtime import progress
 from landscape.statistics import interval, mean
+from landscape.storage.ranges import NOT_NEGATIVE
 from landscape.storage.results import Array, Result, agree
 
 Method = Literal["hutchinson", "hutch++", "xtrace"]
@@ -32,7 +33,7 @@ class Trace(Result):
     """
 
     value: float
-    standard_error: float
+    standard_error: Annotated[float, NOT_NEGATIVE]
     samples: Array
 
     def check(self) -> None:
@@ -55,7 +56,7 @@ class FrobeniusNorm(Result):
     """
 
     value: float
-    standard_error: float
+    standard_error: Annotated[float, NOT_NEGATIVE]
     samples: Array
 
     @property
@@ -74,7 +75,7 @@ class Diagonal(Result):
     """
 
     values: Array
-    standard_errors: Array
+    standard_errors: Annotated[Array, NOT_NEGATIVE]
 
 
 def trace(

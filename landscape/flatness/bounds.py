@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from math import ceil
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from landscape.objective.objective import Objective
 from landscape.objective.supervised import need_objective
 from landscape.runtime import progress
 from landscape.runtime.rounding import at_least, between
+from landscape.storage.ranges import NOT_NEGATIVE, POSITIVE
 from landscape.storage.results import Array, Result, agree, need_numbers, surroundings
 
 SIGMAS = tuple(2.0**k for k in range(-6, 4))
@@ -84,17 +86,17 @@ class Bound(Result):
     """
 
     loss: float
-    units: int
+    units: Annotated[int, POSITIVE]
     guess: float
-    distance: float
+    distance: Annotated[float, NOT_NEGATIVE]
     kinds: Sequence[str]
-    sigmas: Array
-    prior_sigmas: Array
-    kls: Array
+    sigmas: Annotated[Array, POSITIVE]
+    prior_sigmas: Annotated[Array, POSITIVE]
+    kls: Annotated[Array, NOT_NEGATIVE]
     losses: Array
     loss_limits: Array
     bounds: Array
-    kl_allowed: Array
+    kl_allowed: Annotated[Array, NOT_NEGATIVE]
 
     def check(self) -> None:
         grid = (len(self.kinds), self.sigmas.size)

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from landscape.objective.objective import Objective
 from landscape.objective.supervised import need_objective
 from landscape.statistics import influences
 from landscape.storage.display import Drawn
+from landscape.storage.ranges import NOT_NEGATIVE
 from landscape.storage.results import Array, Result, agree, surroundings
 
 
@@ -56,7 +57,7 @@ class Sharpness(Drawn, Result):
     """
 
     loss: float
-    weight_norm: float
+    weight_norm: Annotated[float, NOT_NEGATIVE]
     measures: Mapping[str, Measurement]
     by_draw: tuple[Array, ...] = ()
     by_unit: tuple[Array, ...] = ()

@@ -48,7 +48,7 @@ class Notation:
         if not math.isfinite(value):
             return f"{value:g}"
         power = _exponent(max(abs(value), error or 0.0) if size is None else size, 3)
-        power = 0 if -3 <= power < 5 else power
+        power = 0 if -3 <= power < 5 else max(power, -300)  # 10^-324 is not a number
         value, error = value / 10.0**power, None if error is None else error / 10.0**power
         decimals = _decimals(value, error)
         written = f"{value:{sign}z.{decimals}f}".replace("-", self.minus)

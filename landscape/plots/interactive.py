@@ -62,7 +62,7 @@ def save_html(figure: Any, path: Path) -> Path:
 
 def _scales(low: float, high: float) -> dict[str, Any]:
     """Return both scales of the loss, from the least and the largest over all slices."""
-    high = high if high > low else low + 1
+    high = high if high > low else low + max(1, abs(low))
     epsilon = log_floor(low, high)
     logarithm = "log₁₀(L − Lmin + ε)"
     return {

@@ -25,6 +25,7 @@ from landscape.plots.style import paper
 from landscape.plots.surfaces import surface_figure
 from landscape.runtime.rounding import between
 from landscape.storage.files import existing, replacing
+from landscape.storage.ranges import FINITE
 from landscape.storage.results import Result, load_as
 from landscape.surface.slice import Slice
 from landscape.tasks import FactCurve, Facts
@@ -172,7 +173,8 @@ def read_index(folder: Path) -> Comparison:
             f"{folder} holds no comparison (no {INDEX}); make one with: landscape compare --out {folder}"
         )
     try:
-        comparison = Comparison.model_validate_json(existing(path, "comparison").read_bytes())
+        comparison = Comparison.model_validate_json(existing(path, "comparison", 2**28).read_bytes())
+        FINITE.check(str(path), comparison.model_dump())
     except ValidationError as error:
         first = error.errors()[0]
         if first["type"] == "extra_forbidden":

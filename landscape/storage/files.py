@@ -22,26 +22,36 @@ def replacing(path: Path) -> Iterator[Path]:
     A reader therefore never sees half a file, and an exception (or a kill) leaves the old one as it was.
 
     Raises:
-        InputError: the folder cannot be made or written to, or the disk is full.
+        InputError: the folder cannot be made or written to, the disk is full, or the path is of a folder, a
+            pipe or a device.
     """
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{_PART}{path.name}.", suffix=path.suffix)
+        plain_file(path, "file")  # a device, as root, would be replaced too
+        suffix = path.suffix if len(path.suffix) < 16 else ""  # a name has 255 bytes
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{_PART}{path.name[:32]}.", suffix=suffix)
         os.close(handle)
         temporary = Path(name)
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes files that only their owner can read
+        temporary.chmod(_mode(path))  # mkstemp makes files that only their owner can read
         temporary.replace(path)
     except OSError as error:  # of whatever the block calls: not every one has a number
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         if temporary:
             temporary.unlink(missing_ok=True)
+
+
+def _mode(path: Path) -> int:
+    """Return the permissions of a file that is replaced, and those of any new file else."""
+    if path.is_file() and not path.is_symlink():
+        return path.stat().st_mode & 0o777
+    umask = os.umask(0)
+    os.umask(umask)
+    return 0o666 & ~umask
 
 
 def drop_parts(folder: Path) -> None:
@@ -127,6 +137,20 @@ def _held(folder: Path) -> int:
     return handle
 
 
+def own(folder: Path, *names: str) -> Path:
+    """Return `folder` if none of these names in it is a link, through which something else would be changed.
+
+    Raises:
+        InputError: one is a link, a pipe or a device.
+    """
+    for name in names:
+        if not (folder / name).is_dir():
+            plain_file(folder / name, "file")
+        if (path := folder / name).is_symlink():
+            raise InputError(f"{path} is a link; remove it, since what it leads to would be changed")
+    return folder
+
+
 def writable(folder: Path) -> Path:
     """Return `folder` if it is one to write to, or can be made: to be asked before long work. Makes nothing.
 
@@ -141,17 +165,33 @@ def writable(folder: Path) -> Path:
     return folder
 
 
-def existing(path: Path, what: str) -> Path:
-    """Return `path` if it is a readable, non-empty file; `what` names it in the error.
+def plain_file(path: Path, what: str) -> None:
+    """Make sure that what is at a path, if anything, is a file.
 
     Raises:
-        InputError: there is no such file, it is a folder or a device, or it holds nothing.
+        InputError: it is a folder, a pipe or a device.
     """
     if path.is_dir():
         raise InputError(f"{path} is a folder, not a {what}")
     if path.exists() and not path.is_file():  # a pipe may never end
         raise InputError(f"{path} is not a regular file; expected a {what}")
+
+
+def existing(path: Path, what: str, most: int | None = None) -> Path:
+    """Return `path` if it is a readable, non-empty file; `what` names it in the error.
+
+    Args:
+        path: of the file.
+        what: it is, in the error.
+        most: bytes that it may have.
+
+    Raises:
+        InputError: there is no such file, it is a folder or a device, or it holds nothing or too much.
+    """
+    plain_file(path, what)
     try:
+        if most is not None and (size := path.stat().st_size) > most:
+            raise InputError(f"{path} has {size:,} bytes; expected a {what} of at most {most:,}")
         with path.open("rb") as file:
             if not file.read(1):
                 raise InputError(f"{path} is empty; expected a {what}")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from landscape.runtime.ranks import ranks
 from landscape.storage.archives import open_archive
 from landscape.storage.display import Shown
 from landscape.storage.files import existing, replacing
+from landscape.storage.ranges import NOT_NEGATIVE, check_ranges
 
 R = TypeVar("R", bound="Result")
 Array = NDArray[np.float64]
@@ -56,7 +57,7 @@ class Result(Shown):
 
     settings: Mapping[str, Any]
     provenance: Mapping[str, Any]
-    seconds: float
+    seconds: Annotated[float, NOT_NEGATIVE]
 
     def check(self) -> None:
         """Make sure that the fields fit together, as those that a file holds need not.
@@ -106,7 +107,10 @@ def load(path: str | Path) -> Result:
             header = json.loads(str(_array(archive, _HEADER)))
             kind = _kind_named(header["kind"])
             result = kind(**_read_fields(kind, header["values"], archive))
+        check_ranges(result)
         result.check()
+    except InputError as error:
+        raise InputError(f"{path} is not a readable result file: {error}") from None
     except Exception as error:  # whatever damaged bytes provoke in the readers, the file cannot be used
         raise InputError(f"{path} is not a readable result file ({type(error).__name__})") from error
     return result
@@ -174,9 +178,9 @@ def _read_fields(kind: type[Result], values: Mapping[str, Any], archive: zipfile
 
 def _floats(archive: zipfile.ZipFile, name: str) -> Array:
     array = _array(archive, name)
-    if array.dtype.kind not in "fiu":
-        raise TypeError(f"{name} is not of numbers")
-    return array
+    if array.dtype.kind not in "fiu" or array.dtype.itemsize > 8:
+        raise TypeError(f"{name} is not of numbers of up to 64 bits")
+    return array if array.dtype in (np.float64, np.float32) else array.astype(np.float64)
 
 
 def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count, islice, repeat, zip_longest
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from landscape.objective.supervised import need_objective
 from landscape.runtime import progress
 from landscape.statistics import ratio_error
 from landscape.storage.display import Drawn
+from landscape.storage.ranges import NOT_NEGATIVE, Range
 from landscape.storage.results import Array, Result, agree, surroundings
 from landscape.surface.certificate import unit_parts
 from landscape.surface.directions import difference
@@ -61,14 +62,14 @@ class PathProfile(Drawn, Result):
     """
 
     kind: str
-    positions: Array
+    positions: Annotated[Array, Range(0, 1, finite=True)]
     losses: Array
     ends: list[float]
     height: float
-    at: float
-    standard_error: float | None
-    distance: float
-    length: float
+    at: Annotated[float, Range(0, 1)]
+    standard_error: Annotated[float | None, NOT_NEGATIVE]
+    distance: Annotated[float, NOT_NEGATIVE]
+    length: Annotated[float, NOT_NEGATIVE]
     bend: Array
     certificate: Certificate | None
     metrics: Mapping[str, Mapping[str, list[float]]]

@@ -3,13 +3,14 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from landscape.errors import InputError
 from landscape.runtime.rounding import at_most
 from landscape.storage.display import Turned
+from landscape.storage.ranges import FINITE, NOT_NEGATIVE, Range
 from landscape.storage.results import Array, Result, agree, need_numbers
 from landscape.surface.chebyshev import Axis, on_grid
 
@@ -72,18 +73,18 @@ class Slice(Turned, Result):
         evaluations: how many points were evaluated.
     """
 
-    coordinates: tuple[Array, ...]
+    coordinates: Annotated[tuple[Array, ...], FINITE]
     losses: Array
-    nodes: tuple[Array, ...]
+    nodes: Annotated[tuple[Array, ...], FINITE]
     samples: Array
     certificate: Certificate | None
     deviations: Array
     marks: Sequence[Mapping[str, Any]]
-    trajectory: Array
+    trajectory: Annotated[Array, FINITE]
     center: float
-    directions: Sequence[Mapping[str, Any]]
-    cosine: float | None
-    evaluations: int
+    directions: Annotated[Sequence[Mapping[str, Any]], FINITE]
+    cosine: Annotated[float | None, Range(-1.01, 1.01)]
+    evaluations: Annotated[int, NOT_NEGATIVE]
 
     def check(self) -> None:
         shape = tuple(axis.size for axis in self.coordinates)

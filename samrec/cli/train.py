@@ -28,6 +28,10 @@ def command(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     shard_items: ShardItems = False,
+    max_memory: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="GIB", help="Memory that training may take (default: what is free)."),
+    ] = None,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
@@ -71,7 +75,7 @@ def command(
 
     if config is None and resume and out is not None and (out / "config.toml").exists():
         config = out / "config.toml"
-    outcome = train(configure(combined(config, settings)), out, device, resume, shard_items)
+    outcome = train(configure(combined(config, settings)), out, device, resume, shard_items, max_memory)
     told = ("epochs", "best_epoch", "seconds", "seconds_per_epoch", "losses", "valid", "test")
     show(
         json,

@@ -43,7 +43,9 @@ def read_attributes(path: Path, interactions: Interactions) -> Attributes:
         InputError: no such file, not such an object, or it says nothing about any item of the data.
     """
     try:
-        given = _SHAPE.validate_json(existing(path, "JSON file of attributes").read_bytes(), strict=True)
+        given = _SHAPE.validate_json(
+            existing(path, "JSON file of attributes", 2**30).read_bytes(), strict=True
+        )
     except (ValidationError, RecursionError) as error:
         first = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "nested too deep"
         raise InputError(

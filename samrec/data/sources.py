@@ -46,9 +46,13 @@ def kind_of(path: Path) -> str:
 
 def last_change(path: Path) -> int:
     """Return when the files behind a path were last written, in ns since 1970; 0 where there are none."""
+    return max((file.stat().st_mtime_ns for file in files_behind(path) if file.exists()), default=0)
+
+
+def files_behind(path: Path) -> list[Path]:
+    """Return the files that hold what a path names, whether or not they exist."""
     archive = _archive(path)
-    files = [archive[0]] if archive else _matching(path)
-    return max((file.stat().st_mtime_ns for file in files if file.exists()), default=0)
+    return [archive[0]] if archive else _matching(path)
 
 
 def plain_name(path: str) -> str:

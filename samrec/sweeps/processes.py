@@ -5,8 +5,10 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
+from landscape.storage.files import own
 from samrec.config import write_config
 from samrec.sweeps.jobs import Job
+from samrec.training.log import WRITTEN
 
 Process = subprocess.Popen[bytes]
 
@@ -52,7 +54,7 @@ class Processes:
 
 def started(job: Job, device: str, environment: Mapping[str, str]) -> Process:
     """Start or resume a run; its output goes to its log.txt."""
-    settings = job.out / "config.toml"
+    settings = own(job.out, "log.txt", *WRITTEN) / "config.toml"
     if not settings.exists():
         write_config(job.config, settings)
     run = ["train", "--config", settings, "--out", job.out, "--resume", "--device", device, "--json"]

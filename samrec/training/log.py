@@ -8,8 +8,13 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from landscape.errors import InputError
-from landscape.storage.files import replacing
+from landscape.storage.files import existing, plain_file, replacing
+from landscape.storage.ranges import Measured
 from samrec.choices import VALIDATED
+
+MOST = 2**28  # bytes
+WRITTEN = ("epochs", "pretraining", "metrics.jsonl")
+"""What training changes in place in a run's folder; the other files are replaced whole."""
 
 
 def _validated(metrics: dict[str, float | None]) -> dict[str, float | None]:
@@ -24,11 +29,11 @@ class _Line(BaseModel):
     model_config = ConfigDict(strict=True)
 
     epoch: Annotated[int, Field(ge=0, lt=2**63)]
-    seconds: float = 0.0
-    loss: float | None = None  # not a number where no step saw the loss at w, which JSON has as null
-    losses: dict[str, float | None] = {}
-    valid: Annotated[dict[str, float | None], AfterValidator(_validated)] = {}
-    test: dict[str, float | None] = {}
+    seconds: Measured = 0.0
+    loss: Measured | None = None  # not a number where no step saw the loss at w, which JSON has as null
+    losses: dict[str, Measured | None] = {}
+    valid: Annotated[dict[str, Measured | None], AfterValidator(_validated)] = {}
+    test: dict[str, Measured | None] = {}
 
 
 def append(path: Path, line: dict[str, Any]) -> None:
@@ -48,12 +53,15 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     """Read all lines; none if there is no file. A line that a kill cut short is not JSON, and is left out.
 
     Raises:
-        InputError: a line is JSON, but training does not write such a line.
+        InputError: it is not a file of at most 256 MiB, or a line is JSON, but training does not write such a
+            line.
     """
-    if not path.exists():
+    if not path.exists() or not (path.is_file() and path.stat().st_size):
+        plain_file(path, "training log")
         return []
     lines = []
-    for number, text in enumerate(path.read_text("utf-8", errors="replace").splitlines(), start=1):
+    content = existing(path, "training log", MOST).read_text("utf-8", errors="replace")
+    for number, text in enumerate(content.splitlines(), start=1):
         with suppress(ValueError, RecursionError):
             lines.append((number, json.loads(text)))
     return [_checked(path, number, line) for number, line in lines]

@@ -15,7 +15,7 @@ from landscape.errors import InputError, Stopped
 from landscape.runtime import progress
 from landscape.runtime.devices import device_named
 from landscape.runtime.ranks import ranks
-from landscape.storage.files import locked, writable
+from landscape.storage.files import locked, own, writable
 from samrec.architecture import NAMES
 from samrec.checkpoint import Checkpoint, State, load
 from samrec.config import Config, write_config
@@ -29,6 +29,8 @@ from samrec.model import Recommender
 from samrec.training.engines.sharded import Sharded
 from samrec.training.engines.solo import Solo
 from samrec.training.engines.stacked import Stacked
+from samrec.training.log import WRITTEN
+from samrec.training.memory import check_memory
 from samrec.training.run import Outcome, Run, clear, pretraining_of
 from samrec.training.schedule import share
 from samrec.training.stopping import Request, stopping
@@ -51,6 +53,7 @@ def train(
     device: str = "auto",
     resume: bool = False,
     shard_items: bool = False,
+    max_memory: float | None = None,
 ) -> Outcome:
     """Train a model and evaluate its best epoch on the test part.
 
@@ -69,18 +72,20 @@ def train(
         device: as `landscape.device_named` takes it.
         resume: continue the run in `out`, if there is one.
         shard_items: the ranks share the item table by its rows, so that each holds, and steps, its part.
+        max_memory: how much memory the run may take, in GiB; by default what is free. See
+            `samrec.training.memory`.
 
     Returns:
         The metrics of the best epoch on both parts, its number, and how long training took.
 
     Raises:
-        InputError: the data cannot be used, `out` holds a run and `resume` is false (or holds one with
-            other settings), another process writes to it, or the loss is not finite; then `last.pt` is of
-            the epoch before.
+        InputError: the data cannot be used, there is too little memory, `out` holds a run and `resume` is
+            false (or holds one with other settings), another process writes to it, or the loss is not finite;
+            then `last.pt` is of the epoch before.
         Stopped: a signal asked for it (a KeyboardInterrupt).
     """
     out = out or Path("runs") / f"{plain_name(config.data)}-{config.method}-seed{config.seed}"
-    return train_together([config], [out], device, resume, shard_items)[0]
+    return train_together([config], [out], device, resume, shard_items, max_memory)[0]
 
 
 def train_together(
@@ -89,6 +94,7 @@ def train_together(
     device: str = "auto",
     resume: bool = False,
     shard_items: bool = False,
+    max_memory: float | None = None,
 ) -> list[Outcome]:
     """Train several models of one shape at once (`samrec.training.engines.stacked`), each as `train` would.
 
@@ -98,19 +104,24 @@ def train_together(
     """
     with ExitStack() as held:
         for out in outs:
-            held.enter_context(locked(writable(out)))
-        return _train_together(configs, outs, device, resume, shard_items)
+            held.enter_context(locked(writable(own(out, *WRITTEN))))
+        return _train_together(configs, outs, device, resume, shard_items, max_memory)
 
 
 def _train_together(
-    configs: Sequence[Config], outs: Sequence[Path], device: str, resume: bool, shard_items: bool
+    configs: Sequence[Config],
+    outs: Sequence[Path],
+    device: str,
+    resume: bool,
+    shard_items: bool,
+    max_memory: float | None,
 ) -> list[Outcome]:
     started = time.perf_counter()
     _check_ranks(configs, shard_items)
     where = device_named(device)
     for config, out in zip(configs, outs, strict=True):
         if config.pretrains and not (out / "last.pt").exists():
-            _pretrain(config, out, device, resume)
+            _pretrain(config, out, device, resume, max_memory)
     configs = [_with_attributes(config) for config in configs]
     first = configs[0]
     split = leave_one_out(read(Path(first.data), **first.reading))
@@ -121,6 +132,7 @@ def _train_together(
     runs = [Run.prepared(*pair, split, where, resume) for pair in zip(configs, outs, strict=True)]
     if len({(run.epoch, len(run.sums)) for run in runs}) > 1:
         raise InputError("runs that train together must stand at the same step; resume them one by one")
+    check_memory(configs, runs[0].batches, where, max_memory)
     try:
         with stopping() as request:
             durations = _train(runs, where, request, shard_items)
@@ -220,14 +232,14 @@ def _with_attributes(config: Config) -> Config:
     return config
 
 
-def _pretrain(config: Config, out: Path, device: str, resume: bool) -> None:
+def _pretrain(config: Config, out: Path, device: str, resume: bool, max_memory: float | None) -> None:
     """Pre-train in a folder of its own, or continue there. `out` can be resumed from the start."""
     settings = out / "config.toml"
     fresh = not settings.exists()
     if fresh:
         write_config(config, settings)
     try:
-        train(config.pretraining, pretraining_of(out), device, resume)
+        train(config.pretraining, pretraining_of(out), device, resume, max_memory=max_memory)
     except BaseException:
         if fresh and not pretraining_of(out).exists():
             settings.unlink()

@@ -62,7 +62,7 @@ def test_other_safetensors_are_refused_in_a_line(tmp_path):
         with pytest.raises(InputError, match="not a samrec checkpoint"):
             load(path)
     save_file({"w": torch.ones(1)}, path, {"samrec": "{}"})
-    with pytest.raises(InputError, match="no samrec checkpoint"):
+    with pytest.raises(InputError, match="not a samrec checkpoint"):
         load(path)
 
 

@@ -1,0 +1,118 @@
+"""Pipes, folders, devices, links and endless files where a file is expected: one line, no change."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from landscape import InputError
+from landscape.report.report import read_index
+from landscape.storage.files import replacing
+from samrec.config import configure, read_settings
+from samrec.data.attributes import read_attributes
+from samrec.data.interactions import Interactions
+from samrec.training.log import read_log
+from samrec.training.loop import train
+from tests.conftest import ROOT
+
+HISTORIES = Interactions.from_histories([[1, 2, 3]], "here")
+
+
+def pipe(path):
+    os.mkfifo(path)
+
+
+def link(path):
+    path.symlink_to("/dev/zero")
+
+
+def endless(path):
+    with path.open("wb") as file:
+        file.truncate(100 * 2**30)  # of holes: it takes no room
+
+
+READERS = {
+    "settings": ("config.toml", read_settings),
+    "attributes": ("a.json", lambda path: read_attributes(path, HISTORIES)),
+    "log": ("metrics.jsonl", read_log),
+    "comparison": ("compare.json", lambda path: read_index(path.parent)),
+}
+PLACES = {pipe: "is not a regular file", link: "is not a regular file", endless: "107,374,182,400 bytes"}
+
+
+@pytest.mark.parametrize("make", PLACES, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("name", READERS)
+def test_what_is_no_file_is_not_read(name, make, tmp_path):
+    file, read = READERS[name]
+    make(tmp_path / file)
+    with pytest.raises(InputError, match=PLACES[make]):
+        read(tmp_path / file)
+
+
+def test_training_appends_to_no_pipe(tmp_path):
+    (tmp_path / "d.txt").write_text("1 1 2 3 4 5\n")
+    (tmp_path / "run").mkdir()
+    pipe(tmp_path / "run" / "metrics.jsonl")
+    with pytest.raises(InputError, match=r"metrics\.jsonl is not a regular file"):
+        train(configure({"data": str(tmp_path / "d.txt")}), tmp_path / "run", "cpu")
+
+
+@pytest.mark.parametrize("make", [pipe, link, lambda path: path.mkdir()], ids=["pipe", "device", "folder"])
+def test_nothing_but_a_file_is_replaced(make, tmp_path):
+    path = tmp_path / "out.csv"
+    make(path)
+    before = os.lstat(path)
+    with pytest.raises(InputError, match=r"out\.csv is (not a regular file|a folder)"), replacing(path):
+        pass
+    assert os.path.samestat(before, os.lstat(path))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_is_replaced_and_not_what_it_leads_to(tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "out").symlink_to(tmp_path / "mine")
+    with replacing(tmp_path / "out") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert (tmp_path / "out").read_text() == "new"
+    assert not (tmp_path / "out").is_symlink()
+
+
+@pytest.mark.parametrize("name", ["a" * 250, "a." + "b" * 240, "\udcff\udcfe.csv", "ä" * 120 + ".csv"])
+def test_any_name_that_a_file_can_have(name, tmp_path):
+    with replacing(tmp_path / name) as temporary:
+        temporary.write_text("whole")
+    assert (tmp_path / name).read_text() == "whole"
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_a_file_that_is_replaced_keeps_its_mode(tmp_path):
+    (tmp_path / "a").write_text("")
+    (tmp_path / "a").chmod(0o600)
+    with replacing(tmp_path / "a"):
+        pass
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o600
+
+
+NONE = "landscape: x holds no comparison (no compare.json); make one with: landscape compare --out x"
+GONE = "landscape: the working directory has been removed; change to another one"
+
+
+@pytest.mark.parametrize(("gone", "said"), [([], NONE), (["gone"], GONE)])
+def test_an_unknown_backend_and_a_folder_that_is_gone(gone, said, tmp_path):
+    code = (
+        "import os, sys; sys.argv[1:] and os.rmdir(os.getcwd()); from landscape.__main__ import main\n"
+        "sys.argv = ['landscape', 'report', 'x']; main()"
+    )
+    (tmp_path / "gone").mkdir()
+    found = subprocess.run(
+        [sys.executable, "-c", code, *gone],
+        cwd=tmp_path / "gone",
+        env=os.environ | {"MPLBACKEND": "nonsense", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 2
+    assert found.stderr.splitlines() == [said]
