@@ -137,14 +137,9 @@ class Monitor:
         if self._began is None:
             self._began = began
         before, self.steps = self.steps, self.steps + 1 if step is None else step
-        last = before if self._measured is None else self._measured
-        record = None
-        if self.steps // self.every > last // self.every and self._affordable(began):
-            record = self.measure()
-        following = self.steps + (self.steps - before if self.steps > before else 1)
-        last = self.steps if self._measured is None else self._measured
-        due = following // self.every > last // self.every
-        self._before = self._theta() if due else None
+        record = self.measure() if self._due(self.steps) and self._affordable(began) else None
+        following = self.steps + max(self.steps - before, 1)
+        self._before = self._theta() if self._due(following) else None
         self._spent += time.perf_counter() - began
         return record
 
@@ -232,6 +227,10 @@ class Monitor:
 
     def _training(self, now: float) -> float:
         return 0.0 if self._began is None else now - self._began - (self._spent - self._debt)
+
+    def _due(self, step: int) -> bool:
+        last = max((r.step for r in self._file.records if r.step < step), default=0)
+        return step // self.every > last // self.every
 
     def _affordable(self, now: float) -> bool:
         if self.at_most is None or self._measured is None:
