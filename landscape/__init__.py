@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from landscape.curvature.density import spectral_density as spectral_density
     from landscape.curvature.eigenpairs import Eigenpairs as Eigenpairs
     from landscape.curvature.eigenpairs import top_eigenpairs as top_eigenpairs
+    from landscape.curvature.history import SharpnessHistory as SharpnessHistory
+    from landscape.curvature.history import SharpnessRecord as SharpnessRecord
+    from landscape.curvature.monitor import Monitor as Monitor
     from landscape.curvature.operators import Operator as Operator
     from landscape.curvature.operators import empirical_fisher as empirical_fisher
     from landscape.curvature.operators import gauss_newton as gauss_newton
@@ -83,12 +86,15 @@ _PUBLIC = {
     "FrobeniusNorm": "landscape.curvature.trace",
     "InputError": "landscape.errors",
     "Measurement": "landscape.flatness.measures",
+    "Monitor": "landscape.curvature.monitor",
     "Objective": "landscape.objective.objective",
     "Operator": "landscape.curvature.operators",
     "ParamSpace": "landscape.objective.params",
     "PathProfile": "landscape.surface.paths",
     "Quadratic": "landscape.surface.geometry",
     "Sharpness": "landscape.flatness.measures",
+    "SharpnessHistory": "landscape.curvature.history",
+    "SharpnessRecord": "landscape.curvature.history",
     "Slice": "landscape.surface.slice",
     "SpectralDensity": "landscape.curvature.density",
     "Spectrum": "landscape.curvature.spectrum",

@@ -127,6 +127,9 @@ class Config(BaseModel):
     save_every: StepPart[Times[int | None]] = setting(
         None, "Epochs between checkpoints that OUT/epochs keeps, for a trajectory"
     )
+    monitor: StepPart[int | None] = setting(
+        None, "Epochs between measurements of the top Hessian eigenvalues, in OUT/monitor.jsonl", ge=1
+    )
 
     rho: SamPart[Finite[float | None]] = setting(None, "Radius ρ (default: 0.1 for samrec, else 0)", ge=0)
     rho_schedule: SamPart[Schedule] = setting("constant", "Decay of ρ to 0 at the end")
@@ -296,6 +299,7 @@ METHODS_OF: Mapping[str, Sequence[Method]] = {
     **dict.fromkeys(OF_VIEWS, ("cl4srec",)),
     **dict.fromkeys(OF_FINE_TUNING, ("s3rec",)),
     **dict.fromkeys(OF_PRETRAINING, ("s3rec", "s3rec-pretraining")),
+    "monitor": (*OF_TRANSFORMERS[:-1], "gru4rec"),
     "mask": ("cl4srec", "s3rec", "s3rec-pretraining"),
 }
 """The settings that not every method has, and the methods that have them."""

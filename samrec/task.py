@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.optim import Optimizer
 
+from landscape.curvature.monitor import Monitor
 from landscape.errors import InputError
 from landscape.objective.evaluators import Forward, Loss
 from landscape.objective.objective import Objective
@@ -64,9 +66,43 @@ def objective(checkpoint: Path, options: TaskOptions) -> Objective:
     config = loaded.config
     split = _split(loaded, options.data)
     frozen = _FROZEN.get(options.metric, _frozen_ranking)
-    users, batches, loss, by_user, (forward, criterion) = frozen(config, split, options, device)
-    return Objective(
+    return _objective(
         loaded.model().to(device),
+        config,
+        split,
+        options,
+        frozen(config, split, options, device),
+        checkpoint=str(checkpoint),
+        checkpoint_sha256=sha256(checkpoint),
+        epoch=str(loaded.epoch),
+    )
+
+
+def monitor_of(
+    config: Config, split: Split, model: Recommender, optimizer: Optimizer, every: int, file: Path
+) -> Monitor:
+    """Return a monitor of a training: of the frozen training loss that `objective` has for its checkpoints.
+
+    Args:
+        model, optimizer: of the training.
+        every: number of steps between measurements.
+        file: of the measurements; those of an earlier part of the training stay in it.
+
+    Raises:
+        InputError: as `landscape.Monitor`.
+    """
+    options = TaskOptions()
+    frozen = _frozen_loss(config, split, options, model.item.weight.device)
+    probe = _objective(model, config, split, options, frozen)
+    return Monitor(model, probe, optimizer=optimizer, every=every, at_most=None, file=file)
+
+
+def _objective(
+    model: Recommender, config: Config, split: Split, options: TaskOptions, frozen: Frozen, **known: str
+) -> Objective:
+    users, batches, loss, by_user, (forward, criterion) = frozen
+    return Objective(
+        model,
         batches,
         loss,
         per_example=by_user,
@@ -75,10 +111,8 @@ def objective(checkpoint: Path, options: TaskOptions) -> Objective:
         include=options.include,
         exclude=options.exclude,
         provenance={
-            "checkpoint": str(checkpoint),
-            "checkpoint_sha256": sha256(checkpoint),
+            **known,
             "method": config.method,
-            "epoch": str(loaded.epoch),
             "data": split.interactions.source,
             "data_sha256": split.interactions.digest,
             "users": str(len(users)),

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ from landscape.objective.batches import doubled, kept
 from landscape.objective.derivatives import gradient, product, twice_differentiable
 from landscape.objective.differences import Multiply, Trust, check_gradient, check_products
 from landscape.objective.evaluators import Forward, Loss, LossModule, Part, evaluator_for
-from landscape.objective.frozen import faithful, frozen_copy, held_still
+from landscape.objective.frozen import duplicate, faithful, frozen_copy, held_still, uncompiled
 from landscape.objective.identity import BATCHES, batches_digest
 from landscape.objective.lookups import rows_read
 from landscape.objective.params import ParamSpace
@@ -279,6 +280,22 @@ class Objective:
         """Return the same loss at another θ, shape (numel,)."""
         return self._with(params=self.params.at(theta))
 
+    def follow(self, model: nn.Module) -> "Objective":
+        """Return the same loss at the present weights of a model, and with its buffers (BatchNorm's).
+
+        Raises:
+            InputError: the model does not have the parameters and buffers of this objective's model.
+        """
+        module = duplicate(self._bound)
+        live = uncompiled(model)
+        tensors = dict(live.named_parameters()) | dict(live.named_buffers())
+        with torch.no_grad():
+            for name, buffer in module.model.named_buffers():
+                buffer.copy_(_like(tensors, name, buffer))
+            parts = self.params.split(self.theta)
+            theta = self.params.join({name: _like(tensors, name, part) for name, part in parts.items()})
+        return self._with(_evaluator=replace(self._evaluator, module=module), params=self.params.at(theta))
+
     def first_batch(self) -> "Objective":
         """Return the summed loss of the first batch alone (of this rank)."""
         return self._with(ranks=ALONE, batches=self.batches[:1], weight=1.0)
@@ -396,3 +413,16 @@ class Objective:
 
     def _flat_grad(self, scalar: Any, leaves: list[Tensor]) -> Tensor:
         return torch.cat([g.reshape(-1) for g in gradient(scalar, leaves)])
+
+
+def _like(tensors: Mapping[str, Tensor], name: str, like: Tensor) -> Tensor:
+    """Return a copy of a named tensor, in the dtype and on the device of `like`.
+
+    Raises:
+        InputError: there is none, or it has another shape.
+    """
+    found = tensors.get(name)
+    if found is None or found.shape != like.shape:
+        said = "is missing" if found is None else f"has shape {tuple(found.shape)}, not {tuple(like.shape)}"
+        raise InputError(f"the model is not the one that the objective was made of: {name} {said}")
+    return found.detach().to(like, copy=True)

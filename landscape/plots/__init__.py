@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from landscape.plots.forests import forest as forest
     from landscape.plots.interactive import interactive_figure as interactive_figure
     from landscape.plots.interactive import save_html as save_html
+    from landscape.plots.monitor import sharpness_figure as sharpness_figure
+    from landscape.plots.monitor import sharpness_history as sharpness_history
     from landscape.plots.paths import path as path
     from landscape.plots.paths import path_figure as path_figure
     from landscape.plots.solid import surface_3d as surface_3d
@@ -54,6 +56,8 @@ _PUBLIC = {
     "quadratic_figure": "landscape.plots.surfaces",
     "save_figure": "landscape.plots.style",
     "save_html": "landscape.plots.interactive",
+    "sharpness_figure": "landscape.plots.monitor",
+    "sharpness_history": "landscape.plots.monitor",
     "spectrum": "landscape.plots.spectra",
     "spectrum_figure": "landscape.plots.spectra",
     "surface": "landscape.plots.surfaces",

@@ -11,6 +11,7 @@ import numpy as np
 from landscape import plots
 from landscape.curvature.density import SpectralDensity
 from landscape.curvature.eigenpairs import Eigenpairs
+from landscape.curvature.history import SharpnessHistory
 from landscape.curvature.spectrum import Spectrum
 from landscape.curvature.trace import Diagonal, FrobeniusNorm, Trace
 from landscape.errors import InputError
@@ -170,6 +171,24 @@ def _quadratic_columns(model: Quadratic) -> Columns:
     return {"direction": range(1, model.gradient.size + 1), "gradient": model.gradient, **rows}
 
 
+def _history_columns(found: SharpnessHistory) -> Columns:
+    tables = {"eigenvalue": found.eigenvalues, "residual": found.residuals, "alignment": found.alignment}
+    flat = {f"{name}_{i}": column for name, of in tables.items() for i, column in enumerate(of.T, start=1)}
+    return {
+        "step": found.steps.astype(int),
+        "loss": found.losses,
+        "gradient_norm": found.gradient_norms,
+        "threshold": found.thresholds,
+        "preconditioned": found.preconditioned,
+        "trace": found.traces,
+        "trace_error": found.trace_errors,
+        "sam": found.sam,
+        "products": found.products.astype(int),
+        "seconds": found.durations,
+        **flat,
+    }
+
+
 def _comparison_columns(found: Contrasts) -> Columns:
     none = dict.fromkeys(Contrast(0).entry)
     cells = (
@@ -236,6 +255,7 @@ FACES: Mapping[type, Face] = {
     Eigenpairs: Face(tables.of_eigenpairs, _pairs_columns, "eigenvalues"),
     Spectrum: Face(lambda found: tables.of_spectra({tables.ALONE: found}), _spectrum_columns, _spectrum_plot),
     SpectralDensity: Face(lambda found: [tables.of_density(found)], _density_columns, "spectrum"),
+    SharpnessHistory: Face(lambda found: [tables.of_history(found)], _history_columns, "sharpness_history"),
     Trace: Face(
         lambda found: [tables.of_estimate(found, "estimate of tr A")],
         lambda found: {"sample": found.samples},

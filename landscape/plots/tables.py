@@ -8,6 +8,7 @@ import numpy as np
 
 from landscape.curvature.density import SpectralDensity
 from landscape.curvature.eigenpairs import Eigenpairs
+from landscape.curvature.history import SharpnessHistory
 from landscape.curvature.spectrum import Spectrum
 from landscape.curvature.trace import Diagonal, FrobeniusNorm, Trace
 from landscape.flatness.bounds import Bound, Posterior
@@ -56,6 +57,30 @@ def of_quadratic(model: Quadratic) -> Table:
     rows = [["L(θ)", number(model.center)], ["‖g‖", number(float(np.linalg.norm(model.gradient)))]]
     rows += [[f"λ{subscript(i)} of H", number(float(value))] for i, value in enumerate(values, start=1)]
     return Table("Quadratic model on the slice", ["", "value"], [*rows, ["seconds", f"{model.seconds:.1f}"]])
+
+
+def of_history(found: SharpnessHistory) -> Table:
+    """Return the first and the last measurement of a training."""
+    title = f"sharpness at {len(found.steps)} steps of a training, {found.products.sum():.0f} products"
+    rows = [
+        ("L(θ)", found.losses),
+        ("‖∇L‖", found.gradient_norms),
+        *((f"λ{subscript(i)}", column) for i, column in enumerate(found.eigenvalues.T, start=1)),
+        ("λ₁ of P⁻¹H", found.preconditioned),
+        ("edge of stability", found.thresholds),
+        ("trace", found.traces),
+        ("SAM's sharpness", found.sam),
+    ]
+    ends = [0, -1] if len(found.steps) else []
+    return Table(
+        title,
+        ["", *(f"step {found.steps[end]:.0f}" for end in ends)],
+        [
+            [name, *(number(float(column[end])) if np.isfinite(column[end]) else MISSING for end in ends)]
+            for name, column in rows
+            if np.isfinite(column).any()
+        ],
+    )
 
 
 def of_paths(found: Mapping[str, PathProfile], title: str) -> Table:

@@ -21,6 +21,17 @@ def hush(quiet: bool) -> None:
 
 
 @contextmanager
+def hushed() -> Iterator[None]:
+    """Show no progress within the block."""
+    before = _state["quiet"]
+    _state["quiet"] = True
+    try:
+        yield
+    finally:
+        _state["quiet"] = before
+
+
+@contextmanager
 def stage(name: str, number: int, count: int) -> Iterator[None]:
     """Put `name, number of count` in front of the labels of all bars within the block."""
     before = _state["stage"]

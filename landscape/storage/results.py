@@ -35,6 +35,7 @@ _KINDS = {
     "PathProfile": "landscape.surface.paths",
     "Quadratic": "landscape.surface.geometry",
     "Sharpness": "landscape.flatness.measures",
+    "SharpnessHistory": "landscape.curvature.history",
     "Slice": "landscape.surface.slice",
     "SpectralDensity": "landscape.curvature.density",
     "Trace": "landscape.curvature.trace",
@@ -93,7 +94,7 @@ def load(path: str | Path) -> Result:
     It is refused if it would unpack to far more than its size: see `landscape.storage.archives.open_archive`.
 
     Args:
-        path: of the `.npz` file.
+        path: of the `.npz` file, or of the `.jsonl` file of a `landscape.Monitor`.
 
     Returns:
         The result, of the class that was saved: `Slice`, `Eigenpairs`, `Sharpness`, …
@@ -102,6 +103,9 @@ def load(path: str | Path) -> Result:
         InputError: the file is missing, empty, damaged, or no result.
     """
     path = existing(Path(path), "result file")
+    if path.suffix == ".jsonl":
+        history: Result = import_module(_KINDS["SharpnessHistory"]).read_history(path)
+        return history
     try:
         with path.open("rb") as opened, open_archive(opened, METHODS) as archive:
             header = json.loads(str(_array(archive, _HEADER)))

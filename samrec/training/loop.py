@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -35,6 +35,9 @@ from samrec.training.run import Outcome, Run, clear, pretraining_of
 from samrec.training.schedule import share
 from samrec.training.stopping import Request, stopping
 
+if TYPE_CHECKING:
+    from landscape import Monitor
+
 
 class Engine(Protocol):
     """What takes the steps of one run, or of several together: `samrec.training.engines`."""
@@ -58,8 +61,8 @@ def train(
     """Train a model and evaluate its best epoch on the test part.
 
     Writes best.pt, best.safetensors (its weights alone), last.pt, metrics.jsonl and config.toml to the folder
-    `out`, by default runs/DATA-METHOD-seedN, and with `config.save_every` the checkpoints of
-    `samrec.checkpoint.trajectory`.
+    `out`, by default runs/DATA-METHOD-seedN; with `config.save_every` the checkpoints of
+    `samrec.checkpoint.trajectory`, and with `config.monitor` the measurements of a `landscape.Monitor`.
 
     Every epoch ends with `last.pt` and a line in `metrics.jsonl`; SIGTERM and SIGINT end the run after
     the step they come in, with a `last.pt` of that step. A step's users, negatives and dropout depend only
@@ -158,6 +161,7 @@ def _train(runs: list[Run], device: torch.device, request: Request, shard_items:
     going = [run for run in runs if run.goes_on]
     steps = first.batches.steps(config.batch_size)
     durations: list[float] = []
+    watch = _monitor(first, engine)
 
     with progress.bar(_label(runs), config.epochs * steps, done=round(first.at() * steps)) as advance:
         while going:
@@ -169,6 +173,8 @@ def _train(runs: list[Run], device: torch.device, request: Request, shard_items:
                 for run, own in zip(runs, sums, strict=True):
                     run.sums.append(own)
                 advance(first.status())
+                if watch:
+                    watch.step(first.epoch * steps + len(first.sums))
                 if (number := request.asked()) and len(first.sums) < steps:
                     _stop(runs, going, engine, number)
             losses = {run: run.mean_losses() for run in going}  # waits for the device
@@ -192,6 +198,8 @@ def _check_ranks(configs: Sequence[Config], shard_items: bool) -> None:
         raise InputError("with ascent rank, each rank needs all items; do not shard them")
     if size == 1 and any(config.ascent == "rank" for config in configs):
         raise InputError("ascent rank is for several processes (torchrun); with one process use ascent batch")
+    if any(config.monitor for config in configs) and (size > 1 or len(configs) > 1 or shard_items):
+        raise InputError("monitor measures one run in one process; leave it out, or train that run alone")
     if size > 1 and len(configs) > 1:
         raise InputError("several runs train together in one process; train them one by one under torchrun")
     if size > 1 and not first.by_rows:
@@ -216,6 +224,19 @@ def _engine(runs: list[Run], device: torch.device, shard_items: bool) -> Engine:
     if all(run.last for run in runs):
         engine.load([run.last for run in runs if run.last])
     return engine
+
+
+def _monitor(run: Run, engine: Engine) -> "Monitor | None":
+    """Return what measures the training loss of a run as it trains, if that is asked for."""
+    if not run.config.monitor:
+        return None
+    from samrec.task import monitor_of
+
+    assert isinstance(engine, Solo)
+    every = run.config.monitor * run.batches.steps(run.config.batch_size)
+    return monitor_of(
+        run.config, run.split, *engine.models(), engine.optimizer, every, run.out / "monitor.jsonl"
+    )
 
 
 def _with_attributes(config: Config) -> Config:

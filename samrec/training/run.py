@@ -281,7 +281,7 @@ def clear(out: Path) -> None:
     """Remove what is left of a run without a last.pt: nothing can continue it. Other files stay."""
     if not ranks().first:
         return
-    for path in (*out.glob("metrics.jsonl"), *kept(out).values()):
+    for path in (out / "metrics.jsonl", out / "monitor.jsonl", *kept(out).values()):
         path.unlink(missing_ok=True)
     drop_parts(out / "epochs")
     with suppress(OSError):
@@ -300,7 +300,7 @@ def _continued(config: Config, out: Path, split: Split, resume: bool) -> Checkpo
     last.check_data(split.interactions)
     # These may change on resuming: where the data are, when the run stops, and what it keeps. A schedule
     # depends on the number of epochs.
-    free = {"data", "patience", "save_every", "attributes", "pretrained"}
+    free = {"data", "patience", "save_every", "monitor", "attributes", "pretrained"}
     if (config.lr_schedule, config.rho_schedule) == ("constant", "constant"):
         free.add("epochs")
     before, now = (c.model_dump(exclude=free) for c in (last.config, config))

@@ -21,6 +21,7 @@ SMALL = {
         "TOL": 0.3,
     },
     "digits_resnet": {"EPOCHS": 1, "WIDTH": 4, "IMAGES": 64, "TOL": 0.3},
+    "edge_of_stability": {"STEPS": 12, "EVERY": 3, "WIDTH": 4},
     "matrix_factorization": {"USERS": 12, "ITEMS": 8, "RANK": 2, "OBSERVED": 60, "SCALES": (1.0, 2.0)},
     "mlp_regression": {"STEPS": 20, "TOL": 0.1},
     "sasrec_samrec": {"USERS": 60, "EPOCHS": 1, "TOL": 0.1, "MEASURES": ("sam", "asam")},

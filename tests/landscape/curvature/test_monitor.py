@@ -1,0 +1,342 @@
+"""A monitor tells the truth about a training that it does not touch."""
+
+import copy
+import json
+import random
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import landscape as ll
+from landscape.curvature.stability import edge_of
+from samrec.sam import SAM
+
+GROWN = torch.tensor([3.0, 2.0, 0.5])
+
+
+class Quadratic(nn.Module):
+    """L = ½ Σ h_i w_i², whose Hessian is diag(h)."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor([1.0, -2.0, 0.5]))
+
+
+def quadratic(model, batch):
+    return (batch * model.w**2).sum() / 2, 1.0
+
+
+def monitored(model, optimizer, **settings):
+    probe = ll.Objective(model, [GROWN], quadratic)
+    return ll.Monitor(model, probe, optimizer=optimizer, **{"k": 2, "at_most": None, **settings})
+
+
+def descend(model, optimizer, steps, monitor=None):
+    for _ in range(steps):
+        optimizer.zero_grad()
+        quadratic(model, GROWN)[0].backward()
+        optimizer.step()
+        if monitor:
+            monitor.step()
+
+
+def test_numbers_of_a_quadratic_are_known():
+    model = Quadratic()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    monitor = monitored(model, optimizer, trace=4, rho=0.1)
+    before = model.w.detach().clone()
+    descend(model, optimizer, 1, monitor)
+    (record,) = monitor.records
+    w, h = model.w.detach(), GROWN
+    gradient = h * w
+    assert record.step == 1
+    np.testing.assert_allclose(record.eigenvalues, [3, 2], rtol=1e-6)
+    assert record.loss == pytest.approx(float((h * w**2).sum() / 2))
+    assert record.gradient_norm == pytest.approx(float(gradient.norm()))
+    assert record.threshold == pytest.approx(20.0)
+    assert record.preconditioned is None
+    assert record.trace == pytest.approx(5.5)  # a diagonal takes one probe
+    above = w + 0.1 * gradient / gradient.norm()
+    assert record.sam == pytest.approx(float((h * above**2).sum() / 2) - record.loss, rel=1e-4)
+    update = (w - before).abs() / (w - before).norm()
+    np.testing.assert_allclose(record.alignment, update[:2].numpy(), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}, {"momentum": 0.5, "dampening": 0.5}],
+)
+def test_descent_is_stable_below_the_threshold_and_not_above(settings):
+    """On a quadratic of λmax = 3 the threshold is the step size at which it starts to diverge."""
+    for share, stable in ((0.97, True), (1.03, False)):
+        model = Quadratic()
+        unit = torch.optim.SGD(model.parameters(), lr=1.0, **settings)
+        space = ll.ParamSpace(model)
+        at_one = edge_of(unit, model, space, 1.0).threshold
+        optimizer = torch.optim.SGD(model.parameters(), lr=share * at_one / 3, **settings)
+        edge = edge_of(optimizer, model, space, 1.0)
+        assert (edge.threshold > 3) == stable
+        descend(model, optimizer, 400)
+        assert (abs(float(model.w.detach()[0])) < 1) == stable
+
+
+def test_adam_is_at_its_edge_when_its_preconditioner_stands_still():
+    """With v kept constant, Adam is momentum on P⁻¹H."""
+    for share, stable in ((0.97, True), (1.03, False)):
+        model = Quadratic()
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, betas=(0.9, 1.0 - 1e-12))
+        descend(model, optimizer, 500)
+        (state,) = optimizer.state.values()
+        state["step"].fill_(1e14)  # both corrections are 1
+        state["exp_avg_sq"].copy_(torch.tensor([0.04, 0.09, 0.25]))
+        rate = share * 3.8 / 0.1 / (3 / 0.2) / 1
+        optimizer.param_groups[0]["lr"] = rate
+        edge = edge_of(optimizer, model, ll.ParamSpace(model), 1.0)
+        top = float((edge.scale**2 * GROWN).max())
+        assert top == pytest.approx(3 / 0.2, rel=1e-5)
+        assert (top < edge.threshold) == stable
+        model.w.data.fill_(1e-3)
+        descend(model, optimizer, 300)
+        assert (float(model.w.detach().abs().max()) < 1e-3) == stable
+
+
+def test_the_edge_of_sam_is_where_it_bounces():
+    """At λ of the formula, a step of SAM maps w to -w (Long & Bartlett 2024)."""
+    rho, rate, w = 0.3, 0.1, 0.7
+    model = nn.Linear(1, 1, bias=False)
+    optimizer = SAM(model.parameters(), torch.optim.SGD, rho=rho, lr=rate)
+    curvature = 12.0
+    for _ in range(200):  # the gradient norm is λ w, so that the edge is a fixed point
+        curvature = edge_of(optimizer, model, ll.ParamSpace(model), curvature * w).threshold
+    assert w - rate * curvature * (w + rho) == pytest.approx(-w)
+
+
+def test_groups_of_other_rates_enter_the_preconditioner():
+    model = nn.Sequential(
+        nn.Linear(2, 1, bias=False), nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+    )
+    groups = [{"params": [model[0].weight]}, {"params": [model[1].weight], "lr": 0.4}]
+    edge = edge_of(torch.optim.SGD(groups, lr=0.1), model, ll.ParamSpace(model), 1.0)
+    assert edge.threshold == pytest.approx(20)
+    np.testing.assert_allclose(edge.scale.numpy(), [1, 1, 2, 0])
+
+
+def test_optimizers_without_a_known_edge_have_none():
+    model = Quadratic()
+    space = ll.ParamSpace(model)
+    adam, descent = torch.optim.Adam, torch.optim.SGD
+    for optimizer in (
+        torch.optim.RMSprop(model.parameters()),
+        adam(model.parameters()),  # before its first step
+        descent(model.parameters(), lr=0.0),
+        descent(model.parameters(), lr=0.1, maximize=True),
+        SAM(model.parameters(), adam, rho=0.1, lr=0.1),
+        SAM(model.parameters(), descent, rho=0.1, lr=0.1, momentum=0.9),
+    ):
+        assert edge_of(optimizer, model, space, 1.0) is None
+
+
+class Noisy(nn.Module):
+    """Dropout, BatchNorm, and a hook that counts."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Dropout(0.3), nn.Linear(8, 3)
+        )
+
+    def forward(self, x):
+        return self.body(x)
+
+
+def train_noisy(make, watched, every=1, **settings):
+    torch.manual_seed(0)
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 # what must not move
+    model = Noisy()
+    x, y = torch.randn(40, 6), torch.randint(3, (40,))
+    optimizer = make(model.parameters())
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), 10, shuffle=True)
+    monitor = None
+    if watched:
+        monitor = ll.Monitor(
+            model,
+            loader,
+            nn.CrossEntropyLoss(),
+            optimizer=optimizer,
+            every=every,
+            k=2,
+            at_most=None,
+            **settings,
+        )
+    for _ in range(2):
+        for inputs, targets in loader:
+
+            def closure(inputs=inputs, targets=targets):
+                optimizer.zero_grad()
+                loss = F.cross_entropy(model(inputs), targets)
+                loss.backward()
+                return loss
+
+            optimizer.step(closure)
+            if monitor:
+                with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+                    monitor.step()
+    state = {
+        **model.state_dict(),
+        **{f"{name}.grad": p.grad for name, p in model.named_parameters()},
+        "torch": torch.get_rng_state(),
+        "python": random.getstate(),
+        "numpy": np.random.get_state()[1].tolist(),  # noqa: NPY002 # what must not move
+        "training": [module.training for module in model.modules()],
+        "hooks": [len(module._forward_hooks) for module in model.modules()],
+        "optimizer": copy.deepcopy(optimizer.state_dict()),
+    }
+    return state, monitor
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9), id="sgd"),
+        pytest.param(lambda p: torch.optim.Adam(p, lr=1e-2), id="adam"),
+        pytest.param(lambda p: SAM(p, torch.optim.SGD, rho=0.1, lr=0.1), id="sam"),
+    ],
+)
+def test_a_training_is_the_same_bit_for_bit(make):
+    expected, _ = train_noisy(make, watched=False)
+    found, monitor = train_noisy(make, watched=True, trace=2, rho=0.1)
+    assert len(monitor.records) == 8
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_a_measurement_is_that_of_a_fresh_objective():
+    """Of the weights and the statistics of BatchNorm that the model has by then."""
+    _, monitor = train_noisy(lambda p: torch.optim.SGD(p, lr=0.5), watched=True, every=4)
+    model = monitor.model
+    fresh = ll.Objective(
+        model,
+        monitor._objective.batches,
+        lambda m, b: (F.cross_entropy(m(b[0]), b[1], reduction="sum"), len(b[1])),
+    )
+    last = monitor.records[-1]
+    assert last.loss == pytest.approx(fresh.value(), rel=1e-6)
+    expected = ll.top_eigenpairs(fresh, 2, smallest=0).eigenvalues
+    np.testing.assert_allclose(last.eigenvalues, expected, rtol=1e-4)
+
+
+def test_a_budget_spaces_the_measurements(monkeypatch):
+    """A clock in place of time: steps take 1 s, and measurements 2 s."""
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    model = Quadratic()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    monitor = monitored(model, optimizer, at_most=0.1)
+    own = type(monitor)._found
+
+    def slow(self):
+        now[0] += 2.0
+        return own(self)
+
+    monkeypatch.setattr(type(monitor), "_found", slow)
+    for _ in range(200):
+        monitor.step()
+        now[0] += 1.0
+    steps = [record.step for record in monitor.records]
+    assert steps == [1, 41, 61, 81, 101, 121, 141, 161, 181]  # the first is on credit
+    assert monitor.overhead <= 0.1
+
+
+def test_a_file_reloads_and_is_continued(tmp_path):
+    file = tmp_path / "monitor.jsonl"
+    model = Quadratic()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    monitor = monitored(model, optimizer, every=2, file=file, rho=0.1)
+    descend(model, optimizer, 6, monitor)
+    loaded = ll.load(file)
+    assert isinstance(loaded, ll.SharpnessHistory)
+    for name, value in vars(monitor.history).items():
+        if isinstance(value, np.ndarray):
+            np.testing.assert_array_equal(getattr(loaded, name), value)
+    assert loaded.steps.tolist() == [2, 4, 6]
+    again = ll.load(loaded.save(tmp_path / "history.npz"))
+    np.testing.assert_array_equal(again.eigenvalues, loaded.eigenvalues)
+    assert loaded.to_frame("polars").shape[0] == 3
+
+    with file.open("a") as opened:
+        opened.write('{"step": 8, "lo')  # a kill
+    resumed = monitored(model, optimizer, every=2, file=file, rho=0.1)
+    assert [r.step for r in resumed.records] == [2, 4, 6]
+    resumed.step(4)
+    assert [r["step"] for r in map(json.loads, file.read_text().splitlines()[1:])] == [2, 4]
+    with pytest.raises(ll.InputError, match="other settings"):
+        monitored(model, optimizer, file=file, rho=0.2)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "empty"),
+        ("{}\n", "first line is not a header"),
+        ("no JSON\n", "first line is not a header"),
+        ('{"monitor": 1, "settings": {"tol": 0.1}, "provenance": {}}\n{"step": "x"}\n', "line 2 is not"),
+        (
+            '{"monitor": 1, "settings": {"tol": 0.1}, "provenance": {}}\n{"step": 2}\n{"step": 1}\n',
+            "line 3 is not",
+        ),
+    ],
+)
+def test_a_file_of_something_else_is_refused(content, message, tmp_path):
+    file = tmp_path / "monitor.jsonl"
+    file.write_text(content)
+    with pytest.raises(ll.InputError, match=message):
+        ll.Monitor.read(file)
+
+
+def test_a_training_that_diverges_goes_on():
+    model = Quadratic()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    monitor = monitored(model, optimizer)
+    monitor.step()
+    model.w.data.fill_(torch.nan)
+    monitor.step()
+    model.w.data.fill_(1.0)
+    monitor.step()
+    first, broken, last = monitor.records
+    assert broken.eigenvalues == ()
+    assert broken.loss is None
+    np.testing.assert_allclose(last.eigenvalues, first.eigenvalues, rtol=1e-6)
+    assert np.isnan(monitor.history.eigenvalues[1]).all()
+
+
+def test_numbers_go_to_a_logger():
+    told = {}
+    model = Quadratic()
+    monitor = monitored(
+        model, torch.optim.SGD(model.parameters(), lr=0.1), log=lambda m, step: told.update({step: m})
+    )
+    monitor.step(7)
+    assert told[7]["eigenvalue_1"] == pytest.approx(3)
+    assert told[7]["threshold"] == pytest.approx(20)
+
+
+def test_what_is_wrong_is_said():
+    model, other = Quadratic(), Quadratic()
+    probe = ll.Objective(model, [GROWN], quadratic)
+    foreign = torch.optim.SGD(other.parameters(), lr=0.1)
+    for arguments, settings, message in (
+        ((model, probe), {"k": 0}, "must be positive"),
+        ((model, probe), {"at_most": 0.0}, "must be positive"),
+        ((model, probe), {"trace": 1}, "two probes or more"),
+        ((model, probe), {"rho": -1.0}, "rho is positive"),
+        ((model, probe, nn.MSELoss()), {}, "an Objective of the model alone"),
+        ((model, [GROWN]), {}, "batches and a criterion"),
+        ((model, probe), {"optimizer": foreign}, "steps no parameter of this model"),
+        ((nn.Linear(2, 1), probe), {}, "w is missing"),
+    ):
+        with pytest.raises(ll.InputError, match=message):
+            ll.Monitor(*arguments, **settings)
