@@ -16,11 +16,12 @@ from landscape.objective.batches import doubled, kept
 from landscape.objective.derivatives import gradient, product, twice_differentiable
 from landscape.objective.differences import Multiply, Trust, check_gradient, check_products
 from landscape.objective.evaluators import Forward, Loss, LossModule, Part, evaluator_for
-from landscape.objective.frozen import faithful, frozen_copy, held_still
+from landscape.objective.frozen import faithful, fingerprint, frozen_copy, held_still, settled, share
 from landscape.objective.identity import BATCHES, batches_digest
 from landscape.objective.lookups import rows_read
 from landscape.objective.params import ParamSpace
 from landscape.objective.structure import Grouping
+from landscape.objective.sums import Sum
 from landscape.runtime.ranks import ALONE, Ranks
 
 Array = NDArray[np.float64]
@@ -31,10 +32,10 @@ _GIVEN_AS = {"per_example": "per_example", "outputs": "forward and criterion"}
 class Objective:
     """L(θ) = Σ_b sum_b(θ) / Σ_b weight_b over frozen batches b, with its gradient and Hessian products.
 
-    The model is copied, put into eval mode and never written to. How weights reach it is decided once, when
+    The model is copied, once, put into eval mode and never written to. How weights reach it is decided when
     the objective is made (`landscape.objective.evaluators`): they are swapped in by
     `torch.func.functional_call`, or, where that does not reach all of a model, set in a copy for each
-    evaluation, which is slower (a warning says so). Sums over batches are in float64. All derivatives are
+    evaluation, which is slower (a warning says so). Sums over batches are rounded once. All derivatives are
     true ones: an embedding's `padding_idx`, which hides a gradient that the loss does have, is lifted in the
     copy, and attention runs by the one path that can be differentiated twice (`twice_differentiable`).
     Weights in half precision are measured in float32. Parameters that were frozen (`requires_grad` is False)
@@ -68,6 +69,9 @@ class Objective:
             et al., "REPAIR", ICLR 2023, arXiv 2211.08403, section 3). A loss with recomputed statistics has
             no derivatives.
 
+        copy: whether the model is copied. Without a copy, its parameters become views of θ, and it must be
+            left alone as long as the objective is used; their values are not changed.
+
     Raises:
         InputError: no batches, or batches that do not end; a weight that is not positive, a loss that is not
             a finite scalar, that cannot be evaluated, or that differs between two evaluations (the message
@@ -92,6 +96,7 @@ class Objective:
         group: Grouping | None = None,
         filter_axes: Mapping[str, int | None] | None = None,
         check: bool = True,
+        copy: bool = True,
     ) -> None:
         if (forward is None) != (criterion is None):
             raise InputError("forward and criterion are the two parts of one loss; give both or neither")
@@ -100,14 +105,17 @@ class Objective:
         space = partial(
             ParamSpace, include=include, exclude=exclude, held=held, group=group, filter_axes=filter_axes
         )
-        before = space(frozen).theta
-        self.batches = kept(batches, before)
+        self.params = settled(frozen, space, share=not copy)
+        before = fingerprint(self._weights(None).values())
+        self.batches = kept(batches, self.theta)
         self.count = len(self.batches)  # over all ranks, see `distribute`
         if not self.batches:
             raise InputError("an objective needs at least one batch")
-        frozen = faithful(model, frozen, lambda module: loss(module, self.batches[0])[0])
-        self.params = space(frozen)
-        if not torch.equal(before, self.theta):
+        found = faithful(model, frozen, lambda module: loss(module, self.batches[0])[0])
+        if found is not frozen:
+            frozen, self.params = found, settled(found, space)
+        own = dict(frozen.named_parameters())
+        if before != fingerprint(own[entry.name] for entry in self.params.entries):
             raise InputError(CHANGING)
         self.ranks = ALONE
         self._trust = Trust(check)
@@ -122,8 +130,10 @@ class Objective:
         self._evaluator, self.weight = evaluator_for(
             module, weights, self.batches, statistics == "recomputed"
         )
-        if not torch.equal(before, self.params.join(weights)):
+        if before != fingerprint(weights.values()):
             raise InputError(CHANGING)
+        if not copy:
+            share(model, weights)
 
     @property
     def provenance(self) -> dict[str, str]:
@@ -257,9 +267,9 @@ class Objective:
     def in_float64(self) -> "Objective":
         """Return the same loss with weights, and floating numbers in the batches, in float64."""
         return self._with(
-            _evaluator=self._evaluator.in_float64(),
+            _evaluator=self._evaluator.in_float64((params := self.params.in_float64()).split(params.theta)),
             batches=[doubled(batch) for batch in self.batches],
-            params=self.params.in_float64(),
+            params=params,
         )
 
     def clone(self) -> "Objective":
@@ -310,15 +320,14 @@ class Objective:
             InputError: ∇L by autograd is not the slope of L, which is checked once; or L has no derivatives.
         """
         self._check_gradient()
-        total = self.theta.new_zeros(1 + self.params.numel, dtype=torch.float64)
+        value, total = torch.zeros((), dtype=torch.float64, device=self.theta.device), Sum(self.theta)
         with torch.enable_grad(), twice_differentiable():
             evaluate, leaves = self._evaluator.with_leaves(self._weights(theta))
             for batch in self.batches:
                 summed = evaluate(batch)[0]
-                total[0] += summed.detach().reshape(())
-                total[1:] += self._flat_grad(summed, leaves)
-        mean = self.ranks.summed(total) / self.weight
-        return float(mean[0]), mean[1:].to(self.theta.dtype)
+                value += summed.detach().reshape(())
+                total.add(gradient(summed, leaves))
+        return float(self.ranks.summed(value)) / self.weight, total.mean(self.weight, self.ranks)
 
     def grad(self, theta: Tensor | None = None) -> Tensor:
         """Return ∇L, shape (numel,), at `theta` or at the model's weights."""
@@ -337,13 +346,13 @@ class Objective:
         return self._hvp(vector, theta)
 
     def _hvp(self, vector: Tensor, theta: Tensor | None = None) -> Tensor:
-        total = torch.zeros_like(self.theta, dtype=torch.float64)
+        total = Sum(self.theta)
         with torch.enable_grad(), twice_differentiable():
             evaluate, leaves = self._evaluator.with_leaves(self._weights(theta))
-            parts = list(self.params.split(vector.to(self.theta)).values())
+            along = list(self.params.split(vector.to(self.theta)).values())
             for batch in self.batches:
-                total += torch.cat([p.flatten() for p in product(evaluate(batch)[0], leaves, parts)])
-        return (self.ranks.summed(total) / self.weight).to(self.theta.dtype)
+                total.add(product(evaluate(batch)[0], leaves, along))
+        return total.mean(self.weight, self.ranks)
 
     def traced(
         self, batch: Any, part: Part = "loss", theta: Tensor | None = None
@@ -362,10 +371,8 @@ class Objective:
         ):
             raise InputError(f"this objective was not given the {_GIVEN_AS[part]} of its loss")
         self._check_gradient()
-        # θ itself is shared by all graphs that are kept, and does not change when the loss is evaluated there
-        weights = self.params.split(self.theta) if theta is None else self._weights(theta)
         with torch.enable_grad(), twice_differentiable():
-            evaluate, leaves = self._evaluator.with_leaves(weights)
+            evaluate, leaves = self._evaluator.with_leaves(self._weights(theta))
             found = evaluate(batch, part)
             if part != "outputs":
                 found = found[0]
@@ -391,8 +398,5 @@ class Objective:
         return self._evaluator.module
 
     def _weights(self, theta: Tensor | None) -> dict[str, Tensor]:
-        """Return a copy of `theta` (or θ) by name, for a model may write to its weights."""
-        return self.params.split((self.theta if theta is None else theta.detach()).to(self.theta, copy=True))
-
-    def _flat_grad(self, scalar: Any, leaves: list[Tensor]) -> Tensor:
-        return torch.cat([g.reshape(-1) for g in gradient(scalar, leaves)])
+        """Return θ by name, where the loss was found to leave its weights alone, or a copy of `theta`."""
+        return self.params.split(self.theta if theta is None else theta.detach().to(self.theta, copy=True))
