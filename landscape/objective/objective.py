@@ -106,8 +106,7 @@ class Objective:
             ParamSpace, include=include, exclude=exclude, held=held, group=group, filter_axes=filter_axes
         )
         self.params = settled(frozen, space, share=not copy)
-        before = fingerprint(self._weights(None).values())
-        self.batches = kept(batches, self.theta)
+        before, self.batches = fingerprint(self._weights(None).values()), kept(batches, self.theta)
         self.count = len(self.batches)  # over all ranks, see `distribute`
         if not self.batches:
             raise InputError("an objective needs at least one batch")

@@ -11,10 +11,10 @@ import landscape as ll
 from benchmarks.allocations import Allocations, peak
 from landscape.curvature.basis import COLUMNS, Basis, gram, project_out, random_unit
 from landscape.curvature.probes import Probes
-from landscape.objective.sums import Sum
+from landscape.objective.sums import PIECE, Sum
 from landscape.runtime.ranks import ALONE
 
-WIDTH = 600  # the activations of two examples, and the pieces of a sum, are small beside θ
+WIDTH = 520  # the activations of two examples, and the pieces of a sum, are small beside θ
 
 
 def network(dtype=torch.float32):
@@ -62,7 +62,7 @@ def test_more_batches_take_half_of_theta_more(measured):
     one, known, theta = measured
     many = ll.Objective(network(), [batch(s) for s in range(4)], total, check=False)
     known = [many.theta, *(t for pair in many.batches for t in pair)]
-    assert peak(many.grad, known)[1] <= peak(one.grad)[1] + 1.1 * theta
+    assert peak(many.grad, known)[1] <= peak(one.grad)[1] + 0.5 * theta + 6 * 4 * PIECE
 
 
 def test_construction_copies_the_model_once(measured):
@@ -100,11 +100,11 @@ def test_lanczos_holds_its_basis_and_a_few_vectors(measured):
     operator = ll.hessian(objective)
     few, many = (
         peak(lambda m=m: ll.top_eigenpairs(operator, 1, smallest=0, max_products=m, tol=1e-12), known)[1]
-        for m in (10, 20)
+        for m in (4, 9)
     )
-    assert many - few <= 11 * theta
-    assert many <= (20 + 8) * theta
-    power = peak(lambda: ll.top_eigenpairs(operator, 1, "power", smallest=0, max_products=10), known)[1]
+    assert many - few <= 6 * theta
+    assert many <= (9 + 8) * theta
+    power = peak(lambda: ll.top_eigenpairs(operator, 1, "power", smallest=0, max_products=4), known)[1]
     assert power <= 8 * theta
 
 
