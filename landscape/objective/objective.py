@@ -69,8 +69,7 @@ class Objective:
             et al., "REPAIR", ICLR 2023, arXiv 2211.08403, section 3). A loss with recomputed statistics has
             no derivatives.
 
-        copy: whether the model is copied. Without a copy, its parameters become views of θ, and it must be
-            left alone as long as the objective is used; their values are not changed.
+        copy: if False, the model's parameters become views of θ, with equal values; leave it alone then.
 
     Raises:
         InputError: no batches, or batches that do not end; a weight that is not positive, a loss that is not
@@ -113,8 +112,7 @@ class Objective:
         found = faithful(model, frozen, lambda module: loss(module, self.batches[0])[0])
         if found is not frozen:
             frozen, self.params = found, settled(found, space)
-        own = dict(frozen.named_parameters())
-        if before != fingerprint(own[entry.name] for entry in self.params.entries):
+        if before != fingerprint(frozen.get_parameter(entry.name) for entry in self.params.entries):
             raise InputError(CHANGING)
         self.ranks = ALONE
         self._trust = Trust(check)
