@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from landscape.curvature.solver import Counted, project_out, random_unit, unit
+from landscape.curvature.basis import Basis, gram, norm, project_out, random_unit, unit
+from landscape.curvature.solver import Counted
 from landscape.storage.results import Array
 
 LEAST, SHARE = 8, 0.25  # products: at least so many, and at most this share of those before
@@ -15,7 +16,7 @@ _SMALL = DOUBT * math.sqrt(math.pi / 2)  # |z| of a standard normal z is less wi
 
 
 def missed(
-    operator: Counted, basis: Tensor, top: Array, low: Array, slack: float, rng: np.random.Generator
+    operator: Counted, basis: Basis, top: Array, low: Array, slack: float, rng: np.random.Generator
 ) -> tuple[Tensor, bool]:
     """Look for eigenvectors orthogonal to a basis that belong among the found ones.
 
@@ -29,7 +30,7 @@ def missed(
 
     Args:
         operator: A; products are counted.
-        basis: orthonormal rows, shape (vectors, n).
+        basis: orthonormal vectors.
         top, low: the found eigenvalues at each end, the extreme ones first.
         slack: difference of eigenvalues that are taken for one.
         rng: of the random vector.
@@ -41,30 +42,33 @@ def missed(
     most = float(top[-1]) + slack if len(top) else math.inf
     least = float(low[-1]) - slack if len(low) else -math.inf
     above, below = top[top > most][-1:].tolist(), low[low < least][-1:].tolist()
-    room = basis.shape[1] - len(basis)
+    none = basis.like.new_empty(0, basis.like.numel())
+    room = none.shape[1] - len(basis)
     if not (above or below) or not room:
-        return basis[:0], True
+        return none, True
     steps = min(room, max(LEAST, int(SHARE * operator.products)))
-    rows = random_unit(basis[0], rng, basis)[None]
+    space = Basis(basis.like)
+    newest = random_unit(basis.like, rng, basis.blocks)
     matrix = np.zeros((steps, steps))
     for m in range(1, steps + 1):
-        ahead = project_out(operator(rows[-1]), basis)
-        matrix[:m, m - 1] = matrix[m - 1, :m] = (rows.double() @ ahead.double()).cpu().numpy()
+        space.append(newest[None])
+        ahead = project_out(operator(newest), basis.blocks)
+        along = [gram(block, ahead[None])[:, 0] for block in space.blocks]
+        matrix[:m, m - 1] = matrix[m - 1, :m] = np.concatenate(along)
         values, coefficients = np.linalg.eigh(matrix[:m, :m])
         beyond = (values > most) | (values < least)
-        left = project_out(ahead, rows)
-        length = float(left.double().norm())
+        left = project_out(ahead, space.blocks)
+        length = norm(left)
         if beyond.any():
-            chosen = torch.from_numpy(coefficients[:, beyond].T.copy()).to(rows)
-            return project_out(chosen @ rows, basis), False
+            return project_out(space.combined(coefficients[:, beyond]), basis.blocks), False
         errors = length * np.abs(coefficients[-1])
         low_edge, high_edge = float(values[0] - errors[0]), float(values[-1] + errors[-1])
         excluded = [_shows(level, low_edge, high_edge, m, room) for level in above]
         excluded += [_shows(-level, -high_edge, -low_edge, m, room) for level in below]
-        if all(excluded) or m == room or length <= 100 * torch.finfo(rows.dtype).eps * np.abs(values).max():
-            return rows[:0], True
-        rows = torch.cat([rows, unit(left)[None]])
-    return rows[:0], False
+        if all(excluded) or m == room or length <= 100 * torch.finfo(none.dtype).eps * np.abs(values).max():
+            return none, True
+        newest = unit(left)
+    return none, False
 
 
 def _shows(level: float, low: float, high: float, steps: int, room: int) -> bool:

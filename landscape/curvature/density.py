@@ -7,11 +7,10 @@ from typing import Annotated
 import numpy as np
 import torch
 from scipy.linalg import eigh_tridiagonal, hessenberg
-from torch import Tensor
 
+from landscape.curvature.basis import Basis, dot, project_out
 from landscape.curvature.linear import LinearOperator
 from landscape.curvature.probes import Probes, check
-from landscape.curvature.solver import dot, project_out
 from landscape.errors import InputError
 from landscape.objective.objective import Objective
 from landscape.runtime import progress
@@ -181,8 +180,7 @@ def spectral_density(
     with progress.bar("spectral density", probes * steps) as advance:
         source = Probes(target, seed, advance)
         n = source.like.numel()
-        basis = source.like.new_empty(min(steps, n), n)
-        found = [_quadrature(source, basis) for _ in range(probes)]
+        found = [_quadrature(source, min(steps, n)) for _ in range(probes)]
     nodes, weights, moments = zip(*found, strict=True)
     return SpectralDensity(
         nodes=nodes,
@@ -193,25 +191,28 @@ def spectral_density(
     )
 
 
-def _quadrature(probes: Probes, basis: Tensor) -> tuple[Array, Array, tuple[float, float]]:
-    """Return nodes and weights from the next probe z, and zᵀAz and ‖Az‖². `basis` is room for the vectors."""
-    n = basis.shape[1]
+def _quadrature(probes: Probes, steps: int) -> tuple[Array, Array, tuple[float, float]]:
+    """Return nodes and weights from the next probe z, and zᵀAz and ‖Az‖²."""
+    n = probes.like.numel()
+    basis = Basis(probes.like)
     alphas: list[float] = []
     betas: list[float] = []
-    basis[0] = probes.draw(1)[0] * n**-0.5
-    image = probes.multiply(basis[:1])[0]
-    moments = n * dot(basis[0], image), n * dot(image, image)
+    newest = probes.draw(1)[0].mul_(n**-0.5)
+    basis.append(newest[None])
+    image = probes.multiply(newest[None])[0]
+    moments = n * dot(newest, image), n * dot(image, image)
     norm = dot(image, image) ** 0.5  # the longest product of a unit vector so far
     while True:
-        alphas.append(dot(basis[len(alphas)], image))
-        ahead = project_out(image, basis[: len(alphas)])
+        alphas.append(dot(newest, image))
+        ahead = project_out(image, basis.blocks)
         beta = dot(ahead, ahead) ** 0.5
-        closed = beta <= 100 * torch.finfo(basis.dtype).eps * norm  # what is left is rounding
-        if closed or len(alphas) == len(basis):
+        closed = beta <= 100 * torch.finfo(newest.dtype).eps * norm  # what is left is rounding
+        if closed or len(alphas) == steps:
             break
         betas.append(beta)
-        basis[len(alphas)] = ahead / beta
-        image = probes.multiply(basis[len(alphas)][None])[0]
+        newest = ahead / beta
+        basis.append(newest[None])
+        image = probes.multiply(newest[None])[0]
         norm = max(norm, dot(image, image) ** 0.5)
     return *_gauss(np.array(alphas), np.array(betas)), moments
 

@@ -7,20 +7,9 @@ import torch
 from scipy.linalg import block_diag
 from torch import Tensor
 
+from landscape.curvature.basis import Basis, gram, norm, project_out, random_unit, unit
 from landscape.curvature.copies import missed
-from landscape.curvature.solver import (
-    COLUMNS,
-    Counted,
-    Fall,
-    Found,
-    Matvec,
-    oriented,
-    project_out,
-    random_unit,
-    rayleigh,
-    scales,
-    unit,
-)
+from landscape.curvature.solver import Counted, Fall, Found, Matvec, oriented, rayleigh, scales
 from landscape.runtime.devices import free_memory
 from landscape.storage.results import Array
 
@@ -83,9 +72,9 @@ def lanczos(
         space.multiply(operator)
         values, coefficients = np.linalg.eigh(space.matrix)
         chosen, tops = _ends(len(values), k, smallest)
-        norm = float(np.abs(values).max())
-        scale = scales(values[chosen], norm, like.dtype)
-        scale[tops:] = norm or 1.0  # the smallest may be next to zero: held against ‖A‖
+        largest = float(np.abs(values).max())
+        scale = scales(values[chosen], largest, like.dtype)
+        scale[tops:] = largest or 1.0  # the smallest may be next to zero: held against ‖A‖
         estimates = np.linalg.norm(coefficients[:, chosen].T @ space.coupling, axis=1)
         excess = estimates / (tol * scale)
         if len(values) >= wanted and (forecast := fall.forecast(operator.products, excess)):
@@ -94,16 +83,14 @@ def lanczos(
         spent = operator.products + len(chosen) >= max_products
         arrived = len(values) >= wanted and bool((estimates <= trust * tol * scale).all())
         if complete or spent or arrived:
-            vectors = oriented(
-                torch.from_numpy(coefficients[:, chosen].T.copy()).to(like, copy=True) @ space.rows
-            )
+            vectors = oriented(space.basis.combined(coefficients[:, chosen]))
             found, absolute = rayleigh(operator, vectors)
             relative = absolute / scale
             within = bool((relative <= tol).all())
-            copies, sure = space.rows[:0], complete
+            copies, sure = vectors[:0], complete
             if within and not complete and not spent:
-                slack = max(tol, 1e-6) * norm
-                copies, sure = missed(operator, space.rows, found[:tops], found[tops:], slack, space.rng)
+                slack = max(tol, 1e-6) * largest
+                copies, sure = missed(operator, space.basis, found[:tops], found[tops:], slack, space.rng)
             if complete or spent or (within and not len(copies)):
                 return Found(found, vectors, relative, tops, operator.products, sure)
             if within:
@@ -121,7 +108,8 @@ class _Space:
     """An orthonormal basis Q, and the operator on it: A Q = Q T + X B.
 
     Attributes:
-        ahead: X, the next block. Shape (vectors, n).
+        basis: Q, one vector a row.
+        ahead: X, the next block; empty once it is in the basis. Shape (vectors, n).
         coupling: B, the coupling of the basis to it. Shape (size, vectors).
         begin: where the current Krylov space begins. Before it stand spaces that have closed: invariant.
         capacity: maximum number of vectors in the basis.
@@ -129,19 +117,19 @@ class _Space:
 
     def __init__(self, like: Tensor, capacity: int, rng: np.random.Generator) -> None:
         self.capacity = capacity
-        self.begin = self.size = 0
-        self.ahead = like.new_empty(0, like.numel())
+        self.begin = 0
+        self.basis = Basis(like)
+        self.ahead = self._none = like.new_empty(0, like.numel())
         self.coupling = np.zeros((0, 0))
         self.rng = rng
         self._newest = 0
         self._norm = 0.0  # the longest product of a unit vector so far
-        self._rows = like.new_empty(min(16, capacity), like.numel())
         self._matrix = np.zeros((capacity, capacity))
 
     @property
-    def rows(self) -> Tensor:
-        """Q, one vector a row. Shape (size, n)."""
-        return self._rows[: self.size]
+    def size(self) -> int:
+        """Number of vectors in the basis."""
+        return len(self.basis)
 
     @property
     def matrix(self) -> Array:
@@ -155,60 +143,56 @@ class _Space:
 
     def random(self, count: int) -> Tensor:
         """Draw orthonormal vectors orthogonal to the basis: `count` of them, or as many as exist."""
-        drawn = self.rows[:0]
-        for _ in range(min(count, self.rows.shape[1] - self.size)):
-            one = random_unit(self._rows[0], self.rng, self.rows)
-            drawn = torch.cat([drawn, unit(project_out(one, drawn))[None]])
+        drawn = self._none
+        for _ in range(min(count, drawn.shape[1] - self.size)):
+            one = random_unit(self.basis.like, self.rng, self.basis.blocks)
+            drawn = _longer(drawn, unit(project_out(one, [drawn])))
         return drawn
 
     def append(self, block: Tensor) -> None:
         """Add a block to the basis, coupled by `coupling`, or uncoupled if that belongs to another block."""
         first, last = self.size, self.size + len(block)
-        if last > len(self._rows):
-            grown = self._rows.new_empty(min(max(last, 2 * first), self.capacity), block.shape[1])
-            grown[:first] = self.rows
-            self._rows = grown
-        self._rows[first:last] = block
+        self.basis.append(block)
         self._matrix[first:last, :last] = self._matrix[:last, first:last] = 0
         if self.coupling.shape == (first, len(block)):
             self._matrix[:first, first:last] = self.coupling
             self._matrix[first:last, :first] = self.coupling.T
-        self._newest, self.size = first, last
+        self._newest, self.ahead = first, self._none
 
     def multiply(self, operator: Counted) -> None:
         """Apply the operator to the newest block, and find the part outside of the basis."""
-        newest = self.rows[self._newest :]
+        newest = self.basis.rows(self._newest)
         products = operator.many(newest)
-        inner = (newest.double() @ products.double().T).cpu().numpy()
+        inner = gram(newest, products)
         self._matrix[self._newest : self.size, self._newest : self.size] = (inner + inner.T) / 2
-        self._norm = max(self._norm, *products.double().norm(dim=1).tolist())
-        left = project_out(products, self.rows)
+        self._norm = max(self._norm, *map(norm, products))
+        left = project_out(products, self.basis.blocks)
+        del products
         self.ahead = self.orthonormal(left)
         self.coupling = np.zeros((self.size, len(self.ahead)))
-        self.coupling[self._newest :] = (left.double() @ self.ahead.double().T).cpu().numpy()
+        self.coupling[self._newest :] = gram(left, self.ahead)
 
     def orthonormal(self, vectors: Tensor) -> Tensor:
         """Return an orthonormal basis of `vectors`, without those that are only rounding."""
         eps = torch.finfo(vectors.dtype).eps
-        found = vectors[:0]
+        found = self._none
         for vector in vectors:
-            left = project_out(vector, found)
-            length = float(left.double().norm())
+            left = project_out(vector, [found])
+            length = norm(left)
             if length <= 100 * eps * self._norm or self.size + len(found) == vectors.shape[1]:
                 continue
             if length <= eps**0.5 * self._norm:  # so short that rounding has turned it back to the basis
-                left = project_out(project_out(left / length, self.rows), found)
-            found = torch.cat([found, unit(left)[None]])
+                left = project_out(project_out(left / length, self.basis.blocks), [found])
+            found = _longer(found, unit(left))
         return found
 
     def lock(self, coefficients: Array, start: Tensor) -> None:
         """Keep some Ritz vectors as a closed space, and begin another from given vectors orthogonal to Q."""
-        kept = torch.from_numpy(coefficients.T.copy()).to(self._rows, copy=True) @ self.rows
         values = np.diag(coefficients.T @ self.matrix @ coefficients).copy()
-        self.size = self.begin = len(kept)
-        self._rows[: self.size] = kept
+        self.basis.mix(coefficients)
+        self.begin = self.size
         self._matrix[: self.size, : self.size] = np.diag(values)
-        self.ahead = self.orthonormal(project_out(start, self.rows))
+        self.ahead = self.orthonormal(project_out(start, self.basis.blocks))
         self.coupling = np.zeros((self.size, len(self.ahead)))
         self.append(self.ahead)
 
@@ -227,13 +211,15 @@ class _Space:
             coefficients = np.linalg.eigh(self.matrix[part, part])[1]
             kept.append(coefficients[:, sorted(set(_ends(len(coefficients), *ends)[0]))])
         change = block_diag(*kept)
-        size = change.shape[1]
-        mixed = torch.from_numpy(change.T.copy()).to(self._rows, copy=True)
-        for columns in torch.split(self.rows, COLUMNS, 1):  # views: no second basis is held
-            columns[:size] = mixed @ columns
-        self._matrix[:size, :size] = change.T @ self.matrix @ change
+        matrix = change.T @ self.matrix @ change
+        self.basis.mix(change)
+        self.matrix[:] = matrix
         self.coupling = change.T @ self.coupling
-        self.begin, self.size = kept[0].shape[1], size
+        self.begin = kept[0].shape[1]
+
+
+def _longer(rows: Tensor, vector: Tensor) -> Tensor:
+    return torch.cat([rows, vector[None]]) if len(rows) else vector[None]
 
 
 def _ends(count: int, k: int, smallest: int) -> tuple[list[int], int]:

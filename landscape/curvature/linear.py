@@ -29,8 +29,8 @@ class LinearOperator(Protocol):
 
 
 def vector_of(operator: LinearOperator) -> Tensor:
-    """Return an uninitialized vector of the kind that the operator takes, shape (n,)."""
+    """Return a vector of the kind that the operator takes, shape (n,): one number, n times."""
     dtype = operator.dtype
     if not isinstance(dtype, torch.dtype):
         dtype = getattr(torch, np.dtype(dtype).name)
-    return torch.empty(operator.shape[0], dtype=dtype, device=operator.device)
+    return torch.zeros(1, dtype=dtype, device=operator.device).expand(operator.shape[0])

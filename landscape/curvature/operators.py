@@ -22,6 +22,7 @@ from landscape.curvature.products import (
 )
 from landscape.errors import InputError
 from landscape.objective.objective import Objective
+from landscape.objective.sums import Sum
 from landscape.objective.supervised import need_objective
 from landscape.runtime.devices import fastest, free_memory, measured
 from landscape.runtime.threads import one_each
@@ -39,7 +40,7 @@ class Operator:
 
     On a CPU, batches whose graphs are kept are multiplied in one thread each, if there are at least as many
     as threads. On a GPU several vectors are multiplied at once (`many`), up to 8 while memory lasts; one
-    after another where `vmap` cannot follow. Sums over batches are in their order, in float64.
+    after another where `vmap` cannot follow. Sums over batches are in their order, and rounded once (`Sum`).
 
     Attributes:
         objective: whose matrix it is.
@@ -71,37 +72,29 @@ class Operator:
 
     def __call__(self, vector: Tensor) -> Tensor:
         """Return A v, shape (n,), in the precision of θ."""
-        return self._mean(self._sum(vector))
+        return self._sum(vector).mean(self.objective.weight, self.objective.ranks)
 
     def many(self, vectors: Tensor) -> Tensor:
         """Return A v for each row of `vectors`, shape (K, n)."""
         if min(len(vectors), self.at_once) > 1:
-            sums: list[Tensor] | None
+            sums: list[Sum] | None
             try:
                 with warnings.catch_warnings(action="ignore"):  # vmap warns where it is slow
                     sums = [self._sum(some, at_once=True) for some in torch.split(vectors, self.at_once)]
             except Exception:  # what vmap cannot follow, or too little memory
                 sums = None
             if all(self.objective.ranks.gathered(sums is not None)) and sums is not None:
-                return torch.cat([self._mean(total) for total in sums])
+                return torch.cat([total.mean(self.objective.weight, self.objective.ranks) for total in sums])
             self.at_once = 1
         return torch.stack([self(v) for v in vectors]) if len(vectors) else vectors
 
-    def _sum(self, vectors: Tensor, at_once: bool = False) -> Tensor:
-        """Return the sum over the batches of this rank, in float64."""
-        parts = self._split(vectors.to(self.objective.theta))
-        total = torch.zeros(vectors.shape, dtype=torch.float64, device=self.device)
-        sums = self._split(total)
+    def _sum(self, vectors: Tensor, at_once: bool = False) -> Sum:
+        """Return the sum over the batches of this rank."""
+        vectors = vectors.to(self.objective.theta)
+        total, parts = Sum(vectors), list(self.objective.params.split(vectors).values())
         for found in self._by_batch(lambda build: build()(parts, at_once)):
-            for summed, part in zip(sums, found, strict=True):
-                summed.add_(part)
+            total.add(found)
         return total
-
-    def _mean(self, total: Tensor) -> Tensor:
-        return (self.objective.ranks.summed(total) / self.objective.weight).to(self.objective.theta.dtype)
-
-    def _split(self, vectors: Tensor) -> Parts:
-        return list(self.objective.params.split(vectors).values())
 
     def _by_batch(self, compute: Callable[[Callable[[], BatchProduct]], Parts]) -> Iterator[Parts]:
         """Yield what is computed for each batch, in order; threads take the kept graphs."""

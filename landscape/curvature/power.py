@@ -6,19 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from landscape.curvature.solver import (
-    Counted,
-    Found,
-    Matvec,
-    dot,
-    oriented,
-    project_out,
-    random_unit,
-    rayleigh,
-    residual,
-    scales,
-    unit,
-)
+from landscape.curvature.basis import Basis, dot, gram, norm, project_out, random_unit, residual, unit
+from landscape.curvature.solver import Counted, Found, Matvec, oriented, rayleigh, scales
 from landscape.storage.results import Array
 
 Scale = Callable[[Array, float], Array]
@@ -53,12 +42,12 @@ def power_iteration(
     values, vectors, absolute = _dominant(
         operator, like, k, tol, max_products * k // (k + smallest), rng, own
     )
-    norm = float(np.abs(values).max())
-    relative = absolute / own(values, norm)
+    largest = float(np.abs(values).max())
+    relative = absolute / own(values, largest)
     if smallest:
-        whole = norm or 1.0
+        whole = largest or 1.0
         shifted, lowest, absolute = _dominant(
-            Counted(lambda v: norm * v - operator(v)),
+            Counted(lambda v: largest * v - operator(v)),
             like,
             smallest,
             tol,
@@ -66,7 +55,7 @@ def power_iteration(
             rng,
             lambda values, _: np.full_like(values, whole),
         )
-        values, vectors = np.concatenate([values, norm - shifted]), torch.cat([vectors, lowest])
+        values, vectors = np.concatenate([values, largest - shifted]), torch.cat([vectors, lowest])
         relative = np.concatenate([relative, absolute / whole])
     return Found(values, vectors, relative, k, operator.products)
 
@@ -85,25 +74,26 @@ def _dominant(
     Vectors that are accurate only to the tolerance leak into later ones; a Rayleigh–Ritz step over all of
     them undoes that, and its residuals are measured.
     """
-    found = like.new_empty(0, like.numel())
-    products = like.new_empty(0, like.numel())
-    norm = 0.0
+    found, products = Basis(like), Basis(like)
+    largest = 0.0
     for _ in range(k):
-        v = random_unit(like, rng, found)
+        v = random_unit(like, rng, found.blocks)
         while True:
             hv = operator(v)
-            ahead = project_out(hv, found)
+            ahead = project_out(hv, found.blocks)
             value = dot(v, ahead)
-            norm = max(norm, float(ahead.double().norm()))
-            allowed = tol / 2 * float(scale(np.array([value]), norm)[0])
+            largest = max(largest, norm(ahead))
+            allowed = tol / 2 * float(scale(np.array([value]), largest)[0])
             if operator.products + k >= limit or residual(ahead, v, value) <= allowed:
                 break
-            v = unit(project_out(unit(ahead), found))
-        found, products = torch.cat([found, v[None]]), torch.cat([products, hv[None]])
+            v = unit(project_out(unit(ahead), found.blocks) if len(found) else ahead)
+        found.append(v[None])
+        products.append(hv[None])
 
-    projected = (found.double() @ products.double().T).cpu().numpy()
+    projected = np.block([[gram(rows, images) for images in products.blocks] for rows in found.blocks])
     values, rotation = np.linalg.eigh((projected + projected.T) / 2)
     order = np.argsort(-np.abs(values), kind="stable")
-    vectors = oriented(torch.from_numpy(rotation[:, order].T.copy()).to(like, copy=True) @ found)
+    del products
+    vectors = oriented(found.combined(rotation[:, order]))
     values, lengths = rayleigh(operator, vectors)
     return values, vectors, lengths

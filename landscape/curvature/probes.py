@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from landscape.curvature.basis import pieces
 from landscape.curvature.linear import LinearOperator, vector_of
 from landscape.curvature.operators import described, operator_of
 from landscape.curvature.solver import Counted
@@ -37,13 +38,15 @@ class Probes:
         self._seed = seed
         self._rng = np.random.default_rng(seed)
         self._counted = Counted(self._operator, advance)
-        self._at_once = max(1, min(AT_ONCE, NUMBERS // self.like.numel()))
+        self._at_once = max(1, min(AT_ONCE, NUMBERS // self.like.numel(), self._counted.at_once))
 
     def draw(self, count: int) -> Tensor:
         """Return the next `count` probes, one per row."""
         signs = self.like.new_empty(count, self.like.numel())
         for row in signs:
-            row.copy_(torch.from_numpy(self._rng.integers(0, 2, len(row), dtype=np.int8) * 2 - 1))
+            for piece in pieces(row):  # whose lengths, multiples of 4, draw what the whole would
+                signs_of = self._rng.integers(0, 2, piece.stop - piece.start, dtype=np.int8) * 2 - 1
+                row[piece] = torch.from_numpy(signs_of)
         return signs
 
     def multiply(self, vectors: Tensor) -> Tensor:
@@ -54,6 +57,8 @@ class Probes:
         """
         if not len(vectors):
             return vectors
+        if len(vectors) <= self._at_once:
+            return self._counted.many(vectors)
         return torch.cat([self._counted.many(some) for some in torch.split(vectors, self._at_once)])
 
     def pairs(self, probes: int, sure: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -63,6 +68,7 @@ class Probes:
             some = min(self._at_once, sure - done) if done < sure else 1
             signs = self.draw(some)
             yield from zip(signs, self.multiply(signs), strict=True)
+            del signs  # before the next are drawn
             done += some
 
     def sample(
@@ -72,6 +78,7 @@ class Probes:
         samples: list[float] = []
         for pair in self.pairs(probes, probes if tol is None else min(LEAST, probes)):
             samples.append(statistic(*pair))
+            del pair  # before the next product
             if len(samples) >= LEAST and meets(*mean(np.array(samples)), tol):
                 break
         return np.array(samples)

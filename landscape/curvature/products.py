@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.func import grad, jvp, vmap
 
-from landscape.objective.derivatives import gradient, twice_differentiable
+from landscape.objective.derivatives import gradient, second, twice_differentiable
 from landscape.objective.objective import Objective
 
 Parts = Sequence[Tensor]
@@ -27,15 +27,10 @@ class HessianReverse:
 
     def __init__(self, objective: Objective, batch: Any) -> None:
         self.leaves, total = objective.traced(batch)
-        grads = gradient(total, self.leaves, create_graph=True)
-        self.curved = [i for i, g in enumerate(grads) if g.requires_grad]  # others are linear
-        self.grads = [grads[i] for i in self.curved]
+        self.grads = gradient(total, self.leaves, create_graph=True)
 
     def __call__(self, vector: Parts, at_once: bool = False) -> Parts:
-        if not self.grads:
-            return [torch.zeros_like(v) for v in vector]
-        along = [vector[i] for i in self.curved]
-        return gradient(self.grads, self.leaves, along, retain_graph=True, is_grads_batched=at_once)
+        return second(self.grads, self.leaves, vector, retain_graph=True, is_grads_batched=at_once)
 
 
 class HessianForward:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from landscape.curvature.basis import dot, gram
 from landscape.curvature.probes import LEAST, Probes
 from landscape.statistics import mean
 from landscape.storage.results import Array
@@ -51,7 +52,7 @@ class HutchPlusPlus:
         self._signs = torch.cat([self._signs, more])
         self._images = torch.cat([self._images, self._probes.multiply(more)])
         inner = self._sketch.inner
-        along, images = (_gram(self._sketch.basis, v) for v in (self._signs, self._images))
+        along, images = (gram(self._sketch.basis, v) for v in (self._signs, self._images))
         left = _forms(self._signs, self._images) + _removed(inner, along, images)
         samples = np.trace(inner) + left
         return samples, mean(samples)[1]
@@ -80,7 +81,7 @@ class XTrace:
         self._sketch.grow(budget // 2)
         signs, images = self._sketch.signs, self._sketch.images
         inner = self._sketch.inner
-        along, mapped = (_gram(self._sketch.basis, v) for v in (signs, images))
+        along, mapped = (gram(self._sketch.basis, v) for v in (signs, images))
         out = _orthogonal_to_others(mapped)
         own = (out * along).sum(0)
         kept = along - out * own
@@ -140,17 +141,12 @@ class _Sketch:
     @property
     def inner(self) -> Array:
         """Q A Qᵀ, shape (size, size)."""
-        return _gram(self.basis, self._products)
-
-
-def _gram(a: Tensor, b: Tensor) -> Array:
-    """Return the inner products of rows, shape (len(a), len(b)), summed in float64."""
-    return np.asarray((a.double() @ b.double().T).cpu().numpy())
+        return gram(self.basis, self._products)
 
 
 def _forms(vectors: Tensor, images: Tensor) -> Array:
     """Return vᵀAv of each row."""
-    return np.asarray((vectors.double() * images.double()).sum(1).cpu().numpy())
+    return np.array([dot(v, av) for v, av in zip(vectors, images, strict=True)])
 
 
 def _removed(inner: Array, along: Array, images: Array) -> Array:

@@ -1,18 +1,19 @@
 """What the eigenvalue solvers share: counted products, random starts, residuals, and their result."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from landscape.curvature.basis import dot, norm, residual
 from landscape.errors import InputError
 from landscape.storage.results import Array
 
 Matvec = Callable[[Tensor], Tensor]
-COLUMNS = 2**16  # columns of a basis that are taken at once
+LARGEST = 8  # vectors at once, where an operator does not say
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,55 +77,34 @@ class Counted:
         at_once = getattr(self._matvec, "many", None)
         if at_once and len(vectors) > 1:
             return self._checked(at_once(vectors), len(vectors))
-        return torch.stack([self(v) for v in vectors])
+        return torch.stack([self(v) for v in vectors]) if len(vectors) > 1 else self(vectors[0])[None]
+
+    @property
+    def at_once(self) -> int:
+        """The most vectors that are multiplied at once, as far as the operator knows; without `many`, 1."""
+        unknown = LARGEST if hasattr(self._matvec, "many") else 1
+        return int(getattr(self._matvec, "at_once", unknown))
+
+    def each(self, vectors: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield each row and its product, of which no more are held than are multiplied at once."""
+        for some in torch.split(vectors, self.at_once):
+            yield from zip(some, self.many(some), strict=True)
 
     def _checked(self, result: Tensor, products: int) -> Tensor:
         self.products += products
-        if not torch.isfinite(result).all():
+        if not all(bound.isfinite() for bound in torch.aminmax(result)):
             raise InputError("a product with the operator is not finite; its curvature cannot be measured")
         for _ in range(products):
             self._advance()
         return result
 
 
-def random_unit(like: Tensor, rng: np.random.Generator, orthogonal_to: Tensor) -> Tensor:
-    """Draw a unit vector, of the kind of `like`, orthogonal to the rows of `orthogonal_to`."""
-    drawn = torch.from_numpy(rng.standard_normal(like.numel())).to(like, copy=True)  # aligned as torch aligns
-    return unit(project_out(drawn, orthogonal_to))
-
-
-def project_out(vector: Tensor, basis: Tensor) -> Tensor:
-    """Remove from vectors, shape (n,) or (K, n), their parts along the orthonormal rows of `basis`.
-
-    This is done twice, for rounding, and piece by piece, since long float32 products lose two digits.
-    """
-    for _ in range(2):
-        pieces = zip(torch.split(vector, COLUMNS, -1), torch.split(basis, COLUMNS, 1), strict=True)
-        along = sum((v @ b.T).double() for v, b in pieces)
-        vector = vector - torch.as_tensor(along).to(vector) @ basis
-    return vector
-
-
-def unit(vector: Tensor) -> Tensor:
-    """Scale to norm 1."""
-    return vector / float(vector.double().norm())
-
-
-def dot(a: Tensor, b: Tensor) -> float:
-    """Inner product, summed in float64."""
-    return float(a.double() @ b.double())
-
-
-def residual(product: Tensor, vector: Tensor, value: float) -> float:
-    """Return ‖Hv - λv‖ from the product Hv."""
-    return float((product.double() - value * vector.double()).norm())
-
-
 def rayleigh(operator: Counted, vectors: Tensor) -> tuple[Array, Array]:
     """Return vᵀAv and ‖Av - λv‖ of each unit vector, in float64: one product each."""
-    products = operator.many(vectors)
-    values = [dot(v, p) / dot(v, v) for v, p in zip(vectors, products, strict=True)]
-    lengths = [residual(p, v, value) for p, v, value in zip(products, vectors, values, strict=True)]
+    values, lengths = [], []
+    for vector, product in operator.each(vectors):
+        values.append(dot(vector, product) / dot(vector, vector))
+        lengths.append(residual(product, vector, values[-1]))
     return np.array(values), np.array(lengths)
 
 
@@ -139,5 +119,7 @@ def scales(values: Array, norm: float, dtype: torch.dtype) -> Array:
 
 
 def oriented(vectors: Tensor) -> Tensor:
-    """Scale each row to norm 1 and fix its sign: the entry of largest magnitude is positive."""
-    return torch.stack([unit(v if v[v.abs().argmax()] > 0 else -v) for v in vectors])
+    """Scale each row to norm 1, in place, and fix its sign: the entry of largest magnitude is positive."""
+    for vector in vectors:
+        vector.div_(norm(vector) if vector[vector.abs().argmax()] > 0 else -norm(vector))
+    return vectors

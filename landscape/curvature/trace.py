@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 import numpy as np
 import torch
 
+from landscape.curvature.basis import dot
 from landscape.curvature.linear import LinearOperator
 from landscape.curvature.probes import Probes, check, meets
 from landscape.curvature.sketch import Estimator, HutchPlusPlus, XTrace, budgets, exact
-from landscape.curvature.solver import dot
 from landscape.errors import InputError
 from landscape.objective.objective import Objective
 from landscape.runtime import progress

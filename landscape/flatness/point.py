@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from landscape.curvature.basis import dot
 from landscape.curvature.operators import Operator, hessian
 from landscape.curvature.probes import Probes
-from landscape.curvature.solver import dot
 from landscape.flatness.noise import Noise
 from landscape.objective.objective import Objective
 from landscape.objective.structure import Entry

@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
+from landscape.curvature.basis import dot
 from landscape.curvature.eigenpairs import top_eigenpairs
 from landscape.curvature.operators import hessian
-from landscape.curvature.solver import dot
 from landscape.errors import InputError
 from landscape.flatness.point import Estimate, Point
 from landscape.objective.structure import Entry

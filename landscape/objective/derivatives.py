@@ -32,15 +32,17 @@ def gradient(outputs: Any, inputs: Sequence[Tensor], along: Any = None, **option
     return found
 
 
+def second(gradients: Sequence[Tensor], inputs: Sequence[Tensor], along: Any, **options: Any) -> list[Tensor]:
+    """Return derivatives of Σ ⟨gradient, along⟩; gradients that are constant add nothing to it."""
+    curved = [(g, v) for g, v in zip(gradients, along, strict=True) if g.requires_grad]
+    if not curved:
+        return [torch.zeros_like(v) for v in along]
+    return gradient([g for g, _ in curved], inputs, [v for _, v in curved], **options)
+
+
 def product(total: Tensor, leaves: Sequence[Tensor], along: Sequence[Tensor]) -> list[Tensor]:
     """Return ∇²L · v of what was computed from leaves, reverse over reverse: the gradient of ∇L · v."""
-    pairs = zip(gradient(total, leaves, create_graph=True), along, strict=True)
-    curved = [(slope, v) for slope, v in pairs if slope.requires_grad]
-    return (
-        gradient(sum(torch.sum(g * v) for g, v in curved), leaves)
-        if curved
-        else gradient(total.detach(), leaves)
-    )
+    return second(gradient(total, leaves, create_graph=True), leaves, along)
 
 
 def leaves_of(total: Tensor) -> list[Tensor]:

@@ -8,6 +8,7 @@ differences of three step lengths disagree among themselves.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -52,12 +53,14 @@ class Trust:
     Attributes:
         wanted: whether derivatives are to be checked.
         gradient: what was found of the gradient; empty as long as nothing was differentiated.
+        double: whether the loss can be evaluated in float64 and is the same there; None if not known yet.
         products: for each strategy of Hessian products that was checked, what is wrong with it, if anything.
         evaluations: of the loss, its gradient or a product, that the checks have taken.
     """
 
     wanted: bool
     gradient: str = ""
+    double: bool | None = None
     products: dict[str, str | None] = field(default_factory=dict)
     evaluations: int = 0
 
@@ -74,9 +77,8 @@ def check_gradient(objective: Differentiable, trust: Trust) -> None:
         InputError: they disagree; the message names the parameters. Or L jumps at θ.
     """
     of = objective.unchecked()
-    first = of.first_batch()
-    own = first.grad()
-    for differences in _precisions(of):
+    one = len(of.batches) == 1
+    for differences in _precisions(of, trust):
         right, wrong = differences.of_loss()
         trust.evaluations += differences.evaluations
         if wrong:
@@ -85,8 +87,9 @@ def check_gradient(objective: Differentiable, trust: Trust) -> None:
                 "(detach, a hook, a backward of its own), exclude these parameters, or give check=False"
             )
         if right:
-            precise = differences.of.first_batch()
-            if worse := _coarser(first, precise, own, precise.grad(), lambda o: o.grad()):
+            first, precise = (o if one else o.first_batch() for o in (of, differences.of))
+            exact = differences.gradient if one else precise.grad()
+            if worse := _coarser(first, precise, first.grad(), exact, lambda o: o.grad()):
                 raise InputError(
                     f"the gradient of {_some(worse)} differs from that in float64 by more than a tenth; give "
                     "check=False to measure it nevertheless"
@@ -114,7 +117,7 @@ def check_products(objective: Differentiable, trust: Trust, strategy: str, multi
 
 
 def _wrong_products(of: Differentiable, own: Tensor, trust: Trust, multiply: Multiply) -> str | None:
-    for differences in _precisions(of):
+    for differences in _precisions(of, trust):
         try:
             right, wrong = differences.of_gradient(multiply)
         except (RuntimeError, TypeError):  # float64 lacks the kernel of a second derivative
@@ -136,24 +139,33 @@ def _wrong_products(of: Differentiable, own: Tensor, trust: Trust, multiply: Mul
 
 def drawn(of: Differentiable, seed: int) -> Tensor:
     """Return a random vector that moves every tensor by about its own size, shape (numel,)."""
-    theta = of.theta.double()
-    least = 0.1 * float(theta.square().mean().sqrt()) or 1.0
-    z = torch.randn(theta.shape, generator=torch.Generator().manual_seed(seed), dtype=theta.dtype).to(theta)
-    parts = zip(of.params.split(theta).values(), of.params.split(z).values(), strict=True)
-    return of.params.flat(part * max(float(w.square().mean().sqrt()), least) for w, part in parts).to(
-        of.theta
-    )
+    found, generator = torch.empty_like(of.theta), torch.Generator().manual_seed(seed)
+    weights = of.params.split(of.theta)
+    sizes = {name: float(w.double().norm()) / max(w.numel(), 1) ** 0.5 for name, w in weights.items()}
+    squares = sum(size**2 * weights[name].numel() for name, size in sizes.items())
+    least = 0.1 * (squares / max(of.theta.numel(), 1)) ** 0.5 or 1.0
+    for name, part in of.params.split(found).items():
+        z = torch.randn(part.shape, generator=generator, dtype=torch.float64)
+        part.copy_(z.mul_(max(sizes[name], least)))
+    return found
 
 
-def in_double(of: Differentiable) -> Differentiable | None:
-    """Return the same loss in float64; None if it has no other precision than its own, or differs there."""
-    try:
-        precise = of.in_float64()
-        own = of.first_batch().value()
-        found = precise.first_batch().value_and_grad()[0]
-    except Exception:  # a kernel that float64 does not have, or types that do not mix
+def in_double(of: Differentiable, trust: Trust) -> "_Differences | None":
+    """Return differences in float64; None if the loss has no other precision than its own, or differs there.
+
+    Whether it has is found out once, and noted.
+    """
+    if trust.double is False:
         return None
-    return precise if abs(found - own) <= ALIKE * max(abs(own), abs(found)) else None
+    try:
+        differences = _Differences(of.in_float64(), torch.finfo(torch.float64).eps, "")
+        if trust.double is None:
+            own, found = of.first_batch().value(), differences.of.first_batch().value()
+            trust.double = abs(found - own) <= ALIKE * max(abs(own), abs(found))
+            _ = differences.gradient
+    except Exception:  # a kernel that float64 does not have, or types that do not mix
+        trust.double = False
+    return differences if trust.double else None
 
 
 class _Differences:
@@ -167,11 +179,15 @@ class _Differences:
         self.evaluations = 0
         self.product = of.theta  # ∇²L d at θ, once that was taken
 
+    @cached_property
+    def gradient(self) -> Tensor:
+        """∇L at θ."""
+        return self._grad(self.of)
+
     def of_loss(self) -> tuple[bool, list[str]]:
         """Tell whether the gradient is the slope of the loss, and in which tensors it is not."""
-        gradient = self._grad(self.of)
         along = (drawn(self.of, seed) for seed in range(self.directions))
-        if all(self._slope(self.of, d, gradient, steps=1) for d in along):
+        if all(self._slope(self.of, d, self.gradient, steps=1) for d in along):
             return True, []
         verdicts = []
         for of, d in self._around():
@@ -206,32 +222,33 @@ class _Differences:
 
     def _grad(self, of: Differentiable, theta: Tensor | None = None) -> Tensor:
         self.evaluations += 1
-        return of.grad(theta).double()
+        return (of if theta is None else of.moved(theta)).grad().double()
 
     def _value(self, theta: Tensor) -> float:
         self.evaluations += 1
-        return self.of.value(theta)
+        return self.of.moved(theta).value()
 
     def _slope(self, of: Differentiable, d: Tensor, gradient: Tensor, steps: int = 3) -> bool | None:
         """Tell whether ⟨∇L, d⟩ is the slope along d; None if that cannot be told."""
-        along = gradient * d.double()
+        parts = zip(of.params.split(gradient).values(), of.params.split(d).values(), strict=True)
+        along = [torch.stack([(g * p).sum(), (g * p).norm()]) for g, p in parts]
+        slope, length = torch.stack([a[0] for a in along]).sum(), torch.stack([a[1] for a in along]).norm()
 
         def slopes() -> Iterator[tuple[dict[str, Tensor], float]]:
             for step in self.step * 2.0 ** np.arange(steps):
-                ahead, behind = (self._value(of.theta + sign * step * d) for sign in (1, -1))
+                ahead, behind = (self._value(_moved(of.theta, sign * step, d)) for sign in (1, -1))
                 noise = NOISE * self.eps * max(abs(ahead), abs(behind)) / step
                 yield {"": torch.tensor((ahead - behind) / (2 * step), dtype=torch.float64)}, noise
 
-        claimed = {"": along.sum().cpu()}
-        return _judged(claimed, slopes(), self.tol, float(along.norm()))[0]
+        return _judged({"": slope.cpu()}, slopes(), self.tol, float(length))[0]
 
     def _curvatures(self, of: Differentiable, d: Tensor) -> Iterator[tuple[dict[str, Tensor], float]]:
         """Yield differences of the gradient, by name, with their noise: short steps avoid kinks."""
         least = 10 * NOISE * self.eps / self.tol
         for step in (np.sqrt(self.step * least), least, self.step):
-            ahead, behind = (self._grad(of, of.theta + sign * step * d) for sign in (1, -1))
+            ahead, behind = (self._grad(of, _moved(of.theta, sign * step, d)) for sign in (1, -1))
             noise = NOISE * self.eps * float(ahead.norm() + behind.norm()) / step
-            yield of.params.split((ahead - behind) / (2 * step)), noise
+            yield of.params.split(ahead.sub_(behind).div_(2 * step)), noise
 
     def _blamed(self, of: Differentiable, d: Tensor, gradient: Tensor, names: Sequence[str]) -> list[str]:
         """Return the tensors whose slope is wrong: halves are tried as long as they show it."""
@@ -256,16 +273,23 @@ class _Differences:
             )
 
 
-def _precisions(of: Differentiable) -> Iterator[_Differences]:
+def _moved(theta: Tensor, step: float, d: Tensor) -> Tensor:
+    return torch.add(theta, d, alpha=step)
+
+
+def _precisions(of: Differentiable, trust: Trust) -> Iterator[_Differences]:
     """Yield the precisions in which a loss may be differenced, the finest first.
 
     A loss that is evaluated in float64 may still round to float32 inside.
     """
-    precise = of if of.theta.dtype == torch.float64 else in_double(of)
+    if of.theta.dtype == torch.float64:
+        precise: _Differences | None = _Differences(of, torch.finfo(torch.float64).eps, "")
+    else:
+        precise = in_double(of, trust)
     # a loss of `logits.float()`, as Hugging Face's are, has the fine steps of float32 under its sums
-    if precise is not None and precise.traced(precise.batches[0])[1].dtype == torch.float64:
-        yield _Differences(precise, torch.finfo(torch.float64).eps, "")
-    yield _Differences(precise or of, torch.finfo(torch.float32).eps, " in float32")
+    if precise is not None and precise.of.traced(precise.of.batches[0])[1].dtype == torch.float64:
+        yield precise
+    yield _Differences(precise.of if precise else of, torch.finfo(torch.float32).eps, " in float32")
 
 
 def _judged(
@@ -312,7 +336,7 @@ def _coarser(
 
     def differing(mine: Tensor, fine: Tensor) -> list[str]:
         floor = 0.1 * COARSE * float(fine.norm())
-        pairs = zip(own.params.split(mine.double()).items(), own.params.split(fine).values(), strict=True)
+        pairs = zip(own.params.split(mine).items(), own.params.split(fine).values(), strict=True)
         return [n for (n, a), b in pairs if float((a - b).norm()) > COARSE * float(b.norm()) + floor]
 
     if own.theta.dtype == precise.theta.dtype or not differing(found, exact):

@@ -99,9 +99,14 @@ class Evaluator(ABC):
         shared: dict[int, Any] = {id(t): t for t in (*self.module.parameters(), *self.module.buffers())}
         return replace(self, module=duplicate(self.module, shared))
 
-    def in_float64(self) -> Self:
-        """Return the same in float64."""
-        return replace(self, module=duplicate(self.module).double())
+    def in_float64(self, weights: Weights) -> Self:
+        """Return the same in float64, around a module that has these weights, which are in float64."""
+        shared = {
+            id(parameter): nn.Parameter(weights[name], requires_grad=False)
+            for name, parameter in self.module.model.named_parameters()
+            if name in weights and weights[name].shape == parameter.shape
+        }
+        return replace(self, module=duplicate(self.module, shared).double())
 
 
 @dataclass(frozen=True)
@@ -194,8 +199,8 @@ class Recomputed(Evaluator):
     def distributed(self) -> Self:
         raise InputError("statistics are recomputed over all batches, which ranks cannot share")
 
-    def in_float64(self) -> Self:
-        return replace(super().in_float64(), batches=[doubled(batch) for batch in self.batches])
+    def in_float64(self, weights: Weights) -> Self:
+        return replace(super().in_float64(weights), batches=[doubled(batch) for batch in self.batches])
 
 
 def evaluator_for(
@@ -267,7 +272,7 @@ def _reached(swapped: Evaluator, copied: Evaluator, weights: Weights, batch: Any
             expected = copied.at(moved)(batch)[0]
         except Exception:  # the loss is not defined there, and nothing can be told
             continue
-        found = swapped.at({name: tensor.clone() for name, tensor in moved.items()})(batch)[0]
+        found = swapped.at(moved)(batch)[0]
         if not torch.allclose(found, expected, rtol=OWN, equal_nan=True):
             return False
     return True

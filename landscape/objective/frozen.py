@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -12,6 +12,7 @@ from torch.nn.parameter import is_lazy
 from landscape.errors import InputError
 from landscape.objective.batches import HALF
 from landscape.objective.derivatives import leaves_of, twice_differentiable
+from landscape.objective.params import ParamSpace
 
 OWN = 1e-5  # relative: how far the copy's loss may lie from the model's, which runs the same operations
 LossOf = Callable[[nn.Module], Tensor]
@@ -51,7 +52,8 @@ def frozen_copy(model: nn.Module) -> nn.Module:
     lazy = [name for name, tensor in (*model.named_parameters(), *model.named_buffers()) if is_lazy(tensor)]
     if lazy:
         raise InputError(f"{lazy[0]} is lazy and has no shape yet; call the model once: model(inputs)")
-    frozen = _copied(model).eval()
+    shared = {} if _has_own_modes(model) else _sharing(model)  # else `.eval()` may write to weights
+    frozen = _copied(model, shared).eval()
     if any(p.dtype in HALF for p in frozen.parameters()):
         warnings.warn(
             "weights in half precision are measured in float32, which resolves small steps", stacklevel=3
@@ -93,7 +95,7 @@ def faithful(model: nn.Module, frozen: nn.Module, loss: LossOf) -> nn.Module:
                 "loss(model, batch), and hooks the module that they are given"
             )
         candidates = [frozen]
-        if any(type(module).train is not nn.Module.train for module in model.modules()):
+        if _has_own_modes(model):
             candidates.insert(0, _as_in_training(model))
         for candidate in map(_visible, candidates):
             found = loss(candidate)
@@ -118,9 +120,55 @@ def held_still(model: nn.Module) -> list[str]:
     return frozen if len(frozen) < len(list(model.parameters())) else []
 
 
-def _copied(model: nn.Module) -> nn.Module:
+def settled(frozen: nn.Module, space: Callable[[nn.Module], ParamSpace], share: bool = False) -> ParamSpace:
+    """Return the space of a copy's parameters, which become views of its θ: no second copy is held.
+
+    Args:
+        frozen: a `frozen_copy`.
+        space: makes the space of a module.
+        share: parameters that do not take part stay those of the model.
+    """
+    params = space(frozen)
+    parts = params.split(params.theta)
+    for name, parameter in frozen.named_parameters():
+        if name in parts:
+            parameter.data = parts[name]
+        elif not share:
+            parameter.data = parameter.data.clone()
+    return params
+
+
+def fingerprint(weights: Iterable[Tensor]) -> list[tuple[int, float]]:
+    """Return a hash and a sum of each tensor's values, which tell whether something was written there."""
+    parts = [part for part in weights if part.numel()]
+    return [
+        (int(torch.hash_tensor(part).view(torch.int64)), float(part.sum(dtype=torch.float64)))
+        for part in parts
+    ]
+
+
+def share(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Let a model's parameters lie where a copy of them lies: their values stay, and the memory is freed."""
+    for name, parameter in uncompiled(model).named_parameters():
+        found = weights.get(name)
+        if found is not None and found.dtype == parameter.dtype and torch.equal(found, parameter):
+            parameter.data = found
+
+
+def _sharing(model: nn.Module) -> dict[int, Any]:
+    """Return, by the id of each plain parameter, one of the same memory that needs no gradient."""
+    plain = (p for p in model.parameters() if type(p) is nn.Parameter)
+    return {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in plain}
+
+
+def _has_own_modes(model: nn.Module) -> bool:
+    """Tell whether `.train()` and `.eval()` run code of the model's own."""
+    return any(type(module).train is not nn.Module.train for module in uncompiled(model).modules())
+
+
+def _copied(model: nn.Module, shared: Mapping[int, Any] | None = None) -> nn.Module:
     try:
-        return duplicate(uncompiled(model))
+        return duplicate(uncompiled(model), shared)
     except RuntimeError as error:
         raise InputError(f"the model cannot be copied: {str(error).partition('. ')[0]}") from error
 
@@ -150,3 +198,31 @@ def _visible(frozen: nn.Module) -> nn.Module:
         if isinstance(module, nn.Embedding):
             module.padding_idx = None
     return frozen
+
+
+def present(module: M, model: nn.Module, params: ParamSpace) -> tuple[M, Tensor]:
+    """Copy a module that holds a frozen `model`, with the buffers of the model as it is now; return it and θ.
+
+    Raises:
+        InputError: the model does not have the parameters and buffers that the module knows.
+    """
+    copied, live = duplicate(module), uncompiled(model)
+    tensors = dict(live.named_parameters()) | dict(live.named_buffers())
+    with torch.no_grad():
+        for name, buffer in copied.get_submodule("model").named_buffers():
+            buffer.copy_(_like(tensors, name, buffer))
+        parts = params.split(params.theta)
+        return copied, params.join({name: _like(tensors, name, part) for name, part in parts.items()})
+
+
+def _like(tensors: Mapping[str, Tensor], name: str, like: Tensor) -> Tensor:
+    """Return a copy of a named tensor, in the dtype and on the device of `like`.
+
+    Raises:
+        InputError: there is none, or it has another shape.
+    """
+    found = tensors.get(name)
+    if found is None or found.shape != like.shape:
+        said = "is missing" if found is None else f"has shape {tuple(found.shape)}, not {tuple(like.shape)}"
+        raise InputError(f"the model is not the one that the objective was made of: {name} {said}")
+    return found.detach().to(like, copy=True)

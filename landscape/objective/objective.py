@@ -17,11 +17,12 @@ from landscape.objective.batches import doubled, kept
 from landscape.objective.derivatives import gradient, product, twice_differentiable
 from landscape.objective.differences import Multiply, Trust, check_gradient, check_products
 from landscape.objective.evaluators import Forward, Loss, LossModule, Part, evaluator_for
-from landscape.objective.frozen import duplicate, faithful, frozen_copy, held_still, uncompiled
+from landscape.objective.frozen import faithful, fingerprint, frozen_copy, held_still, present, settled, share
 from landscape.objective.identity import BATCHES, batches_digest
 from landscape.objective.lookups import rows_read
 from landscape.objective.params import ParamSpace
 from landscape.objective.structure import Grouping
+from landscape.objective.sums import Sum
 from landscape.runtime.ranks import ALONE, Ranks
 
 Array = NDArray[np.float64]
@@ -32,10 +33,10 @@ _GIVEN_AS = {"per_example": "per_example", "outputs": "forward and criterion"}
 class Objective:
     """L(θ) = Σ_b sum_b(θ) / Σ_b weight_b over frozen batches b, with its gradient and Hessian products.
 
-    The model is copied, put into eval mode and never written to. How weights reach it is decided once, when
+    The model is copied, once, put into eval mode and never written to. How weights reach it is decided when
     the objective is made (`landscape.objective.evaluators`): they are swapped in by
     `torch.func.functional_call`, or, where that does not reach all of a model, set in a copy for each
-    evaluation, which is slower (a warning says so). Sums over batches are in float64. All derivatives are
+    evaluation, which is slower (a warning says so). Sums over batches are rounded once. All derivatives are
     true ones: an embedding's `padding_idx`, which hides a gradient that the loss does have, is lifted in the
     copy, and attention runs by the one path that can be differentiated twice (`twice_differentiable`).
     Weights in half precision are measured in float32. Parameters that were frozen (`requires_grad` is False)
@@ -69,6 +70,8 @@ class Objective:
             et al., "REPAIR", ICLR 2023, arXiv 2211.08403, section 3). A loss with recomputed statistics has
             no derivatives.
 
+        copy: if False, the model's parameters become views of θ, with equal values; leave it alone then.
+
     Raises:
         InputError: no batches, or batches that do not end; a weight that is not positive, a loss that is not
             a finite scalar, that cannot be evaluated, or that differs between two evaluations (the message
@@ -93,6 +96,7 @@ class Objective:
         group: Grouping | None = None,
         filter_axes: Mapping[str, int | None] | None = None,
         check: bool = True,
+        copy: bool = True,
     ) -> None:
         if (forward is None) != (criterion is None):
             raise InputError("forward and criterion are the two parts of one loss; give both or neither")
@@ -101,14 +105,15 @@ class Objective:
         space = partial(
             ParamSpace, include=include, exclude=exclude, held=held, group=group, filter_axes=filter_axes
         )
-        before = space(frozen).theta
-        self.batches = kept(batches, before)
+        self.params = settled(frozen, space, share=not copy)
+        before, self.batches = fingerprint(self._weights(None).values()), kept(batches, self.theta)
         self.count = len(self.batches)  # over all ranks, see `distribute`
         if not self.batches:
             raise InputError("an objective needs at least one batch")
-        frozen = faithful(model, frozen, lambda module: loss(module, self.batches[0])[0])
-        self.params = space(frozen)
-        if not torch.equal(before, self.theta):
+        found = faithful(model, frozen, lambda module: loss(module, self.batches[0])[0])
+        if found is not frozen:
+            frozen, self.params = found, settled(found, space)
+        if before != fingerprint(frozen.get_parameter(entry.name) for entry in self.params.entries):
             raise InputError(CHANGING)
         self.ranks = ALONE
         self._trust = Trust(check)
@@ -123,8 +128,10 @@ class Objective:
         self._evaluator, self.weight = evaluator_for(
             module, weights, self.batches, statistics == "recomputed"
         )
-        if not torch.equal(before, self.params.join(weights)):
+        if before != fingerprint(weights.values()):
             raise InputError(CHANGING)
+        if not copy:
+            share(model, weights)
 
     @property
     def provenance(self) -> dict[str, str]:
@@ -134,12 +141,10 @@ class Objective:
 
     def __repr__(self) -> str:
         """Say size, batches, device and L(θ), which is evaluated, unless that takes other ranks."""
-        theta, count = self.theta, len(self.batches)
-        said = (
-            f"Objective: {self.params.numel:,} parameters ({str(theta.dtype).removeprefix('torch.')}), "
-            f"{count} batch{'es' if count > 1 else ''} of weight {self.weight:,g} in all, on {theta.device}"
-        )
-        return f"{said}; L(θ) = {self.value():.6g}" if self.ranks is ALONE else said
+        batches = f"{len(self.batches)} batch{'es' if len(self.batches) > 1 else ''}"
+        said = f"{batches} of weight {self.weight:,g} in all, on {self.theta.device}"
+        value = f"; L(θ) = {self.value():.6g}" if self.ranks is ALONE else ""
+        return f"Objective: {self.params.numel:,} parameters ({str(self.theta.dtype)[6:]}), {said}{value}"
 
     @property
     def theta(self) -> Tensor:
@@ -219,9 +224,7 @@ class Objective:
         the loss does more with its tables than look rows up.
         """
         weights = self._weights(None)
-        tables = {
-            entry.name: weights[entry.name] for entry in self.params.entries if entry.group == "embedding"
-        }
+        tables = {e.name: weights[e.name] for e in self.params.entries if e.group == "embedding"}
         if 2 * sum(table.numel() for table in tables.values()) < self.params.numel:
             return None  # without an evaluation: whatever rows are read, most of θ stays
         with torch.enable_grad(), twice_differentiable():
@@ -258,9 +261,9 @@ class Objective:
     def in_float64(self) -> "Objective":
         """Return the same loss with weights, and floating numbers in the batches, in float64."""
         return self._with(
-            _evaluator=self._evaluator.in_float64(),
+            _evaluator=self._evaluator.in_float64((params := self.params.in_float64()).split(params.theta)),
             batches=[doubled(batch) for batch in self.batches],
-            params=self.params.in_float64(),
+            params=params,
         )
 
     def clone(self) -> "Objective":
@@ -286,14 +289,7 @@ class Objective:
         Raises:
             InputError: the model does not have the parameters and buffers of this objective's model.
         """
-        module = duplicate(self._bound)
-        live = uncompiled(model)
-        tensors = dict(live.named_parameters()) | dict(live.named_buffers())
-        with torch.no_grad():
-            for name, buffer in module.model.named_buffers():
-                buffer.copy_(_like(tensors, name, buffer))
-            parts = self.params.split(self.theta)
-            theta = self.params.join({name: _like(tensors, name, part) for name, part in parts.items()})
+        module, theta = present(self._bound, model, self.params)
         return self._with(_evaluator=replace(self._evaluator, module=module), params=self.params.at(theta))
 
     def first_batch(self) -> "Objective":
@@ -327,15 +323,14 @@ class Objective:
             InputError: ∇L by autograd is not the slope of L, which is checked once; or L has no derivatives.
         """
         self._check_gradient()
-        total = self.theta.new_zeros(1 + self.params.numel, dtype=torch.float64)
+        value, total = torch.zeros((), dtype=torch.float64, device=self.theta.device), Sum(self.theta)
         with torch.enable_grad(), twice_differentiable():
             evaluate, leaves = self._evaluator.with_leaves(self._weights(theta))
             for batch in self.batches:
                 summed = evaluate(batch)[0]
-                total[0] += summed.detach().reshape(())
-                total[1:] += self._flat_grad(summed, leaves)
-        mean = self.ranks.summed(total) / self.weight
-        return float(mean[0]), mean[1:].to(self.theta.dtype)
+                value += summed.detach().reshape(())
+                total.add(gradient(summed, leaves))
+        return float(self.ranks.summed(value)) / self.weight, total.mean(self.weight, self.ranks)
 
     def grad(self, theta: Tensor | None = None) -> Tensor:
         """Return ∇L, shape (numel,), at `theta` or at the model's weights."""
@@ -354,13 +349,13 @@ class Objective:
         return self._hvp(vector, theta)
 
     def _hvp(self, vector: Tensor, theta: Tensor | None = None) -> Tensor:
-        total = torch.zeros_like(self.theta, dtype=torch.float64)
+        total = Sum(self.theta)
         with torch.enable_grad(), twice_differentiable():
             evaluate, leaves = self._evaluator.with_leaves(self._weights(theta))
-            parts = list(self.params.split(vector.to(self.theta)).values())
+            along = list(self.params.split(vector.to(self.theta)).values())
             for batch in self.batches:
-                total += torch.cat([p.flatten() for p in product(evaluate(batch)[0], leaves, parts)])
-        return (self.ranks.summed(total) / self.weight).to(self.theta.dtype)
+                total.add(product(evaluate(batch)[0], leaves, along))
+        return total.mean(self.weight, self.ranks)
 
     def traced(
         self, batch: Any, part: Part = "loss", theta: Tensor | None = None
@@ -379,10 +374,8 @@ class Objective:
         ):
             raise InputError(f"this objective was not given the {_GIVEN_AS[part]} of its loss")
         self._check_gradient()
-        # θ itself is shared by all graphs that are kept, and does not change when the loss is evaluated there
-        weights = self.params.split(self.theta) if theta is None else self._weights(theta)
         with torch.enable_grad(), twice_differentiable():
-            evaluate, leaves = self._evaluator.with_leaves(weights)
+            evaluate, leaves = self._evaluator.with_leaves(self._weights(theta))
             found = evaluate(batch, part)
             if part != "outputs":
                 found = found[0]
@@ -408,21 +401,5 @@ class Objective:
         return self._evaluator.module
 
     def _weights(self, theta: Tensor | None) -> dict[str, Tensor]:
-        """Return a copy of `theta` (or θ) by name, for a model may write to its weights."""
-        return self.params.split((self.theta if theta is None else theta.detach()).to(self.theta, copy=True))
-
-    def _flat_grad(self, scalar: Any, leaves: list[Tensor]) -> Tensor:
-        return torch.cat([g.reshape(-1) for g in gradient(scalar, leaves)])
-
-
-def _like(tensors: Mapping[str, Tensor], name: str, like: Tensor) -> Tensor:
-    """Return a copy of a named tensor, in the dtype and on the device of `like`.
-
-    Raises:
-        InputError: there is none, or it has another shape.
-    """
-    found = tensors.get(name)
-    if found is None or found.shape != like.shape:
-        said = "is missing" if found is None else f"has shape {tuple(found.shape)}, not {tuple(like.shape)}"
-        raise InputError(f"the model is not the one that the objective was made of: {name} {said}")
-    return found.detach().to(like, copy=True)
+        """Return θ by name, where the loss was found to leave its weights alone, or a copy of `theta`."""
+        return self.params.split(self.theta if theta is None else theta.detach().to(self.theta, copy=True))

@@ -32,12 +32,12 @@ ACROSS = {
     "landscape.flatness.point": {  # λmax, traces and norms are measures of sharpness
         "landscape.curvature.operators",
         "landscape.curvature.probes",
-        "landscape.curvature.solver",
+        "landscape.curvature.basis",
     },
     "landscape.flatness.second_order": {
         "landscape.curvature.eigenpairs",
         "landscape.curvature.operators",
-        "landscape.curvature.solver",
+        "landscape.curvature.basis",
     },
     "landscape.flatness.first_order": {"landscape.curvature.operators"},  # slopes along a vector
     "landscape.flatness.words": {  # the sentences on a comparison speak of spectra and traces too

@@ -1,0 +1,142 @@
+"""Vectors that may be as long as memory allows: taken piece by piece, and kept so that none is copied."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from landscape.storage.results import Array
+
+COLUMNS = 2**16  # numbers of a vector that are taken at once: in float64 they stay in a CPU's cache
+LAUNCHED = 2**22  # the same on other devices, where each operation has to be launched
+BLOCK = 2**20  # numbers in a block of several vectors
+
+
+class Basis:
+    """Vectors, one per row, in blocks: one more moves none of those before.
+
+    Attributes:
+        like: any vector of their kind.
+    """
+
+    def __init__(self, like: Tensor) -> None:
+        self.like = like
+        self._blocks: list[Tensor] = []
+        self._rows = max(1, min(16, BLOCK // like.numel()))
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    @property
+    def blocks(self) -> list[Tensor]:
+        """All vectors, in order: tensors of shape (some, n)."""
+        return [b[: self._size - i * self._rows] for i, b in enumerate(self._blocks)]
+
+    def append(self, vectors: Tensor) -> None:
+        """Add rows, which are copied."""
+        for vector in vectors:
+            block, row = divmod(self._size, self._rows)
+            if block == len(self._blocks):
+                self._blocks.append(self.like.new_empty(self._rows, self.like.numel()))
+            self._blocks[block][row] = vector
+            self._size += 1
+
+    def rows(self, first: int) -> Tensor:
+        """Return the vectors from the `first` on, without a copy where they lie in one block."""
+        block = first // self._rows
+        found = self.blocks[block:]
+        found[0] = found[0][first - block * self._rows :]
+        return found[0] if len(found) == 1 else torch.cat(found)
+
+    def combined(self, coefficients: Array) -> Tensor:
+        """Return Cᵀ Q for coefficients C, shape (size, K); as rows, shape (K, n)."""
+        found = self.like.new_empty(coefficients.shape[1], self.like.numel())
+        for piece, mixed in self._mixed(coefficients):
+            found[:, piece] = mixed
+        return found
+
+    def mix(self, coefficients: Array) -> None:
+        """Put Cᵀ Q in place of Q, shape (K, n): no second basis is held."""
+        size = coefficients.shape[1]
+        for piece, mixed in self._mixed(coefficients):
+            for i, block in enumerate(self._blocks):
+                some = mixed[i * self._rows : (i + 1) * self._rows]
+                block[: len(some), piece] = some
+        self._size = size
+        del self._blocks[-(-size // self._rows) :]
+
+    def _mixed(self, coefficients: Array) -> Iterator[tuple[slice, Tensor]]:
+        change = torch.from_numpy(coefficients.T.copy()).to(self.like, copy=True)
+        for piece in pieces(self.like):
+            yield piece, change @ torch.cat([b[:, piece] for b in self.blocks])
+
+
+def pieces(vectors: Tensor) -> Iterator[slice]:
+    """Yield the parts of the last axis that are taken at once."""
+    length = vectors.shape[-1]
+    step = COLUMNS if vectors.device.type == "cpu" else LAUNCHED
+    return (slice(first, min(first + step, length)) for first in range(0, length, step))
+
+
+def project_out(vectors: Tensor, blocks: Sequence[Tensor]) -> Tensor:
+    """Remove from vectors, shape (n,) or (K, n), their parts along the orthonormal rows of all `blocks`.
+
+    This is done twice, for rounding, and piece by piece, since long float32 products lose two digits.
+    Vectors are returned as they are if there is nothing to remove.
+    """
+    blocks = [block for block in blocks if len(block)]
+    if not blocks:
+        return vectors
+    left = torch.empty_like(vectors)
+    for source in (vectors, left):
+        along = [left.new_zeros(*left.shape[:-1], len(block), dtype=torch.float64) for block in blocks]
+        for piece in pieces(vectors):
+            for summed, block in zip(along, blocks, strict=True):
+                summed.add_(source[..., piece] @ block[:, piece].T)
+        shares = [summed.to(vectors) for summed in along]
+        for piece in pieces(vectors):
+            rest = source[..., piece]
+            for share, block in zip(shares, blocks, strict=True):
+                rest = rest - share @ block[:, piece]
+            left[..., piece] = rest
+    return left
+
+
+def gram(a: Tensor, b: Tensor) -> Array:
+    """Return the inner products of rows, shape (len(a), len(b)), summed in float64."""
+    found = torch.zeros(len(a), len(b), dtype=torch.float64, device=a.device)
+    for piece in pieces(a):
+        found += a[:, piece].double() @ b[:, piece].double().T
+    return np.asarray(found.cpu().numpy())
+
+
+def dot(a: Tensor, b: Tensor) -> float:
+    """Inner product, summed in float64."""
+    return float(gram(a[None], b[None])[0, 0])
+
+
+def norm(vector: Tensor) -> float:
+    """Length, with squares summed in float64."""
+    lengths = [vector[piece].double().norm() for piece in pieces(vector)]
+    return float(torch.stack(lengths).norm()) if lengths else 0.0
+
+
+def residual(product: Tensor, vector: Tensor, value: float) -> float:
+    """Return ‖Hv - λv‖ from the product Hv."""
+    lengths = [(product[p].double() - value * vector[p].double()).norm() for p in pieces(vector)]
+    return float(torch.stack(lengths).norm())
+
+
+def unit(vector: Tensor) -> Tensor:
+    """Scale to norm 1."""
+    return vector / norm(vector)
+
+
+def random_unit(like: Tensor, rng: np.random.Generator, orthogonal_to: Sequence[Tensor] = ()) -> Tensor:
+    """Draw a unit vector, of the kind of `like`, orthogonal to the rows of all blocks in `orthogonal_to`."""
+    drawn = like.new_empty(like.shape)
+    for piece in pieces(drawn):
+        drawn[piece] = torch.from_numpy(rng.standard_normal(piece.stop - piece.start))
+    return unit(project_out(drawn, orthogonal_to))
