@@ -127,8 +127,8 @@ class Config(BaseModel):
     save_every: StepPart[Times[int | None]] = setting(
         None, "Epochs between checkpoints that OUT/epochs keeps, for a trajectory"
     )
-    monitor: StepPart[int | None] = setting(
-        None, "Epochs between measurements of the top Hessian eigenvalues, in OUT/monitor.jsonl", ge=1
+    monitor: StepPart[Times[int | None]] = setting(
+        None, "Epochs between measurements of the top Hessian eigenvalues, in OUT/monitor.jsonl"
     )
 
     rho: SamPart[Finite[float | None]] = setting(None, "Radius ρ (default: 0.1 for samrec, else 0)", ge=0)

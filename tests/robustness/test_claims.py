@@ -69,7 +69,7 @@ def test_what_the_user_names_is_quoted_and_warnings_of_true_data_are_heard(run, 
     assert "--columns changes nothing" in str(said[0].message)
 
 
-@pytest.mark.parametrize("name", ["metrics.jsonl", "epochs", "pretraining"])
+@pytest.mark.parametrize("name", ["metrics.jsonl", "monitor.jsonl", "epochs", "pretraining"])
 def test_training_follows_no_link_of_its_folder(name, tmp_path):
     mine = tmp_path / "mine"
     mine.mkdir()
