@@ -66,14 +66,19 @@ class Attending(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        for norm, part in zip(self.norms, (self.attention, self.mlp), strict=True):
-            x = x + part(norm(x)) if self.before else norm(x + part(x))
+        first, second = self.norms
+        if self.before:
+            x = x + self.attention(first(x))
+            x = x + self.mlp(second(x))
+        else:
+            x = second((x := first(x + self.attention(x))) + self.mlp(x))
         return x
 
     def attention(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
-        return self.out(mixed.transpose(1, 2).flatten(2))
+        output: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        return output
 
 
 class Transformer(nn.Module):

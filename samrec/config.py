@@ -124,12 +124,8 @@ class Config(BaseModel):
     precision: StepPart[Precision] = setting("float32", "Precision of matrix products in training")
     eval_every: StepPart[Times[int]] = setting(5, "Epochs between validations")
     patience: StepPart[Times[int]] = setting(50, "Stop after N epochs without a better validation NDCG@10")
-    save_every: StepPart[Times[int | None]] = setting(
-        None, "Epochs between checkpoints that OUT/epochs keeps, for a trajectory"
-    )
-    monitor: StepPart[Times[int | None]] = setting(
-        None, "Epochs between measurements of the top Hessian eigenvalues, in OUT/monitor.jsonl"
-    )
+    save_every: StepPart[Times[int | None]] = setting(None, "Epochs between checkpoints kept in OUT/epochs")
+    monitor: StepPart[Times[int | None]] = setting(None, "Epochs between Hessian eigenvalues (monitor.jsonl)")
 
     rho: SamPart[Finite[float | None]] = setting(None, "Radius ρ (default: 0.1 for samrec, else 0)", ge=0)
     rho_schedule: SamPart[Schedule] = setting("constant", "Decay of ρ to 0 at the end")

@@ -9,7 +9,6 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -20,9 +19,8 @@ from landscape.objective.objective import Objective
 from landscape.runtime import ranks as parallel
 from landscape.runtime.devices import device_named
 from landscape.runtime.ranks import ALONE, Ranks
-from landscape.statistics import interval, mean
 from landscape.storage.files import sha256
-from landscape.tasks import FactCurve, FactRow, Facts, FactTable, TaskOptions
+from landscape.tasks import Facts, FactTable, TaskOptions
 from samrec.catalogue import catalogue_metrics
 from samrec.checkpoint import Checkpoint, load, trajectory
 from samrec.choices import METRICS, VALIDATED
@@ -33,7 +31,8 @@ from samrec.data.readers import read
 from samrec.data.sources import last_change
 from samrec.data.split import Part, Split, leave_one_out
 from samrec.data.tensors import Tensors
-from samrec.evaluation import Candidates, Ranking, candidates, count_above, gain, intervals, metrics, ranks
+from samrec.evaluation import Candidates, Ranking, candidates, count_above, gain, ranks
+from samrec.facts import RANKED, RANKING, curves, difference, ranked
 from samrec.losses import drawn_scores, loss_of, parts_of
 from samrec.methods import initial_model
 from samrec.model import Recommender
@@ -270,14 +269,6 @@ def initial_weights(checkpoint: Path) -> dict[str, Tensor]:
     return initial_model(loaded.config, loaded.num_items).state_dict()
 
 
-RANKING = "Ranking"
-RANKED = (
-    "Each user's held-out item is ranked among all items that are not in the user's history; ties count "
-    "against it. In brackets: 95% intervals of a bootstrap over users. None of them covers retraining with "
-    "another seed."
-)
-
-
 class Recommendation:
     """The task of samrec's checkpoints: see `landscape.tasks.Task`."""
 
@@ -317,11 +308,11 @@ class Recommendation:
             for part in get_args(Part)
         }
         rows = tuple(
-            _ranked("validation" if part == "valid" else part, of_users, options.seed)
+            ranked("validation" if part == "valid" else part, of_users, options.seed)
             for part, of_users in found.items()
         )
         table = FactTable(RANKING, METRICS, rows, RANKED, ("test", VALIDATED))
-        return Facts((table,), _curves(read_log(checkpoint.parent / "metrics.jsonl")))
+        return Facts((table,), curves(read_log(checkpoint.parent / "metrics.jsonl")))
 
     def differences(self, checkpoints: Mapping[str, Path], options: TaskOptions) -> list[str]:
         """Compare the ranking of the test items with that of the first checkpoint, user by user."""
@@ -333,65 +324,10 @@ class Recommendation:
             ]
         }
         first, *others = gains
-        return [_difference(first, name, gains[first], gains[name]) for name in others]
+        return [difference(first, name, gains[first], gains[name]) for name in others]
 
 
 task = Recommendation()
-
-
-def _difference(first: str, name: str, before: NDArray[np.float64], after: NDArray[np.float64]) -> str:
-    """Say how the mean gain of one checkpoint differs from another's, with an interval over users."""
-    difference, error = mean(after - before)
-    low, high = interval(difference, error, len(after))
-    side = "no clear difference from" if low <= 0 <= high else "better than" if low > 0 else "worse than"
-    return (
-        f"Ranking of the test items by {name}: {side} {first}. {VALIDATED.upper()} is {after.mean():.4f} "
-        f"against {before.mean():.4f}; the difference is {difference:+.4f} [{low:+.4f}, {high:+.4f}] over "
-        f"{len(after):,} users."
-    )
-
-
-def known_rankers(ideal_hr10: float, counted: Mapping[str, Mapping[str, float]]) -> FactTable:
-    """Return, as part of the table of rankings, what rankers reach that train nothing.
-
-    Args:
-        ideal_hr10: what a ranker expects that knows how the data were made.
-        counted: metrics on the test items by the name of a baseline.
-    """
-    values = tuple(ideal_hr10 if metric == "hr@10" else None for metric in METRICS)
-    rows = [
-        FactRow(name, tuple(of[m] for m in METRICS), note="on the test items") for name, of in counted.items()
-    ]
-    ideal = FactRow("ideal ranker", values, note="expected on the test items")
-    return FactTable(RANKING, METRICS, (*rows, ideal))
-
-
-def _ranked(name: str, of_users: Ints, seed: int) -> FactRow:
-    means, between = metrics(of_users), intervals(of_users, seed)
-    return FactRow(
-        name,
-        tuple(means[metric] for metric in METRICS),
-        tuple(between[metric] for metric in METRICS),
-        f"{len(of_users):,} users",
-    )
-
-
-def _curves(log: Sequence[Mapping[str, Any]]) -> tuple[FactCurve, ...]:
-    """Return the training loss and the validation by epoch; of a loss in parts, that of recommendation."""
-    losses = {
-        line["epoch"]: line.get("losses", {}).get("recommendation", line["loss"])
-        for line in log
-        if "loss" in line
-    }
-    validated = {line["epoch"]: line["valid"][VALIDATED] for line in log if "valid" in line}
-    return tuple(
-        FactCurve(title, "epoch", tuple(values), tuple(values.values()))
-        for title, values in (
-            ("training loss (dropout on)", losses),
-            (f"validation {VALIDATED.upper()}", validated),
-        )
-        if values
-    )
 
 
 def _split(checkpoint: Checkpoint, data: Path | None) -> Split:

@@ -1,5 +1,6 @@
 """Monitors in trainers that call back. Their libraries are imported when a callback is made."""
 
+from importlib import import_module
 from typing import Any
 
 from landscape.curvature.monitor import Monitor
@@ -15,15 +16,9 @@ def lightning_callback(monitor: Monitor) -> Any:
     Raises:
         InputError: neither `lightning` nor `pytorch_lightning` is installed.
     """
-    try:
-        from lightning.pytorch import Callback
-    except ImportError:
-        try:
-            from pytorch_lightning import Callback
-        except ImportError:
-            raise InputError("lightning is not installed: pip install lightning") from None
+    base = _imported("Callback", "lightning.pytorch", "pytorch_lightning")
 
-    class MonitorCallback(Callback):  # type: ignore[misc] # the library need not be there
+    class MonitorCallback(base):  # type: ignore[misc,valid-type] # the library need not be there
         def on_train_start(self, trainer: Any, pl_module: Any) -> None:
             if monitor.optimizer is None and trainer.optimizers:
                 monitor.optimizer = getattr(trainer.optimizers[0], "optimizer", trainer.optimizers[0])
@@ -45,12 +40,9 @@ def transformers_callback(monitor: Monitor) -> Any:
     Raises:
         InputError: `transformers` is not installed.
     """
-    try:
-        from transformers import TrainerCallback
-    except ImportError:
-        raise InputError("transformers is not installed: pip install transformers") from None
+    base = _imported("TrainerCallback", "transformers")
 
-    class MonitorCallback(TrainerCallback):  # type: ignore[misc] # the library need not be there
+    class MonitorCallback(base):  # type: ignore[misc,valid-type] # the library need not be there
         def on_train_begin(self, args: Any, state: Any, control: Any, **known: Any) -> None:
             if monitor.optimizer is None and (optimizer := known.get("optimizer")) is not None:
                 monitor.optimizer = getattr(optimizer, "optimizer", optimizer)
@@ -59,3 +51,14 @@ def transformers_callback(monitor: Monitor) -> Any:
             monitor.step(state.global_step)
 
     return MonitorCallback()
+
+
+def _imported(name: str, *modules: str) -> Any:
+    """Return a class from the first of some modules that is installed."""
+    for module in modules:
+        try:
+            return getattr(import_module(module), name)
+        except ImportError:
+            continue
+    library = modules[0].partition(".")[0]
+    raise InputError(f"{library} is not installed: pip install {library}")

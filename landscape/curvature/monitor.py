@@ -263,7 +263,7 @@ def _cosines(update: Tensor, vectors: Tensor) -> tuple[float, ...]:
 def _undisturbed() -> Iterator[None]:
     """Put the random number generators back, and measure in full precision and with gradients in between."""
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002 # the user's
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call] # torch leaves it untyped
     try:
         with (
             progress.hushed(),

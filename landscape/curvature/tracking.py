@@ -6,18 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from landscape.curvature.basis import project_out, random_unit, residual, unit
 from landscape.curvature.lanczos import lanczos
-from landscape.curvature.solver import (
-    Counted,
-    Found,
-    Matvec,
-    oriented,
-    project_out,
-    random_unit,
-    residual,
-    scales,
-    unit,
-)
+from landscape.curvature.solver import Counted, Found, Matvec, oriented, scales
 
 GUARDS = 2  # vectors kept beyond the wanted ones; the last begins as a random one
 LONGEST = 40  # vectors added to a basis before it restarts
@@ -85,7 +76,7 @@ class Tracker:
         found = lanczos(matvec, near, wanted, 0, self.tol, self.max_products, self.seed, start=near)
         self._start = found.vectors
         if len(found.vectors) < near.numel():
-            search = random_unit(near, np.random.default_rng(self.seed), found.vectors)
+            search = random_unit(near, np.random.default_rng(self.seed), [found.vectors])
             self._start = torch.cat([found.vectors, search[None]])
         k = min(self.k, found.k)
         return Found(
@@ -100,7 +91,7 @@ class _Basis:
         self._operator = operator
         self._rows = start[:0]
         for vector in start:  # they were orthonormal to rounding
-            self._rows = torch.cat([self._rows, unit(project_out(vector, self._rows))[None]])
+            self._rows = torch.cat([self._rows, unit(project_out(vector, [self._rows]))[None]])
         self._images = operator.many(self._rows)
         self.norm = 0.0
 
@@ -124,7 +115,7 @@ class _Basis:
 
     def add(self, direction: Tensor) -> None:
         """Add the part of a direction that is outside of the basis."""
-        row = unit(project_out(unit(direction), self._rows))[None]
+        row = unit(project_out(unit(direction), [self._rows]))[None]
         self._images = torch.cat([self._images, self._operator.many(row)])
         self._rows = torch.cat([self._rows, row])
 

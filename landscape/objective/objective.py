@@ -62,14 +62,11 @@ class Objective:
         group, filter_axes: what group each parameter is of, and where its filters lie, see `ParamSpace`.
         provenance: where the objective came from; results repeat it, and a digest of the batches. Only
             objectives and results of equal `data_sha256`, `loss` and batches are compared.
-        check: compare derivatives with differences of the loss when the first is taken, and Hessian products
-            with differences of the gradient (`landscape.objective.differences`). Results say so, or say
-            `unchecked`.
+        check: compare the first gradient with differences of the loss, and the first Hessian product with
+            differences of the gradient (`landscape.objective.differences`). Results say so, or `unchecked`.
         statistics: of BatchNorm: `kept` as they were trained, or `recomputed` over the batches wherever the
             loss is evaluated, for example between two minima, whose own statistics do not fit there (Jordan
-            et al., "REPAIR", ICLR 2023, arXiv 2211.08403, section 3). A loss with recomputed statistics has
-            no derivatives.
-
+            et al., "REPAIR", ICLR 2023, arXiv 2211.08403, section 3); then it has no derivatives.
         copy: if False, the model's parameters become views of θ, with equal values; leave it alone then.
 
     Raises:
@@ -118,8 +115,8 @@ class Objective:
         self.ranks = ALONE
         self._trust = Trust(check)
         known = dict(provenance or {})
-        self._provenance = {BATCHES: known.get(BATCHES) or batches_digest(self.batches)} | known
-        self._provenance |= {
+        self._provenance = known | {
+            BATCHES: known.get(BATCHES) or batches_digest(self.batches),
             "parameters": str(self.params.numel),
             "include": " ".join(include),
             "exclude": " ".join((*exclude, *held)),
@@ -333,7 +330,7 @@ class Objective:
         return float(self.ranks.summed(value)) / self.weight, total.mean(self.weight, self.ranks)
 
     def grad(self, theta: Tensor | None = None) -> Tensor:
-        """Return ∇L, shape (numel,), at `theta` or at the model's weights."""
+        """Return ∇L, shape (numel,)."""
         return self.value_and_grad(theta)[1]
 
     def hvp(self, vector: Tensor, theta: Tensor | None = None) -> Tensor:
@@ -342,8 +339,7 @@ class Objective:
         Reverse over reverse (Pearlmutter 1994): the gradient of ∇L · vector. About four evaluations.
 
         Raises:
-            InputError: the product by autograd is not the slope of ∇L, which is checked once; then
-                `landscape.hessian` has products by other means.
+            InputError: autograd's is not the slope of ∇L; `landscape.hessian` has products by other means.
         """
         self.check_products("reverse", Objective._hvp)
         return self._hvp(vector, theta)

@@ -41,8 +41,8 @@ def command(
     from samrec.data.readers import read
     from samrec.data.split import leave_one_out
     from samrec.data.synthetic import markov, write_sequences
+    from samrec.facts import known_rankers
     from samrec.methods.baselines import evaluated
-    from samrec.task import known_rankers
     from samrec.training.loop import train
 
     synthetic = markov(**DATA, seed=seed)

@@ -234,9 +234,8 @@ def _monitor(run: Run, engine: Engine) -> "Monitor | None":
 
     assert isinstance(engine, Solo)
     every = run.config.monitor * run.batches.steps(run.config.batch_size)
-    return monitor_of(
-        run.config, run.split, *engine.models(), engine.optimizer, every, run.out / "monitor.jsonl"
-    )
+    (model,) = engine.models()
+    return monitor_of(run.config, run.split, model, engine.optimizer, every, run.out / "monitor.jsonl")
 
 
 def _with_attributes(config: Config) -> Config:

@@ -21,7 +21,8 @@ from landscape.tasks import (
 from samrec.checkpoint import load
 from samrec.choices import METRICS
 from samrec.config import Config
-from samrec.task import _curves, initial_weights, known_rankers, task
+from samrec.facts import curves, known_rankers
+from samrec.task import initial_weights, task
 from samrec.training.log import read_log
 from samrec.training.loop import train
 
@@ -114,7 +115,7 @@ def test_of_a_loss_in_parts_the_curve_is_that_of_recommendation():
         {"epoch": 3, "loss": 0.7, "valid": {"ndcg@10": 0.1}},
         {"epoch": 3, "test": {"ndcg@10": 0.2}},
     ]
-    loss, validated = _curves(lines)
+    loss, validated = curves(lines)
     assert (loss.x, loss.y) == ((1, 2, 3), (0.5, None, 0.7))
     assert (validated.x, validated.y) == ((3,), (0.1,))
 
