@@ -70,11 +70,10 @@ class Objective:
         copy: if False, the model's parameters become views of θ, with equal values; leave it alone then.
 
     Raises:
-        InputError: no batches, or batches that do not end; a weight that is not positive, a loss that is not
-            a finite scalar, that cannot be evaluated, or that differs between two evaluations (the message
-            says on which batch); something that is not a model, or one without parameters, with lazy ones,
-            that cannot be copied, that changes its weights when it is evaluated (as an embedding with
-            `max_norm` does), or that lacks the statistics to be recomputed; and as `ParamSpace`.
+        InputError: no batches, or batches that do not end; a weight that is not positive; a loss that is not
+            a finite scalar, cannot be evaluated, or differs between two evaluations; something that is not a
+            model, or one without parameters, with lazy ones, that cannot be copied, that changes its weights
+            when evaluated (as `max_norm` does), or lacks statistics to recompute; and as `ParamSpace`.
     """
 
     def __init__(
