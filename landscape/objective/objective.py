@@ -109,7 +109,8 @@ class Objective:
         found = faithful(model, frozen, lambda module: loss(module, self.batches[0])[0])
         if found is not frozen:
             frozen, self.params = found, settled(found, space)
-        if before != fingerprint(frozen.get_parameter(entry.name) for entry in self.params.entries):
+        own = dict(frozen.named_parameters())
+        if before != fingerprint(own[entry.name] for entry in self.params.entries):
             raise InputError(CHANGING)
         self.ranks = ALONE
         self._trust = Trust(check)
