@@ -120,5 +120,5 @@ def _adam(state: Mapping[str, Any], group: Mapping[str, Any]) -> Tensor:
     """Return 1 / P of a parameter; its shape."""
     (first, second), step = group["betas"], float(state["step"])
     squares: Tensor = state["max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"]
-    preconditioner = (1 - first**step) * ((squares / (1 - second**step)).sqrt() + group["eps"])
-    return 1 / preconditioner.detach()
+    preconditioner: Tensor = (1 - first**step) * ((squares / (1 - second**step)).sqrt() + group["eps"])
+    return preconditioner.detach().reciprocal()

@@ -223,7 +223,12 @@ def _monitor(run: Run, engine: Engine) -> "Monitor | None":
     assert isinstance(engine, Solo)
     every = run.config.monitor * run.batches.steps(run.config.batch_size)
     return monitor_of(
-        run.config, run.split, *engine.models(), engine.optimizer, every, run.out / "monitor.jsonl"
+        (run.config, run.split),
+        *engine.models(),
+        engine.optimizer,
+        every=every,
+        at_most=None,
+        file=run.out / "monitor.jsonl",
     )
 
 
