@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from landscape.runtime.lazy import attributes
 
 if TYPE_CHECKING:
+    from landscape.curvature.callbacks import lightning_callback as lightning_callback
+    from landscape.curvature.callbacks import transformers_callback as transformers_callback
     from landscape.curvature.density import SpectralDensity as SpectralDensity
     from landscape.curvature.density import spectral_density as spectral_density
     from landscape.curvature.eigenpairs import Eigenpairs as Eigenpairs
@@ -117,6 +119,7 @@ _PUBLIC = {
     "frobenius_norm": "landscape.curvature.trace",
     "gauss_newton": "landscape.curvature.operators",
     "hessian": "landscape.curvature.operators",
+    "lightning_callback": "landscape.curvature.callbacks",
     "line": "landscape.surface.sampler",
     "load": "landscape.storage.results",
     "load_weights": "landscape.storage.weights",
@@ -135,6 +138,7 @@ _PUBLIC = {
     "top_eigenpairs": "landscape.curvature.eigenpairs",
     "trace": "landscape.curvature.trace",
     "trajectory_frame": "landscape.surface.frames",
+    "transformers_callback": "landscape.curvature.callbacks",
     "verdict": "landscape.flatness.words",
     "weights_of": "landscape.storage.weights",
 }

@@ -78,22 +78,18 @@ def objective(checkpoint: Path, options: TaskOptions) -> Objective:
 
 
 def monitor_of(
-    config: Config, split: Split, model: Recommender, optimizer: Optimizer, every: int, file: Path
+    run: tuple[Config, Split], model: Recommender, optimizer: Optimizer, users: int = 2048, **settings: Any
 ) -> Monitor:
-    """Return a monitor of a training: of the frozen training loss that `objective` has for its checkpoints.
+    """Return a monitor of a training, with the frozen loss that `objective` has for its checkpoints.
 
     Args:
-        model, optimizer: of the training.
-        every: number of steps between measurements.
-        file: of the measurements; those of an earlier part of the training stay in it.
-
-    Raises:
-        InputError: as `landscape.Monitor`.
+        run: what is trained, and on what.
+        users: number of users of the frozen loss.
+        settings: of `landscape.Monitor`, which also says what it raises.
     """
-    options = TaskOptions()
-    frozen = _frozen_loss(config, split, options, model.item.weight.device)
-    probe = _objective(model, config, split, options, frozen)
-    return Monitor(model, probe, optimizer=optimizer, every=every, at_most=None, file=file)
+    options = TaskOptions(users=users)
+    frozen = _frozen_loss(*run, options, model.item.weight.device)
+    return Monitor(model, _objective(model, *run, options, frozen), optimizer=optimizer, **settings)
 
 
 def _objective(

@@ -75,6 +75,9 @@ class Monitor:
             `wandb.log` are.
         seed: of the random vectors.
 
+    Attributes:
+        probe: the frozen loss.
+
     Raises:
         InputError: a number is out of range; the optimizer does not step this model; the file holds something
             else; and as `landscape.supervised`.
@@ -109,11 +112,11 @@ class Monitor:
         self.steps = 0
         with _undisturbed():
             made = probe if isinstance(probe, Objective) else supervised(model, probe, criterion)  # type: ignore[arg-type] # checked above
-            self._objective = made.follow(self.model)
+            self.probe = made.follow(self.model)
         self._check_optimizer()
         self._trackers = Tracker(k, tol, 100 * k, seed), Tracker(1, tol, 100, seed)
         settings = {"k": k, "tol": float(tol), "trace": trace, "rho": rho, "seed": seed}
-        provenance = self._objective.provenance | surroundings(self._objective.theta.device)
+        provenance = self.probe.provenance | surroundings(self.probe.theta.device)
         self._file = RecordFile(
             Path(file) if file else None, {"settings": settings, "provenance": provenance}, (BATCHES, "loss")
         )
@@ -145,7 +148,7 @@ class Monitor:
 
     def measure(self) -> SharpnessRecord:
         """Measure now, whatever the budget, and store the record."""
-        device = self._objective.theta.device
+        device = self.probe.theta.device
         if device.type == "cuda":
             torch.cuda.synchronize(device)  # the training's own work is not ours
         began = time.perf_counter()
@@ -173,7 +176,7 @@ class Monitor:
     @property
     def history(self) -> SharpnessHistory:
         """All measurements as arrays, which can be drawn and saved."""
-        provenance = self._file.header["provenance"] | self._objective.provenance
+        provenance = self._file.header["provenance"] | self.probe.provenance
         return history_of(self.records, settings=self._file.header["settings"], provenance=provenance)
 
     @staticmethod
@@ -187,7 +190,7 @@ class Monitor:
 
     def _found(self) -> dict[str, Any]:
         """Return the numbers of a record at the present weights."""
-        objective = self._objective.follow(self.model)
+        objective = self.probe.follow(self.model)
         loss, gradient = objective.value_and_grad()
         norm = float(gradient.double().norm())
         if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -220,9 +223,9 @@ class Monitor:
         return found
 
     def _theta(self) -> Tensor:
-        named, like = dict(self.model.named_parameters()), self._objective.theta
-        return self._objective.params.flat(
-            named[entry.name].detach().to(like) for entry in self._objective.params.entries
+        named, like = dict(self.model.named_parameters()), self.probe.theta
+        return self.probe.params.flat(
+            named[entry.name].detach().to(like) for entry in self.probe.params.entries
         )
 
     def _training(self, now: float) -> float:

@@ -122,9 +122,8 @@ class Objective:
             "exclude": " ".join((*exclude, *held)),
         }
         module, weights = LossModule(frozen, loss, per_example, forward, criterion), self._weights(None)
-        self._evaluator, self.weight = evaluator_for(
-            module, weights, self.batches, statistics == "recomputed"
-        )
+        anew = statistics == "recomputed"
+        self._evaluator, self.weight = evaluator_for(module, weights, self.batches, anew)
         if before != fingerprint(weights.values()):
             raise InputError(CHANGING)
         if not copy:
@@ -209,7 +208,7 @@ class Objective:
         return self._with(_evaluator=evaluator, ranks=ranks, batches=self.batches[share.start : share.stop])
 
     def of_all(self, found: list[Any]) -> list[Any]:
-        """Return what all ranks found for their batches, in the order of the batches."""
+        """Return what all ranks found for their batches, in order."""
         return [of_batch for of_rank in self.ranks.gathered(found) for of_batch in of_rank]
 
     def compact(self) -> "tuple[Objective, Tensor] | None":

@@ -15,8 +15,8 @@ class Sum:
     """Σ_b of vectors that come as tensors which lie end to end in them, divided by a weight at the end.
 
     A single summand is never added to anything. For several summands in float32, the part that each addition
-    rounds off is kept in bfloat16 (Neumaier 1974; here by the branch-free sum of Knuth). Together they hold 32
-    bits, so that the result is rounded once. In float64, nothing is kept.
+    rounds off is kept in bfloat16 (Neumaier 1974; here by the branch-free sum of Knuth). Together they hold
+    32 bits, so that the result is rounded once. In float64, nothing is kept.
     """
 
     def __init__(self, like: Tensor) -> None:

@@ -235,7 +235,8 @@ def _monitor(run: Run, engine: Engine) -> "Monitor | None":
     assert isinstance(engine, Solo)
     every = run.config.monitor * run.batches.steps(run.config.batch_size)
     (model,) = engine.models()
-    return monitor_of(run.config, run.split, model, engine.optimizer, every, run.out / "monitor.jsonl")
+    file = run.out / "monitor.jsonl"
+    return monitor_of((run.config, run.split), model, engine.optimizer, every=every, at_most=None, file=file)
 
 
 def _with_attributes(config: Config) -> Config:

@@ -220,7 +220,7 @@ def test_a_measurement_is_that_of_a_fresh_objective():
     model = monitor.model
     fresh = ll.Objective(
         model,
-        monitor._objective.batches,
+        monitor.probe.batches,
         lambda m, b: (F.cross_entropy(m(b[0]), b[1], reduction="sum"), len(b[1])),
     )
     last = monitor.records[-1]
