@@ -8,7 +8,7 @@ import numpy as np
 
 from figures.measure import EIGEN_RADIUS
 from figures.style import METHODS, PAIR, missing, title
-from landscape.plots.contours import contours
+from landscape.plots.levels import contours
 from landscape.plots.style import LOSS_MAP, PAGE, paper
 from landscape.plots.surfaces import step_lengths
 from landscape.storage.results import load_as

@@ -17,7 +17,7 @@ from samrec.recommendation import best
 CATALOGUE = ("coverage", "novelty", "popularity")
 
 
-def told_apart(metrics: Sequence[str]) -> tuple[list[str], list[str]]:
+def separated(metrics: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return which metrics are of ranks (`samrec.evaluation.gain`), and which are `catalogue_metrics`.
 
     Raises:
@@ -51,7 +51,7 @@ def catalogue_metrics(
 
     Args:
         model: in evaluation mode, on the device where it is to rank.
-        names: the metrics, as `told_apart` returns them.
+        names: the metrics, as `separated` returns them.
         shown: the histories that the model sees, if they are not those of `split` (`Split.disturbed`).
 
     Raises:

@@ -17,7 +17,7 @@ from landscape.objective.batches import doubled
 from landscape.objective.checks import total_weight
 from landscape.objective.derivatives import leaves_of, twice_differentiable
 from landscape.objective.frozen import OWN, duplicate
-from landscape.objective.lookups import Renumbering
+from landscape.objective.lookups import Recorder, Renumbering
 
 Loss = Callable[[Any, Any], tuple[Tensor, float | Tensor]]
 Forward = Callable[[Any, Any], Tensor]
@@ -282,7 +282,7 @@ def _need_dependence(evaluator: Evaluator, weights: Weights, batches: Sequence[A
     """Make sure that the loss is computed from the weights.
 
     Raises:
-        InputError: it is not: no weight is in its graph, and it is the same at all points.
+        InputError: it is not: no weight is in its graph or used by it, and it is the same at all points.
     """
     for batch in batches:
         here = evaluator.at(weights)(batch)[0]
@@ -294,6 +294,12 @@ def _need_dependence(evaluator: Evaluator, weights: Weights, batches: Sequence[A
                 return
         evaluate, leaves = evaluator.with_leaves(weights)
         if {id(leaf) for leaf in leaves} & {id(leaf) for leaf in leaves_of(evaluate(batch)[0])}:
+            return
+        with Recorder(
+            weights
+        ) as seen:  # an error rate of few examples has no graph, and one value at many points
+            evaluator.at(weights)(batch)
+        if seen.whole or any(rows.any() for rows in seen.rows.values()):
             return
     raise InputError(
         "the loss does not depend on any parameter that takes part; does it use the model it is given?"

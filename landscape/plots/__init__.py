@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 from landscape.runtime.lazy import attributes
 
 if TYPE_CHECKING:
-    from landscape.plots.contours import contours as contours
     from landscape.plots.curves import eigenvalue_figure as eigenvalue_figure
     from landscape.plots.curves import eigenvalues as eigenvalues
     from landscape.plots.curves import training_curves as training_curves
     from landscape.plots.forests import forest as forest
     from landscape.plots.interactive import interactive_figure as interactive_figure
     from landscape.plots.interactive import save_html as save_html
+    from landscape.plots.levels import contours as contours
     from landscape.plots.monitor import sharpness_figure as sharpness_figure
     from landscape.plots.monitor import sharpness_history as sharpness_history
     from landscape.plots.paths import path as path
@@ -42,7 +42,7 @@ _PUBLIC = {
     "band": "landscape.plots.surfaces",
     "band_figure": "landscape.plots.surfaces",
     "broadened": "landscape.plots.spectra",
-    "contours": "landscape.plots.contours",
+    "contours": "landscape.plots.levels",
     "eigenvalue_figure": "landscape.plots.curves",
     "eigenvalues": "landscape.plots.curves",
     "forest": "landscape.plots.forests",

@@ -9,7 +9,7 @@ from landscape.flatness.comparison import NORM, Contrasts, Row, compare
 from landscape.flatness.measures import Sharpness
 from landscape.flatness.notation import PLAIN
 from landscape.plots.canvas import panels, titled
-from landscape.plots.contours import few_log_ticks
+from landscape.plots.levels import few_log_ticks
 from landscape.plots.style import COLORS, COLUMN, paper, shown
 
 SPREAD = 0.5  # height of the checkpoints around a row, as a fraction of the distance between rows

@@ -8,7 +8,7 @@ import numpy as np
 
 from landscape.errors import printable
 from landscape.flatness.notation import PLAIN
-from landscape.plots.contours import log_floor
+from landscape.plots.levels import log_floor
 from landscape.plots.page import page
 from landscape.plots.style import COLORS
 from landscape.plots.surfaces import axis_label, common_dimension, loss_range, step_lengths

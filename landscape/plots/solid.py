@@ -7,7 +7,7 @@ import numpy as np
 
 from landscape.errors import InputError
 from landscape.plots.canvas import apart, by_name, figure_of, panels, titled
-from landscape.plots.contours import LEVELS, Scale, few_log_ticks
+from landscape.plots.levels import LEVELS, Scale, few_log_ticks
 from landscape.plots.style import COLORS, COLUMN, LOSS_MAP, PAGE, paper, shown
 from landscape.plots.surfaces import Size, axis_label, common_dimension, loss_range
 from landscape.surface.slice import Slice

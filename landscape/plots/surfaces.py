@@ -8,7 +8,7 @@ import numpy as np
 
 from landscape.errors import InputError
 from landscape.plots.canvas import apart, by_name, figure_of, panels, titled
-from landscape.plots.contours import LEVELS, Levels, Scale, contours, few_ticks
+from landscape.plots.levels import LEVELS, Levels, Scale, contours, few_ticks
 from landscape.plots.style import (
     COLORS,
     COLUMN,

@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
@@ -165,8 +166,8 @@ def _independent(objective: Objective, vectors: Sequence[Tensor]) -> bool:
     """Tell whether an evaluation is the same while a clone evaluates another point.
 
     It is not where something that clones share is written to, such as a dictionary in which a hook keeps
-    activations. Whether threads meet there is a matter of chance, so the other evaluation is made in this
-    thread, by the first batch, after some of the modules that are called: five of them, most of them late.
+    activations. Whether threads meet there is a matter of chance, so this one waits for the other evaluation,
+    by the first batch, after some of the modules that are called: five of them, most of them late.
     """
     own, other = objective.first_batch(), objective.first_batch().clone()
     there = moved(objective.theta, [0.5] * len(vectors), vectors)
@@ -178,10 +179,10 @@ def _independent(objective: Objective, vectors: Sequence[Tensor]) -> bool:
         count += not busy
         if count in chosen and not busy:
             busy = True
-            other.value(there)
+            pool.submit(other.value, there).result()
             busy = False
 
-    with _after_each_module(interrupt):
+    with ThreadPoolExecutor(1) as pool, _after_each_module(interrupt):
         alone = own.value()
         chosen |= {count // 3, 2 * count // 3, *range(count - 2, count + 1)}
         count = 0

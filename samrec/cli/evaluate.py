@@ -68,11 +68,11 @@ def command(
 
       torchrun --nproc-per-node 8 -m landscape evaluate --ckpt runs/big/best.pt --shard-items
     """
-    from samrec.catalogue import told_apart
+    from samrec.catalogue import separated
     from samrec.evaluation import RANKED, groups, intervals, metrics, missing_repeats
     from samrec.task import ranking
 
-    chosen, catalogue = told_apart(metric or METRICS)
+    chosen, catalogue = separated(metric or METRICS)
     found = ranking(ckpt, split, data, device, noise, seed, ranks(), shard_items, catalogue)
     of_users = missing_repeats(found.ranks, found.split, split) if repeats == "miss" else found.ranks
     names = tuple(dict.fromkeys((*RANKED, *chosen)))

@@ -22,7 +22,7 @@ for package in (landscape, samrec):
     assert pathlib.Path(package.__file__).is_relative_to(sys.prefix), package.__file__
     for name in package.__all__:
         getattr(package, name)
-for group, count in (("landscape.tasks", 1), ("landscape.commands", 6)):
+for group, count in (("landscape.tasks", 1), ("landscape.commands", 7)):
     points = importlib.metadata.entry_points(group=group)
     assert len(points) == count
     assert all(callable(point.load()) for point in points)
