@@ -13,6 +13,12 @@ def lightning_callback(monitor: Monitor) -> Any:
     The monitor takes the trainer's optimizer if it has none. Lightning moves the model to its device before
     the training; measurements run where the model was when the monitor was made.
 
+    Args:
+        monitor: of the `LightningModule` that is trained, or of a module in it.
+
+    Returns:
+        The callback, for `Trainer(callbacks=[…])`.
+
     Raises:
         InputError: neither `lightning` nor `pytorch_lightning` is installed.
     """
@@ -36,6 +42,12 @@ def transformers_callback(monitor: Monitor) -> Any:
 
     The monitor takes the trainer's optimizer if it has none. The numbers go to the file and the `log` of the
     monitor.
+
+    Args:
+        monitor: of the model that is trained.
+
+    Returns:
+        The callback, for `Trainer(callbacks=[…])`.
 
     Raises:
         InputError: `transformers` is not installed.
