@@ -20,11 +20,13 @@ class Range:
     Attributes:
         least, most: its ends.
         finite: whether NaN and the infinities are refused. A loss may be either of them.
+        infinite: whether the infinities are allowed. NaN alone is a number that is not known.
     """
 
     least: float = -LARGEST
     most: float = LARGEST
     finite: bool = False
+    infinite: bool = True
 
     def check(self, name: str, value: Any) -> None:
         """Look at all numbers of an array, a number, or whatever JSON holds.
@@ -33,7 +35,9 @@ class Range:
             InputError: one of them is out of the range.
         """
         for numbers in _numbers(value):
-            if self.finite and not np.isfinite(numbers).all():
+            if (self.finite and not np.isfinite(numbers).all()) or (
+                not self.infinite and np.isinf(numbers).any()
+            ):
                 raise InputError(f"{name} holds a number that is not finite")
             known = numbers[np.isfinite(numbers)]
             if known.size and not self.least <= float(known.min()) <= float(known.max()) <= self.most:
@@ -41,6 +45,7 @@ class Range:
 
 
 FINITE = Range(finite=True)
+NOT_INFINITE = Range(infinite=False)
 NOT_NEGATIVE = Range(0)  # a norm, an error: NaN where it is not known
 POSITIVE = Range(1 / LARGEST, finite=True)
 

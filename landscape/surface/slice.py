@@ -10,7 +10,7 @@ import numpy as np
 from landscape.errors import InputError
 from landscape.runtime.rounding import at_most
 from landscape.storage.display import Turned
-from landscape.storage.ranges import FINITE, NOT_NEGATIVE, Range
+from landscape.storage.ranges import FINITE, NOT_INFINITE, NOT_NEGATIVE, Range
 from landscape.storage.results import Array, Result, agree, need_numbers
 from landscape.surface.chebyshev import Axis, on_grid
 
@@ -82,7 +82,7 @@ class Slice(Turned, Result):
     marks: Sequence[Mapping[str, Any]]
     trajectory: Annotated[Array, FINITE]
     center: float
-    directions: Annotated[Sequence[Mapping[str, Any]], FINITE]
+    directions: Annotated[Sequence[Mapping[str, Any]], NOT_INFINITE]  # NaN is the norm of one from elsewhere
     cosine: Annotated[float | None, Range(-1.01, 1.01)]
     evaluations: Annotated[int, NOT_NEGATIVE]
 
