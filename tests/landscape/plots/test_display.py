@@ -30,6 +30,15 @@ def objective(shift=0.0):
     return ll.Objective(Quadratic(MATRIX, at.reshape(2, 2)), [None], lambda model, _: (model(), 1))
 
 
+def monitor():
+    """A monitor that has measured twice."""
+    model, pairs = torch.nn.Linear(2, 1), [(torch.randn(8, 2), torch.randn(8, 1))]
+    made = ll.Monitor(model, pairs, torch.nn.functional.mse_loss, k=2, at_most=None)
+    for _ in range(2):
+        made.step()
+    return made
+
+
 @cache
 def results():
     """A result of every public kind, from what makes it where that is quick."""
@@ -60,6 +69,7 @@ def results():
         "every measure": sharpness(measures=tuple(MEASURES)),
         "Comparison": ll.compare({"a": sharpness(), LONG: sharpness(2.0), "c": sharpness(0.5)}),
         "Bound": ll.pac_bayes_bound(share, sigmas=(0.1, 1.0), samples=4),
+        "SharpnessHistory": (watched := monitor()).history,
         "Objective": a,
         "Operator": ll.hessian(a),
         "ParamSpace": a.params,
@@ -73,14 +83,17 @@ def results():
         "FactTable": ll.FactTable("Ranking", ("a",) * 9, (ll.FactRow("test", (0.1,) * 9),) * 9),
         "Facts": ll.Facts((), (ll.FactCurve("loss", "epoch", tuple(range(500)), (0.1,) * 500),) * 2),
         "TaskOptions": ll.TaskOptions(),
+        "Monitor": watched,
+        "SharpnessRecord": watched.records[0],
     }
 
 
 NAMES = [  # the kinds are known before any is made
     "Slice", "line", "Surfaces", "band", "Quadratic", "Eigenpairs", "not converged", "Spectrum",
     "bare spectrum", "SpectralDensity", "Trace", "FrobeniusNorm", "Diagonal", "PathProfile", "Sharpness",
-    "every measure", "Comparison", "Bound", "Objective", "Operator", "ParamSpace", "Frame", "Direction",
+    "every measure", "Comparison", "Bound", "SharpnessHistory", "Objective", "Operator", "ParamSpace", "Frame", "Direction",
     "Basin", "Certificate", "Measurement", "FactCurve", "FactRow", "FactTable", "Facts", "TaskOptions",
+    "Monitor", "SharpnessRecord",
 ]  # fmt: skip
 SHOWN = NAMES[: NAMES.index("Objective")]
 
