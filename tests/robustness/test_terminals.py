@@ -92,6 +92,7 @@ def test_ctrl_c_during_the_start_is_one_line(after):
     """The first moments are Python's own, before any line of ours runs."""
     code = (
         "import os, signal, sys, threading\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # which `nohup … &` ignores
         f"threading.Timer({after}, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
         "from landscape.__main__ import main\n"
         "sys.argv = ['landscape', 'demo', '--out', '/nonexistent/folder']\n"
