@@ -91,7 +91,8 @@ def results():
 NAMES = [  # the kinds are known before any is made
     "Slice", "line", "Surfaces", "band", "Quadratic", "Eigenpairs", "not converged", "Spectrum",
     "bare spectrum", "SpectralDensity", "Trace", "FrobeniusNorm", "Diagonal", "PathProfile", "Sharpness",
-    "every measure", "Comparison", "Bound", "SharpnessHistory", "Objective", "Operator", "ParamSpace", "Frame", "Direction",
+    "every measure", "Comparison", "Bound", "SharpnessHistory", "Objective", "Operator",
+    "ParamSpace", "Frame", "Direction",
     "Basin", "Certificate", "Measurement", "FactCurve", "FactRow", "FactTable", "Facts", "TaskOptions",
     "Monitor", "SharpnessRecord",
 ]  # fmt: skip
