@@ -43,13 +43,14 @@ def command(json: Json = False) -> None:
         "free_memory": free_memory(device),
     }
     rows = [[name.replace("_", " "), _written(name, value)] for name, value in found.items()]
+    known = _extras()
     extras = [
         [name, " ".join(p for p in packages if packages[p]), " ".join(p for p in packages if not packages[p])]
-        for name, packages in _extras().items()
+        for name, packages in known.items()
     ]
     show(
         json,
-        found | {"extras": _extras()},
+        found | {"extras": known},
         Table("", ["", ""], rows),
         Table("Extras", ["extra", "installed", "missing"], extras),
     )

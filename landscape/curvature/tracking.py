@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from landscape.curvature.basis import project_out, random_unit, residual, unit
+from landscape.curvature.basis import gram, project_out, random_unit, residual, unit
 from landscape.curvature.lanczos import lanczos
 from landscape.curvature.solver import Counted, Found, Matvec, oriented, scales
 
@@ -106,7 +106,7 @@ class _Basis:
 
     def ritz(self, count: int) -> tuple[np.ndarray, Tensor, Tensor]:
         """Return the largest Ritz values, descending, their vectors, and the products with these."""
-        inner = (self._rows.double() @ self._images.double().T).cpu().numpy()
+        inner = gram(self._rows, self._images)
         values, coefficients = np.linalg.eigh((inner + inner.T) / 2)
         self.norm = max(self.norm, float(np.abs(values).max()))
         top = np.arange(len(values))[::-1][:count]

@@ -1,7 +1,7 @@
 """What tasks tell of their checkpoints, and eigenvalues."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ Size = tuple[float, float]
 
 
 def curves(
-    by_title: Mapping[str, Mapping[str, FactCurve]],
+    told: Mapping[str, Mapping[str, FactCurve]],
     *,
     ax: Any = None,
     title: str | None = None,
@@ -26,7 +26,7 @@ def curves(
     """Draw the curves that tasks tell of their checkpoints, those of one title in one plot.
 
     Args:
-        by_title: by title, then by name of the checkpoint, which has one colour in all plots.
+        told: by title, then by name of the checkpoint, which has one colour in all plots.
         ax: axes to draw on, one per title; by default those of a new figure.
         title: of the figure.
         size: width and height of a new figure, in inches.
@@ -39,15 +39,15 @@ def curves(
     """
     from matplotlib.ticker import MaxNLocator
 
-    if not by_title:
+    if not told:
         raise InputError("no curves to draw; does the task tell any of this checkpoint?")
-    names = list(dict.fromkeys(name for of in by_title.values() for name in of))
+    names = list(dict.fromkeys(name for of in told.values() for name in of))
     colors = dict(zip(names, COLORS * len(names), strict=False))
     with paper():
-        columns = min(len(by_title), 2)
+        columns = min(len(told), 2)
         width = PAGE if columns > 1 else COLUMN
-        every = panels(ax, len(by_title), size or (width, 2.2 * -(-len(by_title) // 2)), columns)
-        for axes, (upwards, of) in zip(every, by_title.items(), strict=True):
+        every = panels(ax, len(told), size or (width, 2.2 * -(-len(told) // 2)), columns)
+        for axes, (upwards, of) in zip(every, told.items(), strict=True):
             for name, curve in of.items():
                 y = [math.nan if value is None else value for value in curve.y]
                 axes.plot(curve.x, y, color=colors[name], label=shown(name) or None)
@@ -74,11 +74,16 @@ def training_curves(facts: Facts | Mapping[str, Facts], **style: Any) -> Any:
     Raises:
         InputError: there are no curves, or not as many axes.
     """
-    by_title: dict[str, dict[str, FactCurve]] = {}
-    for name, told in by_name(facts).items():
-        for curve in told.curves:
-            by_title.setdefault(curve.title, {})[name] = curve
-    return curves(by_title, **style)
+    return curves(by_title(by_name(facts).items()), **style)
+
+
+def by_title(told: Iterable[tuple[str, Facts]]) -> dict[str, dict[str, FactCurve]]:
+    """Gather curves of equal titles: by title, then by the name of the checkpoint."""
+    found: dict[str, dict[str, FactCurve]] = {}
+    for name, facts in told:
+        for curve in facts.curves:
+            found.setdefault(curve.title, {})[name] = curve
+    return found
 
 
 def eigenvalues(

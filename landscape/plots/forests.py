@@ -8,7 +8,7 @@ import numpy as np
 from landscape.flatness.comparison import NORM, Contrasts, Row, compare
 from landscape.flatness.measures import Sharpness
 from landscape.flatness.notation import PLAIN
-from landscape.plots.canvas import panels, titled
+from landscape.plots.canvas import by_name, panels, titled
 from landscape.plots.levels import few_log_ticks
 from landscape.plots.style import COLORS, COLUMN, paper, shown
 
@@ -39,9 +39,7 @@ def forest(
     Raises:
         InputError: as `landscape.compare`, or several axes are given.
     """
-    if isinstance(results, Sharpness):
-        results = {"": results}
-    found = results if isinstance(results, Contrasts) else compare(results)
+    found = results if isinstance(results, Contrasts) else compare(by_name(results))
     first, *others = found.names
     rows = [row for row in found.rows if row.group is None and row.measure != NORM]
     if others:

@@ -17,7 +17,7 @@ from landscape.flatness.comparison import LOSS, NORM, Contrasts, compare
 from landscape.flatness.measures import MEASURES, Sharpness
 from landscape.flatness.notation import PLAIN
 from landscape.flatness.words import notes, summary
-from landscape.plots.curves import curves_figure, eigenvalue_figure
+from landscape.plots.curves import by_title, curves_figure, eigenvalue_figure
 from landscape.plots.interactive import interactive_figure
 from landscape.plots.page import page
 from landscape.plots.spectra import spectrum_figure
@@ -257,12 +257,7 @@ def _tables(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def _curves(comparison: Comparison) -> dict[str, dict[str, FactCurve]]:
-    """Gather the curves of equal titles: by title, then by the name of the checkpoint."""
-    found: dict[str, dict[str, FactCurve]] = {}
-    for name, facts in _told(comparison):
-        for curve in facts.curves:
-            found.setdefault(curve.title, {})[name] = curve
-    return found
+    return by_title(_told(comparison))
 
 
 def _legend_below(figure: "Figure") -> None:
