@@ -29,7 +29,8 @@ def test_a_notebook_is_stored_as_it_ran_and_small(name):
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_a_notebook_runs_in_a_fresh_kernel_and_each_plot_is_shown(name):
+def test_a_notebook_runs_in_a_fresh_kernel_and_each_plot_is_shown(name, monkeypatch):
+    monkeypatch.delenv("MPLBACKEND", raising=False)  # which the command line sets for itself, in other tests
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
     notebook = nbformat.read(EXAMPLES / f"{name}.ipynb", as_version=4)
