@@ -87,7 +87,7 @@ def of_paths(found: Mapping[str, PathProfile], title: str) -> Table:
     """Return a table of paths, a row each."""
     return Table(
         title,
-        ["to", "L(a)", "L(b)", "barrier", "at t", "length", "seconds"],
+        ["to" if any(found) else "", "L(a)", "L(b)", "barrier", "at t", "length", "seconds"],
         [
             [
                 name,
@@ -268,7 +268,9 @@ _LOWEST: Mapping[str, Callable[[Posterior], str]] = {
     "at σ": lambda row: f"{row.sigma:.4g}",
     "loss under Q": lambda row: f"{row.loss:.4f}",
     "KL / m": lambda row: f"{row.kl_per_unit:.4g}",
-    "KL too large": lambda row: f"{row.excess:.3g} × (σ = {row.excess_sigma:.4g})",
+    "KL too large by a factor of": lambda row: (
+        f"{row.excess:.3g} (σ = {row.excess_sigma:.4g})" if np.isfinite(row.excess) else "no KL would do"
+    ),
 }
 
 

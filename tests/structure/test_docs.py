@@ -17,6 +17,7 @@ import landscape
 import landscape.plots
 import samrec
 from landscape.flatness.measures import MEASURES
+from tests.browser import chromium, faults, new_tab
 from website.generated import generated, modules
 from website.links import links
 
@@ -100,6 +101,13 @@ def test_each_public_name_says_what_it_takes_returns_and_refuses(name):
             assert "Raises:" in said or not raises_here(member), method
 
 
+LOOKED_AT = (
+    "index", "docs/tutorial", "docs/measures", "docs/study", "docs/commands", "docs/gallery",
+    "docs/howto/index", "docs/api/index", "docs/api/surface", "benchmarks/index",
+)  # fmt: skip
+"""Pages with pictures, tables, formulas, code, and what is generated."""
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """The site, built as `make docs` builds it; a warning is an error."""
@@ -168,3 +176,14 @@ def test_the_site_needs_no_network(site):
             r"<(?:script|link|img)\b[^>]*\b(?:src|href)=\"?([^\s\">]+)", page.read_text("utf-8")
         )
         assert not [url for url in loaded if url.startswith(("http", "//"))], page.name
+
+
+@pytest.mark.browser
+def test_at_every_width_pages_fit_read_in_order_and_ask_for_nothing(site):
+    with chromium() as browser:
+        tab, found = new_tab(browser), {}
+        for name in LOOKED_AT:
+            tab.goto((site / f"{name}.html").as_uri())
+            if wrong := faults(tab):
+                found[name] = wrong
+        assert not found

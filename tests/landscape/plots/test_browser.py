@@ -1,6 +1,5 @@
 """How the page of a comparison behaves in a browser."""
 
-import shutil
 from itertools import pairwise
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 
 from landscape.plots.interactive import interactive_figure, save_html
 from landscape.report.report import render
+from tests.browser import chromium, faults, new_tab
 from tests.results import HOSTILE, LONG, facts, folder_of, hostile_folder, line, plane
 
 pytestmark = pytest.mark.browser
@@ -15,36 +15,8 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture(scope="module")
 def browser():
-    """A headless Chromium."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    executable = next((path for name in names if (path := shutil.which(name))), None)
-    if executable is None:
-        pytest.skip("no Chromium is installed")
-    from playwright.sync_api import sync_playwright
-
-    arguments = [
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-background-networking",
-        "--enable-unsafe-swiftshader",
-    ]
-    with sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=executable, args=arguments)
+    with chromium() as started:
         yield started
-        started.close()
-
-
-def new_tab(browser):
-    """Open a tab; its `said` gathers console errors, exceptions, and what is asked of the network."""
-    tab = browser.new_page(viewport={"width": 1200, "height": 900})
-    tab.said = []
-    tab.on("console", lambda m: tab.said.append(m.text) if m.type == "error" else None)
-    tab.on("pageerror", lambda error: tab.said.append(str(error)))
-    tab.on(
-        "request",
-        lambda r: None if r.url.startswith(("file:", "data:", "blob:")) else tab.said.append(r.url),
-    )
-    return tab
 
 
 @pytest.fixture
@@ -209,6 +181,10 @@ def test_nothing_overlaps_or_is_clipped_at_1200_pixels(tmp_path, page):
     titles = [tab.locator("h3").nth(i).bounding_box() for i in range(3)]
     assert len({box["y"] for box in titles}) == 1
     assert all(a["x"] + a["width"] <= b["x"] for a, b in pairwise(titles))
+
+
+def test_at_every_width_the_report_fits_reads_in_order_and_asks_for_nothing(report):
+    assert faults(report, colors=True) == []
 
 
 def test_in_print_pictures_stand_in_for_what_can_be_turned(report):
