@@ -79,26 +79,19 @@ def main(folder=PICTURES):
     surface = ll.plane(objective, radius=1.0, tol=TOL)
     pairs = ll.top_eigenpairs(objective, k=5, smallest=1, tol=1e-2)
     density = ll.spectral_density(objective, probes=PROBES, steps=LANCZOS)
-    axis, width, curves = plots.broadened({"GPT": density}, {"GPT": pairs})
     with plots.paper():
         figure = Figure(figsize=(plots.PAGE, 2.6))
         left, right = figure.subplots(1, 2, width_ratios=(1, 1.3))
         filled = plots.contours(left, surface.coordinates, surface.losses, *surface.range)
         left.plot(0, 0, "+", color="white", ms=6)
         left.set(xlabel="step along d₁ (filter-normalized)", ylabel="step along d₂")
-        figure.colorbar(filled, ax=left, label="loss, nats a character", shrink=0.9)
-        one = 1 / (width * (2 * torch.pi) ** 0.5)  # the height of a single eigenvalue
-        right.plot(axis, curves["GPT"], color=plots.COLORS[0])
-        right.plot(pairs.eigenvalues, [one / 30] * 5, "|", color=plots.COLORS[1], label="the largest five")
-        right.set(yscale="log", ylim=(one / 100, 5 * curves["GPT"].max()))
-        right.set(xlabel="eigenvalue λ", ylabel="eigenvalues per unit of λ")
-        right.minorticks_off()
-        right.legend()
+        figure.colorbar(filled, ax=left, label="loss, nats per character", shrink=0.9)
+        plots.spectrum(density, pairs, ax=right, title="marks: the largest five, and the smallest")
     plots.save_figure(figure, folder / "char_gpt.png")
 
     trace, error = density.moment(1)
     print(
-        f"A GPT of {objective.params.numel:,} parameters at {objective.value():.2f} nats a character; its "
+        f"A GPT of {objective.params.numel:,} parameters at {objective.value():.2f} nats per character; its "
         f"plane is {surface.statement}. λmax = {pairs.eigenvalues[0]:.1f} and λmin = {pairs.smallest:.2f}, "
         f"but the mean eigenvalue is {trace / density.dimension:.4f}: the largest five make up "
         f"{pairs.eigenvalues.sum() / trace:.0%} of the trace, {trace:.0f} ± {error:.0f}."

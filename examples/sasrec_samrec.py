@@ -52,14 +52,7 @@ def main(folder=PICTURES):
             left.plot(line.coordinates[0], line.losses, color=color, label=name)
         left.set(xlabel="step along one filter-normalized direction", ylabel="frozen training loss")
         left.legend()
-        for height, row in enumerate(reversed(rows)):
-            ratio = row.contrasts[0]
-            known = ratio.low is not None
-            right.plot([ratio.low, ratio.high] if known else [], [height] * 2 * known, color=plots.COLORS[1])
-            right.plot(ratio.ratio, height, "o" if known else "x", ms=4, color=plots.COLORS[1])
-        right.axvline(1, color="0.7", lw=0.6, zorder=0)
-        right.set_yticks(range(len(rows)), [row.measure + " *" * row.invariant for row in reversed(rows)])
-        right.set(xlabel="SAMRec / SASRec, with 95% intervals")
+        plots.forest(compared, ax=right)
     plots.save_figure(figure, folder / "sasrec_samrec.png")
 
     print(*ll.verdict(compared), sep="\n")

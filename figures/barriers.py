@@ -11,11 +11,13 @@ from landscape.surface.paths import STATIONS, PathProfile
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+BETWEEN = "0.2"  # the colour of neither method
+SHIFT = 0.012  # between the error bars of ways at one t, which would hide each other
 WAYS = {
-    "one-start": ("SASRec to SAMRec, one start", COLOR["samrec"], "-"),
-    "two-starts": ("SASRec to SAMRec, two starts", COLOR["samrec"], "--"),
+    "one-start": ("SASRec to SAMRec, one start", BETWEEN, "-"),
+    "two-starts": ("SASRec to SAMRec, two starts", BETWEEN, "--"),
     "two-sasrec": ("SASRec to SASRec, two starts", COLOR["sasrec"], "--"),
-    "two-samrec": ("SAMRec to SAMRec, two starts", COLOR["cl4srec"], ":"),
+    "two-samrec": ("SAMRec to SAMRec, two starts", COLOR["samrec"], "--"),
 }
 
 
@@ -43,20 +45,17 @@ def draw(found: dict[str, Any]) -> "dict[str, Figure]":
     from matplotlib.figure import Figure
 
     with paper():
-        figure = Figure(figsize=(PAGE, 2.1 * max(1, len(found)) + 0.2))
+        figure = Figure(figsize=(PAGE, 2.1 * max(1, len(found)) + 0.4))
         grid = figure.subplots(max(1, len(found)), 2, squeeze=False)
         for axes in grid.flat if not found else ():
             missing(axes)
         for (left, right), (label, ways) in zip(grid, found.items(), strict=False):
-            for name, (said, color, style) in WAYS.items():
-                if name not in ways:
-                    continue
-                way = ways[name]
-                text = f"{said}: barrier {way['height']:.2g}"
-                left.plot(way["t"], way["losses"], style, color=color, label=text)
+            for number, (name, way) in enumerate((name, ways[name]) for name in WAYS if name in ways):
+                _, color, style = WAYS[name]
+                left.plot(way["t"], way["losses"], style, color=color, label=name)
                 known = way["metrics"]["ndcg@10"]
                 right.errorbar(
-                    known["positions"],
+                    [t + SHIFT * (number - (len(ways) - 1) / 2) for t in known["positions"]],
                     known["values"],
                     known["standard_errors"],
                     fmt="o",
@@ -69,7 +68,17 @@ def draw(found: dict[str, Any]) -> "dict[str, Figure]":
                 )
             left.set(ylabel=f"training loss ({title(label)})")
             right.set(ylabel="test NDCG@10", ylim=(0, None))
-            left.legend(fontsize=6)
             for axes in (left, right):
-                axes.set(xlabel="t", xticks=STATIONS)
+                axes.set(xlabel="t, from the first model to the second", xticks=STATIONS)
+        lines = {line.get_label(): line for left in grid[:, 0] for line in left.lines}
+        shown = [name for name in WAYS if name in lines]
+        if shown:
+            texts = [_said(name, found) for name in shown]
+            figure.legend([lines[name] for name in shown], texts, loc="outside upper center", ncols=2)
         return {"": figure}
+
+
+def _said(name: str, found: dict[str, Any]) -> str:
+    """Return what a way is, and its barrier for each data set and loss."""
+    heights = ", ".join(f"{ways[name]['height']:.2g}" for ways in found.values() if name in ways)
+    return f"{WAYS[name][0]}: barrier {heights}"

@@ -10,8 +10,7 @@ from figures.correlation import granulated
 from figures.gains import holm
 from figures.plan import DATA, LIMITS, SEEDS, Training, ranked, trials
 from figures.records import Record, read_records
-from figures.style import markdown
-from landscape.flatness.measures import MEASURES
+from figures.style import markdown, quantity
 
 SHOWN = ("lambda_max", "trace", "sam", "asam", "average-adaptive", "fisher-rao")
 OUTCOMES = {"gap": "gap", "ndcg@10": "test NDCG@10"}
@@ -96,14 +95,13 @@ def texts(found: dict[str, Any]) -> dict[str, str]:
         return {"md": "No pair of runs is measured yet.\n"}
     head = ["measure", *(f"{name}: {of}" for name in settings for of in OUTCOMES.values())]
     rows = [
-        [_name(key), *(_cell(settings[name][outcome].get(key)) for name in settings for outcome in OUTCOMES)]
+        [
+            quantity(key),
+            *(_cell(settings[name][outcome].get(key)) for name in settings for outcome in OUTCOMES),
+        ]
         for key in SHOWN
     ]
     return {"md": markdown(head, rows)}
-
-
-def _name(key: str) -> str:
-    return key.replace("lambda_max", "λmax") + (" *" if key in MEASURES and MEASURES[key].invariant else "")
 
 
 def _cell(known: dict[str, Any] | None) -> str:

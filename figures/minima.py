@@ -10,21 +10,14 @@ from scipy.stats import t
 
 from figures.plan import DATA, main_runs
 from figures.records import Record, read_records
-from figures.style import COLOR, MARKER, SETS, markdown, missing
-from landscape.flatness.measures import MEASURES
+from figures.style import COLOR, MARKER, SETS, markdown, missing, quantity
 from landscape.plots.style import COLUMN, PAGE, paper
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-NAMES = {
-    "loss": "L(θ), dropout off",
-    "valid_loss": "validation loss",
-    "weight_norm": "‖θ‖",
-    "gradient_norm": "‖∇L(θ)‖",
-    "lambda_max": "λmax",
-    "trace": "trace",
-}
+OTHERS = ("loss", "valid_loss", "weight_norm", "gradient_norm", "lambda_max", "trace")
+"""What is measured beside the measures of sharpness."""
 CAPTION = (
     "Ratios SAMRec / SASRec at their best epochs, 512 frozen users, dropout off. A mark is a pair of runs "
     "that share their seed; the line is the 95% interval of the geometric mean over pairs, by Student's t "
@@ -61,7 +54,7 @@ def _look(record: Record, results: Path) -> dict[str, float]:
     if not path.exists():
         return {}
     look = json.loads(path.read_text("utf-8"))
-    return {key: look[key] for key in NAMES} | {key: row["value"] for key, row in look["measures"].items()}
+    return {key: look[key] for key in OTHERS} | {key: row["value"] for key, row in look["measures"].items()}
 
 
 def _row(ratios: list[float]) -> dict[str, Any]:
@@ -90,7 +83,7 @@ def draw(found: dict[str, Any]) -> "dict[str, Figure]":
                     axes.plot([row["low"], row["high"]], [place] * 2, lw=1, **look)
                 axes.plot(row["ratios"], [place] * len(row["ratios"]), MARKER["samrec"], ms=3, **look)
             axes.axvline(1, color=COLOR["sasrec"], lw=0.8, zorder=0)
-            axes.set_yticks(range(len(panel["rows"])), [_name(key) for key in panel["rows"]])
+            axes.set_yticks(range(len(panel["rows"])), [quantity(key) for key in panel["rows"]])
             axes.set(title=label, xlabel="SAMRec / SASRec", ylim=(len(panel["rows"]) - 0.5, -0.5))
         return {"": figure}
 
@@ -101,13 +94,11 @@ def texts(found: dict[str, Any]) -> dict[str, str]:
     for label, panel in found["panels"].items():
         seeds = (f"seed {seed}" for seed in panel["seeds"])
         head = [label, *seeds, "geometric mean [95%, Student's t over seeds]"]
-        rows = [[_name(key), *map(_ratio, row["ratios"]), _mean(row)] for key, row in panel["rows"].items()]
+        rows = [
+            [quantity(key), *map(_ratio, row["ratios"]), _mean(row)] for key, row in panel["rows"].items()
+        ]
         tables.append(markdown(head, rows))
     return {"md": "\n".join(tables)}
-
-
-def _name(key: str) -> str:
-    return NAMES.get(key, key) + (" *" if key in MEASURES and MEASURES[key].invariant else "")
 
 
 def _ratio(value: float) -> str:

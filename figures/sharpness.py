@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from figures.measure import OF_GROUPS
-from figures.style import COLOR, METHODS, PAIR, markdown, missing, title
-from landscape.flatness.comparison import LOSS, NORM, Contrast
-from landscape.flatness.measures import MEASURES
+from figures.style import COLOR, METHODS, PAIR, invariant, markdown, missing, quantity, title
+from landscape.flatness.comparison import Contrast
 from landscape.flatness.notation import PLAIN
 from landscape.plots.style import PAGE, paper
 
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TICKS = (0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.4, 2, 3, 5, 10)
-NAMES = {LOSS: "L(θ), dropout off", NORM: "‖θ‖", "lambda-max": "λmax"}
 
 
 def data(results: Path) -> dict[str, Any]:
@@ -24,7 +22,7 @@ def data(results: Path) -> dict[str, Any]:
     found = {}
     for path in sorted((results / PAIR / "sharpness").glob("*.json")):
         known = json.loads(path.read_text("utf-8"))
-        rows = [row | {"invariant": _invariant(row["measure"])} for row in known["rows"]]
+        rows = [row | {"invariant": invariant(row["measure"])} for row in known["rows"]]
         found[path.stem] = known | {"rows": rows}
     return found
 
@@ -39,7 +37,7 @@ def _ratios(found: dict[str, Any]) -> "Figure":
     """Draw the ratio of each measure, SAMRec to SASRec, with its interval; filled where that leaves out 1."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(PAGE, 3.3))
+    figure = Figure(figsize=(PAGE, 3.6))
     panels = figure.subplots(1, max(1, len(found)), squeeze=False, sharey=True)[0]
     if not found:
         missing(panels[0])
@@ -54,13 +52,12 @@ def _ratios(found: dict[str, Any]) -> "Figure":
             if low is None:
                 axes.plot(ratio, place, "x", ms=4, color=COLOR["samrec"])
                 continue
-            look = "white" if low <= 1 <= high else COLOR["samrec"]
             axes.plot([low, high], [place] * 2, color=COLOR["samrec"], lw=1)
-            axes.plot(ratio, place, "s", ms=4, color=COLOR["samrec"], mfc=look)
+            axes.plot(ratio, place, "s", ms=4, color=COLOR["samrec"], mfc=_face(low <= 1 <= high))
         axes.axvline(1, color=COLOR["sasrec"], lw=0.8, zorder=0)
-        axes.set_yticks(range(len(rows)), [_name(row) for row in rows])
+        axes.set_yticks(range(len(rows)), [quantity(row["measure"]) for row in rows])
         axes.set(
-            xlabel="SAMRec / SASRec (95%; × has no interval)",
+            xlabel="SAMRec / SASRec",
             title=title(label),
             xscale="log",
             ylim=(len(rows) - 0.5, -0.5),
@@ -69,7 +66,27 @@ def _ratios(found: dict[str, Any]) -> "Figure":
         ticks = [tick for tick in TICKS if left <= tick <= right]
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
+    if found:
+        _explain(figure)
     return figure
+
+
+def _face(open_: bool) -> str:
+    return "white" if open_ else COLOR["samrec"]
+
+
+def _explain(figure: "Figure") -> None:
+    """Say above the panels what each mark means."""
+    from matplotlib.lines import Line2D
+
+    look: dict[str, Any] = {"color": COLOR["samrec"], "ms": 4}
+    marks = {
+        "95% interval without 1": Line2D([], [], marker="s", lw=1, **look),
+        "95% interval with 1": Line2D([], [], marker="s", lw=1, mfc=_face(True), **look),
+        "no interval": Line2D([], [], marker="x", ls="", **look),
+        "* invariant under rescaling": Line2D([], [], ls=""),
+    }
+    figure.legend([*marks.values()], [*marks], loc="outside upper center", ncols=len(marks))
 
 
 def _groups(found: dict[str, Any]) -> "Figure":
@@ -99,7 +116,7 @@ def _groups(found: dict[str, Any]) -> "Figure":
             named = axes is panels[0]
             axes.set_yticks(range(len(rows)), [row["group"] if named else "" for row in rows])
             unit = f", 10$^{{{power}}}$" if power else ""
-            axes.set(xlabel=_name(rows[0]) + unit, ylim=(len(rows) - 0.5, -0.5))
+            axes.set(xlabel=quantity(rows[0]["measure"]) + unit, ylim=(len(rows) - 0.5, -0.5))
             axes.locator_params(axis="x", nbins=3)
         panels[0].set_ylabel(title(label))
     handles, names = grid[0, 0].get_legend_handles_labels()
@@ -111,7 +128,7 @@ def _groups(found: dict[str, Any]) -> "Figure":
 def texts(found: dict[str, Any]) -> dict[str, str]:
     """Return a table of the values of both and their ratio, for each data set and loss."""
     whole = {
-        label: {_name(row): row["checkpoints"] for row in known["rows"] if row["group"] is None}
+        label: {quantity(row["measure"]): row["checkpoints"] for row in known["rows"] if row["group"] is None}
         for label, known in found.items()
     }
     measures = list(dict.fromkeys(name for rows in whole.values() for name in rows))
@@ -135,12 +152,3 @@ def _cells(checkpoints: dict[str, Any] | None) -> list[str]:
         PLAIN.number(checkpoints[name]["value"], checkpoints[name]["se"]) for name in ("sasrec", "samrec")
     ]
     return [*values, PLAIN.contrast(contrast)]
-
-
-def _name(row: dict[str, Any]) -> str:
-    measure = str(row["measure"])
-    return NAMES.get(measure, measure) + (" *" if row["invariant"] else "")
-
-
-def _invariant(measure: str) -> bool:
-    return measure in MEASURES and MEASURES[measure].invariant

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from figures.style import METHODS, PAIR, band, line, missing, title
+from landscape.plots.levels import few_ticks
 from landscape.plots.style import COLUMN, paper
 from landscape.storage.results import load_as
 from landscape.surface.slice import Slice
@@ -54,6 +55,7 @@ def draw(found: dict[str, Any]) -> "dict[str, Figure]":
                 xlabel=f"step along d ({seeds} random directions)",
                 ylabel="training loss",
             )
+            few_ticks(axes.xaxis)
             axes.legend(title="median, lowest to highest", title_fontsize=6)
         if not found:
             missing(panels[0])

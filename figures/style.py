@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from landscape.flatness.comparison import LOSS, NORM
+from landscape.flatness.measures import MEASURES
 from landscape.plots.style import COLORS
 
 if TYPE_CHECKING:
@@ -21,12 +23,45 @@ LOSSES = {"bce": "BCE", "ce": "CE"}
 SETS = {"Beauty": "Beauty", "Toys_and_Games": "Toys", "Sports_and_Outdoors": "Sports", "Yelp": "Yelp"}
 PAIR = "first"  # whose landscapes are drawn: of one pair of the first study's runs
 METRICS = {"hr@10": "HR@10", "ndcg@10": "NDCG@10"}
+QUANTITIES = {
+    LOSS: "L(θ), dropout off",
+    NORM: "‖θ‖",
+    "valid_loss": "validation loss",
+    "gradient_norm": "‖∇L‖",
+    "gradient-norm": "‖∇L‖",
+    "lambda_max": "λmax",
+    "lambda-max": "λmax",
+    "frobenius": "‖H‖F",
+    "sam": "SAM",
+    "asam": "ASAM",
+    "keskar": "Keskar",
+    "lpf": "LPF",
+    "fisher-rao": "Fisher–Rao",
+    "pac-bayes-sigma": "PAC-Bayes σ",
+    "pac-bayes-sigma-adaptive": "PAC-Bayes σ, adaptive",
+    "worst": "worst case",
+    "worst-adaptive": "worst case, adaptive",
+    "average-adaptive": "average, adaptive",
+    "relative-flatness-embedding": "relative flatness, embedding",
+    "relative-flatness-last": "relative flatness, last layer",
+}
+"""What a reader calls the measures and what is measured beside them; others are called by their own names."""
 
 
 def title(label: str) -> str:
     """Return how a panel names a data set and a loss, whose results are stored as `DATA-LOSS`."""
     data_set, loss = label.split("-")
     return f"{SETS[data_set]}, {LOSSES[loss]}"
+
+
+def quantity(key: str) -> str:
+    """Return the name of what is measured, with * if it is invariant."""
+    return QUANTITIES.get(key, key) + " *" * invariant(key)
+
+
+def invariant(key: str) -> bool:
+    """Return whether no rescaling of the weights that keeps the function changes a measure."""
+    return key in MEASURES and MEASURES[key].invariant
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -11,15 +11,15 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from landscape.errors import InputError
-from landscape.storage.display import Drawn
+from landscape.storage.display import Brief, Drawn
 from landscape.storage.files import existing, replacing
 from landscape.storage.results import Array, Result, agree
 
 VERSION = 1
 
 
-@dataclass(frozen=True)
-class SharpnessRecord:
+@dataclass(frozen=True, repr=False)
+class SharpnessRecord(Brief):
     """One measurement. What was not asked for, or cannot be known, is None.
 
     Attributes:

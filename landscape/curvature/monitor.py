@@ -173,6 +173,9 @@ class Monitor:
         """All measurements, those of the continued file among them."""
         return list(self._file.records)
 
+    def __repr__(self) -> str:
+        return f"Monitor: steps {self.steps}, measurements {len(self.records)}"
+
     @property
     def history(self) -> SharpnessHistory:
         """All measurements as arrays, which can be drawn and saved."""

@@ -13,13 +13,13 @@ from landscape.flatness.point import Estimate, Point, Settings
 from landscape.objective.objective import Objective
 from landscape.objective.supervised import need_objective
 from landscape.statistics import influences
-from landscape.storage.display import Drawn
+from landscape.storage.display import Brief, Drawn
 from landscape.storage.ranges import NOT_NEGATIVE
 from landscape.storage.results import Array, Result, agree, surroundings
 
 
-@dataclass(frozen=True)
-class Measurement:
+@dataclass(frozen=True, repr=False)
+class Measurement(Brief):
     """The value of one measure.
 
     Attributes:

@@ -85,7 +85,9 @@ class ParamSpace:
         self.theta = torch.cat([t.flatten() for t in tensors])
 
     def __repr__(self) -> str:
-        return f"ParamSpace: {self.numel:,} parameters in {len(self.entries)} tensors ({_some(self.groups)})"
+        count = len(self.entries)
+        tensors = f"{count} tensor{'s'[: count != 1]}"
+        return f"ParamSpace: {self.numel:,} parameters in {tensors} ({_some(self.groups)})"
 
     @property
     def numel(self) -> int:

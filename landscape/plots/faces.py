@@ -240,7 +240,7 @@ def _plain(values: Any) -> Iterator[Any]:
 FACES: Mapping[type, Face] = {
     Slice: Face(_slice_tables, _slice_columns, "surface", "surface_3d", lambda s: {"loss": s}),
     Surfaces: Face(
-        lambda found: [tables.of_slices(found.slices, f"{len(found.slices)} on one scale")],
+        lambda found: [tables.of_slices(found.slices, f"{len(found.slices)} slices on one scale")],
         _surfaces_columns,
         _surfaces_plot,
         lambda found, **style: plots.surface_3d(found.slices, **style),

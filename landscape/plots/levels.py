@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 LEVELS = 16
 Levels = int | Sequence[float]
 """About how many levels, at round numbers; or the levels themselves, in units of the loss."""
-ROOM = (0.3, 0.12)
+ROOM = (0.3, 0.17)
 """Inches between the middles of two labels, to the right and upwards, where neither covers the other."""
+MARGIN = 0.11
+"""Inches from the middle of a label to the frame, which would cut it."""
 
 
 def log_floor(low: float, high: float) -> float:
@@ -159,16 +161,18 @@ def few_log_ticks(axis: "Axis") -> None:
 
 
 def _labelled(axes: "Axes", lines: Any, names: dict[float, str]) -> None:
-    """Write the value on each line, but none over another."""
+    """Write the value on each line, but none over another or across the frame."""
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     extent = axes.get_window_extent()
     dpi = axes.get_figure(root=True).dpi  # type: ignore[union-attr] # these axes have a figure
     unit = np.array([(right - left) / extent.width, (top - bottom) / extent.height]) * dpi  # of an inch
+    inner = np.array([(left, bottom), (right, top)]) + MARGIN * unit * [[1], [-1]]
     kept: list[Any] = []
     for label in axes.clabel(lines, fmt=names, fontsize=5, inline=False):
         at = np.array(label.get_position())
         label.remove()
-        if not any((np.abs(at - other) < unit * ROOM).all() for other in kept):
+        inside = (inner[0] < at).all() and (at < inner[1]).all()
+        if inside and not any((np.abs(at - other) < unit * ROOM).all() for other in kept):
             kept.append(at)
     axes.clabel(lines, fmt=names, fontsize=5, manual=kept)
 

@@ -28,6 +28,8 @@ _SETTINGS: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.linewidth": 0.6,
+    "axes.formatter.limits": (-4, 4),  # 19000 is 1.9 × 10⁴: long numbers push the panels together
+    "axes.formatter.use_mathtext": True,
     "lines.linewidth": 1.2,
     "figure.dpi": 200,
     "figure.constrained_layout.use": True,

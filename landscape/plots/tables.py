@@ -225,7 +225,7 @@ def of_diagonal(found: Diagonal) -> Table:
         ["median standard error", number(float(np.median(found.standard_errors)))],
         ["seconds", f"{found.seconds:.1f}"],
     ]
-    return Table("Diagonal", ["", "value"], rows)
+    return Table("estimate of the diagonal of A", ["", "value"], rows)
 
 
 def of_density(found: SpectralDensity) -> Table:
@@ -242,7 +242,7 @@ def of_density(found: SpectralDensity) -> Table:
         ["steps", str(found.settings["steps"])],
         ["seconds", f"{found.seconds:.1f}"],
     ]
-    return Table("Spectral density", ["", "value"], rows)
+    return Table("density of the eigenvalues, by Lanczos quadrature", ["", "value"], rows)
 
 
 def of_comparison(comparison: Contrasts) -> list[Table]:

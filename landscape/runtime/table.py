@@ -49,7 +49,7 @@ class Table:
         if not self.columns:
             return title
         head = f"<thead>{_row('th', self.columns)}</thead>" if any(self.columns) else ""
-        return f"<table>{head}<tbody>{''.join(_row('td', row) for row in self.rows)}</tbody></table>{title}"
+        return f"{title}<table>{head}<tbody>{''.join(_row('td', row) for row in self.rows)}</tbody></table>"
 
     def phrases(self) -> Iterator[str]:
         """Yield what the table says, a phrase per number, or per row where a row has several."""
@@ -92,8 +92,8 @@ def text(plain: str) -> Any:
 
 
 def _row(tag: str, cells: Sequence[str]) -> str:
-    """Return a row of HTML; numbers stand to the right."""
-    styles = ["", *[' style="text-align: right"'] * (len(cells) - 1)]
+    """Return a row of HTML: labels stand to the left and numbers to the right, whatever the page says."""
+    styles = (f' style="text-align: {side}"' for side in ("left", *["right"] * (len(cells) - 1)))
     parts = (f"<{tag}{style}>{_escaped(cell)}</{tag}>" for style, cell in zip(styles, cells, strict=True))
     return f"<tr>{''.join(parts)}</tr>"
 

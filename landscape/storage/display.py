@@ -14,7 +14,9 @@ WIDTH, LINES = 80, 6
 
 
 class Brief:
-    """A dataclass whose `repr` is short: of arrays it says the shape, of long sequences the length."""
+    """A dataclass whose `repr` is short: of arrays it says the shape, of long sequences the length, of
+    numbers six digits.
+    """
 
     def __repr__(self) -> str:
         said = (f"{f.name}={_brief(getattr(self, f.name))}" for f in fields(self))  # type: ignore[arg-type] # mixed into dataclasses
@@ -107,4 +109,8 @@ def _brief(value: Any) -> str:
         return f"<{type(value).__name__.lower()} {tuple(value.shape)}>"
     if isinstance(value, list | tuple) and len(value) > 3:
         return f"<{len(value)} of {type(value[0]).__name__}>"
+    if isinstance(value, tuple) and value:
+        return f"({', '.join(map(_brief, value))}{','[: len(value) == 1]})"
+    if isinstance(value, float):
+        return f"{value:.6g}"
     return repr(value)

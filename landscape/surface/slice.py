@@ -9,14 +9,14 @@ import numpy as np
 
 from landscape.errors import InputError
 from landscape.runtime.rounding import at_most
-from landscape.storage.display import Turned
+from landscape.storage.display import Brief, Turned
 from landscape.storage.ranges import FINITE, NOT_INFINITE, NOT_NEGATIVE, Range
 from landscape.storage.results import Array, Result, agree, need_numbers
 from landscape.surface.chebyshev import Axis, on_grid
 
 
-@dataclass(frozen=True)
-class Certificate:
+@dataclass(frozen=True, repr=False)
+class Certificate(Brief):
     """How far the surface that is drawn may be from the loss.
 
     `error`, `standard_error` and `rise_standard_error` are in units of the loss; other errors are relative

@@ -41,16 +41,27 @@ def test_the_blocks_of_a_how_to_run_one_after_another(page, tmp_path, monkeypatc
         plt.close("all")
 
 
-def test_the_readmes_python_prints_what_stands_below_it(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def ten_lines():
+    """Return the README's Python, and what stands below it as its output."""
     text = (ROOT / "README.md").read_text("utf-8")
-    ((code, printed),) = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, flags=re.DOTALL)
-    exec(compile(code, "README.md", "exec"), {})  # our own file
-    said, number = capsys.readouterr().out, r"\d+(?:\.\d*)?"
+    (found,) = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, flags=re.DOTALL)
+    return found
+
+
+def printed_alike(said, printed):
+    """Check two texts for the same words, and for numbers that are close."""
+    number = r"\d+(?:\.\d*)?"
     assert re.sub(number, "", said) == re.sub(number, "", printed)
     # another machine rounds otherwise on the way through a hundred steps
     found, expected = (list(map(float, re.findall(number, part))) for part in (said, printed))
     assert found == pytest.approx(expected, rel=0.1, abs=2e-3)
+
+
+def test_the_readmes_python_prints_what_stands_below_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code, printed = ten_lines()
+    exec(compile(code, "README.md", "exec"), {})  # our own file
+    printed_alike(capsys.readouterr().out, printed)
 
 
 def test_the_readme_is_short():

@@ -1,5 +1,6 @@
 """The study: its plan, what it stores, and that its figures are drawn from that alone."""
 
+import importlib
 import json
 import re
 import shutil
@@ -323,6 +324,19 @@ def test_the_gallery_is_what_the_stored_results_show(tmp_path):
             assert path.read_bytes() == shown[name].read_bytes(), name
         if path.suffix == ".png":
             assert name in shown
+
+
+@pytest.mark.parametrize("name", ["barriers", "sharpness"])
+def test_a_legend_of_all_panels_covers_none(name):
+    drawn = importlib.import_module(f"figures.{name}")
+    for figure in drawn.draw(drawn.data(RESULTS)).values():
+        figure.draw_without_rendering()
+        (legend,) = figure.legends
+        box = legend.get_window_extent()
+        assert not any(box.overlaps(axes.get_window_extent()) for axes in figure.axes)
+        assert figure.bbox.x0 <= box.x0
+        assert box.x1 <= figure.bbox.x1
+        assert not any(axes.get_legend() for axes in figure.axes)
 
 
 def test_stored_results_are_small_and_name_no_machine():

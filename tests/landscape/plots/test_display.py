@@ -2,6 +2,7 @@
 
 import dataclasses
 import html.parser
+import re
 import subprocess
 import sys
 from functools import cache
@@ -119,6 +120,9 @@ def test_a_result_is_at_most_six_lines_and_500_characters(name):
     assert len(said.splitlines()) <= 6
     assert type(results()[name]).__name__ in said
     assert said.isprintable() or "\n" in said
+    assert max(map(len, said.splitlines())) <= 120
+    assert " at 0x" not in said
+    assert not re.search(r"\d{10}", said)  # nobody reads sixteen digits
 
 
 def test_a_short_text_still_says_the_numbers():
@@ -136,9 +140,10 @@ class Tables(html.parser.HTMLParser):
 
     def __init__(self):
         super().__init__()
-        self.cells, self.open = [], []
+        self.cells, self.open, self.order = [], [], []
 
     def handle_starttag(self, tag, attrs):
+        self.order.append(tag)
         if tag != "br":
             self.open.append(tag)
 
@@ -155,6 +160,7 @@ def test_a_notebook_shows_the_table_of_the_command_line(name):
     found = Tables()
     found.feed(results()[name]._repr_html_())
     assert not found.open
+    assert found.order[:2] == ["p", "table"]  # the title stands above
     (first, *_) = FACES[type(results()[name])].tables(results()[name])
     assert set(found.cells) >= {cell for row in first.rows for cell in row if cell}
 

@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from landscape import InputError
 from landscape.plots.curves import curves_figure, eigenvalue_figure
 from landscape.plots.interactive import interactive_figure
+from landscape.plots.levels import contours
 from landscape.plots.style import save_figure
 from landscape.plots.surfaces import quadratic_figure, surface_figure
 from landscape.surface.geometry import Quadratic
@@ -34,6 +36,20 @@ def test_a_logarithmic_scale_is_shared_and_says_what_it_is_of():
     assert len(bar.get_yticks()) >= 4
     with pytest.raises(InputError, match="log is for planes"):
         surface_figure({"a": line()}, log=True)
+
+
+@pytest.mark.parametrize("curved", [0.2, 1.0, 5.0])
+def test_no_label_of_a_contour_is_cut_by_the_frame(curved):
+    axis = np.linspace(-1, 1, 41)
+    values = axis[:, None] ** 2 + curved * np.abs(axis) ** 3 + 0.3 * axis[:, None] * axis
+    figure = Figure(figsize=(2.5, 2.5))
+    axes = figure.subplots()
+    contours(axes, [axis, axis], values, values.min(), values.max())
+    figure.draw_without_rendering()
+    frame = axes.get_window_extent()
+    boxes = [label.get_window_extent() for label in axes.texts]
+    assert len(boxes) >= 3
+    assert all(frame.x0 <= b.x0 and b.x1 <= frame.x1 and frame.y0 <= b.y0 and b.y1 <= frame.y1 for b in boxes)
 
 
 def test_a_line_stands_above_what_its_quadratic_model_misses():
