@@ -64,7 +64,7 @@ def ranks(model: Recommender, split: Split, part: Part, batch_size: int = 1024, 
     try:
         if isinstance(model.item, ShardedEmbedding):
             among = ALONE
-        users = np.array(among.share(len(split.evaluated)), np.int64)
+        users = np.array(among.share(len(split.evaluated(part))), np.int64)
         batches = candidates(split, part, model.max_length, model.item.weight.device, batch_size, users)
         table = summands(model.item.weight)
         counts = [count_above(model, batch, table).cpu().numpy() for batch in batches]
@@ -238,7 +238,7 @@ def groups(split: Split, part: Part, cold: int = 5, head: float = 0.2) -> dict[s
     few, popular = length <= cold, in_head[target]
     found = {"cold": few, "warm": ~few, "head": popular, "tail": ~popular}
     if len(split.trained) < np.count_nonzero(split.train_lengths >= 2):
-        trained = np.isin(split.evaluated, split.trained)
+        trained = np.isin(split.evaluated(part), split.trained)
         found |= {"trained": trained, "untrained": ~trained}
     return found
 

@@ -25,11 +25,12 @@ from samrec.catalogue import catalogue_metrics
 from samrec.checkpoint import Checkpoint, load, trajectory
 from samrec.choices import METRICS, VALIDATED
 from samrec.config import Config
+from samrec.data.holdout import LEAVE_ONE_OUT
 from samrec.data.interactions import Ints
 from samrec.data.packing import Batch, TrainingBatches
 from samrec.data.readers import read
 from samrec.data.sources import last_change
-from samrec.data.split import Part, Split, leave_one_out
+from samrec.data.split import Part, Split, split_by
 from samrec.data.tensors import Tensors
 from samrec.evaluation import Candidates, Ranking, candidates, count_above, gain, ranks
 from samrec.facts import RANKED, RANKING, curves, difference, ranked
@@ -115,6 +116,7 @@ def _objective(
             "batches_sha256": _sha256(batches),
             "loss": config.loss if config.drawn < 2 else f"{config.loss} of {config.drawn} negatives",
             "metric": options.metric,
+            **({} if split.rule == LEAVE_ONE_OUT else {"split": split.rule}),
         },
     )
 
@@ -132,7 +134,7 @@ def _frozen_loss(config: Config, split: Split, options: TaskOptions, device: tor
     """Freeze the training loss, on what it was trained on or, for `valid-loss`, on what comes after that."""
     valid = options.metric == "valid-loss"
     drawn = split.with_validation() if valid else split
-    users = _drawn(split.evaluated if valid else split.trained, options)
+    users = _drawn(split.evaluated("valid") if valid else split.trained, options)
     batches = list(
         TrainingBatches(drawn, config.max_length, device, config.drawn).of_users(
             users, BATCH, (options.seed,)
@@ -175,7 +177,7 @@ def _frozen_pairwise(config: Config, split: Split, options: TaskOptions, device:
 def _frozen_ranking(config: Config, split: Split, options: TaskOptions, device: torch.device) -> Frozen:
     """Freeze a ranking metric of the test part: what each user adds to it, and a weight of 1."""
     gain(torch.zeros(1), options.metric)  # no such metric: to be said before anything is ranked
-    users = _drawn(np.arange(len(split.evaluated)), options)
+    users = _drawn(np.arange(len(split.evaluated("test"))), options)
 
     def by_user(model: Recommender, batch: Candidates) -> tuple[Tensor, Tensor]:
         gains = gain(count_above(model, batch), options.metric)
@@ -330,15 +332,15 @@ def _split(checkpoint: Checkpoint, data: Path | None) -> Split:
     """Read what a checkpoint was trained on, its users and its noise, from where it was or from `data`."""
     config = checkpoint.config
     with checkpoint.claimed(data) as path:
-        split = _read_split(path, last_change(path), **config.reading)
+        split = _read_split(path, last_change(path), config.split, **config.reading)
         checkpoint.check_data(split.interactions)
     return split.fraction(config.train_fraction, config.seed).noisy(config.noise, config.seed)
 
 
 @lru_cache(maxsize=1)
-def _read_split(path: Path, changed: int, **reading: Any) -> Split:
+def _read_split(path: Path, changed: int, rule: str, **reading: Any) -> Split:
     """Read and split a file; comparing checkpoints asks for the same one again and again.
 
     `changed` is when the file was written, so that one that has changed is read anew.
     """
-    return leave_one_out(read(path, **reading))
+    return split_by(rule, read(path, **reading))

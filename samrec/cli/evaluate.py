@@ -17,7 +17,7 @@ from samrec.cli.options import Part, ShardItems
 @by_ranks
 def command(
     ckpt: Checkpoint,
-    split: Part = "test",
+    part: Part = "test",
     noise: Annotated[
         float,
         typer.Option(min=0, max=1, help="Insert this share of random items into each history."),
@@ -73,18 +73,20 @@ def command(
     from samrec.task import ranking
 
     chosen, catalogue = separated(metric or METRICS)
-    found = ranking(ckpt, split, data, device, noise, seed, ranks(), shard_items, catalogue)
-    of_users = missing_repeats(found.ranks, found.split, split) if repeats == "miss" else found.ranks
+    found = ranking(ckpt, part, data, device, noise, seed, ranks(), shard_items, catalogue)
+    of_users = missing_repeats(found.ranks, found.split, part) if repeats == "miss" else found.ranks
     names = tuple(dict.fromkeys((*RANKED, *chosen)))
-    members = groups(found.split, split, cold, head)
+    members = groups(found.split, part, cold, head)
     summary = {
         "path": str(ckpt),
-        "split": split,
+        "part": part,
+        "split": found.split.rule,
         "noise": noise,
         "cold": cold,
         "head": head,
         "repeats": repeats,
         "users": len(of_users),
+        "without_target": found.split.interactions.num_users - len(of_users),
         **metrics(of_users, names),
         **found.catalogue,
         "intervals": intervals(of_users, seed, names=names),
@@ -102,11 +104,14 @@ def _of_catalogue(values: Mapping[str, float]) -> list[Table]:
 def _tables(summary: Mapping[str, Any], names: Sequence[str]) -> Iterator[Table]:
     """Yield the table of all users and of each group, and a note on each pair of groups."""
     inserted = f", {100 * summary['noise']:g}% random items inserted" if summary["noise"] else ""
+    without = f" ({summary['without_target']} without an item to predict)"
     found, between = summary["groups"], summary["intervals"]
     ends = [{metric: pair[end] for metric, pair in between.items()} for end in (0, 1)]
     rows = {"all": summary, "  from": ends[0], "  to": ends[1], **found}
     yield Table(
-        f"{summary['path']}: {summary['split']}, {summary['users']} users{inserted}",
+        f"{summary['path']}: {summary['part']}, {summary['users']} users"
+        + (without if summary["without_target"] else "")
+        + inserted,
         ["", *names],
         [[name, *_written(values, names)] for name, values in rows.items()],
     )

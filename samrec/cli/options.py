@@ -1,5 +1,6 @@
 """Options that several of samrec's commands share."""
 
+import csv
 from typing import Annotated, Literal
 
 import typer
@@ -23,3 +24,8 @@ ShardItems = Annotated[
     ),
 ]
 Part = Annotated[Literal["valid", "test"], typer.Option(help="Held-out items to rank.")]
+
+
+def listed(text: str) -> list[str]:
+    """Return values that stand between commas; one that holds a comma stands in quotes."""
+    return [one.strip() for row in csv.reader([text], skipinitialspace=True) for one in row]

@@ -41,6 +41,11 @@ def command(
     augmented views; s3rec, pre-trained by self-supervision (s3rec-pretraining is that alone), then trained
     as SASRec; gru4rec, a recurrent baseline.
 
+    --split leave-one-out holds out each user's last item for the test, and the one before for validation.
+    time:DATE tests each user's first item from DATE on, validates the last before it, and trains on the rest
+    before it; time:DATE,DATE validates the first item between the dates, and trains on what is before both.
+    ratio:.8,.1,.1 cuts each user's history, and asks for the first item of each part.
+
     Writes best.pt, best.safetensors (its weights alone), last.pt, metrics.jsonl and config.toml; with
     --save-every also epochs/epoch-NNNN.pt, from
     the initial weights (0) to the last epoch. SIGTERM and Ctrl-C end the run after the current step, and
@@ -59,6 +64,8 @@ def command(
       landscape train --data Beauty.txt --method s3rec --preset sasrec-bert --out runs/s3rec
 
       landscape train --data Beauty.txt --train-fraction 0.4 --noise 0.1 --out runs/hard
+
+      landscape train --data ratings.csv --split time:2014-01-01,2014-03-01 --out runs/2014
 
       landscape train --data Beauty.txt --loss ce --epochs 30 --eval-every 3 --out runs/ce
 

@@ -20,10 +20,11 @@ from samrec.architecture import NAMES
 from samrec.checkpoint import Checkpoint, State, load
 from samrec.config import Config, write_config
 from samrec.data.attributes import beside
+from samrec.data.holdout import LEAVE_ONE_OUT
 from samrec.data.packing import Batch
 from samrec.data.readers import read
 from samrec.data.sources import plain_name
-from samrec.data.split import leave_one_out
+from samrec.data.split import split_by
 from samrec.methods import initial_learner
 from samrec.model import Recommender
 from samrec.training.engines.sharded import Sharded
@@ -127,10 +128,15 @@ def _train_together(
             _pretrain(config, out, device, resume, max_memory)
     configs = [_with_attributes(config) for config in configs]
     first = configs[0]
-    split = leave_one_out(read(Path(first.data), **first.reading))
+    split = split_by(first.split, read(Path(first.data), **first.reading))
     if not len(split.trained):
         raise InputError(
-            f"{first.data}: no user has two items to train on; histories of four or more are needed"
+            f"{first.data}: no user has two items to train on; "
+            + (
+                "histories of four or more are needed"
+                if first.split == LEAVE_ONE_OUT
+                else f"split {first.split}"
+            )
         )
     runs = [Run.prepared(*pair, split, where, resume) for pair in zip(configs, outs, strict=True)]
     if len({(run.epoch, len(run.sums)) for run in runs}) > 1:
@@ -276,14 +282,22 @@ def _pretrained(run: Run) -> Checkpoint:
     """
     assert run.begins_from
     found = load(run.begins_from)
-    found.check_data(run.split.interactions)
     if found.config.method == "gru4rec":
         raise InputError(f"{run.begins_from} is a gru4rec checkpoint; s3rec fine-tunes a Transformer")
-    shape = ("preset", *(name for name in NAMES if name != "init"), "dim", "max_length", "layers", "heads")
+    shape = (
+        "split",
+        "preset",
+        *(name for name in NAMES if name != "init"),
+        "dim",
+        "max_length",
+        "layers",
+        "heads",
+    )
     now, then = run.config.model_dump(include=set(shape)), found.config.model_dump(include=set(shape))
     if changed := [name for name in shape if now[name] != then[name]]:
         name = changed[0]
         raise InputError(f"{run.begins_from} is pre-trained with {name} {then[name]!r}, not {now[name]!r}")
+    found.check_data(run.split.interactions)
     return found
 
 

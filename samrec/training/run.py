@@ -297,7 +297,6 @@ def _continued(config: Config, out: Path, split: Split, resume: bool) -> Checkpo
     if not resume:
         raise InputError(f"{out} already holds a run; continue it with --resume, or give another --out")
     last = load(path)
-    last.check_data(split.interactions)
     # These may change on resuming: where the data are, when the run stops, and what it keeps. A schedule
     # depends on the number of epochs.
     free = {"data", "patience", "save_every", "monitor", "attributes", "pretrained"}
@@ -309,4 +308,5 @@ def _continued(config: Config, out: Path, split: Split, resume: bool) -> Checkpo
             f"{path} was trained with other settings: "
             + ", ".join(f"{key} {before[key]!r}, not {now[key]!r}" for key in changed)
         )
+    last.check_data(split.interactions)
     return last
