@@ -23,6 +23,7 @@ Schedule = Literal["constant", "linear", "cosine"]
 Perturb = Literal["all", "no-embedding", "norm-only"]
 Ascent = Literal["batch", "micro-batch", "rank"]
 Precision = Literal["float32", "bf16"]
+Sampled = Literal["uni100", "pop100"]
 
 OF_READING = (
     "format",

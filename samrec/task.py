@@ -23,7 +23,7 @@ from landscape.storage.files import sha256
 from landscape.tasks import Facts, FactTable, TaskOptions
 from samrec.catalogue import catalogue_metrics
 from samrec.checkpoint import Checkpoint, load, trajectory
-from samrec.choices import METRICS, VALIDATED
+from samrec.choices import METRICS, VALIDATED, Sampled
 from samrec.config import Config
 from samrec.data.holdout import LEAVE_ONE_OUT
 from samrec.data.interactions import Ints
@@ -38,6 +38,7 @@ from samrec.losses import drawn_scores, loss_of, parts_of
 from samrec.methods import initial_model
 from samrec.model import Recommender
 from samrec.recommendation import save_items
+from samrec.sampled import sampled_ranks
 from samrec.scorer import save_scorer
 from samrec.sharding import ShardedEmbedding
 from samrec.training.log import read_log
@@ -229,6 +230,7 @@ def ranking(
     among: Ranks = ALONE,
     shard_items: bool = False,
     catalogue: Sequence[str] = (),
+    sampled: Sequence[Sampled] = (),
 ) -> Ranking:
     """Rank each evaluated user's held-out item with a checkpoint: `samrec.evaluation.ranks`.
 
@@ -236,13 +238,14 @@ def ranking(
         noise: the share of random items inserted into the histories, drawn by `seed`: `Split.disturbed`.
         among: the processes that share the users, and all get the ranks of all.
         shard_items: they share the items instead, each holding its rows of the table.
-        catalogue: metrics of `samrec.catalogue` that are wanted too; by one process.
+        catalogue, sampled: metrics of `samrec.catalogue`, and ranks of `samrec.sampled`, that are wanted too;
+            by one process. Negatives are drawn by `seed`.
 
     Raises:
         InputError: as `objective`, `Split.disturbed`, `ShardedEmbedding` and `catalogue_metrics`.
     """
-    if catalogue and among.size > 1:
-        raise InputError(f"{catalogue[0]} is of all users' recommendations; ask for it in one process")
+    if among.size > 1 and (more := (*catalogue, *sampled)):
+        raise InputError(f"{more[0]} is computed by one process; leave torchrun out")
     loaded = load(checkpoint)
     split = _split(loaded, data)
     shown = split.disturbed(part, noise, seed)
@@ -251,7 +254,8 @@ def ranking(
         model.item = ShardedEmbedding(model.item.weight, among)
     model.to(device_named(device))
     of_users = ranks(model, shown, part, among=among)
-    return Ranking(of_users, split, catalogue_metrics(model, split, part, catalogue, shown))
+    among_few = {kind: sampled_ranks(model, split, part, kind, seed, shown) for kind in sampled}
+    return Ranking(of_users, split, catalogue_metrics(model, split, part, catalogue, shown), among_few)
 
 
 def initial_weights(checkpoint: Path) -> dict[str, Tensor]:

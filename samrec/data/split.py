@@ -59,6 +59,11 @@ class Split:
         return np.arange(len(interactions.items)) < np.repeat(ends, interactions.lengths)
 
     @property
+    def popularity(self) -> Ints:
+        """The interactions of each item in the training parts: clean, of all users. Shape (items,)."""
+        return np.bincount(self.interactions.items[self.in_training], minlength=self.num_items)
+
+    @property
     def training(self) -> Ragged:
         """The training parts of the users that are trained on, as training sees them."""
         return slices(self.train_items, *self._trained_on)
