@@ -24,6 +24,7 @@ Perturb = Literal["all", "no-embedding", "norm-only"]
 Ascent = Literal["batch", "micro-batch", "rank"]
 Precision = Literal["float32", "bf16"]
 Sampled = Literal["uni100", "pop100"]
+Log = Literal["tensorboard", "wandb", "mlflow"]
 
 OF_READING = (
     "format",

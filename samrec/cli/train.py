@@ -1,15 +1,15 @@
 """`landscape train`: a sequential recommender on a file of interactions."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
 from landscape.cli.options import Device, Json, by_ranks
 from landscape.cli.output import show
 from landscape.runtime.table import Table
-from samrec.choices import METRICS
-from samrec.cli.options import ShardItems
+from samrec.choices import METRICS, Log
+from samrec.cli.options import ShardItems, one_of
 from samrec.cli.settings import with_settings
 
 if TYPE_CHECKING:
@@ -32,6 +32,14 @@ def command(
         float | None,
         typer.Option(min=0, metavar="GIB", help="Memory that training may take (default: what is free)."),
     ] = None,
+    log: Annotated[
+        list[str] | None,
+        typer.Option(
+            callback=one_of(get_args(Log)),
+            metavar="tensorboard|wandb|mlflow",
+            help="Also log metrics by epoch, settings and the final table there (repeatable).",
+        ),
+    ] = None,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
@@ -49,7 +57,8 @@ def command(
     Writes best.pt, best.safetensors (its weights alone), last.pt, metrics.jsonl and config.toml; with
     --save-every also epochs/epoch-NNNN.pt, from
     the initial weights (0) to the last epoch. SIGTERM and Ctrl-C end the run after the current step, and
-    --resume continues it bit for bit.
+    --resume continues it bit for bit. --log tensorboard writes to OUT/tensorboard; wandb and mlflow log where
+    their environment variables say. A resumed run continues theirs, and a failure there is a warning.
 
     Examples:
 
@@ -71,6 +80,8 @@ def command(
 
       landscape train --data Beauty.txt --loss ce --epochs 30 --eval-every 3 --save-every 1 --out runs/path
 
+      landscape train --data Beauty.txt --log tensorboard --log mlflow --out runs/sasrec
+
       landscape train --out runs/sasrec --epochs 600 --resume
 
       torchrun --nproc-per-node 2 -m landscape train --data Beauty.txt --out runs/sasrec
@@ -82,7 +93,9 @@ def command(
 
     if config is None and resume and out is not None and (out / "config.toml").exists():
         config = out / "config.toml"
-    outcome = train(configure(combined(config, settings)), out, device, resume, shard_items, max_memory)
+    told_to = cast(list[Log], log or [])
+    chosen = configure(combined(config, settings))
+    outcome = train(chosen, out, device, resume, shard_items, max_memory, told_to)
     told = ("epochs", "best_epoch", "seconds", "seconds_per_epoch", "losses", "valid", "test")
     show(
         json,

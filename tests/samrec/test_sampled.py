@@ -157,7 +157,9 @@ def test_evaluate_labels_what_is_sampled(runs, answer, landscape):
 
 def test_repeats_as_misses_hold_for_samples_too(answer, tmp_path):
     data = tmp_path / "repeats.txt"
-    data.write_text("\n".join(f"{u} {u % 9 + 1} {(u + 4) % 9 + 1} {u % 9 + 1}" for u in range(1, 31)))
+    data.write_text(
+        "\n".join(f"{u} {u % 9 + 1} {(u + 3) % 9 + 1} {(u + 4) % 9 + 1} {u % 9 + 1}" for u in range(1, 31))
+    )
     run = ["--dim", 4, "--epochs", 1, "--eval-every", 1, "--device", "cpu"]
     answer("train", "--data", data, "--out", tmp_path / "run", *run)
     command = ["evaluate", "--ckpt", tmp_path / "run" / "best.pt", "--sampled", "uni100", "--device", "cpu"]
