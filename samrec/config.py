@@ -9,13 +9,14 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from landscape.errors import InputError
 from landscape.storage.files import existing, replacing
 from samrec.architecture import NAMES, PRESETS, Architecture
 from samrec.choices import (
     OF_READING,
+    SYNONYMS,
     Activation,
     Ascent,
     Format,
@@ -29,6 +30,7 @@ from samrec.choices import (
     Preset,
     Schedule,
 )
+from samrec.data.holdout import LEAVE_ONE_OUT, parsed
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -183,6 +185,10 @@ class Config(BaseModel):
     )
     deduplicate: DataPart[bool] = setting(False, "Keep a user's first interaction with each item only")
     core: DataPart[int] = setting(0, "Leave out users and items with fewer interactions", ge=0, lt=2**63)
+    split: DataPart[str] = setting(
+        LEAVE_ONE_OUT,
+        "Items held out: leave-one-out, time:DATE[,DATE] for all users, or ratio:TRAIN,VALID,TEST per user",
+    )
     train_fraction: DataPart[float] = setting(
         1.0, "Train on this share of the users, test on all", gt=0, le=1
     )
@@ -198,6 +204,12 @@ class Config(BaseModel):
         if given.get("method") == "gru4rec" or preset not in tuple(PRESETS):  # refused later, by its name
             return given
         return asdict(PRESETS[preset]) | given
+
+    @field_validator("split")
+    @classmethod
+    def _known_split(cls, split: str) -> str:
+        parsed(split)
+        return split
 
     @model_validator(mode="after")
     def _consistent(self) -> "Config":
@@ -235,7 +247,7 @@ class Config(BaseModel):
     @property
     def reading(self) -> dict[str, Any]:
         """The settings that `samrec.data.readers.read` takes beside the path."""
-        return self.model_dump(include=set(OF_READING))
+        return self.model_dump(include=set(OF_READING)) | {"times": parsed(self.split).kind == "time"}
 
     @property
     def radius(self) -> float:
@@ -299,37 +311,6 @@ METHODS_OF: Mapping[str, Sequence[Method]] = {
     "mask": ("cl4srec", "s3rec", "s3rec-pretraining"),
 }
 """The settings that not every method has, and the methods that have them."""
-
-
-SYNONYMS = {
-    "learning_rate": "lr",
-    "hidden_size": "dim",
-    "hidden_dim": "dim",
-    "hidden_units": "dim",
-    "embedding_size": "dim",
-    "n_layers": "layers",
-    "num_layers": "layers",
-    "num_blocks": "layers",
-    "n_heads": "heads",
-    "num_heads": "heads",
-    "inner_size": "expansion",
-    "hidden_dropout_prob": "dropout",
-    "attn_dropout_prob": "dropout",
-    "dropout_rate": "dropout",
-    "hidden_act": "activation",
-    "max_item_list_length": "max_length",
-    "max_seq_length": "max_length",
-    "maxlen": "max_length",
-    "train_batch_size": "batch_size",
-    "loss_type": "loss",
-    "num_epochs": "epochs",
-    "eval_step": "eval_every",
-    "stopping_step": "patience",
-    "l2_emb": "weight_decay",
-    "model": "method",
-    "dataset": "data",
-}
-"""What RecBole and the releases of SASRec call settings, and their names here."""
 
 
 def applies(name: str, method: str) -> bool:

@@ -23,13 +23,14 @@ from landscape.storage.files import sha256
 from landscape.tasks import Facts, FactTable, TaskOptions
 from samrec.catalogue import catalogue_metrics
 from samrec.checkpoint import Checkpoint, load, trajectory
-from samrec.choices import METRICS, VALIDATED
+from samrec.choices import METRICS, VALIDATED, Sampled
 from samrec.config import Config
+from samrec.data.holdout import LEAVE_ONE_OUT
 from samrec.data.interactions import Ints
 from samrec.data.packing import Batch, TrainingBatches
 from samrec.data.readers import read
 from samrec.data.sources import last_change
-from samrec.data.split import Part, Split, leave_one_out
+from samrec.data.split import Part, Split, split_by
 from samrec.data.tensors import Tensors
 from samrec.evaluation import Candidates, Ranking, candidates, count_above, gain, ranks
 from samrec.facts import RANKED, RANKING, curves, difference, ranked
@@ -37,6 +38,7 @@ from samrec.losses import drawn_scores, loss_of, parts_of
 from samrec.methods import initial_model
 from samrec.model import Recommender
 from samrec.recommendation import save_items
+from samrec.sampled import sampled_ranks
 from samrec.scorer import save_scorer
 from samrec.sharding import ShardedEmbedding
 from samrec.training.log import read_log
@@ -115,6 +117,7 @@ def _objective(
             "batches_sha256": _sha256(batches),
             "loss": config.loss if config.drawn < 2 else f"{config.loss} of {config.drawn} negatives",
             "metric": options.metric,
+            **({} if split.rule == LEAVE_ONE_OUT else {"split": split.rule}),
         },
     )
 
@@ -132,7 +135,7 @@ def _frozen_loss(config: Config, split: Split, options: TaskOptions, device: tor
     """Freeze the training loss, on what it was trained on or, for `valid-loss`, on what comes after that."""
     valid = options.metric == "valid-loss"
     drawn = split.with_validation() if valid else split
-    users = _drawn(split.evaluated if valid else split.trained, options)
+    users = _drawn(split.evaluated("valid") if valid else split.trained, options)
     batches = list(
         TrainingBatches(drawn, config.max_length, device, config.drawn).of_users(
             users, BATCH, (options.seed,)
@@ -175,7 +178,7 @@ def _frozen_pairwise(config: Config, split: Split, options: TaskOptions, device:
 def _frozen_ranking(config: Config, split: Split, options: TaskOptions, device: torch.device) -> Frozen:
     """Freeze a ranking metric of the test part: what each user adds to it, and a weight of 1."""
     gain(torch.zeros(1), options.metric)  # no such metric: to be said before anything is ranked
-    users = _drawn(np.arange(len(split.evaluated)), options)
+    users = _drawn(np.arange(len(split.evaluated("test"))), options)
 
     def by_user(model: Recommender, batch: Candidates) -> tuple[Tensor, Tensor]:
         gains = gain(count_above(model, batch), options.metric)
@@ -227,6 +230,7 @@ def ranking(
     among: Ranks = ALONE,
     shard_items: bool = False,
     catalogue: Sequence[str] = (),
+    sampled: Sequence[Sampled] = (),
 ) -> Ranking:
     """Rank each evaluated user's held-out item with a checkpoint: `samrec.evaluation.ranks`.
 
@@ -234,13 +238,14 @@ def ranking(
         noise: the share of random items inserted into the histories, drawn by `seed`: `Split.disturbed`.
         among: the processes that share the users, and all get the ranks of all.
         shard_items: they share the items instead, each holding its rows of the table.
-        catalogue: metrics of `samrec.catalogue` that are wanted too; by one process.
+        catalogue, sampled: metrics of `samrec.catalogue`, and ranks of `samrec.sampled`, that are wanted too;
+            by one process. Negatives are drawn by `seed`.
 
     Raises:
         InputError: as `objective`, `Split.disturbed`, `ShardedEmbedding` and `catalogue_metrics`.
     """
-    if catalogue and among.size > 1:
-        raise InputError(f"{catalogue[0]} is of all users' recommendations; ask for it in one process")
+    if among.size > 1 and (more := (*catalogue, *sampled)):
+        raise InputError(f"{more[0]} is computed by one process; leave torchrun out")
     loaded = load(checkpoint)
     split = _split(loaded, data)
     shown = split.disturbed(part, noise, seed)
@@ -249,7 +254,8 @@ def ranking(
         model.item = ShardedEmbedding(model.item.weight, among)
     model.to(device_named(device))
     of_users = ranks(model, shown, part, among=among)
-    return Ranking(of_users, split, catalogue_metrics(model, split, part, catalogue, shown))
+    among_few = {kind: sampled_ranks(model, split, part, kind, seed, shown) for kind in sampled}
+    return Ranking(of_users, split, catalogue_metrics(model, split, part, catalogue, shown), among_few)
 
 
 def initial_weights(checkpoint: Path) -> dict[str, Tensor]:
@@ -330,15 +336,15 @@ def _split(checkpoint: Checkpoint, data: Path | None) -> Split:
     """Read what a checkpoint was trained on, its users and its noise, from where it was or from `data`."""
     config = checkpoint.config
     with checkpoint.claimed(data) as path:
-        split = _read_split(path, last_change(path), **config.reading)
+        split = _read_split(path, last_change(path), config.split, **config.reading)
         checkpoint.check_data(split.interactions)
     return split.fraction(config.train_fraction, config.seed).noisy(config.noise, config.seed)
 
 
 @lru_cache(maxsize=1)
-def _read_split(path: Path, changed: int, **reading: Any) -> Split:
+def _read_split(path: Path, changed: int, rule: str, **reading: Any) -> Split:
     """Read and split a file; comparing checkpoints asks for the same one again and again.
 
     `changed` is when the file was written, so that one that has changed is read anew.
     """
-    return leave_one_out(read(path, **reading))
+    return split_by(rule, read(path, **reading))
