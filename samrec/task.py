@@ -26,7 +26,7 @@ from samrec.checkpoint import Checkpoint, load, trajectory
 from samrec.choices import METRICS, VALIDATED
 from samrec.config import Config
 from samrec.data.interactions import Ints
-from samrec.data.packing import Batch, TrainingBatches
+from samrec.data.packing import Batch
 from samrec.data.readers import read
 from samrec.data.sources import last_change
 from samrec.data.split import Part, Split, leave_one_out
@@ -34,7 +34,7 @@ from samrec.data.tensors import Tensors
 from samrec.evaluation import Candidates, Ranking, candidates, count_above, gain, ranks
 from samrec.facts import RANKED, RANKING, curves, difference, ranked
 from samrec.losses import drawn_scores, loss_of, parts_of
-from samrec.methods import initial_model
+from samrec.methods import initial_model, recommendation_batches
 from samrec.model import Recommender
 from samrec.recommendation import save_items
 from samrec.scorer import save_scorer
@@ -133,11 +133,9 @@ def _frozen_loss(config: Config, split: Split, options: TaskOptions, device: tor
     valid = options.metric == "valid-loss"
     drawn = split.with_validation() if valid else split
     users = _drawn(split.evaluated if valid else split.trained, options)
-    batches = list(
-        TrainingBatches(drawn, config.max_length, device, config.drawn).of_users(
-            users, BATCH, (options.seed,)
-        )
-    )
+    mask_last = 1.0 if valid else config.mask_last
+    all_batches = recommendation_batches(config, drawn, device, config.drawn, mask_last)
+    batches = list(all_batches.of_users(users, BATCH, (options.seed,)))
     if valid:
         batches = [replace(batch, used=_last_alone(batch)) for batch in batches]
     loss = loss_of(config.loss, config.calibration)
@@ -161,7 +159,7 @@ def _frozen_pairwise(config: Config, split: Split, options: TaskOptions, device:
     that is not a number: a user's loss is in [0, 1] whatever the weights, as a bound on it takes.
     """
     users = _drawn(split.trained, options)
-    drawn = TrainingBatches(split, config.max_length, device, negatives=1)
+    drawn = recommendation_batches(config, split, device, 1, config.mask_last)
 
     def by_user(model: Recommender, batch: Batch) -> tuple[Tensor, Tensor]:
         target, negative = drawn_scores(model, batch)
@@ -181,7 +179,8 @@ def _frozen_ranking(config: Config, split: Split, options: TaskOptions, device: 
         gains = gain(count_above(model, batch), options.metric)
         return gains, torch.ones_like(gains)
 
-    batches = list(candidates(split, "test", config.max_length, device, BATCH, users))
+    asks = split.num_items if config.method == "bert4rec" else None
+    batches = list(candidates(split, "test", config.max_length, device, BATCH, users, asks))
     return users, batches, _over_users(by_user), by_user, (None, None)
 
 

@@ -9,6 +9,7 @@ from samrec.data.attributes import read_attributes
 from samrec.data.packing import TrainingBatches
 from samrec.data.split import Split
 from samrec.losses import loss_of
+from samrec.methods.bert4rec import BERT4Rec, ClozeBatches
 from samrec.methods.cl4srec import Augmentation, CL4SRec, ContrastiveBatches
 from samrec.methods.gru4rec import GRU4Rec
 from samrec.methods.learner import Learner, NextItem
@@ -25,7 +26,8 @@ def new_model(config: Config, num_items: int) -> Recommender:
 
 def new_sasrec(config: Config, num_items: int) -> SASRec:
     """Build the Transformer, which all methods but GRU4Rec train."""
-    return SASRec(
+    kind = BERT4Rec if config.method == "bert4rec" else SASRec
+    return kind(
         num_items,
         config.dim,
         config.max_length,
@@ -74,4 +76,14 @@ def batches_of(config: Config, split: Split, device: torch.device) -> TrainingBa
     if config.method == "cl4srec":
         augmentation = Augmentation(config.crop, config.hidden, config.reorder)
         return ContrastiveBatches(split, config.max_length, device, config.drawn, augmentation)
-    return TrainingBatches(split, config.max_length, device, config.drawn)
+    return recommendation_batches(config, split, device, config.drawn, config.mask_last)
+
+
+def recommendation_batches(
+    config: Config, split: Split, device: torch.device, negatives: int, mask_last: float
+) -> TrainingBatches:
+    """Return the batches of the recommendation loss: of next items, or of masked ones for BERT4Rec."""
+    shape = split, config.max_length, device, negatives
+    if config.method == "bert4rec":
+        return ClozeBatches(*shape, config.hidden, mask_last)
+    return TrainingBatches(*shape)

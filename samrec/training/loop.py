@@ -277,8 +277,8 @@ def _pretrained(run: Run) -> Checkpoint:
     assert run.begins_from
     found = load(run.begins_from)
     found.check_data(run.split.interactions)
-    if found.config.method == "gru4rec":
-        raise InputError(f"{run.begins_from} is a gru4rec checkpoint; s3rec fine-tunes a Transformer")
+    if (method := found.config.method) in ("gru4rec", "bert4rec"):
+        raise InputError(f"{run.begins_from} is a {method} checkpoint; s3rec fine-tunes SASRec's Transformer")
     shape = ("preset", *(name for name in NAMES if name != "init"), "dim", "max_length", "layers", "heads")
     now, then = run.config.model_dump(include=set(shape)), found.config.model_dump(include=set(shape))
     if changed := [name for name in shape if now[name] != then[name]]:
