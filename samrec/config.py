@@ -109,6 +109,9 @@ class Config(BaseModel):
     )
     init: ModelPart[Init] = setting("normal", "Initial linear weights: N(0, 0.02²) or Xavier")
     positions: ModelPart[Positions] = setting("start", "Count positions from the start or the end")
+    item_features: ModelPart[File[str | None]] = setting(
+        None, "JSON file of the items' attributes, whose embeddings are added to the items' own"
+    )
     dim: ModelPart[int] = setting(64, "Embedding dimension", ge=1, le=WIDEST)
     max_length: ModelPart[int] = setting(50, "Maximum length of a history", ge=1, le=WIDEST)
     layers: ModelPart[int] = setting(2, "Number of layers", ge=1, le=MOST_LAYERS)

@@ -9,7 +9,10 @@ from torch.nn import functional as F
 
 from samrec.architecture import PRESETS, Architecture
 from samrec.data.packing import Packed
+from samrec.features import FeaturedEmbedding
 from samrec.sharding import ShardedEmbedding
+
+ItemTable = nn.Embedding | ShardedEmbedding | FeaturedEmbedding
 
 
 class Draws:
@@ -150,13 +153,13 @@ class Recommender(nn.Module, ABC):
 
     Attributes:
         item: one row per item, and none for padding; both input embedding and output layer. Ranks may
-            share it.
+            share it, and it may have features; `weight` are then the sums.
         max_length: the longest history seen, L.
         asks: the item number that stands after a history to ask what comes next (`samrec.data.packing.pack`);
             None where the last item itself does.
     """
 
-    item: nn.Embedding | ShardedEmbedding
+    item: ItemTable
     max_length: int
     asks: int | None = None
 

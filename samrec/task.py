@@ -33,6 +33,7 @@ from samrec.data.split import Part, Split, leave_one_out
 from samrec.data.tensors import Tensors
 from samrec.evaluation import Candidates, Ranking, candidates, count_above, gain, ranks
 from samrec.facts import RANKED, RANKING, curves, difference, ranked
+from samrec.features import kept_features
 from samrec.losses import drawn_scores, loss_of, parts_of
 from samrec.methods import initial_model, recommendation_batches
 from samrec.model import Recommender
@@ -88,7 +89,7 @@ def monitor_of(
         settings: of `landscape.Monitor`, which also says what it raises.
     """
     options = TaskOptions(users=users)
-    frozen = _frozen_loss(*run, options, model.item.weight.device)
+    frozen = _frozen_loss(*run, options, next(model.parameters()).device)
     return Monitor(model, _objective(model, *run, options, frozen), optimizer=optimizer, **settings)
 
 
@@ -261,7 +262,12 @@ def initial_weights(checkpoint: Path) -> dict[str, Tensor]:
     """
     loaded = load(checkpoint)
     loaded.model()  # fits its settings, which may say any size
-    return initial_model(loaded.config, loaded.num_items).state_dict()
+    features = kept_features(loaded.weights, loaded.num_items)
+    return _parameters(initial_model(loaded.config, loaded.num_items, features))
+
+
+def _parameters(model: Recommender) -> dict[str, Tensor]:
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 
 class Recommendation:
@@ -273,7 +279,7 @@ class Recommendation:
 
     def theta(self, checkpoint: Path) -> dict[str, Tensor]:
         """Return the parameters by name."""
-        return load(checkpoint).model().state_dict()
+        return _parameters(load(checkpoint).model())
 
     def initial(self, checkpoint: Path) -> dict[str, Tensor]:
         """Return the parameters before training, see `initial_weights`."""

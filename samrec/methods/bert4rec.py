@@ -43,7 +43,7 @@ class BERT4Rec(SASRec):
 class ClozeBatches(MaskedBatches):
     """Training batches with items hidden, drawn anew in each epoch.
 
-    A history has `mask` of its items hidden, rounded, and at least one; or the last alone, as recommending asks.
+    A history has `mask` of its items hidden, rounded, and at least one; or the last alone, as ranking asks.
 
     Args:
         max_length: of the model. A batch has one item more, as that of `TrainingBatches` has its last target.

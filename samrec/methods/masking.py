@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from samrec.data.interactions import Ints
 from samrec.data.packing import Batch, TrainingBatches
 from samrec.data.ragged import Ragged, slices
-from samrec.sharding import ShardedEmbedding
+from samrec.model import ItemTable
 
 
 class MaskToken(nn.Module):
@@ -21,7 +21,7 @@ class MaskToken(nn.Module):
         super().__init__()
         self.embedding = nn.Parameter(0.02 * torch.randn(dim))
 
-    def forward(self, table: nn.Embedding | ShardedEmbedding, items: Tensor) -> Tensor:
+    def forward(self, table: ItemTable, items: Tensor) -> Tensor:
         """Look items up, hidden ones too: (…) -> (…, d).
 
         Args:

@@ -123,15 +123,17 @@ class Pretraining(Learner):
         _begin(self.of_item, self.of_segment)
 
     def forward(self, batch: PretrainingBatch) -> Tensor:
-        table, token = self.model.item.weight, self.model.item.num_embeddings
+        table, token = self.model.item, self.model.item.num_embeddings
         output = self._encoded(batch.inputs)
         hidden = (batch.inputs.items == token) * batch.used
         # at all slots, since few are empty: shapes are then fixed
-        chosen = F.embedding(torch.stack([batch.targets, batch.negatives[0]]), table)
+        chosen = table(torch.stack([batch.targets, batch.negatives[0]]))
         right, wrong = (self.of_item(output) * chosen).sum(-1)
         item = (F.softplus(wrong - right) * hidden).sum()
 
-        ends = self._encoded(batch.pieces).flatten(0, 1)[batch.pieces.last].view(-1, PIECES, table.shape[1])
+        ends = (
+            self._encoded(batch.pieces).flatten(0, 1)[batch.pieces.last].view(-1, PIECES, table.embedding_dim)
+        )
         rest, pieces = self.of_segment(ends[:, :1]), ends[:, 1:]
         right, wrong = (rest * pieces).sum(-1).unbind(1)
         real = torch.arange(len(ends), device=ends.device) < batch.pieces.segments.amax() / PIECES

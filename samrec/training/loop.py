@@ -24,6 +24,7 @@ from samrec.data.packing import Batch
 from samrec.data.readers import read
 from samrec.data.sources import plain_name
 from samrec.data.split import leave_one_out
+from samrec.features import check_features
 from samrec.methods import initial_learner
 from samrec.model import Recommender
 from samrec.training.engines.sharded import Sharded
@@ -196,6 +197,8 @@ def _check_ranks(configs: Sequence[Config], shard_items: bool) -> None:
     size, first = ranks().size, configs[0]
     if shard_items and first.ascent == "rank":
         raise InputError("with ascent rank, each rank needs all items; do not shard them")
+    if shard_items and first.item_features:
+        raise InputError("with item features, each rank needs all items; do not shard them")
     if size == 1 and any(config.ascent == "rank" for config in configs):
         raise InputError("ascent rank is for several processes (torchrun); with one process use ascent batch")
     if any(config.monitor for config in configs) and (size > 1 or len(configs) > 1 or shard_items):
@@ -213,8 +216,12 @@ def _engine(runs: list[Run], device: torch.device, shard_items: bool) -> Engine:
     learners = [initial_learner(run.config, run.split, fused=len(runs) == 1) for run in runs]
     for run, learner in zip(runs, learners, strict=True):
         run.parts = learner.parts
-        if run.begins_from and not run.last:
-            learner.model.load_state_dict(_pretrained(run).model().state_dict())
+        if run.last:
+            check_features(learner.model, run.last.weights, run.out / "last.pt")
+        elif run.begins_from:
+            pretrained = _pretrained(run)
+            check_features(learner.model, pretrained.weights, run.begins_from)
+            learner.model.load_state_dict(pretrained.model().state_dict())
     rows = max(run.batches.rows(config.batch_size // config.micro_batches) for run in runs)
     engine: Engine
     if len(runs) == 1:

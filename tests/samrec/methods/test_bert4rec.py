@@ -309,9 +309,9 @@ def test_products_with_its_hessian_are_differences_of_gradients(split):
 def test_it_learns_what_a_markov_chain_makes(tmp_path):
     drawn = markov(users=300, items=40, mean_length=10, noise=0.1, seed=0)
     write_sequences(drawn.interactions, tmp_path / "data.txt")
-    settings = {"dim": 16, "max_length": 12, "dropout": 0.1, "batch_size": 64, "lr": 1e-2, "seed": 0}
-    run = {"epochs": 40, "eval_every": 10, "patience": 50}
-    config = Config(data=str(tmp_path / "data.txt"), method="bert4rec", mask=0.3, **settings, **run)
+    settings = {"dim": 16, "max_length": 12, "dropout": 0.1, "batch_size": 64, "lr": 1e-2, "layers": 1}
+    run = {"epochs": 30, "eval_every": 30, "mask": 0.3, "positions": "end"}
+    config = Config(data=str(tmp_path / "data.txt"), method="bert4rec", **settings, **run)
     found = train(config, tmp_path / "run", "cpu")
     by_chance = 10 / 31  # about nine of the forty items are of the history
     assert drawn.ideal_hr10 > found.test["hr@10"] > 1.8 * by_chance
