@@ -12,7 +12,7 @@ VALIDATED = "ndcg@10"
 """The metric by which a run's best epoch is chosen."""
 
 Format = Literal["auto", "sequences", "pairs", "table"]
-Method = Literal["sasrec", "samrec", "cl4srec", "s3rec", "s3rec-pretraining", "gru4rec"]
+Method = Literal["sasrec", "samrec", "cl4srec", "s3rec", "s3rec-pretraining", "gru4rec", "bert4rec"]
 Loss = Literal["bce", "gbce", "sampled", "ce"]
 Preset = Literal["sasrec", "sasrec-original", "sasrec-bert"]
 Norm = Literal["pre", "post", "original"]

@@ -67,7 +67,8 @@ def ranks(model: Recommender, split: Split, part: Part, batch_size: int = 1024, 
         if isinstance(model.item, ShardedEmbedding):
             among = ALONE
         users = np.array(among.share(len(split.evaluated(part))), np.int64)
-        batches = candidates(split, part, model.max_length, model.item.weight.device, batch_size, users)
+        shape = model.max_length, model.item.weight.device, batch_size, users, model.asks
+        batches = candidates(split, part, *shape)
         table = summands(model.item.weight)
         counts = [count_above(model, batch, table).cpu().numpy() for batch in batches]
     finally:
@@ -100,15 +101,19 @@ def candidates(
     device: torch.device,
     batch_size: int = 1024,
     users: Ints | None = None,
+    asks: int | None = None,
 ) -> Iterator[Candidates]:
-    """Yield the evaluated users, or those of them at the places `users`, with what `part` holds out."""
+    """Yield the evaluated users, or those of them at the places `users`, with what `part` holds out.
+
+    `asks` is the model's (`samrec.model.Recommender`).
+    """
     items = torch.from_numpy(split.interactions.items).to(device)
     start, length, target = split.history(part)
     seen_start, seen_length = evaluation_histories(split, part, width)
     places = np.arange(len(target)) if users is None else users
     for first in range(0, len(places), batch_size):
         chosen = places[first : first + batch_size]
-        histories, _, _ = pack(items, seen_start[chosen], seen_length[chosen], width)
+        histories, _, _ = pack(items, seen_start[chosen], seen_length[chosen], width, asks)
         whole = slices(split.interactions.items, start[chosen], length[chosen])
         seen = torch.from_numpy(np.stack([whole.owner, whole.values])).to(device)
         yield Candidates(histories, torch.from_numpy(target[chosen]).to(device), seen)

@@ -75,7 +75,9 @@ def sampled_ranks(
     drawn = torch.from_numpy(negatives(split, part, kind, seed, shown)).to(device)
     table = summands(model.item.weight)
     counts = []
-    histories = candidates(split if shown is None else shown, part, model.max_length, device, BATCH)
+    histories = candidates(
+        split if shown is None else shown, part, model.max_length, device, BATCH, asks=model.asks
+    )
     for batch, others in zip(histories, drawn.split(BATCH), strict=True):
         expected = summands(model(batch.histories).flatten(0, 1)[batch.histories.last])
         of_target = (expected * table[batch.targets]).sum(1, keepdim=True)

@@ -27,15 +27,16 @@ from samrec.choices import METRICS, VALIDATED, Sampled
 from samrec.config import Config
 from samrec.data.holdout import LEAVE_ONE_OUT
 from samrec.data.interactions import Ints
-from samrec.data.packing import Batch, TrainingBatches
+from samrec.data.packing import Batch
 from samrec.data.readers import read
 from samrec.data.sources import last_change
 from samrec.data.split import Part, Split, split_by
 from samrec.data.tensors import Tensors
 from samrec.evaluation import Candidates, Ranking, candidates, count_above, gain, ranks
 from samrec.facts import RANKED, RANKING, curves, difference, ranked
+from samrec.features import kept_features
 from samrec.losses import drawn_scores, loss_of, parts_of
-from samrec.methods import initial_model
+from samrec.methods import initial_model, recommendation_batches
 from samrec.model import Recommender
 from samrec.recommendation import save_items
 from samrec.sampled import sampled_ranks
@@ -90,7 +91,7 @@ def monitor_of(
         settings: of `landscape.Monitor`, which also says what it raises.
     """
     options = TaskOptions(users=users)
-    frozen = _frozen_loss(*run, options, model.item.weight.device)
+    frozen = _frozen_loss(*run, options, next(model.parameters()).device)
     return Monitor(model, _objective(model, *run, options, frozen), optimizer=optimizer, **settings)
 
 
@@ -136,11 +137,9 @@ def _frozen_loss(config: Config, split: Split, options: TaskOptions, device: tor
     valid = options.metric == "valid-loss"
     drawn = split.with_validation() if valid else split
     users = _drawn(split.evaluated("valid") if valid else split.trained, options)
-    batches = list(
-        TrainingBatches(drawn, config.max_length, device, config.drawn).of_users(
-            users, BATCH, (options.seed,)
-        )
-    )
+    mask_last = 1.0 if valid else config.mask_last
+    all_batches = recommendation_batches(config, drawn, device, config.drawn, mask_last)
+    batches = list(all_batches.of_users(users, BATCH, (options.seed,)))
     if valid:
         batches = [replace(batch, used=_last_alone(batch)) for batch in batches]
     loss = loss_of(config.loss, config.calibration)
@@ -164,7 +163,7 @@ def _frozen_pairwise(config: Config, split: Split, options: TaskOptions, device:
     that is not a number: a user's loss is in [0, 1] whatever the weights, as a bound on it takes.
     """
     users = _drawn(split.trained, options)
-    drawn = TrainingBatches(split, config.max_length, device, negatives=1)
+    drawn = recommendation_batches(config, split, device, 1, config.mask_last)
 
     def by_user(model: Recommender, batch: Batch) -> tuple[Tensor, Tensor]:
         target, negative = drawn_scores(model, batch)
@@ -184,7 +183,8 @@ def _frozen_ranking(config: Config, split: Split, options: TaskOptions, device: 
         gains = gain(count_above(model, batch), options.metric)
         return gains, torch.ones_like(gains)
 
-    batches = list(candidates(split, "test", config.max_length, device, BATCH, users))
+    asks = split.num_items if config.method == "bert4rec" else None
+    batches = list(candidates(split, "test", config.max_length, device, BATCH, users, asks))
     return users, batches, _over_users(by_user), by_user, (None, None)
 
 
@@ -268,7 +268,12 @@ def initial_weights(checkpoint: Path) -> dict[str, Tensor]:
     """
     loaded = load(checkpoint)
     loaded.model()  # fits its settings, which may say any size
-    return initial_model(loaded.config, loaded.num_items).state_dict()
+    features = kept_features(loaded.weights, loaded.num_items)
+    return _parameters(initial_model(loaded.config, loaded.num_items, features))
+
+
+def _parameters(model: Recommender) -> dict[str, Tensor]:
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 
 class Recommendation:
@@ -280,7 +285,7 @@ class Recommendation:
 
     def theta(self, checkpoint: Path) -> dict[str, Tensor]:
         """Return the parameters by name."""
-        return load(checkpoint).model().state_dict()
+        return _parameters(load(checkpoint).model())
 
     def initial(self, checkpoint: Path) -> dict[str, Tensor]:
         """Return the parameters before training, see `initial_weights`."""

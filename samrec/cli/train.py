@@ -47,7 +47,7 @@ def command(
 
     Methods: sasrec; samrec, SASRec with Sharpness-Aware Minimization; cl4srec, with a contrastive loss of
     augmented views; s3rec, pre-trained by self-supervision (s3rec-pretraining is that alone), then trained
-    as SASRec; gru4rec, a recurrent baseline.
+    as SASRec; bert4rec, which sees both sides and learns from masked items; gru4rec, a recurrent baseline.
 
     --split leave-one-out holds out each user's last item for the test, and the one before for validation.
     time:DATE tests each user's first item from DATE on, validates the last before it, and trains on the rest
@@ -71,6 +71,8 @@ def command(
       landscape train --data Beauty.txt --method cl4srec --preset sasrec-bert --rho 0.05 --out runs/cl4srec
 
       landscape train --data Beauty.txt --method s3rec --preset sasrec-bert --out runs/s3rec
+
+      landscape train --data Beauty.txt --method bert4rec --preset sasrec-bert --out runs/bert4rec
 
       landscape train --data Beauty.txt --train-fraction 0.4 --noise 0.1 --out runs/hard
 

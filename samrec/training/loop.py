@@ -26,6 +26,7 @@ from samrec.data.packing import Batch
 from samrec.data.readers import read
 from samrec.data.sources import plain_name
 from samrec.data.split import split_by
+from samrec.features import check_features
 from samrec.methods import initial_learner
 from samrec.model import Recommender
 from samrec.training.engines.sharded import Sharded
@@ -215,6 +216,8 @@ def _check_ranks(configs: Sequence[Config], shard_items: bool) -> None:
     size, first = ranks().size, configs[0]
     if shard_items and first.ascent == "rank":
         raise InputError("with ascent rank, each rank needs all items; do not shard them")
+    if shard_items and first.item_features:
+        raise InputError("with item features, each rank needs all items; do not shard them")
     if size == 1 and any(config.ascent == "rank" for config in configs):
         raise InputError("ascent rank is for several processes (torchrun); with one process use ascent batch")
     if any(config.monitor for config in configs) and (size > 1 or len(configs) > 1 or shard_items):
@@ -232,8 +235,12 @@ def _engine(runs: list[Run], device: torch.device, shard_items: bool) -> Engine:
     learners = [initial_learner(run.config, run.split, fused=len(runs) == 1) for run in runs]
     for run, learner in zip(runs, learners, strict=True):
         run.parts = learner.parts
-        if run.begins_from and not run.last:
-            learner.model.load_state_dict(_pretrained(run).model().state_dict())
+        if run.last:
+            check_features(learner.model, run.last.weights, run.out / "last.pt")
+        elif run.begins_from:
+            pretrained = _pretrained(run)
+            check_features(learner.model, pretrained.weights, run.begins_from)
+            learner.model.load_state_dict(pretrained.model().state_dict())
     rows = max(run.batches.rows(config.batch_size // config.micro_batches) for run in runs)
     engine: Engine
     if len(runs) == 1:
@@ -297,8 +304,8 @@ def _pretrained(run: Run) -> Checkpoint:
     """
     assert run.begins_from
     found = load(run.begins_from)
-    if found.config.method == "gru4rec":
-        raise InputError(f"{run.begins_from} is a gru4rec checkpoint; s3rec fine-tunes a Transformer")
+    if (method := found.config.method) in ("gru4rec", "bert4rec"):
+        raise InputError(f"{run.begins_from} is a {method} checkpoint; s3rec fine-tunes SASRec's Transformer")
     shape = (
         "split",
         "preset",

@@ -305,7 +305,7 @@ def _continued(config: Config, out: Path, split: Split, resume: bool) -> Checkpo
     last = load(path)
     # These may change on resuming: where the data are, when the run stops, and what it keeps. A schedule
     # depends on the number of epochs.
-    free = {"data", "patience", "save_every", "monitor", "attributes", "pretrained"}
+    free = {"data", "patience", "save_every", "monitor", "attributes", "item_features", "pretrained"}
     if (config.lr_schedule, config.rho_schedule) == ("constant", "constant"):
         free.add("epochs")
     before, now = (c.model_dump(exclude=free) for c in (last.config, config))
