@@ -71,7 +71,7 @@ def kept_features(weights: Mapping[str, Tensor], num_items: int) -> Tensor | Non
     """Return the attributes that a checkpoint's weights hold; None of a model without features.
 
     Raises:
-        InputError: they are not attributes of so many items.
+        InputError: they are not attributes of `num_items` items.
     """
     of_item = weights.get(OF_ITEM)
     if of_item is None:

@@ -78,7 +78,7 @@ def sampled_ranks(
     histories = candidates(
         split if shown is None else shown, part, model.max_length, device, BATCH, asks=model.asks
     )
-    for batch, others in zip(histories, drawn.split(BATCH), strict=True):
+    for batch, others in zip(histories, torch.split(drawn, BATCH), strict=True):
         expected = summands(model(batch.histories).flatten(0, 1)[batch.histories.last])
         of_target = (expected * table[batch.targets]).sum(1, keepdim=True)
         scores = torch.einsum("ud,und->un", expected, table[others.clamp(0)])

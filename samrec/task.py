@@ -254,7 +254,9 @@ def ranking(
         model.item = ShardedEmbedding(model.item.weight, among)
     model.to(device_named(device))
     of_users = ranks(model, shown, part, among=among)
-    among_few = {kind: sampled_ranks(model, split, part, kind, seed, shown) for kind in sampled}
+    among_few: dict[str, Ints] = {
+        kind: sampled_ranks(model, split, part, kind, seed, shown) for kind in sampled
+    }
     return Ranking(of_users, split, catalogue_metrics(model, split, part, catalogue, shown), among_few)
 
 

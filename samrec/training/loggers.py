@@ -169,7 +169,7 @@ def logging_to(names: Sequence[Log], config: Config, out: Path, epoch: int | Non
     """
     modules = {name: _imported(name) for name in names}
     known = {} if epoch is None else _known(out / RUNS)
-    opened: dict[Log, TensorBoard | WandB | MLflow] = {}
+    opened: dict[str, Logger] = {}
     try:
         for name, module in modules.items():
             try:
