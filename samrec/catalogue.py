@@ -66,8 +66,8 @@ def catalogue_metrics(
     place = np.arange(len(owner)) - np.searchsorted(owner, owner)
     if not len(owner):
         raise InputError("every user has had every item, so nothing is left to recommend")
-    interactions, users = _known(split)
-    novelty = -np.log2(np.maximum(users, 1) / split.interactions.num_users)
+    interactions = split.popularity
+    novelty = -np.log2(np.maximum(_having(split), 1) / split.interactions.num_users)
     found = {}
     for name in names:
         among = place < _cutoff(name)
@@ -86,9 +86,8 @@ def _cutoff(name: str) -> int:
     return int(name.partition("@")[2])
 
 
-def _known(split: Split) -> tuple[Ints, Ints]:
-    """Return each item's interactions in the training parts, and the users who have it there."""
+def _having(split: Split) -> Ints:
+    """Return how many users have each item in their training part."""
     n, inside = split.num_items, split.in_training
-    items, users = split.interactions.items[inside], split.interactions.users[inside]
-    pairs = np.unique(users * n + items)
-    return np.bincount(items, minlength=n), np.bincount(pairs % n, minlength=n)
+    pairs = np.unique(split.interactions.users[inside] * n + split.interactions.items[inside])
+    return np.bincount(pairs % n, minlength=n)

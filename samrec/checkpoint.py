@@ -22,6 +22,7 @@ from samrec.data.interactions import Interactions
 from samrec.data.labels import Ids, from_tensor
 from samrec.data.readers import read
 from samrec.data.sources import files_behind, last_change
+from samrec.features import kept_features
 from samrec.methods import new_model
 from samrec.model import Recommender
 
@@ -73,9 +74,10 @@ class Checkpoint:
         Raises:
             InputError: the weights are not of the model that the settings describe, or not finite.
         """
+        features = kept_features(self.weights, self.num_items)
         try:
             with torch.device("meta"):  # shapes alone: nothing is drawn or allocated for weights to come
-                model = new_model(self.config, self.num_items)
+                model = new_model(self.config, self.num_items, features)
         except (RuntimeError, TypeError, ValueError, OverflowError):
             raise InputError("the checkpoint's settings describe a model larger than any") from None
         check_fit(self.weights, model.state_dict())

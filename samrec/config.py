@@ -9,13 +9,14 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from landscape.errors import InputError
 from landscape.storage.files import existing, replacing
 from samrec.architecture import NAMES, PRESETS, Architecture
 from samrec.choices import (
     OF_READING,
+    SYNONYMS,
     Activation,
     Ascent,
     Format,
@@ -29,6 +30,7 @@ from samrec.choices import (
     Preset,
     Schedule,
 )
+from samrec.data.holdout import LEAVE_ONE_OUT, parsed
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -57,6 +59,7 @@ ModelPart = Annotated[T, Shown("Model")]
 StepPart = Annotated[T, Shown("Training")]
 SamPart = Annotated[T, Shown("Sharpness-Aware Minimization (samrec, or any but sasrec with --rho)")]
 ViewPart = Annotated[T, Shown("Contrastive views (cl4srec)")]
+MaskPart = Annotated[T, Shown("Masked items (bert4rec)")]
 PretrainPart = Annotated[T, Shown("Pre-training (s3rec, s3rec-pretraining)")]
 DataPart = Annotated[T, Shown("Data")]
 Finite = Annotated[T, Field(allow_inf_nan=False)]
@@ -85,7 +88,9 @@ class Config(BaseModel):
     method: Method = setting("sasrec", "Training method, described above")
     seed: int = setting(0, "Random seed", ge=0, lt=2**63)
 
-    loss: LossPart[Loss] = setting("bce", "BCE, gBCE or sampled softmax on negatives, or CE over all items")
+    loss: LossPart[Loss] = setting(
+        "bce", "BCE, gBCE or sampled softmax on negatives, or CE over all items, bert4rec's default"
+    )
     negatives: LossPart[int | None] = setting(
         None, "Negatives per position (default: 1 for bce, 256 for gbce and sampled)", ge=1, le=MOST_NEGATIVES
     )
@@ -105,6 +110,9 @@ class Config(BaseModel):
     )
     init: ModelPart[Init] = setting("normal", "Initial linear weights: N(0, 0.02²) or Xavier")
     positions: ModelPart[Positions] = setting("start", "Count positions from the start or the end")
+    item_features: ModelPart[File[str | None]] = setting(
+        None, "JSON file of the items' attributes, whose embeddings are added to the items' own"
+    )
     dim: ModelPart[int] = setting(64, "Embedding dimension", ge=1, le=WIDEST)
     max_length: ModelPart[int] = setting(50, "Maximum length of a history", ge=1, le=WIDEST)
     layers: ModelPart[int] = setting(2, "Number of layers", ge=1, le=MOST_LAYERS)
@@ -144,8 +152,9 @@ class Config(BaseModel):
     crop: ViewPart[Share[float]] = setting(0.6, "Share of a history that cropping keeps")
     reorder: ViewPart[Share[float]] = setting(0.6, "Share of a history that reordering shuffles")
     mask: ViewPart[Share[float | None]] = setting(
-        None, "Share of items masked (default: 0.3 in views, 0.2 in pre-training)"
+        None, "Share of items masked (default: 0.3 in views, 0.2 in pre-training and bert4rec)"
     )
+    mask_last: MaskPart[Share[float]] = setting(0.1, "Share of histories with only the last item masked")
 
     attributes: PretrainPart[File[str | None]] = setting(
         None, "JSON file of the items' attributes (default: DATA_item2attributes.json, if there)"
@@ -183,6 +192,10 @@ class Config(BaseModel):
     )
     deduplicate: DataPart[bool] = setting(False, "Keep a user's first interaction with each item only")
     core: DataPart[int] = setting(0, "Leave out users and items with fewer interactions", ge=0, lt=2**63)
+    split: DataPart[str] = setting(
+        LEAVE_ONE_OUT,
+        "Items held out: leave-one-out, time:DATE[,DATE] for all users, or ratio:TRAIN,VALID,TEST per user",
+    )
     train_fraction: DataPart[float] = setting(
         1.0, "Train on this share of the users, test on all", gt=0, le=1
     )
@@ -197,7 +210,14 @@ class Config(BaseModel):
         preset = given.get("preset", "sasrec")
         if given.get("method") == "gru4rec" or preset not in tuple(PRESETS):  # refused later, by its name
             return given
-        return asdict(PRESETS[preset]) | given
+        loss = {"loss": "ce"} if given.get("method") == "bert4rec" else {}
+        return asdict(PRESETS[preset]) | loss | given
+
+    @field_validator("split")
+    @classmethod
+    def _known_split(cls, split: str) -> str:
+        parsed(split)
+        return split
 
     @model_validator(mode="after")
     def _consistent(self) -> "Config":
@@ -235,7 +255,7 @@ class Config(BaseModel):
     @property
     def reading(self) -> dict[str, Any]:
         """The settings that `samrec.data.readers.read` takes beside the path."""
-        return self.model_dump(include=set(OF_READING))
+        return self.model_dump(include=set(OF_READING)) | {"times": parsed(self.split).kind == "time"}
 
     @property
     def radius(self) -> float:
@@ -288,48 +308,25 @@ OF_SAM = ("rho", "rho_schedule", "rho_warmup", "adaptive", "every", "perturb", "
 OF_VIEWS = ("contrast", "temperature", "crop", "reorder")
 OF_FINE_TUNING = ("pretrained", "pretrain_epochs")
 OF_PRETRAINING = ("attributes", "associated_attribute", "masked_item", "masked_attribute", "segment")
-OF_TRANSFORMERS: tuple[Method, ...] = ("sasrec", "samrec", "cl4srec", "s3rec", "s3rec-pretraining")
+OF_TRANSFORMERS: tuple[Method, ...] = (
+    "sasrec",
+    "samrec",
+    "cl4srec",
+    "bert4rec",
+    "s3rec",
+    "s3rec-pretraining",
+)
 METHODS_OF: Mapping[str, Sequence[Method]] = {
     **dict.fromkeys(("preset", *NAMES), OF_TRANSFORMERS),
-    **dict.fromkeys(OF_SAM, ("samrec", "cl4srec", "s3rec", "gru4rec")),
+    **dict.fromkeys(OF_SAM, ("samrec", "cl4srec", "s3rec", "gru4rec", "bert4rec")),
     **dict.fromkeys(OF_VIEWS, ("cl4srec",)),
     **dict.fromkeys(OF_FINE_TUNING, ("s3rec",)),
     **dict.fromkeys(OF_PRETRAINING, ("s3rec", "s3rec-pretraining")),
     "monitor": (*OF_TRANSFORMERS[:-1], "gru4rec"),
-    "mask": ("cl4srec", "s3rec", "s3rec-pretraining"),
+    "mask": ("cl4srec", "s3rec", "s3rec-pretraining", "bert4rec"),
+    "mask_last": ("bert4rec",),
 }
 """The settings that not every method has, and the methods that have them."""
-
-
-SYNONYMS = {
-    "learning_rate": "lr",
-    "hidden_size": "dim",
-    "hidden_dim": "dim",
-    "hidden_units": "dim",
-    "embedding_size": "dim",
-    "n_layers": "layers",
-    "num_layers": "layers",
-    "num_blocks": "layers",
-    "n_heads": "heads",
-    "num_heads": "heads",
-    "inner_size": "expansion",
-    "hidden_dropout_prob": "dropout",
-    "attn_dropout_prob": "dropout",
-    "dropout_rate": "dropout",
-    "hidden_act": "activation",
-    "max_item_list_length": "max_length",
-    "max_seq_length": "max_length",
-    "maxlen": "max_length",
-    "train_batch_size": "batch_size",
-    "loss_type": "loss",
-    "num_epochs": "epochs",
-    "eval_step": "eval_every",
-    "stopping_step": "patience",
-    "l2_emb": "weight_decay",
-    "model": "method",
-    "dataset": "data",
-}
-"""What RecBole and the releases of SASRec call settings, and their names here."""
 
 
 def applies(name: str, method: str) -> bool:

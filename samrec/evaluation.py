@@ -37,11 +37,13 @@ class Ranking:
         ranks: of the held-out items, by `ranks`. Shape (evaluated users,).
         split: the data as they are, without noise, and the users that were trained on.
         catalogue: the metrics of `samrec.catalogue` that were asked for.
+        sampled: the ranks among sampled items that were asked for, by their name in `samrec.sampled`.
     """
 
     ranks: Ints
     split: Split
     catalogue: Mapping[str, float] = field(default_factory=dict)
+    sampled: Mapping[str, Ints] = field(default_factory=dict)
 
 
 @torch.no_grad()
@@ -64,8 +66,9 @@ def ranks(model: Recommender, split: Split, part: Part, batch_size: int = 1024, 
     try:
         if isinstance(model.item, ShardedEmbedding):
             among = ALONE
-        users = np.array(among.share(len(split.evaluated)), np.int64)
-        batches = candidates(split, part, model.max_length, model.item.weight.device, batch_size, users)
+        users = np.array(among.share(len(split.evaluated(part))), np.int64)
+        shape = model.max_length, model.item.weight.device, batch_size, users, model.asks
+        batches = candidates(split, part, *shape)
         table = summands(model.item.weight)
         counts = [count_above(model, batch, table).cpu().numpy() for batch in batches]
     finally:
@@ -98,15 +101,19 @@ def candidates(
     device: torch.device,
     batch_size: int = 1024,
     users: Ints | None = None,
+    asks: int | None = None,
 ) -> Iterator[Candidates]:
-    """Yield the evaluated users, or those of them at the places `users`, with what `part` holds out."""
+    """Yield the evaluated users, or those of them at the places `users`, with what `part` holds out.
+
+    `asks` is the model's (`samrec.model.Recommender`).
+    """
     items = torch.from_numpy(split.interactions.items).to(device)
     start, length, target = split.history(part)
     seen_start, seen_length = evaluation_histories(split, part, width)
     places = np.arange(len(target)) if users is None else users
     for first in range(0, len(places), batch_size):
         chosen = places[first : first + batch_size]
-        histories, _, _ = pack(items, seen_start[chosen], seen_length[chosen], width)
+        histories, _, _ = pack(items, seen_start[chosen], seen_length[chosen], width, asks)
         whole = slices(split.interactions.items, start[chosen], length[chosen])
         seen = torch.from_numpy(np.stack([whole.owner, whole.values])).to(device)
         yield Candidates(histories, torch.from_numpy(target[chosen]).to(device), seen)
@@ -231,14 +238,12 @@ def groups(split: Split, part: Part, cold: int = 5, head: float = 0.2) -> dict[s
     if not 0 <= head <= 1:
         raise InputError(f"the share of head items must be from 0 to 1; it is {head:g}")
     _, length, target = split.history(part)
-    items = split.interactions.items[split.in_training]
-    popularity = np.bincount(items, minlength=split.num_items)
     in_head = np.zeros(split.num_items, bool)
-    in_head[np.argsort(-popularity, kind="stable")[: round(head * split.num_items)]] = True
+    in_head[np.argsort(-split.popularity, kind="stable")[: round(head * split.num_items)]] = True
     few, popular = length <= cold, in_head[target]
     found = {"cold": few, "warm": ~few, "head": popular, "tail": ~popular}
     if len(split.trained) < np.count_nonzero(split.train_lengths >= 2):
-        trained = np.isin(split.evaluated, split.trained)
+        trained = np.isin(split.evaluated(part), split.trained)
         found |= {"trained": trained, "untrained": ~trained}
     return found
 

@@ -87,6 +87,9 @@ def fused_cross_entropy(model: Recommender, batch: Batch) -> tuple[Tensor, Tenso
     For one differentiation by autograd, and no more (a second raises).
     """
     expected, targets, used = _positions(model, batch)
+    if used.device.type == "cpu" and 2 * used.count_nonzero() < len(used):  # a CUDA graph has one shape
+        asked = used.nonzero().squeeze(1)
+        expected, targets, used = expected[asked], targets[asked], used[asked]
     shard = model.item if isinstance(model.item, ShardedEmbedding) else None
     arguments = expected, model.item.weight, targets, used, shard
     total: Tensor = _FusedCrossEntropy.apply(*arguments)  # type: ignore[no-untyped-call] # torch's
@@ -133,7 +136,7 @@ def drawn_scores(model: Recommender, batch: Batch) -> Tensor:
     filled once.
     """
     items = torch.cat([batch.inputs.items[None], batch.targets[None], batch.negatives])
-    embedded = model.item(items)
+    embedded = model.embedded(items)
     expected = model(batch.inputs, embedded[0])
     scores: Tensor = (embedded[1:] * expected).sum(-1)
     return scores

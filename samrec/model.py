@@ -9,7 +9,10 @@ from torch.nn import functional as F
 
 from samrec.architecture import PRESETS, Architecture
 from samrec.data.packing import Packed
+from samrec.features import FeaturedEmbedding
 from samrec.sharding import ShardedEmbedding
+
+ItemTable = nn.Embedding | ShardedEmbedding | FeaturedEmbedding
 
 
 class Draws:
@@ -150,16 +153,24 @@ class Recommender(nn.Module, ABC):
 
     Attributes:
         item: one row per item, and none for padding; both input embedding and output layer. Ranks may
-            share it.
+            share it, and it may have features; `weight` are then the sums.
         max_length: the longest history seen, L.
+        asks: the item number that stands after a history to ask what comes next (`samrec.data.packing.pack`);
+            None where the last item itself does.
     """
 
-    item: nn.Embedding | ShardedEmbedding
+    item: ItemTable
     max_length: int
+    asks: int | None = None
 
     @abstractmethod
     def draws(self, width: int) -> int:
         """How many random numbers the dropout of one row takes."""
+
+    def embedded(self, items: Tensor) -> Tensor:
+        """Look up what stands in histories: (…) -> (…, d)."""
+        found: Tensor = self.item(items)
+        return found
 
     def dealt(self, histories: Packed) -> Draws | None:
         """Return what dropout deals from: the histories' own numbers or fresh ones; None in evaluation."""
@@ -221,12 +232,12 @@ class SASRec(Recommender):
 
         Args:
             histories: packed into rows, with the random numbers of dropout or without.
-            embedded: the item table's rows of `histories.items`, if they have been looked up already.
-            causal: a slot sees nothing that comes after it; pre-training lets it.
+            embedded: `self.embedded(histories.items)`, if it has been looked up already.
+            causal: a slot sees nothing that comes after it; what learns from masked items lets it.
         """
         draws = self.dealt(histories)
-        items = self.item(histories.items) if embedded is None else embedded
-        positions = histories.from_end(self.max_length) if self.from_end else histories.positions
+        items = self.embedded(histories.items) if embedded is None else embedded
+        positions = histories.from_end(self.position.num_embeddings) if self.from_end else histories.positions
         x = items * self.scale + self.position(positions)
         x = self.dropout(self.norm(x) if self.post else x, draws)
         mask = block_mask(histories.segments, causal).to(x.dtype)

@@ -163,7 +163,7 @@ def best(
     for begin in range(0, len(shown), BATCH):
         batch = slice(begin, begin + BATCH)
         starts = (shown.starts + shown.lengths - kept)[batch]
-        histories, _, _ = pack(items, starts, kept[batch], model.max_length)
+        histories, _, _ = pack(items, starts, kept[batch], model.max_length, model.asks)
         expected = summands(model(histories).flatten(0, 1)[histories.last])
         if not expected.isfinite().all():
             raise InputError("the model's scores are not finite; its weights diverged in training")

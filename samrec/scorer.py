@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from landscape.storage.files import replacing
 from samrec.data.packing import Packed
@@ -30,15 +31,20 @@ class Scorer(nn.Module):
                 shape (batch, max_length).
             lengths: how many items each history has, 1 to `max_length`. int64, shape (batch,).
         """
+        asks = self.model.asks
+        more = asks is not None
+        histories = F.pad(histories, (0, more), value=asks)
         rows, width = histories.shape
         place = torch.arange(width, device=histories.device)
         number = torch.arange(rows, device=histories.device)
-        used = place < lengths[:, None]
+        ends = lengths[:, None]
+        used = place < ends + more
+        items = histories if asks is None else torch.where(place == ends, asks, histories)
         packed = Packed(
-            items=torch.where(used, histories, 0),
+            items=torch.where(used, items, 0),
             positions=torch.where(used, place, 0),
             segments=torch.where(used, number[:, None] + 1, 0),
-            last=number * width + lengths - 1,
+            last=number * width + lengths - 1 + more,
         )
         expected = self.model(packed).flatten(0, 1)[packed.last]
         return summands(expected) @ summands(self.model.item.weight).T

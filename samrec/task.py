@@ -23,20 +23,23 @@ from landscape.storage.files import sha256
 from landscape.tasks import Facts, FactTable, TaskOptions
 from samrec.catalogue import catalogue_metrics
 from samrec.checkpoint import Checkpoint, load, trajectory
-from samrec.choices import METRICS, VALIDATED
+from samrec.choices import METRICS, VALIDATED, Sampled
 from samrec.config import Config
+from samrec.data.holdout import LEAVE_ONE_OUT
 from samrec.data.interactions import Ints
-from samrec.data.packing import Batch, TrainingBatches
+from samrec.data.packing import Batch
 from samrec.data.readers import read
 from samrec.data.sources import last_change
-from samrec.data.split import Part, Split, leave_one_out
+from samrec.data.split import Part, Split, split_by
 from samrec.data.tensors import Tensors
 from samrec.evaluation import Candidates, Ranking, candidates, count_above, gain, ranks
 from samrec.facts import RANKED, RANKING, curves, difference, ranked
+from samrec.features import kept_features
 from samrec.losses import drawn_scores, loss_of, parts_of
-from samrec.methods import initial_model
+from samrec.methods import initial_model, recommendation_batches
 from samrec.model import Recommender
 from samrec.recommendation import save_items
+from samrec.sampled import sampled_ranks
 from samrec.scorer import save_scorer
 from samrec.sharding import ShardedEmbedding
 from samrec.training.log import read_log
@@ -88,7 +91,7 @@ def monitor_of(
         settings: of `landscape.Monitor`, which also says what it raises.
     """
     options = TaskOptions(users=users)
-    frozen = _frozen_loss(*run, options, model.item.weight.device)
+    frozen = _frozen_loss(*run, options, next(model.parameters()).device)
     return Monitor(model, _objective(model, *run, options, frozen), optimizer=optimizer, **settings)
 
 
@@ -115,6 +118,7 @@ def _objective(
             "batches_sha256": _sha256(batches),
             "loss": config.loss if config.drawn < 2 else f"{config.loss} of {config.drawn} negatives",
             "metric": options.metric,
+            **({} if split.rule == LEAVE_ONE_OUT else {"split": split.rule}),
         },
     )
 
@@ -132,12 +136,10 @@ def _frozen_loss(config: Config, split: Split, options: TaskOptions, device: tor
     """Freeze the training loss, on what it was trained on or, for `valid-loss`, on what comes after that."""
     valid = options.metric == "valid-loss"
     drawn = split.with_validation() if valid else split
-    users = _drawn(split.evaluated if valid else split.trained, options)
-    batches = list(
-        TrainingBatches(drawn, config.max_length, device, config.drawn).of_users(
-            users, BATCH, (options.seed,)
-        )
-    )
+    users = _drawn(split.evaluated("valid") if valid else split.trained, options)
+    mask_last = 1.0 if valid else config.mask_last
+    all_batches = recommendation_batches(config, drawn, device, config.drawn, mask_last)
+    batches = list(all_batches.of_users(users, BATCH, (options.seed,)))
     if valid:
         batches = [replace(batch, used=_last_alone(batch)) for batch in batches]
     loss = loss_of(config.loss, config.calibration)
@@ -161,7 +163,7 @@ def _frozen_pairwise(config: Config, split: Split, options: TaskOptions, device:
     that is not a number: a user's loss is in [0, 1] whatever the weights, as a bound on it takes.
     """
     users = _drawn(split.trained, options)
-    drawn = TrainingBatches(split, config.max_length, device, negatives=1)
+    drawn = recommendation_batches(config, split, device, 1, config.mask_last)
 
     def by_user(model: Recommender, batch: Batch) -> tuple[Tensor, Tensor]:
         target, negative = drawn_scores(model, batch)
@@ -175,13 +177,14 @@ def _frozen_pairwise(config: Config, split: Split, options: TaskOptions, device:
 def _frozen_ranking(config: Config, split: Split, options: TaskOptions, device: torch.device) -> Frozen:
     """Freeze a ranking metric of the test part: what each user adds to it, and a weight of 1."""
     gain(torch.zeros(1), options.metric)  # no such metric: to be said before anything is ranked
-    users = _drawn(np.arange(len(split.evaluated)), options)
+    users = _drawn(np.arange(len(split.evaluated("test"))), options)
 
     def by_user(model: Recommender, batch: Candidates) -> tuple[Tensor, Tensor]:
         gains = gain(count_above(model, batch), options.metric)
         return gains, torch.ones_like(gains)
 
-    batches = list(candidates(split, "test", config.max_length, device, BATCH, users))
+    asks = split.num_items if config.method == "bert4rec" else None
+    batches = list(candidates(split, "test", config.max_length, device, BATCH, users, asks))
     return users, batches, _over_users(by_user), by_user, (None, None)
 
 
@@ -227,6 +230,7 @@ def ranking(
     among: Ranks = ALONE,
     shard_items: bool = False,
     catalogue: Sequence[str] = (),
+    sampled: Sequence[Sampled] = (),
 ) -> Ranking:
     """Rank each evaluated user's held-out item with a checkpoint: `samrec.evaluation.ranks`.
 
@@ -234,13 +238,14 @@ def ranking(
         noise: the share of random items inserted into the histories, drawn by `seed`: `Split.disturbed`.
         among: the processes that share the users, and all get the ranks of all.
         shard_items: they share the items instead, each holding its rows of the table.
-        catalogue: metrics of `samrec.catalogue` that are wanted too; by one process.
+        catalogue, sampled: metrics of `samrec.catalogue`, and ranks of `samrec.sampled`, that are wanted too;
+            by one process. Negatives are drawn by `seed`.
 
     Raises:
         InputError: as `objective`, `Split.disturbed`, `ShardedEmbedding` and `catalogue_metrics`.
     """
-    if catalogue and among.size > 1:
-        raise InputError(f"{catalogue[0]} is of all users' recommendations; ask for it in one process")
+    if among.size > 1 and (more := (*catalogue, *sampled)):
+        raise InputError(f"{more[0]} is computed by one process; leave torchrun out")
     loaded = load(checkpoint)
     split = _split(loaded, data)
     shown = split.disturbed(part, noise, seed)
@@ -249,7 +254,10 @@ def ranking(
         model.item = ShardedEmbedding(model.item.weight, among)
     model.to(device_named(device))
     of_users = ranks(model, shown, part, among=among)
-    return Ranking(of_users, split, catalogue_metrics(model, split, part, catalogue, shown))
+    among_few: dict[str, Ints] = {
+        kind: sampled_ranks(model, split, part, kind, seed, shown) for kind in sampled
+    }
+    return Ranking(of_users, split, catalogue_metrics(model, split, part, catalogue, shown), among_few)
 
 
 def initial_weights(checkpoint: Path) -> dict[str, Tensor]:
@@ -262,7 +270,12 @@ def initial_weights(checkpoint: Path) -> dict[str, Tensor]:
     """
     loaded = load(checkpoint)
     loaded.model()  # fits its settings, which may say any size
-    return initial_model(loaded.config, loaded.num_items).state_dict()
+    features = kept_features(loaded.weights, loaded.num_items)
+    return _parameters(initial_model(loaded.config, loaded.num_items, features))
+
+
+def _parameters(model: Recommender) -> dict[str, Tensor]:
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 
 class Recommendation:
@@ -274,7 +287,7 @@ class Recommendation:
 
     def theta(self, checkpoint: Path) -> dict[str, Tensor]:
         """Return the parameters by name."""
-        return load(checkpoint).model().state_dict()
+        return _parameters(load(checkpoint).model())
 
     def initial(self, checkpoint: Path) -> dict[str, Tensor]:
         """Return the parameters before training, see `initial_weights`."""
@@ -330,15 +343,15 @@ def _split(checkpoint: Checkpoint, data: Path | None) -> Split:
     """Read what a checkpoint was trained on, its users and its noise, from where it was or from `data`."""
     config = checkpoint.config
     with checkpoint.claimed(data) as path:
-        split = _read_split(path, last_change(path), **config.reading)
+        split = _read_split(path, last_change(path), config.split, **config.reading)
         checkpoint.check_data(split.interactions)
     return split.fraction(config.train_fraction, config.seed).noisy(config.noise, config.seed)
 
 
 @lru_cache(maxsize=1)
-def _read_split(path: Path, changed: int, **reading: Any) -> Split:
+def _read_split(path: Path, changed: int, rule: str, **reading: Any) -> Split:
     """Read and split a file; comparing checkpoints asks for the same one again and again.
 
     `changed` is when the file was written, so that one that has changed is read anew.
     """
-    return leave_one_out(read(path, **reading))
+    return split_by(rule, read(path, **reading))

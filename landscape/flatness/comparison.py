@@ -9,6 +9,7 @@ import numpy as np
 
 from landscape.errors import InputError
 from landscape.flatness.measures import MEASURES, Sharpness
+from landscape.objective.identity import BATCHES, need_one_loss
 from landscape.statistics import SAMPLE, fieller, mean, standard_error
 from landscape.storage.display import Drawn
 from landscape.storage.results import Array
@@ -209,12 +210,13 @@ def _check_alike(results: Mapping[str, Sharpness]) -> None:
     for other in others:
         a, b = results[first], results[other]
         settings = [(key, a.settings.get(key), b.settings.get(key)) for key in {**a.settings, **b.settings}]
-        frozen = [(key, a.provenance.get(key), b.provenance.get(key)) for key in FROZEN]
+        frozen = [(key, a.provenance.get(key), b.provenance.get(key)) for key in FROZEN if key != BATCHES]
         for key, x, y in (*settings, *frozen):
             if x != y:
                 raise InputError(
                     f"{first} was measured with {key} {x!r} and {other} with {y!r}; measure both alike"
                 )
+    need_one_loss({name: found.provenance for name, found in results.items()})
 
 
 def _union(names: Iterable[Iterable[str]]) -> list[str]:

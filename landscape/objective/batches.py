@@ -1,6 +1,8 @@
 """Batches of any kind, kept on the device of the weights they are evaluated with."""
 
+import copy
 import warnings
+from collections import UserDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields, is_dataclass, replace
@@ -81,7 +83,7 @@ def mapped(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(batch, Tensor):
         return change(batch)
     if isinstance(batch, Mapping):
-        return {key: mapped(value, change) for key, value in batch.items()}
+        return _like(batch, {key: mapped(value, change) for key, value in batch.items()})
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
         return type(batch)(*(mapped(value, change) for value in batch))
     if isinstance(batch, list | tuple):
@@ -91,3 +93,13 @@ def mapped(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
             batch, **{f.name: mapped(getattr(batch, f.name), change) for f in fields(batch) if f.init}
         )
     return batch
+
+
+def _like(batch: Mapping[Any, Any], found: dict[Any, Any]) -> Mapping[Any, Any]:
+    """Return a mapping of a batch's kind: those of Hugging Face's tokenizers and models have attributes."""
+    if type(batch) is dict or not isinstance(batch, dict | UserDict):
+        return found
+    same = copy.copy(batch)
+    for key, value in found.items():
+        same[key] = value
+    return same

@@ -25,7 +25,11 @@ def total_weight(evaluate: Callable[[Any], Any], batches: Sequence[Any]) -> floa
     for index, batch in enumerate(batches):
         (first, weight), (second, _) = _pair(evaluate(batch)), _pair(evaluate(batch))
         if not isinstance(first, Tensor) or first.numel() != 1:
-            raise InputError("the loss must return (sum, weight), the sum a scalar tensor")
+            found = tuple(first.shape) if isinstance(first, Tensor) else type(first).__name__
+            raise InputError(
+                f"the loss must return (sum, weight), the sum a scalar tensor and not {found}; "
+                "leave out .item(), and reduce by sum"
+            )
         if not torch.isfinite(first):
             raise InputError(f"the loss is {first.item():g} on batch {index}; nothing can be measured there")
         if first.item() != second.item():

@@ -4,12 +4,16 @@ A gradient is compared with differences of L along random directions, and a Hess
 of the gradient. A kink (ReLU, max) between the points of a difference is not an error: a derivative is called
 wrong only where it disagrees at points and along directions that are drawn anew, each time by more than
 differences of three step lengths disagree among themselves.
+
+Nearly always a first look is enough: the derivative as it is reported, beside a difference of the loss or of
+its gradient. All else is for what does not agree at once.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol, Self
+from itertools import islice
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 import torch
@@ -44,6 +48,8 @@ NOISE = 64  # units in the last place by which a loss or a gradient may err
 COARSE = 0.1  # share by which float32 (or a lower precision inside of the model) and float64 may differ
 ASYMMETRY = 3e-3  # in units of ‖Hv‖: a hundred times what float32 rounds
 ALIKE = 0.05  # share by which the loss itself may differ in float64
+ROUNDED = 1e-3  # share by which a product in float32 may differ from differences in float64
+LARGE = 2**25  # parameters above which products are first looked at in float32, for the memory's sake
 
 
 @dataclass
@@ -53,14 +59,15 @@ class Trust:
     Attributes:
         wanted: whether derivatives are to be checked.
         gradient: what was found of the gradient; empty as long as nothing was differentiated.
-        double: whether the loss can be evaluated in float64 and is the same there; None if not known yet.
+        double: the precision of the loss where weights and batches are in float64: float32 where the loss
+            rounds to it. `missing` if it has no value there or another one; None if not known yet.
         products: for each strategy of Hessian products that was checked, what is wrong with it, if anything.
         evaluations: of the loss, its gradient or a product, that the checks have taken.
     """
 
     wanted: bool
     gradient: str = ""
-    double: bool | None = None
+    double: torch.dtype | Literal["missing"] | None = None
     products: dict[str, str | None] = field(default_factory=dict)
     evaluations: int = 0
 
@@ -78,9 +85,17 @@ def check_gradient(objective: Differentiable, trust: Trust) -> None:
     """
     of = objective.unchecked()
     one = len(of.batches) == 1
-    for differences in _precisions(of, trust):
-        right, wrong = differences.of_loss()
-        trust.evaluations += differences.evaluations
+    own = of.grad()
+    for number, differences in enumerate(_precisions(of, trust)):
+        if not number and _first_look(differences, trust, lambda d: d.confirms_gradient(own)):
+            trust.gradient = "checked against the loss" + differences.said
+            return
+        try:
+            right, wrong = differences.of_loss()
+        except (RuntimeError, TypeError):  # float64 lacks the kernel of a derivative
+            continue
+        finally:
+            trust.evaluations += differences.evaluations
         if wrong:
             raise InputError(
                 f"autograd's gradient of {_some(wrong)} is not the slope of the loss; mend what changes it "
@@ -89,7 +104,7 @@ def check_gradient(objective: Differentiable, trust: Trust) -> None:
         if right:
             first, precise = (o if one else o.first_batch() for o in (of, differences.of))
             exact = differences.gradient if one else precise.grad()
-            if worse := _coarser(first, precise, first.grad(), exact, lambda o: o.grad()):
+            if worse := _coarser(first, precise, own if one else first.grad(), exact, lambda o: o.grad()):
                 raise InputError(
                     f"the gradient of {_some(worse)} differs from that in float64 by more than a tenth; give "
                     "check=False to measure it nevertheless"
@@ -111,7 +126,10 @@ def check_products(objective: Differentiable, trust: Trust, strategy: str, multi
     if strategy not in trust.products:
         of = objective.unchecked().first_batch()
         own = multiply(of, drawn(of, 0))
-        trust.products[strategy] = _wrong_products(of, own, trust, multiply)
+        large = of.params.numel > LARGE and of.theta.dtype == torch.float32
+        finest = _Differences(of, torch.float32) if large else next(_precisions(of, trust))
+        agree = _first_look(finest, trust, lambda d: d.confirms_product(own))
+        trust.products[strategy] = None if agree else _wrong_products(of, own, trust, multiply)
     if said := trust.products[strategy]:
         raise InputError(f"{strategy} mode has a derivative of this loss wrong: {said}")
 
@@ -150,30 +168,44 @@ def drawn(of: Differentiable, seed: int) -> Tensor:
     return found
 
 
-def in_double(of: Differentiable, trust: Trust) -> "_Differences | None":
-    """Return differences in float64; None if the loss has no other precision than its own, or differs there.
+def _first_look(
+    differences: "_Differences", trust: Trust, confirms: Callable[["_Differences"], bool]
+) -> bool:
+    """Tell whether one difference confirms a derivative; what cannot be evaluated confirms nothing."""
+    try:
+        return confirms(differences)
+    except (RuntimeError, TypeError):  # float64 lacks a kernel
+        return False
+    finally:
+        trust.evaluations += differences.evaluations + 1
+        differences.evaluations = 0
 
-    Whether it has is found out once, and noted.
+
+def _doubled(of: Differentiable, trust: Trust) -> Differentiable | None:
+    """Return the loss with weights and batches in float64; None if it is not the same there.
+
+    Whether it is, and how finely the loss itself is rounded then, is found out once and noted.
     """
-    if trust.double is False:
+    if trust.double == "missing":
         return None
     try:
-        differences = _Differences(of.in_float64(), torch.finfo(torch.float64).eps, "")
+        double = of.in_float64()
         if trust.double is None:
-            own, found = of.first_batch().value(), differences.of.first_batch().value()
-            trust.double = abs(found - own) <= ALIKE * max(abs(own), abs(found))
-            _ = differences.gradient
+            own, found = of.first_batch().value(), double.traced(double.batches[0])[1]
+            alike = abs(found.item() - own) <= ALIKE * max(abs(own), abs(found.item()))
+            trust.double = found.dtype if alike else "missing"
     except Exception:  # a kernel that float64 does not have, or types that do not mix
-        trust.double = False
-    return differences if trust.double else None
+        trust.double = "missing"
+    return None if trust.double == "missing" else double
 
 
 class _Differences:
-    """Differences of one loss, where it is known to a relative precision `eps`."""
+    """Differences of one loss, which is known to a precision: of θ, or what the loss rounds to."""
 
-    def __init__(self, of: Differentiable, eps: float, said: str) -> None:
-        self.of, self.eps, self.said = of, eps, said
-        self.step = eps ** (1 / 3)
+    def __init__(self, of: Differentiable, precision: torch.dtype) -> None:
+        self.of, self.eps = of, torch.finfo(precision).eps
+        self.said = "" if precision == torch.float64 else " in float32"
+        self.step = self.eps ** (1 / 3)
         self.tol = max(1e-4, 3 * self.step)
         self.directions = 1 if self.tol < 1e-3 else 3  # along one, a wrong slope may come near by chance
         self.evaluations = 0
@@ -184,10 +216,20 @@ class _Differences:
         """∇L at θ."""
         return self._grad(self.of)
 
+    def confirms_gradient(self, own: Tensor) -> bool:
+        """Tell whether ∇L, as it is reported, is the slope of the loss along each first direction."""
+        along = (drawn(self.of, seed) for seed in range(self.directions))
+        return all(self._slope(self.of, d, own, steps=1) for d in along)
+
+    def confirms_product(self, own: Tensor) -> bool:
+        """Tell whether ∇²L d, as it is reported, is one difference of the gradient, in every tensor."""
+        tol = self.tol if own.dtype == torch.float64 else max(self.tol, ROUNDED)
+        slopes = islice(self._curvatures(self.of, drawn(self.of, 0)), 1)
+        return _judged(self.of.params.split(own), slopes, tol)[0] is True
+
     def of_loss(self) -> tuple[bool, list[str]]:
         """Tell whether the gradient is the slope of the loss, and in which tensors it is not."""
-        along = (drawn(self.of, seed) for seed in range(self.directions))
-        if all(self._slope(self.of, d, self.gradient, steps=1) for d in along):
+        if self.confirms_gradient(self.gradient):
             return True, []
         verdicts = []
         for of, d in self._around():
@@ -222,7 +264,7 @@ class _Differences:
 
     def _grad(self, of: Differentiable, theta: Tensor | None = None) -> Tensor:
         self.evaluations += 1
-        return (of if theta is None else of.moved(theta)).grad().double()
+        return (of if theta is None else of.moved(theta)).grad()
 
     def _value(self, theta: Tensor) -> float:
         self.evaluations += 1
@@ -231,7 +273,8 @@ class _Differences:
     def _slope(self, of: Differentiable, d: Tensor, gradient: Tensor, steps: int = 3) -> bool | None:
         """Tell whether ⟨∇L, d⟩ is the slope along d; None if that cannot be told."""
         parts = zip(of.params.split(gradient).values(), of.params.split(d).values(), strict=True)
-        along = [torch.stack([(g * p).sum(), (g * p).norm()]) for g, p in parts]
+        shares = (g.double() * p for g, p in parts)
+        along = [torch.stack([share.sum(), share.norm()]) for share in shares]
         slope, length = torch.stack([a[0] for a in along]).sum(), torch.stack([a[1] for a in along]).norm()
 
         def slopes() -> Iterator[tuple[dict[str, Tensor], float]]:
@@ -280,16 +323,14 @@ def _moved(theta: Tensor, step: float, d: Tensor) -> Tensor:
 def _precisions(of: Differentiable, trust: Trust) -> Iterator[_Differences]:
     """Yield the precisions in which a loss may be differenced, the finest first.
 
-    A loss that is evaluated in float64 may still round to float32 inside.
+    A loss of `logits.float()`, as Hugging Face's are, has the fine steps of float32 under its sums: weights
+    in float64, and differences as coarse as float32.
     """
-    if of.theta.dtype == torch.float64:
-        precise: _Differences | None = _Differences(of, torch.finfo(torch.float64).eps, "")
-    else:
-        precise = in_double(of, trust)
-    # a loss of `logits.float()`, as Hugging Face's are, has the fine steps of float32 under its sums
-    if precise is not None and precise.of.traced(precise.of.batches[0])[1].dtype == torch.float64:
-        yield precise
-    yield _Differences(precise.of if precise else of, torch.finfo(torch.float32).eps, " in float32")
+    double = of if of.theta.dtype == torch.float64 else _doubled(of, trust)
+    fine = double is of and of.traced(of.batches[0])[1].dtype == torch.float64
+    if double is not None and (fine or trust.double == torch.float64):
+        yield _Differences(double, torch.float64)
+    yield _Differences(double or of, torch.float32)
 
 
 def _judged(

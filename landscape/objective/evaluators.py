@@ -230,11 +230,11 @@ def _chosen(
         raise InputError("the model has no BatchNorm whose statistics could be recomputed")
     try:
         total = total_weight(swapped.at(weights), batches)
-        reached = _reached(swapped, copied, weights, batches[0])
+        reached, differs = _reached(swapped, copied, weights, batches[0])
     except InputError:
         raise
     except Exception:  # whatever a module does that is not written in Python
-        reached = False
+        reached = differs = False
     if recompute and reached:
         recomputed = Recomputed(module, batches)
         return recomputed, total_weight(recomputed.at(weights), batches)
@@ -245,7 +245,8 @@ def _chosen(
             raise InputError(f"{said}, so its statistics cannot be recomputed; use statistics='kept'")
         warnings.warn(f"{said}; each evaluation takes a copy of it, which is slow", stacklevel=4)
     found = swapped if reached else copied
-    _need_dependence(found, weights, batches)
+    if not differs:
+        _need_dependence(found, weights, batches)
     return found, total
 
 
@@ -262,11 +263,15 @@ def _elsewhere(weights: Weights) -> Iterator[dict[str, Tensor]]:
         }
 
 
-def _reached(swapped: Evaluator, copied: Evaluator, weights: Weights, batch: Any) -> bool:
-    """Tell whether swapped weights, at other points, give the loss that they give as the model's own.
+def _reached(swapped: Evaluator, copied: Evaluator, weights: Weights, batch: Any) -> tuple[bool, bool]:
+    """Tell whether swapped weights, at two other points, give the loss that they give as the model's own.
 
     They do not where the model keeps its weights in a second place, such as a list.
+
+    Returns:
+        Whether they do, and whether the loss was another one at these two points.
     """
+    seen: list[Tensor] = []
     for moved in _elsewhere(weights):
         try:
             expected = copied.at(moved)(batch)[0]
@@ -274,8 +279,12 @@ def _reached(swapped: Evaluator, copied: Evaluator, weights: Weights, batch: Any
             continue
         found = swapped.at(moved)(batch)[0]
         if not torch.allclose(found, expected, rtol=OWN, equal_nan=True):
-            return False
-    return True
+            return False, False
+        if torch.isfinite(found):
+            seen.append(found)
+        if len(seen) > 1:
+            break
+    return True, len(seen) > 1 and not torch.equal(*seen)
 
 
 def _need_dependence(evaluator: Evaluator, weights: Weights, batches: Sequence[Any]) -> None:

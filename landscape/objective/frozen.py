@@ -88,6 +88,8 @@ def faithful(model: nn.Module, frozen: nn.Module, loss: LossOf) -> nn.Module:
             expected = loss(frozen)
         except Exception:  # told where the loss is evaluated in earnest
             return _visible(frozen)
+        if not isinstance(expected, Tensor):
+            return _visible(frozen)  # told there, too
         own = {id(p): name for name, p in model.named_parameters()}
         if used := [own[id(leaf)] for leaf in leaves_of(expected) if id(leaf) in own]:
             raise InputError(

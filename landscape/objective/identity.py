@@ -16,6 +16,7 @@ from landscape.errors import InputError
 
 BATCHES = "batches_sha256"
 DIFFERENT = {
+    "split": "splits of the data",
     "data_sha256": "data",
     "loss": "losses",
     BATCHES: "batches (other users or examples, noise, negatives, lengths of history, or another order)",

@@ -123,10 +123,17 @@ def on_grid(axes: Sequence[Axis], samples: Array, coordinates: Sequence[Array]) 
     """
     matrices = [axis.interpolation(at) for axis, at in zip(axes, coordinates, strict=True)]
     values: Array = matrices[0] @ samples
-    return values if len(matrices) == 1 else values @ matrices[1].T
+    return _bounded(values if len(matrices) == 1 else values @ matrices[1].T, samples)
 
 
 def at_points(axes: Sequence[Axis], samples: Array, points: Array) -> Array:
     """Return the polynomials' values at scattered points, shape (n, axes), as n values."""
     values: Array = axes[0].interpolation(points[:, 0]) @ samples
-    return values if len(axes) == 1 else (axes[1].interpolation(points[:, 1]) * values).sum(1)
+    return _bounded(
+        values if len(axes) == 1 else (axes[1].interpolation(points[:, 1]) * values).sum(1), samples
+    )
+
+
+def _bounded(values: Array, samples: Array) -> Array:
+    """Draw nothing below 0 where no sample is: most losses are positive, and a polynomial swings."""
+    return np.maximum(values, 0) if samples.min() >= 0 else values

@@ -13,11 +13,11 @@ from samrec.cli.options import Part
 from samrec.cli.settings import with_settings
 
 
-@with_settings(*OF_READING, "train_fraction", "noise")
+@with_settings(*OF_READING, "split", "train_fraction", "noise")
 def command(
     settings: dict[str, Any],
     data: Annotated[Path, typer.Option(help="File of interactions; see landscape data info --help.")],
-    split: Part = "test",
+    part: Part = "test",
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
@@ -32,28 +32,28 @@ def command(
 
       landscape baselines --data Beauty.txt
 
-      landscape baselines --data Beauty.txt --split valid --train-fraction 0.2
+      landscape baselines --data Beauty.txt --part valid --train-fraction 0.2
     """
     from landscape.runtime.progress import bar
     from samrec.config import configure
     from samrec.data.readers import read
-    from samrec.data.split import leave_one_out
+    from samrec.data.split import split_by
     from samrec.methods.baselines import BASELINES, evaluated
 
     config = configure(settings | {"data": str(data), "seed": seed})
-    known = leave_one_out(read(data, **config.reading)).fraction(config.train_fraction, config.seed)
-    known = known.noisy(config.noise, config.seed)
+    known = split_by(config.split, read(data, **config.reading))
+    known = known.fraction(config.train_fraction, config.seed).noisy(config.noise, config.seed)
     found = {}
     with bar("baselines", len(BASELINES)) as advance:
-        for name, reached in evaluated(known, split):
+        for name, reached in evaluated(known, part):
             found[name] = reached
             advance(name)
-    users = len(known.evaluated)
+    users = len(known.evaluated(part))
     show(
         json,
-        {"path": str(data), "split": split, "users": users, "baselines": found},
+        {"path": str(data), "part": part, "split": config.split, "users": users, "baselines": found},
         Table(
-            f"{data}: {split}, {users} users",
+            f"{data}: {part}, {users} users",
             ["", *METRICS],
             [[name, *(f"{values[m]:.4f}" for m in METRICS)] for name, values in found.items()],
         ),

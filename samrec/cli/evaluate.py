@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast, get_args
 
 import typer
 
@@ -10,14 +10,14 @@ from landscape.cli.options import Checkpoint, Data, Device, Json, Seed, by_ranks
 from landscape.cli.output import show
 from landscape.runtime.ranks import ranks
 from landscape.runtime.table import Table
-from samrec.choices import METRICS
-from samrec.cli.options import Part, ShardItems
+from samrec.choices import METRICS, Sampled
+from samrec.cli.options import Part, ShardItems, one_of
 
 
 @by_ranks
 def command(
     ckpt: Checkpoint,
-    split: Part = "test",
+    part: Part = "test",
     noise: Annotated[
         float,
         typer.Option(min=0, max=1, help="Insert this share of random items into each history."),
@@ -37,6 +37,14 @@ def command(
         Literal["candidate", "miss"],
         typer.Option(help="What a held-out item is that the user has had before."),
     ] = "candidate",
+    sampled: Annotated[
+        list[str] | None,
+        typer.Option(
+            callback=one_of(get_args(Sampled)),
+            metavar="uni100|pop100",
+            help="Also rank among 100 items drawn uniformly or by popularity (repeatable).",
+        ),
+    ] = None,
     data: Data = None,
     seed: Seed = 0,
     shard_items: ShardItems = False,
@@ -55,6 +63,10 @@ def command(
     training, and novelty@K their self-information in bits, on average. With --repeats miss, a held-out item
     that stands in the user's history is never found, as where nobody is recommended what they have had.
 
+    --sampled adds metrics named like HR@10 (uni100). They rank the held-out item among 100 items that --seed
+    draws from outside the user's sequence. They are higher than those of the full ranking, and may order
+    models differently; compare them only with papers that sample in the same way.
+
     The items that --noise inserts, drawn by --seed, are not among the user's own and count as history. The
     groups are those of the data without noise.
 
@@ -66,6 +78,8 @@ def command(
 
       landscape evaluate --ckpt runs/sasrec/best.pt --metric recall@50 --metric coverage@50 --repeats miss
 
+      landscape evaluate --ckpt runs/sasrec/best.pt --sampled uni100 --sampled pop100
+
       torchrun --nproc-per-node 8 -m landscape evaluate --ckpt runs/big/best.pt --shard-items
     """
     from samrec.catalogue import separated
@@ -73,40 +87,60 @@ def command(
     from samrec.task import ranking
 
     chosen, catalogue = separated(metric or METRICS)
-    found = ranking(ckpt, split, data, device, noise, seed, ranks(), shard_items, catalogue)
-    of_users = missing_repeats(found.ranks, found.split, split) if repeats == "miss" else found.ranks
     names = tuple(dict.fromkeys((*RANKED, *chosen)))
-    members = groups(found.split, split, cold, head)
+    few_among = cast(list[Sampled], sampled or [])
+    found = ranking(ckpt, part, data, device, noise, seed, ranks(), shard_items, catalogue, few_among)
+
+    every = {"": found.ranks, **found.sampled}
+    if repeats == "miss":
+        every = {kind: missing_repeats(of, found.split, part) for kind, of in every.items()}
+    of_users = every.pop("")
+    few = {f"{name} ({kind})": v for kind, of in every.items() for name, v in metrics(of, names).items()}
+    members = groups(found.split, part, cold, head)
     summary = {
         "path": str(ckpt),
-        "split": split,
+        "part": part,
+        "split": found.split.rule,
         "noise": noise,
         "cold": cold,
         "head": head,
         "repeats": repeats,
         "users": len(of_users),
+        "without_target": found.split.interactions.num_users - len(of_users),
         **metrics(of_users, names),
         **found.catalogue,
+        "sampled": few,
         "intervals": intervals(of_users, seed, names=names),
         "groups": {
             name: {"users": int(who.sum()), **metrics(of_users[who], names)} for name, who in members.items()
         },
     }
-    show(json, summary, *_tables(summary, chosen), *_of_catalogue(found.catalogue))
+    show(json, summary, *_tables(summary, chosen), *_of_catalogue(found.catalogue), *_of_samples(few, chosen))
 
 
 def _of_catalogue(values: Mapping[str, float]) -> list[Table]:
     return [Table("catalogue", list(values), [[f"{v:.4f}" for v in values.values()]])] if values else []
 
 
+def _of_samples(values: Mapping[str, float], names: Sequence[str]) -> list[Table]:
+    """Return a table of the metrics among sampled items, whose names say how these were drawn."""
+    told = [(*name.partition(" "), value) for name, value in values.items()]
+    rows = [[f"{name.upper()} {kind}", f"{value:.4f}"] for name, _, kind, value in told if name in names]
+    title = "among 100 sampled items; not comparable with the full ranking"
+    return [Table(title, ["", "mean"], rows)] if rows else []
+
+
 def _tables(summary: Mapping[str, Any], names: Sequence[str]) -> Iterator[Table]:
     """Yield the table of all users and of each group, and a note on each pair of groups."""
     inserted = f", {100 * summary['noise']:g}% random items inserted" if summary["noise"] else ""
+    without = f" ({summary['without_target']} without an item to predict)"
     found, between = summary["groups"], summary["intervals"]
     ends = [{metric: pair[end] for metric, pair in between.items()} for end in (0, 1)]
     rows = {"all": summary, "  from": ends[0], "  to": ends[1], **found}
     yield Table(
-        f"{summary['path']}: {summary['split']}, {summary['users']} users{inserted}",
+        f"{summary['path']}: {summary['part']}, {summary['users']} users"
+        + (without if summary["without_target"] else "")
+        + inserted,
         ["", *names],
         [[name, *_written(values, names)] for name, values in rows.items()],
     )

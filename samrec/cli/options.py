@@ -1,5 +1,7 @@
 """Options that several of samrec's commands share."""
 
+import csv
+from collections.abc import Callable, Sequence
 from typing import Annotated, Literal
 
 import typer
@@ -23,3 +25,20 @@ ShardItems = Annotated[
     ),
 ]
 Part = Annotated[Literal["valid", "test"], typer.Option(help="Held-out items to rank.")]
+
+
+def listed(text: str) -> list[str]:
+    """Return values that stand between commas; one that holds a comma stands in quotes."""
+    return [one.strip() for row in csv.reader([text], skipinitialspace=True) for one in row]
+
+
+def one_of(names: Sequence[str]) -> Callable[[list[str] | None], list[str]]:
+    """Return a callback that checks each value of a repeatable option; Typer has no lists of choices."""
+
+    def checked(given: list[str] | None) -> list[str]:
+        for one in given or ():
+            if one not in names:
+                raise typer.BadParameter(f"{one!r} is not one of {', '.join(map(repr, names))}.")
+        return list(dict.fromkeys(given or ()))
+
+    return checked

@@ -1,6 +1,5 @@
 """`landscape recommend`: what a trained model recommends to whom."""
 
-import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +10,7 @@ from landscape.cli.output import show, written
 from landscape.errors import InputError
 from landscape.runtime.table import Table
 from landscape.storage.files import existing
+from samrec.cli.options import listed
 
 if TYPE_CHECKING:
     from samrec.recommendation import Recommendations
@@ -61,7 +61,7 @@ def command(
         raise InputError("recommendations for all users are too many to print; give --out FILE, or --user ID")
     names = _ids_in(users) if users else user or None
     found = recommend(
-        ckpt, names, None if history is None else [_split(history)], top, exclude_seen, data, device
+        ckpt, names, None if history is None else [listed(history)], top, exclude_seen, data, device
     )
     count = {"path": str(ckpt), "users": found.num_users, "recommendations": len(found.ranks)}
     if out is not None:
@@ -80,11 +80,6 @@ def _table(found: "Recommendations", title: str) -> Table:
         ["user", "rank", "item", "score"],
         [[str(user), str(rank), str(item), f"{score:.4f}"] for user, rank, item, score in rows],
     )
-
-
-def _split(history: str) -> list[str]:
-    """Return the ids of a history; one that holds a comma stands in quotes."""
-    return [one.strip() for row in csv.reader([history], skipinitialspace=True) for one in row]
 
 
 def _ids_in(path: Path) -> list[str]:

@@ -38,7 +38,7 @@ class _WithSettings:
     @property
     def synonyms(self) -> Mapping[str, str]:
         """What others call these settings, and their names here: for the suggestions of the command line."""
-        from samrec.config import SYNONYMS
+        from samrec.choices import SYNONYMS
 
         return SYNONYMS
 

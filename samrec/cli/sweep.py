@@ -9,6 +9,7 @@ from landscape.cli.options import Device, Json, Seed
 from landscape.cli.output import show
 from landscape.errors import InputError
 from landscape.runtime.table import Table
+from samrec.cli.options import listed
 
 SHOWN = ("hr@10", "ndcg@10")
 
@@ -18,7 +19,8 @@ def command(
     vary: Annotated[
         list[str],
         typer.Option(
-            help="Setting of train and its values, NAME=V1,V2,… (repeatable: all combinations are run)."
+            help="Setting of train and its values, NAME=V1,V2,… (repeatable: all combinations are run); "
+            "quote a value with commas in it."
         ),
     ],
     data: Annotated[Path | None, typer.Option(help="File of interactions, as for train.")] = None,
@@ -72,7 +74,7 @@ def command(
     settings = combined(config, given)
     if seed or "seed" not in settings:
         settings["seed"] = seed
-    planned = plan(settings, {name: values.split(",") for name, values in map(_pair, vary)}, out)
+    planned = plan(settings, {name: listed(values) for name, values in map(_pair, vary)}, out)
     if dry_run:
         done = {job.name: job.result() is not None for job in planned}
         show(

@@ -1,15 +1,15 @@
 """`landscape train`: a sequential recommender on a file of interactions."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
 from landscape.cli.options import Device, Json, by_ranks
 from landscape.cli.output import show
 from landscape.runtime.table import Table
-from samrec.choices import METRICS
-from samrec.cli.options import ShardItems
+from samrec.choices import METRICS, Log
+from samrec.cli.options import ShardItems, one_of
 from samrec.cli.settings import with_settings
 
 if TYPE_CHECKING:
@@ -32,6 +32,14 @@ def command(
         float | None,
         typer.Option(min=0, metavar="GIB", help="Memory that training may take (default: what is free)."),
     ] = None,
+    log: Annotated[
+        list[str] | None,
+        typer.Option(
+            callback=one_of(get_args(Log)),
+            metavar="tensorboard|wandb|mlflow",
+            help="Also log metrics by epoch, settings and the final table there (repeatable).",
+        ),
+    ] = None,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
@@ -39,12 +47,18 @@ def command(
 
     Methods: sasrec; samrec, SASRec with Sharpness-Aware Minimization; cl4srec, with a contrastive loss of
     augmented views; s3rec, pre-trained by self-supervision (s3rec-pretraining is that alone), then trained
-    as SASRec; gru4rec, a recurrent baseline.
+    as SASRec; bert4rec, which sees both sides and learns from masked items; gru4rec, a recurrent baseline.
+
+    --split leave-one-out holds out each user's last item for the test, and the one before for validation.
+    time:DATE tests each user's first item from DATE on, validates the last before it, and trains on the rest
+    before it; time:DATE,DATE validates the first item between the dates, and trains on what is before both.
+    ratio:.8,.1,.1 cuts each user's history, and asks for the first item of each part.
 
     Writes best.pt, best.safetensors (its weights alone), last.pt, metrics.jsonl and config.toml; with
     --save-every also epochs/epoch-NNNN.pt, from
     the initial weights (0) to the last epoch. SIGTERM and Ctrl-C end the run after the current step, and
-    --resume continues it bit for bit.
+    --resume continues it bit for bit. --log tensorboard writes to OUT/tensorboard; wandb and mlflow log where
+    their environment variables say. A resumed run continues theirs, and a failure there is a warning.
 
     Examples:
 
@@ -58,11 +72,17 @@ def command(
 
       landscape train --data Beauty.txt --method s3rec --preset sasrec-bert --out runs/s3rec
 
+      landscape train --data Beauty.txt --method bert4rec --preset sasrec-bert --out runs/bert4rec
+
       landscape train --data Beauty.txt --train-fraction 0.4 --noise 0.1 --out runs/hard
+
+      landscape train --data ratings.csv --split time:2014-01-01,2014-03-01 --out runs/2014
 
       landscape train --data Beauty.txt --loss ce --epochs 30 --eval-every 3 --out runs/ce
 
       landscape train --data Beauty.txt --loss ce --epochs 30 --eval-every 3 --save-every 1 --out runs/path
+
+      landscape train --data Beauty.txt --log tensorboard --log mlflow --out runs/sasrec
 
       landscape train --out runs/sasrec --epochs 600 --resume
 
@@ -75,7 +95,9 @@ def command(
 
     if config is None and resume and out is not None and (out / "config.toml").exists():
         config = out / "config.toml"
-    outcome = train(configure(combined(config, settings)), out, device, resume, shard_items, max_memory)
+    told_to = cast(list[Log], log or [])
+    chosen = configure(combined(config, settings))
+    outcome = train(chosen, out, device, resume, shard_items, max_memory, told_to)
     told = ("epochs", "best_epoch", "seconds", "seconds_per_epoch", "losses", "valid", "test")
     show(
         json,

@@ -22,10 +22,12 @@ class Attributes:
         of_item: each item's attributes, numbered from 0 in the order of the file's own numbers; -1 where an
             item has fewer than the most that one has. Shape (items, most).
         count: how many attributes there are.
+        unknown: how many items of the file are not in the data.
     """
 
     of_item: Ints
     count: int
+    unknown: int = 0
 
     @property
     def log_odds(self) -> NDArray[np.float64]:
@@ -51,14 +53,15 @@ def read_attributes(path: Path, interactions: Interactions) -> Attributes:
         raise InputError(
             f'{path}: expected {{"item": [attribute, …], …}} with whole numbers; {first}'
         ) from None
-    found = [sorted(set(given.get(str(item), []))) for item in interactions.item_ids.tolist()]
+    names = [str(item) for item in interactions.item_ids.tolist()]
+    found = [sorted(set(given.get(name, []))) for name in names]
     lengths = np.array([len(own) for own in found])
     if not lengths.any():
         raise InputError(f"{path} has attributes of no item of {interactions.source}")
     numbers, rows = np.unique(np.concatenate([np.array(own, object) for own in found]), return_inverse=True)
     of_item = np.full((len(found), int(lengths.max())), -1)
     of_item[np.arange(of_item.shape[1]) < lengths[:, None]] = rows
-    return Attributes(of_item, len(numbers))
+    return Attributes(of_item, len(numbers), len(given.keys() - set(names)))
 
 
 def beside(data: Path) -> Path | None:

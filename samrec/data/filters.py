@@ -51,4 +51,5 @@ def _keep(interactions: Interactions, kept: NDArray[np.bool_]) -> Interactions:
         offsets=offsets,
         item_ids=interactions.item_ids[present],
         user_ids=user_ids,
+        times=None if interactions.times is None else interactions.times[kept],
     )

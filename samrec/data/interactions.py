@@ -28,6 +28,8 @@ class Interactions:
             where the file has no times.
         user_ids: the file's id of each user, shape (users,); None where nobody named them.
         understood: what the reader made of the file; None where they were not read from one.
+        times: of each interaction, dates (UTC) or the file's numbers; None where there are none, or nobody
+            asked for them. Shape (interactions,).
     """
 
     items: Ints
@@ -37,6 +39,7 @@ class Interactions:
     ties: int | None = None
     user_ids: NDArray[Any] | None = None
     understood: Understood | None = None
+    times: NDArray[Any] | None = None
 
     @classmethod
     def from_histories(cls, histories: Sequence[Sequence[int]], source: str) -> "Interactions":
@@ -67,7 +70,10 @@ class Interactions:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the content, so that a checkpoint can tell its own data from other data."""
+        """SHA-256 of the content, so that a checkpoint can tell its own data from other data.
+
+        Times are part of it where there are any: they decide which items a time split holds out.
+        """
         digest = hashlib.sha256()
         for array in (self.items, self.offsets):
             digest.update(np.ascontiguousarray(array, np.dtype("<i8")).tobytes())
@@ -75,4 +81,6 @@ class Interactions:
             digest.update("\n".join(self.item_ids.tolist()).encode())
         else:
             digest.update(np.ascontiguousarray(self.item_ids, np.dtype("<i8")).tobytes())
+        if self.times is not None:
+            digest.update(self.times.dtype.str.encode() + np.ascontiguousarray(self.times).tobytes())
         return digest.hexdigest()

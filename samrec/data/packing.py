@@ -135,20 +135,31 @@ def first_fit_decreasing(lengths: Ints, width: int) -> tuple[Ints, Ints, int]:
     return row, column, rows
 
 
-def pack(items: Tensor, starts: Ints, lengths: Ints, width: int) -> tuple[Packed, Tensor, Tensor]:
+def pack(
+    items: Tensor, starts: Ints, lengths: Ints, width: int, asks: int | None = None
+) -> tuple[Packed, Tensor, Tensor]:
     """Lay the histories `items[starts[k]:starts[k] + lengths[k]]` into rows.
+
+    Args:
+        asks: an item number to put after each history, for which rows are one slot wider; `last` is then its
+            slot.
 
     Returns them with the slots in use, history after history, as indices into the flattened rows (shape
     (tokens,)), and for each of these slots the index into `items` that it was filled from.
     """
-    row, column, rows = first_fit_decreasing(lengths, width)
+    more = asks is not None
+    width += more
+    row, column, rows = first_fit_decreasing(lengths + more, width)
     source = ranges(starts, lengths)
     flat = ranges(row * width + column, lengths)
     columns = [flat.values, source.values, source.within, source.owner + 1]
     table = torch.from_numpy(np.stack(columns)).to(items.device)
     slots = torch.zeros(3, rows * width, dtype=torch.int64, device=items.device)
     slots[:, table[0]] = torch.stack([items[table[1]], table[2], table[3]])
-    last = torch.from_numpy(row * width + column + lengths - 1).to(items.device)
+    last = torch.from_numpy(row * width + column + lengths - 1 + more).to(items.device)
+    if asks is not None:
+        after = [np.full_like(lengths, asks), lengths, 1 + np.arange(len(lengths))]
+        slots[:, last] = torch.from_numpy(np.stack(after)).to(items.device)
     inputs, positions, segments = slots.view(3, rows, width)
     return Packed(inputs, positions, segments, last), table[0], table[1]
 

@@ -27,6 +27,7 @@ def read(
     time_format: str | None = None,
     min_rating: float | None = None,
     drop_missing: bool = False,
+    times: bool = False,
 ) -> Interactions:
     """Read `path`, and leave out what is not wanted.
 
@@ -39,6 +40,7 @@ def read(
         columns: of a table, as the settings below, see `samrec.data.reading.TableOptions`.
         deduplicate: keep a user's first interaction with each item only.
         core: leave out users and items with fewer interactions, until none is left to leave out.
+        times: keep the times, if there are any; by default they order the interactions and are forgotten.
 
     Raises:
         InputError: no such file, an empty file, a line that does not parse or an item id below 1 (with
@@ -50,6 +52,8 @@ def read(
         from samrec.data.tables import read_table  # and with it polars, which text does not need
 
         interactions = read_table(path, ending if ending in TABLES else ".csv", options)
+        if not times:
+            interactions = replace(interactions, times=None)
     else:
         if given := [name for name in options.given if name != "--columns"]:
             raise InputError(

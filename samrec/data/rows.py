@@ -241,7 +241,14 @@ def _interactions(frame: pl.DataFrame, source: str, understood: Understood) -> I
         ties=ties,
         user_ids=user_ids,
         understood=understood,
+        times=_array(frame["time"]) if timed else None,
     )
+
+
+def _array(times: pl.Series) -> NDArray[Any]:
+    """Return times as dates or numbers of NumPy's: exact, but for decimals, which it does not have."""
+    plain = times.dtype.is_temporal() or (times.dtype.is_integer() and times.dtype != pl.Int128)
+    return (times if plain else times.cast(pl.Float64)).to_numpy()
 
 
 def _numbered(ids: pl.Series) -> tuple[NDArray[Any], pl.Series]:

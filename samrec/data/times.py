@@ -58,7 +58,7 @@ class NotATimeError(Exception):
 
 
 def times_of(values: pl.Series, time_format: str | None) -> pl.Series:
-    """Return times as numbers in order of time, null where a value is missing or not finite.
+    """Return times as numbers or dates (UTC) in order of time, null where one is missing or not finite.
 
     Whole numbers stay whole numbers, of whatever precision; a number with more digits than a float holds
     becomes a decimal. Text is numbers or dates, with or without a clock time: in ISO 8601, or in another form
@@ -73,7 +73,11 @@ def times_of(values: pl.Series, time_format: str | None) -> pl.Series:
     kind = values.dtype
     if kind == pl.Null:
         return values.cast(pl.Int64)
-    if kind.is_temporal() and kind != pl.Time:
+    if isinstance(kind, pl.Datetime):
+        return values.to_physical().cast(pl.Datetime(kind.time_unit))  # in UTC, whatever its zone
+    if kind == pl.Date:
+        return values
+    if kind == pl.Duration:
         return values.to_physical()
     if kind in (pl.Categorical, pl.Enum, pl.Binary):
         values = values.cast(pl.String)
@@ -152,7 +156,7 @@ def _in_format(text: pl.Series, time_format: str) -> pl.Series:
         row = bad.arg_max() or 0
         shown = str(text[row]).partition("|")[0]
         raise NotATimeError(f"{shown!r} is not a time in the --time-format {time_format!r}", row)
-    return found
+    return found.cast(pl.Datetime(unit))
 
 
 def _dates(text: pl.Series) -> pl.Series:
@@ -186,7 +190,7 @@ def _dates(text: pl.Series) -> pl.Series:
             raise NotATimeError(
                 f"times such as {sample[0]!r} may be {first} or {other}; say which with --time-format"
             )
-    return readings[first]
+    return readings[first].cast(pl.Datetime(unit))
 
 
 def _read(text: pl.Series, patterns: Sequence[str], unit: Unit) -> pl.Series | int:

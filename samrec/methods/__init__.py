@@ -3,12 +3,15 @@
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 from samrec.config import Config
 from samrec.data.attributes import read_attributes
 from samrec.data.packing import TrainingBatches
 from samrec.data.split import Split
+from samrec.features import FeaturedEmbedding, read_features
 from samrec.losses import loss_of
+from samrec.methods.bert4rec import BERT4Rec, ClozeBatches
 from samrec.methods.cl4srec import Augmentation, CL4SRec, ContrastiveBatches
 from samrec.methods.gru4rec import GRU4Rec
 from samrec.methods.learner import Learner, NextItem
@@ -16,24 +19,23 @@ from samrec.methods.s3rec import Pretraining, PretrainingBatches, Weights
 from samrec.model import Recommender, SASRec
 
 
-def new_model(config: Config, num_items: int) -> Recommender:
-    """Build an untrained recommender as the settings say."""
+def new_model(config: Config, num_items: int, features: Tensor | None = None) -> Recommender:
+    """Build an untrained recommender as the settings say.
+
+    Args:
+        features: each item's attributes, as `FeaturedEmbedding` takes them.
+    """
+    shape = num_items, config.dim, config.max_length, config.layers
+    model: Recommender
     if config.method == "gru4rec":
-        return GRU4Rec(num_items, config.dim, config.max_length, config.layers, config.dropout)
-    return new_sasrec(config, num_items)
-
-
-def new_sasrec(config: Config, num_items: int) -> SASRec:
-    """Build the Transformer, which all methods but GRU4Rec train."""
-    return SASRec(
-        num_items,
-        config.dim,
-        config.max_length,
-        config.layers,
-        config.heads,
-        config.dropout,
-        config.architecture,
-    )
+        model = GRU4Rec(*shape, config.dropout)
+    else:
+        kind = BERT4Rec if config.method == "bert4rec" else SASRec
+        model = kind(*shape, config.heads, config.dropout, config.architecture)
+    if features is not None:
+        assert isinstance(model.item, nn.Embedding)
+        model.item = FeaturedEmbedding(model.item, features)
+    return model
 
 
 def initial_learner(config: Config, split: Split, fused: bool = False) -> Learner:
@@ -42,16 +44,19 @@ def initial_learner(config: Config, split: Split, fused: bool = False) -> Learne
     Args:
         fused: use the form of the loss that can be differentiated once, where that is faster.
     """
+    given = config.item_features
+    features = read_features(Path(given), split.interactions) if given else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
+        model = new_model(config, split.num_items, features)
         if config.method == "s3rec-pretraining":
             path = config.attributes
             attributes = read_attributes(Path(path), split.interactions) if path else None
             weights = Weights(
                 config.associated_attribute, config.masked_item, config.masked_attribute, config.segment
             )
-            return Pretraining(new_sasrec(config, split.num_items), attributes, weights)
-        model = new_model(config, split.num_items)
+            assert isinstance(model, SASRec)
+            return Pretraining(model, attributes, weights)
         criterion = loss_of(config.loss, config.calibration, fused)
         if config.method == "cl4srec":
             # products of vectors whose squared length is about d, scaled as attention scales them
@@ -60,11 +65,11 @@ def initial_learner(config: Config, split: Split, fused: bool = False) -> Learne
         return NextItem(model, criterion)
 
 
-def initial_model(config: Config, num_items: int) -> Recommender:
+def initial_model(config: Config, num_items: int, features: Tensor | None = None) -> Recommender:
     """Build the recommender that a run begins with, before any pre-training, on the CPU."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return new_model(config, num_items)
+        return new_model(config, num_items, features)
 
 
 def batches_of(config: Config, split: Split, device: torch.device) -> TrainingBatches:
@@ -74,4 +79,14 @@ def batches_of(config: Config, split: Split, device: torch.device) -> TrainingBa
     if config.method == "cl4srec":
         augmentation = Augmentation(config.crop, config.hidden, config.reorder)
         return ContrastiveBatches(split, config.max_length, device, config.drawn, augmentation)
-    return TrainingBatches(split, config.max_length, device, config.drawn)
+    return recommendation_batches(config, split, device, config.drawn, config.mask_last)
+
+
+def recommendation_batches(
+    config: Config, split: Split, device: torch.device, negatives: int, mask_last: float
+) -> TrainingBatches:
+    """Return the batches of the recommendation loss: of next items, or of masked ones for BERT4Rec."""
+    shape = split, config.max_length, device, negatives
+    if config.method == "bert4rec":
+        return ClozeBatches(*shape, config.hidden, mask_last)
+    return TrainingBatches(*shape)

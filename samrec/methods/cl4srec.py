@@ -18,7 +18,7 @@ from samrec.data.ragged import Ragged, slices
 from samrec.data.split import Split
 from samrec.losses import Loss
 from samrec.methods.learner import NextItem
-from samrec.methods.masking import MaskToken
+from samrec.methods.masking import MaskToken, drawn
 from samrec.model import Recommender
 
 
@@ -30,10 +30,8 @@ def crop(histories: Ragged, ratio: float, rng: np.random.Generator) -> Ragged:
 
 def mask(histories: Ragged, ratio: float, token: int, rng: np.random.Generator) -> Ragged:
     """Hide ⌊ratio · n⌋ items of n behind the token: item mask."""
-    order = np.lexsort([rng.random(len(histories.values)), histories.owner])
-    values = histories.values.copy()
-    values[order[histories.within < portion(histories.lengths, ratio)[histories.owner]]] = token
-    return Ragged(values, histories.lengths)
+    hidden = drawn(histories, portion(histories.lengths, ratio), rng)
+    return Ragged(np.where(hidden, token, histories.values), histories.lengths)
 
 
 def reorder(histories: Ragged, ratio: float, rng: np.random.Generator) -> Ragged:
@@ -128,7 +126,7 @@ class CL4SRec(NextItem):
 
     def forward(self, batch: ContrastiveBatch) -> Tensor:  # type: ignore[override]  # a learner sees batches of its own kind
         views = batch.views
-        embedded = self.token(self.model.item.weight, views.items)
+        embedded = self.token(self.model.item, views.items)
         ends = self.model(views, embedded).flatten(0, 1)[views.last]
         contrast = info_nce(ends / self.temperature, ends, views.segments.amax())
         return torch.cat([super().forward(batch), self.weight * batch.used.sum() * contrast[None]])

@@ -14,11 +14,11 @@ from torch.nn import functional as F
 
 from samrec.data.attributes import Attributes
 from samrec.data.interactions import Ints
-from samrec.data.packing import Batch, Packed, TrainingBatches, in_numpy
+from samrec.data.packing import Batch, Packed, in_numpy
 from samrec.data.ragged import Ragged, slices
 from samrec.data.split import Split
 from samrec.methods.learner import Learner
-from samrec.methods.masking import MaskToken
+from samrec.methods.masking import MaskedBatches, MaskToken
 from samrec.model import SASRec
 
 PIECES = 3
@@ -53,15 +53,13 @@ class PretrainingBatch(Batch):
         return replace(padded, pieces=self.pieces.padded(2 * rows, PIECES * histories))
 
 
-class PretrainingBatches(TrainingBatches):
+class PretrainingBatches(MaskedBatches):
     """The training parts of a split, packed for pre-training: the last `max_length` items of each.
 
     Args:
         mask: the probability that an item is hidden; the last of a history always is, as it is the one that
             recommending asks for.
     """
-
-    ahead = 0
 
     def __init__(self, split: Split, max_length: int, device: torch.device, mask: float) -> None:
         super().__init__(split, max_length, device, negatives=1)
@@ -70,23 +68,13 @@ class PretrainingBatches(TrainingBatches):
 
     def batch(self, users: Ints, generator: torch.Generator) -> PretrainingBatch:
         rng = in_numpy(generator)
-        token, device = self.split.num_items, self.items.device
-        histories = slices(self.split.train_items, *self.inputs(users))
-        last = histories.within == histories.lengths[histories.owner] - 1
-        hidden = (rng.random(len(last)) < self.mask) | last
-        given = Ragged(np.where(hidden, token, histories.values), histories.lengths)
-        inputs, slots, source = self.packed(given)
-
-        asked = torch.zeros(2, inputs.items.numel(), dtype=torch.int64, device=device)
-        values = torch.from_numpy(histories.values).to(device)
-        owner = torch.from_numpy(users[histories.owner]).to(device)
-        asked[:, slots] = torch.stack([values, self.negatives.draw(owner, generator)])[:, source]
-        targets, negatives = asked.view(2, 1, *inputs.items.shape)
-
-        pieces, first = in_pieces(histories, self.elsewhere, token, rng)
+        histories, last = self.histories(users)
+        masked = self.masked(users, histories, (rng.random(len(last)) < self.mask) | last, generator)
+        used = (masked.inputs.segments > 0).float()
+        pieces, first = in_pieces(histories, self.elsewhere, self.split.num_items, rng)
         packed, slots, source = self.packed(pieces)
-        packed.positions.view(-1)[slots] += torch.from_numpy(first[pieces.owner]).to(device)[source]
-        return PretrainingBatch(inputs, targets[0], negatives, (inputs.segments > 0).float(), packed)
+        packed.positions.view(-1)[slots] += torch.from_numpy(first[pieces.owner]).to(slots.device)[source]
+        return PretrainingBatch(masked.inputs, masked.targets, masked.negatives, used, packed)
 
 
 def in_pieces(
@@ -135,15 +123,17 @@ class Pretraining(Learner):
         _begin(self.of_item, self.of_segment)
 
     def forward(self, batch: PretrainingBatch) -> Tensor:
-        table, token = self.model.item.weight, self.model.item.num_embeddings
+        table, token = self.model.item, self.model.item.num_embeddings
         output = self._encoded(batch.inputs)
         hidden = (batch.inputs.items == token) * batch.used
         # at all slots, since few are empty: shapes are then fixed
-        chosen = F.embedding(torch.stack([batch.targets, batch.negatives[0]]), table)
+        chosen = table(torch.stack([batch.targets, batch.negatives[0]]))
         right, wrong = (self.of_item(output) * chosen).sum(-1)
         item = (F.softplus(wrong - right) * hidden).sum()
 
-        ends = self._encoded(batch.pieces).flatten(0, 1)[batch.pieces.last].view(-1, PIECES, table.shape[1])
+        ends = (
+            self._encoded(batch.pieces).flatten(0, 1)[batch.pieces.last].view(-1, PIECES, table.embedding_dim)
+        )
         rest, pieces = self.of_segment(ends[:, :1]), ends[:, 1:]
         right, wrong = (rest * pieces).sum(-1).unbind(1)
         real = torch.arange(len(ends), device=ends.device) < batch.pieces.segments.amax() / PIECES
@@ -160,7 +150,7 @@ class Pretraining(Learner):
         return torch.stack(parts)
 
     def _encoded(self, histories: Packed) -> Tensor:
-        embedded = self.token(self.model.item.weight, histories.items)
+        embedded = self.token(self.model.item, histories.items)
         output: Tensor = self.model(histories, embedded, causal=False)
         return output
 

@@ -13,7 +13,7 @@ from landscape.storage.ranges import Measured
 from samrec.choices import VALIDATED
 
 MOST = 2**28  # bytes
-WRITTEN = ("epochs", "pretraining", "metrics.jsonl", "monitor.jsonl")
+WRITTEN = ("epochs", "pretraining", "metrics.jsonl", "monitor.jsonl", "tensorboard", "wandb")
 """What training changes in place in a run's folder; the other files are replaced whole."""
 
 

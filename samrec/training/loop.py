@@ -18,18 +18,22 @@ from landscape.runtime.ranks import ranks
 from landscape.storage.files import locked, own, writable
 from samrec.architecture import NAMES
 from samrec.checkpoint import Checkpoint, State, load
+from samrec.choices import Log
 from samrec.config import Config, write_config
 from samrec.data.attributes import beside
+from samrec.data.holdout import LEAVE_ONE_OUT
 from samrec.data.packing import Batch
 from samrec.data.readers import read
 from samrec.data.sources import plain_name
-from samrec.data.split import leave_one_out
+from samrec.data.split import split_by
+from samrec.features import check_features
 from samrec.methods import initial_learner
 from samrec.model import Recommender
 from samrec.training.engines.sharded import Sharded
 from samrec.training.engines.solo import Solo
 from samrec.training.engines.stacked import Stacked
 from samrec.training.log import WRITTEN
+from samrec.training.loggers import logging_to
 from samrec.training.memory import check_memory
 from samrec.training.run import Outcome, Run, clear, pretraining_of
 from samrec.training.schedule import share
@@ -57,6 +61,7 @@ def train(
     resume: bool = False,
     shard_items: bool = False,
     max_memory: float | None = None,
+    log: Sequence[Log] = (),
 ) -> Outcome:
     """Train a model and evaluate its best epoch on the test part.
 
@@ -77,18 +82,20 @@ def train(
         shard_items: the ranks share the item table by its rows, so that each holds, and steps, its part.
         max_memory: how much memory the run may take, in GiB; by default what is free. See
             `samrec.training.memory`.
+        log: who is told of the metrics by epoch, the settings and the final table, next to metrics.jsonl:
+            `tensorboard` (in OUT/tensorboard), `wandb` and `mlflow`. A resumed run continues theirs.
 
     Returns:
         The metrics of the best epoch on both parts, its number, and how long training took.
 
     Raises:
         InputError: the data cannot be used, there is too little memory, `out` holds a run and `resume` is
-            false (or holds one with other settings), another process writes to it, or the loss is not finite;
-            then `last.pt` is of the epoch before.
+            false (or holds one with other settings), another process writes to it, a logger is not installed
+            or cannot start, or the loss is not finite; then `last.pt` is of the epoch before.
         Stopped: a signal asked for it (a KeyboardInterrupt).
     """
     out = out or Path("runs") / f"{plain_name(config.data)}-{config.method}-seed{config.seed}"
-    return train_together([config], [out], device, resume, shard_items, max_memory)[0]
+    return train_together([config], [out], device, resume, shard_items, max_memory, log)[0]
 
 
 def train_together(
@@ -98,6 +105,7 @@ def train_together(
     resume: bool = False,
     shard_items: bool = False,
     max_memory: float | None = None,
+    log: Sequence[Log] = (),
 ) -> list[Outcome]:
     """Train several models of one shape at once (`samrec.training.engines.stacked`), each as `train` would.
 
@@ -108,7 +116,7 @@ def train_together(
     with ExitStack() as held:
         for out in outs:
             held.enter_context(locked(writable(own(out, *WRITTEN))))
-        return _train_together(configs, outs, device, resume, shard_items, max_memory)
+        return _train_together(configs, outs, device, resume, shard_items, max_memory, log)
 
 
 def _train_together(
@@ -118,32 +126,43 @@ def _train_together(
     resume: bool,
     shard_items: bool,
     max_memory: float | None,
+    log: Sequence[Log],
 ) -> list[Outcome]:
     started = time.perf_counter()
     _check_ranks(configs, shard_items)
     where = device_named(device)
     for config, out in zip(configs, outs, strict=True):
         if config.pretrains and not (out / "last.pt").exists():
-            _pretrain(config, out, device, resume, max_memory)
+            _pretrain(config, out, device, resume, max_memory, log)
     configs = [_with_attributes(config) for config in configs]
     first = configs[0]
-    split = leave_one_out(read(Path(first.data), **first.reading))
+    split = split_by(first.split, read(Path(first.data), **first.reading))
     if not len(split.trained):
         raise InputError(
-            f"{first.data}: no user has two items to train on; histories of four or more are needed"
+            f"{first.data}: no user has two items to train on; "
+            + (
+                "histories of four or more are needed"
+                if first.split == LEAVE_ONE_OUT
+                else f"split {first.split}"
+            )
         )
     runs = [Run.prepared(*pair, split, where, resume) for pair in zip(configs, outs, strict=True)]
     if len({(run.epoch, len(run.sums)) for run in runs}) > 1:
         raise InputError("runs that train together must stand at the same step; resume them one by one")
     check_memory(configs, runs[0].batches, where, max_memory)
-    try:
-        with stopping() as request:
-            durations = _train(runs, where, request, shard_items)
-    finally:
-        for run in runs:
-            if not (run.out / "last.pt").exists():
-                clear(run.out)  # a first epoch that failed leaves nothing
-    return [run.outcome(where, started, durations, shard_items) for run in runs]
+    with ExitStack() as told:
+        for run in runs if ranks().first else ():
+            run.loggers = told.enter_context(
+                logging_to(log, run.config, run.out, run.last.epoch if run.last else None)
+            )
+        try:
+            with stopping() as request:
+                durations = _train(runs, where, request, shard_items)
+        finally:
+            for run in runs:
+                if not (run.out / "last.pt").exists():
+                    clear(run.out)  # a first epoch that failed leaves nothing
+        return [run.outcome(where, started, durations, shard_items) for run in runs]
 
 
 def _train(runs: list[Run], device: torch.device, request: Request, shard_items: bool) -> list[float]:
@@ -173,8 +192,9 @@ def _train(runs: list[Run], device: torch.device, request: Request, shard_items:
                 for run, own in zip(runs, sums, strict=True):
                     run.sums.append(own)
                 advance(first.status())
-                if watch:
-                    watch.step(first.epoch * steps + len(first.sums))
+                if watch and (record := watch.step(first.epoch * steps + len(first.sums))):
+                    measured = {f"monitor/{name}": value for name, value in record.metrics.items()}
+                    first.loggers.values(measured, round(first.at()))
                 if (number := request.asked()) and len(first.sums) < steps:
                     _stop(runs, going, engine, number)
             losses = {run: run.mean_losses() for run in going}  # waits for the device
@@ -196,6 +216,8 @@ def _check_ranks(configs: Sequence[Config], shard_items: bool) -> None:
     size, first = ranks().size, configs[0]
     if shard_items and first.ascent == "rank":
         raise InputError("with ascent rank, each rank needs all items; do not shard them")
+    if shard_items and first.item_features:
+        raise InputError("with item features, each rank needs all items; do not shard them")
     if size == 1 and any(config.ascent == "rank" for config in configs):
         raise InputError("ascent rank is for several processes (torchrun); with one process use ascent batch")
     if any(config.monitor for config in configs) and (size > 1 or len(configs) > 1 or shard_items):
@@ -213,8 +235,12 @@ def _engine(runs: list[Run], device: torch.device, shard_items: bool) -> Engine:
     learners = [initial_learner(run.config, run.split, fused=len(runs) == 1) for run in runs]
     for run, learner in zip(runs, learners, strict=True):
         run.parts = learner.parts
-        if run.begins_from and not run.last:
-            learner.model.load_state_dict(_pretrained(run).model().state_dict())
+        if run.last:
+            check_features(learner.model, run.last.weights, run.out / "last.pt")
+        elif run.begins_from:
+            pretrained = _pretrained(run)
+            check_features(learner.model, pretrained.weights, run.begins_from)
+            learner.model.load_state_dict(pretrained.model().state_dict())
     rows = max(run.batches.rows(config.batch_size // config.micro_batches) for run in runs)
     engine: Engine
     if len(runs) == 1:
@@ -253,14 +279,16 @@ def _with_attributes(config: Config) -> Config:
     return config
 
 
-def _pretrain(config: Config, out: Path, device: str, resume: bool, max_memory: float | None) -> None:
+def _pretrain(
+    config: Config, out: Path, device: str, resume: bool, max_memory: float | None, log: Sequence[Log]
+) -> None:
     """Pre-train in a folder of its own, or continue there. `out` can be resumed from the start."""
     settings = out / "config.toml"
     fresh = not settings.exists()
     if fresh:
         write_config(config, settings)
     try:
-        train(config.pretraining, pretraining_of(out), device, resume, max_memory=max_memory)
+        train(config.pretraining, pretraining_of(out), device, resume, max_memory=max_memory, log=log)
     except BaseException:
         if fresh and not pretraining_of(out).exists():
             settings.unlink()
@@ -276,14 +304,22 @@ def _pretrained(run: Run) -> Checkpoint:
     """
     assert run.begins_from
     found = load(run.begins_from)
-    found.check_data(run.split.interactions)
-    if found.config.method == "gru4rec":
-        raise InputError(f"{run.begins_from} is a gru4rec checkpoint; s3rec fine-tunes a Transformer")
-    shape = ("preset", *(name for name in NAMES if name != "init"), "dim", "max_length", "layers", "heads")
+    if (method := found.config.method) in ("gru4rec", "bert4rec"):
+        raise InputError(f"{run.begins_from} is a {method} checkpoint; s3rec fine-tunes SASRec's Transformer")
+    shape = (
+        "split",
+        "preset",
+        *(name for name in NAMES if name != "init"),
+        "dim",
+        "max_length",
+        "layers",
+        "heads",
+    )
     now, then = run.config.model_dump(include=set(shape)), found.config.model_dump(include=set(shape))
     if changed := [name for name in shape if now[name] != then[name]]:
         name = changed[0]
         raise InputError(f"{run.begins_from} is pre-trained with {name} {then[name]!r}, not {now[name]!r}")
+    found.check_data(run.split.interactions)
     return found
 
 

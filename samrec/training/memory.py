@@ -93,6 +93,7 @@ def _of_loss(config: Config, slots: int, items: int, device: torch.device) -> in
     """Return the bytes that comparing each slot's output with items takes."""
     if config.loss == "ce":  # two chunks of scores; the table's gradient, and the same scaled
         chunk = min(slots, max(ROWS, chunk_rows(items, device)))
-        return FLOAT * (2 * chunk * items + 2 * items * config.dim)
+        tables = 5 if config.item_features else 2  # with features also the sums, one more in the making
+        return FLOAT * (2 * chunk * items + tables * items * config.dim)
     # each candidate: its number, twice; its embedding, the product with the output, and both gradients
     return (config.drawn + 2) * slots * (2 * INTEGER + 4 * FLOAT * config.dim)

@@ -26,6 +26,7 @@ from samrec.methods import batches_of
 from samrec.model import Recommender
 from samrec.sharding import ShardedEmbedding
 from samrec.training.log import append, read_log, truncate
+from samrec.training.loggers import RUNS, Loggers
 from samrec.training.schedule import share
 
 
@@ -62,6 +63,7 @@ class Run:
         best: epoch and NDCG@10 of the best validation; `valid` are the metrics of the latest.
         last: the checkpoint to continue from.
         parts: names of the parts of the training loss; `train` knows them.
+        loggers: who is told next to metrics.jsonl; `train` opens them.
     """
 
     config: Config
@@ -74,6 +76,7 @@ class Run:
     valid: dict[str, float] = field(default_factory=dict)
     last: Checkpoint | None = None
     parts: tuple[str, ...] = ()
+    loggers: Loggers = field(default_factory=Loggers)
 
     @classmethod
     def prepared(cls, config: Config, out: Path, split: Split, device: torch.device, resume: bool) -> "Run":
@@ -153,6 +156,7 @@ class Run:
                 self.best = (self.epoch, self.valid[VALIDATED])
         if ranks().first:
             append(self.out / "metrics.jsonl", line)
+            self.loggers.line(line)
         every = self.config.save_every
         if every and (self.epoch % every == 0 or not self.goes_on):
             self.keep(state)
@@ -255,7 +259,9 @@ class Run:
             model.item = ShardedEmbedding(model.item.weight, ranks())
         test = evaluate(model.to(device), self.split, "test", ranks()) if self.validates else {}
         if test and ranks().first:
-            append(log, {"epoch": best.epoch, "test": test})
+            append(log, line := {"epoch": best.epoch, "test": test})
+            self.loggers.line(line)
+            self.loggers.result({"validation": best.valid, "test": test})
         return Outcome(
             out=self.out,
             epochs=last["epoch"],
@@ -281,7 +287,7 @@ def clear(out: Path) -> None:
     """Remove what is left of a run without a last.pt: nothing can continue it. Other files stay."""
     if not ranks().first:
         return
-    for path in (out / "metrics.jsonl", out / "monitor.jsonl", *kept(out).values()):
+    for path in (out / "metrics.jsonl", out / "monitor.jsonl", out / RUNS, *kept(out).values()):
         path.unlink(missing_ok=True)
     drop_parts(out / "epochs")
     with suppress(OSError):
@@ -297,10 +303,9 @@ def _continued(config: Config, out: Path, split: Split, resume: bool) -> Checkpo
     if not resume:
         raise InputError(f"{out} already holds a run; continue it with --resume, or give another --out")
     last = load(path)
-    last.check_data(split.interactions)
     # These may change on resuming: where the data are, when the run stops, and what it keeps. A schedule
     # depends on the number of epochs.
-    free = {"data", "patience", "save_every", "monitor", "attributes", "pretrained"}
+    free = {"data", "patience", "save_every", "monitor", "attributes", "item_features", "pretrained"}
     if (config.lr_schedule, config.rho_schedule) == ("constant", "constant"):
         free.add("epochs")
     before, now = (c.model_dump(exclude=free) for c in (last.config, config))
@@ -309,4 +314,5 @@ def _continued(config: Config, out: Path, split: Split, resume: bool) -> Checkpo
             f"{path} was trained with other settings: "
             + ", ".join(f"{key} {before[key]!r}, not {now[key]!r}" for key in changed)
         )
+    last.check_data(split.interactions)
     return last

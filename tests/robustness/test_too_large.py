@@ -96,6 +96,7 @@ SHAPES = {
     "deep": {"layers": 6},
     "negatives": {"negatives": 64},
     "recurrent": {"method": "gru4rec", "layers": 2},
+    "masked": {"method": "bert4rec"},
     "views": {"method": "cl4srec", "max_length": 30},
 }
 

@@ -107,7 +107,7 @@ def test_everyone_is_in_one_group_of_each_pair(split, part):
         for one, other in (("cold", "warm"), ("head", "tail"), ("trained", "untrained")):
             assert np.array_equal(found.pop(one), ~found.pop(other))
         assert not found
-    assert np.array_equal(split.evaluated[groups(half, part)["trained"]], half.trained)
+    assert np.array_equal(split.evaluated(part)[groups(half, part)["trained"]], half.trained)
 
 
 def test_groups_do_not_depend_on_what_is_trained_on(split):

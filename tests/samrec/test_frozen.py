@@ -39,7 +39,7 @@ def test_the_validation_loss_is_of_each_users_held_out_item_alone(best):
     model = checkpoint.model().double().eval()
     split = leave_one_out(read(Path(checkpoint.config.data)))
     frozen = objective(best, TaskOptions(**ALL, metric="valid-loss"))
-    assert frozen.weight == len(split.evaluated)
+    assert frozen.weight == len(split.evaluated("test"))
     sums = frozen.per_example()[0]
     costs = []
     for batch in frozen.batches:

@@ -104,7 +104,7 @@ def lists_of(model, split, part, histories, k):
     """The first k items of each user who is evaluated: those that rank below k when they are held out."""
     held = 2 if part == "valid" else 1
     asked, who = [], []
-    for user in split.evaluated:
+    for user in split.evaluated("test"):
         history = histories[user][:-held]
         for item in sorted(set(range(split.num_items)) - set(history)):
             asked.append([*history, item] if part == "test" else [*history, item, 0])
@@ -113,11 +113,11 @@ def lists_of(model, split, part, histories, k):
     offsets = np.cumsum([0, *map(len, asked)])
     every = leave_one_out(Interactions(np.concatenate(asked), offsets, data.item_ids, "here"))
     of_item = ranks(model, every, part)
-    found = {user: set() for user in split.evaluated}
+    found = {user: set() for user in split.evaluated("test")}
     for history, user, rank in zip(asked, who, of_item, strict=True):
         if rank < k:
             found[user].add(history[-held])
-    return [found[user] for user in split.evaluated]
+    return [found[user] for user in split.evaluated("test")]
 
 
 def test_users_who_have_had_every_item_have_no_list():

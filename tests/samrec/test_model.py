@@ -10,6 +10,7 @@ from samrec.architecture import PRESETS, completed
 from samrec.config import configure
 from samrec.data.packing import TrainingBatches, pack
 from samrec.losses import bce, cross_entropy, fused_cross_entropy, gbce, sampled_softmax
+from samrec.methods.bert4rec import BERT4Rec
 from samrec.methods.gru4rec import GRU4Rec
 from samrec.model import Attention, Draws, Dropout, SASRec, block_mask
 from tests.conftest import small_sasrec
@@ -104,10 +105,12 @@ def model_of(kind, num_items):
     """A model of each kind that ranks: the Transformer's presets, and the recurrent one."""
     if kind == "gru4rec":
         return GRU4Rec(num_items, dim=4, max_length=6, layers=2)
+    if kind == "bert4rec":
+        return BERT4Rec(num_items, 4, 6)
     return SASRec(num_items, dim=4, max_length=6, heads=2, architecture=PRESETS[kind])
 
 
-@pytest.mark.parametrize("kind", [*PRESETS, "gru4rec"])
+@pytest.mark.parametrize("kind", [*PRESETS, "gru4rec", "bert4rec"])
 def test_dropout_follows_the_seed_or_the_given_bits_and_is_off_in_eval_mode(kind):
     model = model_of(kind, 12)
     histories = packed([1, 2, 3], [4, 5])
@@ -139,7 +142,7 @@ def test_a_pass_takes_exactly_the_draws_that_are_foretold(preset, dropout, monke
     assert sum(taken) == model.draws(6)
 
 
-@pytest.mark.parametrize("kind", [*PRESETS, "gru4rec"])
+@pytest.mark.parametrize("kind", [*PRESETS, "gru4rec", "bert4rec"])
 def test_rows_that_are_added_change_nothing_in_the_others(split, kind):
     """What lets a batch have the shape of a graph, or of other runs' batches."""
     model = model_of(kind, split.num_items).double()

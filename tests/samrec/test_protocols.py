@@ -150,7 +150,7 @@ def test_what_is_inserted_is_foreign_and_the_rest_stays(sequences, share, seed, 
     held = 2 if part == "valid" else 1
     total = sum(len(sequence) - held for sequence in sequences)
     assert len(shown.interactions.items) - len(split.interactions.items) == round(share * total)
-    assert np.array_equal(shown.evaluated, split.evaluated)
+    assert np.array_equal(shown.evaluated("test"), split.evaluated("test"))
     assert np.array_equal(shown.history(part)[2], split.history(part)[2])
     for user, (before, after) in enumerate(
         zip(*map(sequences_of, (split.interactions, shown.interactions)), strict=True)
@@ -194,7 +194,7 @@ def test_who_has_had_everything_gets_nothing_and_the_others_all():
 
 def drawn(split, share, seed):
     _, length, _ = split.history("test")
-    return np.stack(insertions(split.interactions, split.evaluated, length, share, seed))
+    return np.stack(insertions(split.interactions, split.evaluated("test"), length, share, seed))
 
 
 @given(SEQUENCES, SHARES, SHARES, SEEDS)

@@ -37,7 +37,7 @@ def test_beauty_is_read_whole(beauty):
     assert sha256(beauty) == BEAUTY
     data = read(beauty)
     assert (data.num_users, data.num_items, len(data.items)) == (22_363, 12_101, 198_502)
-    assert len(leave_one_out(data).evaluated) == 22_363
+    assert len(leave_one_out(data).evaluated("test")) == 22_363
 
 
 def test_three_epochs_learn_something(run):

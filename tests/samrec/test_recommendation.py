@@ -273,11 +273,11 @@ def test_what_cannot_be_exported_leaves_nothing(best, landscape, tmp_path, sourc
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("method", ["sasrec", "gru4rec"])
+@pytest.mark.parametrize("method", ["sasrec", "gru4rec", "bert4rec"])
 def test_the_exported_scorer_gives_the_same_scores(named, answer, tmp_path, method):
     """For any number of histories, whatever stands behind them, and as `recommend` gives them."""
     folder, names = named
-    positions = ["--positions", "end"] if method == "sasrec" else []
+    positions = ["--positions", "end"] if method != "gru4rec" else []
     run = ["--data", folder / "table.csv", "--out", tmp_path / "run", *RUN, "--method", method]
     answer("train", *run, "--epochs", 2, "--max-length", 4, *positions)
     best = tmp_path / "run" / "best.pt"

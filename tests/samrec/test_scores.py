@@ -43,7 +43,7 @@ def test_equal_items_are_all_ranked_before_the_target(items, dim):
     model = expecting(torch.randn(dim).expand(items, dim), torch.randn(dim))
     for batch_size in (1, 7, 1024):
         found = ranks(model, split, "test", batch_size)
-        assert np.array_equal(found, np.full(len(split.evaluated), items - 3))
+        assert np.array_equal(found, np.full(len(split.evaluated("test")), items - 3))
     assert metrics(found)["hr@5"] == 0
 
 

@@ -88,7 +88,7 @@ def test_weights_of_another_model_are_refused(run, data_file, tmp_path):
 def test_the_table_is_what_evaluation_gives(run, answer):
     (table,) = facts_of(run / "best.pt", OPTIONS).tables
     for row, split in zip(table.rows, ("valid", "test"), strict=True):
-        found = answer("evaluate", "--ckpt", run / "best.pt", "--split", split, "--seed", 3)
+        found = answer("evaluate", "--ckpt", run / "best.pt", "--part", split, "--seed", 3)
         assert dict(zip(table.columns, row.values, strict=True)) == {m: found[m] for m in METRICS}
         assert [list(pair) for pair in row.intervals] == [found["intervals"][m] for m in METRICS]
         assert row.note == f"{found['users']} users"

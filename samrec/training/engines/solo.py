@@ -155,7 +155,7 @@ def with_bits(batch: B, model: Recommender, generator: torch.Generator, seeds: I
     return batch.changed(Packed, drawn)
 
 
-EMBEDDINGS = ("model.item.", "model.position.", "token.")
+EMBEDDINGS = ("model.item.", "model.position.", "model.token.", "token.")
 """What names of embeddings begin with in a learner."""
 
 

@@ -52,6 +52,7 @@ class Stacked:
         self.config = first = configs[0]
         self.rows = rows
         self.template = deepcopy(learners[0]).to("meta").train()  # its weights travel beside it
+        self.constants = {name: buffer.to(device) for name, buffer in learners[0].named_buffers()}
         own = [dict(learner.named_parameters()) for learner in learners]
         self.weights = {
             name: nn.Parameter(torch.stack([weights[name].detach() for weights in own]).to(device))
@@ -86,7 +87,7 @@ class Stacked:
         state = self.optimizer.state_dict()
         return [
             State(
-                *apart({name: w.detach()[run].clone() for name, w in self.weights.items()}),
+                *apart(self.constants | {name: w.detach()[run].clone() for name, w in self.weights.items()}),
                 _of_run(state, run),
             )
             for run in range(len(self.configs))
@@ -97,7 +98,7 @@ class Stacked:
         models = []
         for run in range(len(self.configs)):
             model = deepcopy(self.template.model)
-            weights, _ = apart({name: w.detach()[run] for name, w in self.weights.items()})
+            weights, _ = apart(self.constants | {name: w.detach()[run] for name, w in self.weights.items()})
             model.load_state_dict(weights, assign=True)
             models.append(model)
         return models
@@ -124,14 +125,14 @@ class Stacked:
         def mean(parameters: dict[str, Tensor], *tensors: Tensor) -> tuple[Tensor, Tensor]:
             own = batch.filled(tensors)
             with precision(self.config, batch.used.device):
-                totals: Tensor = functional_call(self.template, parameters, (own,))
+                totals: Tensor = functional_call(self.template, self.constants | parameters, (own,))
             return totals.sum() / own.used.sum(), totals.detach()
 
         def closure() -> Tensor:
             weights = {name: weight.detach() for name, weight in self.weights.items()}
             gradients, (_, found) = vmap(grad_and_value(mean, has_aux=True))(weights, *batch.tensors())
             for name, weight in self.weights.items():
-                weight.grad = gradients[name]
+                weight.grad = gradients[name].contiguous()  # Adam's fused form reads it as the weight lies
             of_runs: Tensor = found
             return of_runs
 

@@ -1,6 +1,7 @@
 """What people try first works, or is refused in one line that says what to write instead."""
 
 import itertools
+from collections import OrderedDict, UserDict
 
 import pytest
 import torch
@@ -91,6 +92,33 @@ def test_batches_that_take_no_memory_end_too(monkeypatch):
         ll.Objective(net(), itertools.count(), lambda model, seed: (model(X).sum(), 1))
 
 
+class Encoding(UserDict):
+    """A batch as a tokenizer of Hugging Face gives it."""
+
+    def __getattr__(self, name):
+        return self.data[name]
+
+
+class Output(OrderedDict):
+    """An output of a model of Hugging Face, whose keys are attributes."""
+
+    def update(self, *_):
+        raise TypeError("set the keys one by one")
+
+
+@pytest.mark.parametrize("kind", [Encoding, Output, dict])
+def test_batches_keep_their_kind_in_float64(kind):
+    batch = kind(x=X, y=Y)
+    precise = ll.Objective(
+        net(),
+        [batch],
+        lambda m, b: (F.cross_entropy(m(b.x if kind is Encoding else b["x"]), b["y"], reduction="sum"), 20),
+    ).in_float64()
+    assert type(precise.batches[0]) is kind
+    assert (precise.batches[0]["x"].dtype, batch["x"].dtype) == (torch.float64, torch.float32)
+    assert precise.value() == pytest.approx(supervised(net()).value(), rel=1e-6)
+
+
 def test_a_generator_that_ends_is_frozen():
     assert supervised(net(), (pair for pair in [(X, Y), (X, Y)])).count == 2
 
@@ -120,6 +148,11 @@ def test_a_lazy_model_that_was_called():
     [
         (lambda m, b: F.cross_entropy(m(b[0]), b[1]), r"must return \(sum, weight\), not Tensor: write"),
         (lambda m, b: F.cross_entropy(m(b[0]), b[1]).item(), r"must return \(sum, weight\), not float"),
+        (
+            lambda m, b: (m(b[0]).sum().item(), 20),
+            r"the sum a scalar tensor and not float; leave out \.item\(\)",
+        ),
+        (lambda m, b: (m(b[0]), 20), r"the sum a scalar tensor and not \(20, 3\)"),
         (lambda m, b: None, r"must return \(sum, weight\), not NoneType"),
         (lambda m, b: (m(b[0].double()).sum(), 1), "cannot be evaluated: RuntimeError: .*Double and Float"),
         (lambda m, b: (m(b["x"]).sum(), 1), "cannot be evaluated: TypeError"),

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.polynomial import chebyshev
 
-from landscape.surface.chebyshev import FINEST, Axis
+from landscape.surface.chebyshev import FINEST, Axis, at_points, on_grid
 
 RNG = np.random.default_rng(0)
 AT = np.linspace(-0.7, 1.3, 203)
@@ -80,3 +80,17 @@ def test_the_error_of_a_kink_falls_with_pieces():
 
     assert error(2) < 1e-12  # the pieces meet at the kink
     assert error(1) > 0.01
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_a_polynomial_of_values_that_are_never_negative_is_not_drawn_below_zero(pieces):
+    axes = [axis(3, pieces), axis(2)]
+    spike = np.exp(-400 * (axes[0].nodes[:, None] - 0.3) ** 2) * (1 + axes[1].nodes ** 2)
+    at = [AT, AT[::9]]
+    points = np.stack(np.meshgrid(*at, indexing="ij"), -1).reshape(-1, 2)
+    raw = axes[0].interpolation(AT) @ spike @ axes[1].interpolation(AT[::9]).T
+    assert raw.min() < -0.01
+    drawn = on_grid(axes, spike, at)
+    np.testing.assert_array_equal(drawn, np.maximum(raw, 0))
+    np.testing.assert_allclose(at_points(axes, spike, points), drawn.ravel(), atol=1e-12)
+    assert on_grid(axes, spike - 1, at).min() < -1  # a loss that may be negative is drawn as it is

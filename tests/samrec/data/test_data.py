@@ -107,7 +107,7 @@ def test_leave_one_out_keeps_the_last_two_items_apart():
 def test_short_users_are_trained_on_not_evaluated_and_counted():
     with pytest.warns(UserWarning, match="1 of 2 users have fewer than three items"):
         split = leave_one_out(of([1, 2], [1, 2, 3, 4]))
-    assert split.evaluated.tolist() == [1]
+    assert split.evaluated("test").tolist() == [1]
     assert split.trained.tolist() == [0, 1]
     assert split.train_lengths.tolist() == [2, 2]
 

@@ -70,7 +70,7 @@ def ranks_by_hand(oracle, split, part):
     training, items = training_of(split), split.num_items
     score, count = oracle(training, items), cache(partial(popularity_by_hand(training, items), None))
     found = []
-    for user in split.evaluated:
+    for user in split.evaluated("test"):
         start, stop = split.interactions.offsets[user : user + 2]
         sequence = split.interactions.items[start:stop].tolist()
         *history, target = sequence if part == "test" else sequence[:-1]
@@ -141,7 +141,7 @@ def test_numbering_the_items_otherwise_changes_nothing(split, name):
 def test_what_is_held_out_is_not_counted(split, name):
     """Other validation and test items change the question, not what is known."""
     items = split.interactions.items.copy()
-    ends = split.interactions.offsets[1:][split.evaluated]
+    ends = split.interactions.offsets[1:][split.evaluated("test")]
     rng = np.random.default_rng(0)
     for back in (1, 2):
         items[ends - back] = rng.integers(split.num_items, size=len(ends))
@@ -185,10 +185,14 @@ def test_a_chain_is_learned_by_the_chain():
 
 
 def test_the_command_prints_what_is_ranked(answer, data_file):
-    found = answer("baselines", "--data", data_file, "--split", "valid", "--train-fraction", 0.5, "--seed", 3)
+    found = answer("baselines", "--data", data_file, "--part", "valid", "--train-fraction", 0.5, "--seed", 3)
     split = leave_one_out(read(data_file)).fraction(0.5, 3)
-    assert list(found) == ["path", "split", "users", "baselines"]
-    assert (found["path"], found["split"], found["users"]) == (str(data_file), "valid", len(split.evaluated))
+    assert list(found) == ["path", "part", "split", "users", "baselines"]
+    assert (found["path"], found["part"], found["users"]) == (
+        str(data_file),
+        "valid",
+        len(split.evaluated("test")),
+    )
     assert found["baselines"] == {
         name: metrics(rank_baseline(build(split), split, "valid")) for name, build in BASELINES.items()
     }

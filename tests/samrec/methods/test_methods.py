@@ -40,6 +40,7 @@ METHODS = {
     "cl4srec-sam": {"method": "cl4srec", "rho": 0.1},
     "s3rec": {"method": "s3rec", "pretrain_epochs": 1},
     "gru4rec": {"method": "gru4rec"},
+    "bert4rec": {"method": "bert4rec", "rho": 0.05},
     "noise": {"noise": 0.2},
     "share": {"train_fraction": 0.5, "method": "cl4srec"},
 }
@@ -67,6 +68,8 @@ def trained(configs, tmp_path_factory):
 
 
 every = pytest.mark.parametrize("name", METHODS)
+ONE_SIDED = [name for name in METHODS if name != "bert4rec"]  # that sees both sides of a masked item
+from_behind = pytest.mark.parametrize("name", ONE_SIDED)
 
 
 # Settings
@@ -110,7 +113,7 @@ def row(*histories, width=8):
     return pack(items, np.cumsum(lengths) - lengths, lengths, width)[0]
 
 
-@every
+@from_behind
 @pytest.mark.parametrize("training", [False, True])
 def test_no_slot_sees_its_future_or_a_neighbour(trained, name, training):
     """Each item of a full row is changed in turn: its own slot moves, and the later ones of its history."""
@@ -128,7 +131,7 @@ def test_no_slot_sees_its_future_or_a_neighbour(trained, name, training):
         assert training or moved[sees].all()  # dropout may hide it
 
 
-@every
+@from_behind
 def test_the_loss_of_a_slot_depends_on_nothing_later(configs, split, name):
     """As the trainer computes it, dropout and all."""
     config = configs[name]
@@ -185,7 +188,7 @@ def test_a_checkpoint_ranks_clean_histories_of_everyone(trained, data_file, name
     assert len(found.ranks) == 60
 
 
-@pytest.mark.parametrize("name", ["cl4srec-sam", "gru4rec", "noise", "share"])
+@pytest.mark.parametrize("name", ["cl4srec-sam", "gru4rec", "bert4rec", "noise", "share"])
 def test_a_stopped_run_goes_on_bit_for_bit(configs, trained, tmp_path, monkeypatch, name):
     steps = 2 if name == "share" else 4
     at_step(steps + 1, lambda: os.kill(os.getpid(), signal.SIGTERM), monkeypatch)
@@ -209,7 +212,7 @@ def paths_of(trained):
     }
 
 
-@pytest.mark.parametrize("name", [*METHODS, "pretraining"])
+@pytest.mark.parametrize("name", [*ONE_SIDED, "pretraining"])
 def test_the_landscape_is_of_the_recommendation_loss(trained, data_file, name):
     """Of dropout-free weights on frozen batches: users that are trained on, with the noise of training."""
     path = paths_of(trained)[name]
@@ -239,8 +242,8 @@ def test_minima_of_all_methods_are_of_one_loss_over_the_same_parameters(trained)
         assert other.params.entries == first.params.entries
         assert not torch.equal(other.theta, first.theta)
     assert {each.provenance["loss"] for each in same} == {"bce"}
-    for name in ("noise", "share"):
-        with pytest.raises(InputError, match="different batches"):
+    for name in ("noise", "share", "bert4rec"):
+        with pytest.raises(InputError, match=r"different (batches|losses)"):
             objectives_of([paths["sasrec"], paths[name]], OPTIONS)
 
 
@@ -271,6 +274,16 @@ def test_curvature_and_sharpness_of_every_kind_of_model(answer, ckpts, tmp_path)
         assert entry["measures"]["sam"]["value"] > 0
     for ratio in found["comparison"]["rows"]:
         assert ratio["checkpoints"].keys() == {*COMPARED, "gru4rec"}
+
+
+def test_a_landscape_of_masked_items_stands_by_itself(answer, ckpts, tmp_path):
+    own = ckpts("bert4rec")
+    found = answer("surface", *own, "--grid", 3, "--out", tmp_path / "surface", *FEW)
+    assert ll.load(found["checkpoints"][0]["file"]).losses.shape == (3, 3)
+    (entry,) = answer("hessian", *own, "--top", 1, "--tol", 0.1, *FEW)["checkpoints"]
+    assert entry["converged"] == [True]
+    (entry,) = answer("sharpness", *own, "--measure", "sam", *FEW)["checkpoints"]
+    assert entry["measures"]["sam"]["value"] > 0
 
 
 def test_one_report_of_several_methods(answer, ckpts, few_measures, tmp_path):

@@ -160,10 +160,11 @@ def test_what_is_pre_trained_on_other_data_is_refused(data_file, pretrained, tmp
         loop.train(config_of(other, pretrained=str(pretrained)), tmp_path / "run", "cpu")
 
 
-def test_another_kind_of_model_is_no_pre_training(data_file, tmp_path):
-    gru = loop.train(small(data_file, method="gru4rec", epochs=2), tmp_path / "gru", "cpu").out / "last.pt"
-    with pytest.raises(InputError, match="gru4rec") as caught:
-        loop.train(config_of(data_file, pretrained=str(gru)), tmp_path / "run", "cpu")
+@pytest.mark.parametrize("method", ["gru4rec", "bert4rec"])
+def test_another_kind_of_model_is_no_pre_training(data_file, tmp_path, method):
+    other = loop.train(small(data_file, method=method, epochs=2), tmp_path / "other", "cpu").out / "last.pt"
+    with pytest.raises(InputError, match=method) as caught:
+        loop.train(config_of(data_file, pretrained=str(other)), tmp_path / "run", "cpu")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
 

@@ -158,7 +158,7 @@ def test_a_share_of_the_users_is_trained_on_and_everyone_is_tested(data_file, tm
     assert len(half.trained) == round(len(split.trained) / 2)
     assert set(quarter.trained) < set(half.trained) < set(split.trained)
     assert set(half.trained) != set(split.fraction(0.5, 4).trained)
-    assert np.array_equal(half.evaluated, split.evaluated)
+    assert np.array_equal(half.evaluated("test"), split.evaluated("test"))
     assert np.array_equal(split.fraction(1.0, 3).trained, split.trained)
     out = loop.train(config, tmp_path / "run", "cpu").out
     frozen = objective(out / "best.pt", TaskOptions(device="cpu"))
