@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -88,11 +88,15 @@ def new_tab(browser):
 
 def faults(tab, colors=False):
     """Return what is wrong with the page in a tab, at any width, light or dark; its size is put back."""
+    from playwright.sync_api import TimeoutError
+
     size, found = tab.viewport_size, []
     for scheme in ("light", "dark"):
         tab.emulate_media(color_scheme=scheme)
         for width in WIDTHS:
             tab.set_viewport_size({"width": width, "height": 900})
+            with suppress(TimeoutError):  # Plotly follows a little later; what still does not fit is a fault
+                tab.wait_for_function("document.documentElement.scrollWidth <= innerWidth", timeout=5000)
             found += [f"{width} px, {scheme}: {fault}" for fault in tab.evaluate(FAULTS)]
         if colors:
             found += [f"{scheme}: {text}" for text in tab.evaluate(PALE)]
