@@ -286,9 +286,7 @@ def test_measuring_needs_no_library_that_draws():
     )
     ran = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, cwd=ROOT)
     assert ran.returncode == 0, ran.stderr
-    assert all(
-        said in ran.stdout for said in ("Objective: 3 parameters", "Trace: estimate", ">probes</td>")
-    )
+    assert all(said in ran.stdout for said in ("Objective: 3 parameters", "Trace: estimate", ">probes</td>"))
 
 
 def test_mixins_are_three_and_every_result_has_one():
