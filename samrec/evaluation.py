@@ -19,7 +19,7 @@ from samrec.data.ragged import slices
 from samrec.data.split import Part, Split
 from samrec.data.tensors import Tensors
 from samrec.model import Recommender
-from samrec.scores import summands
+from samrec.scores import need_finite, summands
 from samrec.sharding import ShardedEmbedding
 
 Mask = NDArray[np.bool_]
@@ -67,15 +67,14 @@ def ranks(model: Recommender, split: Split, part: Part, batch_size: int = 1024, 
         if isinstance(model.item, ShardedEmbedding):
             among = ALONE
         users = np.array(among.share(len(split.evaluated(part))), np.int64)
-        shape = model.max_length, model.item.weight.device, batch_size, users, model.asks
+        shape = model.max_length, model.device, batch_size, users, model.asks
         batches = candidates(split, part, *shape)
         table = summands(model.item.weight)
         counts = [count_above(model, batch, table).cpu().numpy() for batch in batches]
     finally:
         model.train(was_training)
     found = np.concatenate([of_batch for of_rank in among.gathered(counts) for of_batch in of_rank])
-    if np.isnan(found).any():
-        raise InputError("the model's scores are not finite; its weights diverged in training")
+    need_finite(not np.isnan(found).any())
     return found.astype(np.int64)
 
 
@@ -128,7 +127,7 @@ def count_above(model: Recommender, batch: Candidates, table: Tensor | None = No
     Args:
         table: the `summands` of the item table, to be made once for many batches.
     """
-    expected = model(batch.histories).flatten(0, 1)[batch.histories.last]
+    expected = model.ends(batch.histories)
     dtype = torch.promote_types(expected.dtype, torch.float32)  # bfloat16 counts to 256
     expected, table = summands(expected), summands(model.item.weight) if table is None else table
     of_target = (expected * summands(model.item(batch.targets))).sum(1, keepdim=True)

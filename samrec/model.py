@@ -167,6 +167,16 @@ class Recommender(nn.Module, ABC):
     def draws(self, width: int) -> int:
         """How many random numbers the dropout of one row takes."""
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def ends(self, histories: Packed) -> Tensor:
+        """Return what is predicted after each history, in the space of the item table. (histories, d)."""
+        found: Tensor = self(histories).flatten(0, 1)[histories.last]
+        return found
+
     def embedded(self, items: Tensor) -> Tensor:
         """Look up what stands in histories: (…) -> (…, d)."""
         found: Tensor = self.item(items)

@@ -21,7 +21,7 @@ from samrec.data.labels import Ids, rows_of
 from samrec.data.packing import pack
 from samrec.data.ragged import Ragged, slices
 from samrec.model import Recommender
-from samrec.scores import summands
+from samrec.scores import need_finite, summands
 
 if TYPE_CHECKING:
     import polars as pl
@@ -164,9 +164,8 @@ def best(
         batch = slice(begin, begin + BATCH)
         starts = (shown.starts + shown.lengths - kept)[batch]
         histories, _, _ = pack(items, starts, kept[batch], model.max_length, model.asks)
-        expected = summands(model(histories).flatten(0, 1)[histories.last])
-        if not expected.isfinite().all():
-            raise InputError("the model's scores are not finite; its weights diverged in training")
+        expected = summands(model.ends(histories))
+        need_finite(bool(expected.isfinite().all()))
         for first in range(0, len(expected), size):
             part = expected[first : first + size]
             scores = torch.mm(part, table.T, out=buffer[: len(part)])

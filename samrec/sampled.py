@@ -9,13 +9,12 @@ from typing import get_args
 import numpy as np
 import torch
 
-from landscape.errors import InputError
 from samrec.choices import Sampled
 from samrec.data.interactions import Ints
 from samrec.data.split import Part, Split
 from samrec.evaluation import candidates
 from samrec.model import Recommender
-from samrec.scores import summands
+from samrec.scores import need_finite, summands
 
 NEGATIVES = 100
 BATCH = 256  # histories at once, with NEGATIVES embeddings each
@@ -71,18 +70,16 @@ def sampled_ranks(
     Raises:
         InputError: the model's scores are not finite.
     """
-    device = model.item.weight.device
-    drawn = torch.from_numpy(negatives(split, part, kind, seed, shown)).to(device)
+    drawn = torch.from_numpy(negatives(split, part, kind, seed, shown)).to(model.device)
     table = summands(model.item.weight)
     counts = []
     histories = candidates(
-        split if shown is None else shown, part, model.max_length, device, BATCH, asks=model.asks
+        split if shown is None else shown, part, model.max_length, model.device, BATCH, asks=model.asks
     )
     for batch, others in zip(histories, torch.split(drawn, BATCH), strict=True):
-        expected = summands(model(batch.histories).flatten(0, 1)[batch.histories.last])
+        expected = summands(model.ends(batch.histories))
         of_target = (expected * table[batch.targets]).sum(1, keepdim=True)
         scores = torch.einsum("ud,und->un", expected, table[others.clamp(0)])
-        if not (of_target.isfinite().all() and scores.isfinite().all()):
-            raise InputError("the model's scores are not finite; its weights diverged in training")
+        need_finite(bool(of_target.isfinite().all() and scores.isfinite().all()))
         counts.append(((scores >= of_target) & (others >= 0)).sum(1))
     return torch.cat(counts).cpu().numpy()

@@ -46,8 +46,7 @@ class Scorer(nn.Module):
             segments=torch.where(used, number[:, None] + 1, 0),
             last=number * width + lengths - 1 + more,
         )
-        expected = self.model(packed).flatten(0, 1)[packed.last]
-        return summands(expected) @ summands(self.model.item.weight).T
+        return summands(self.model.ends(packed)) @ summands(self.model.item.weight).T
 
 
 def save_scorer(model: Recommender, path: Path) -> None:

@@ -4,6 +4,8 @@ import math
 
 from torch import Tensor
 
+from landscape.errors import InputError
+
 DIGITS = 53
 """Binary digits of a float64."""
 
@@ -27,3 +29,13 @@ def summands(rows: Tensor) -> Tensor:
     # Adding a number this large leaves no place for more digits: the sum is rounded to its own last one.
     large = exact.abs().amax(-1, keepdim=True) * 2.0 ** (DIGITS - digits)
     return (exact + large).sub_(large)
+
+
+def need_finite(finite: bool) -> None:
+    """Refuse scores that are not finite: a NaN would compare as the best rank of all.
+
+    Raises:
+        InputError: they are not.
+    """
+    if not finite:
+        raise InputError("the model's scores are not finite; its weights diverged in training")

@@ -91,7 +91,7 @@ def monitor_of(
         settings: of `landscape.Monitor`, which also says what it raises.
     """
     options = TaskOptions(users=users)
-    frozen = _frozen_loss(*run, options, next(model.parameters()).device)
+    frozen = _frozen_loss(*run, options, model.device)
     return Monitor(model, _objective(model, *run, options, frozen), optimizer=optimizer, **settings)
 
 

@@ -182,17 +182,18 @@ def _first_look(
 
 
 def _doubled(of: Differentiable, trust: Trust) -> Differentiable | None:
-    """Return the loss with weights and batches in float64; None if it is not the same there.
+    """Return the loss with weights and batches in float64, as they may be; None if it is not the same there.
 
     Whether it is, and how finely the loss itself is rounded then, is found out once and noted.
     """
     if trust.double == "missing":
         return None
     try:
-        double = of.in_float64()
+        double = of if of.theta.dtype == torch.float64 else of.in_float64()
         if trust.double is None:
-            own, found = of.first_batch().value(), double.traced(double.batches[0])[1]
-            alike = abs(found.item() - own) <= ALIKE * max(abs(own), abs(found.item()))
+            found = double.traced(double.batches[0])[1]
+            own, value = found.item() if double is of else of.first_batch().value(), found.item()
+            alike = abs(value - own) <= ALIKE * max(abs(own), abs(value))
             trust.double = found.dtype if alike else "missing"
     except Exception:  # a kernel that float64 does not have, or types that do not mix
         trust.double = "missing"
@@ -326,9 +327,8 @@ def _precisions(of: Differentiable, trust: Trust) -> Iterator[_Differences]:
     A loss of `logits.float()`, as Hugging Face's are, has the fine steps of float32 under its sums: weights
     in float64, and differences as coarse as float32.
     """
-    double = of if of.theta.dtype == torch.float64 else _doubled(of, trust)
-    fine = double is of and of.traced(of.batches[0])[1].dtype == torch.float64
-    if double is not None and (fine or trust.double == torch.float64):
+    double = _doubled(of, trust)
+    if double is not None and trust.double == torch.float64:
         yield _Differences(double, torch.float64)
     yield _Differences(double or of, torch.float32)
 

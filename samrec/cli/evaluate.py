@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal, cast, get_args
+from typing import Annotated, Any, Literal, cast
 
 import typer
 
@@ -11,7 +11,7 @@ from landscape.cli.output import show
 from landscape.runtime.ranks import ranks
 from landscape.runtime.table import Table
 from samrec.choices import METRICS, Sampled
-from samrec.cli.options import Part, ShardItems, one_of
+from samrec.cli.options import Part, ShardItems, some_of
 
 
 @by_ranks
@@ -38,12 +38,7 @@ def command(
         typer.Option(help="What a held-out item is that the user has had before."),
     ] = "candidate",
     sampled: Annotated[
-        list[str] | None,
-        typer.Option(
-            callback=one_of(get_args(Sampled)),
-            metavar="uni100|pop100",
-            help="Also rank among 100 items drawn uniformly or by popularity (repeatable).",
-        ),
+        list[str] | None, some_of(Sampled, "Also rank among 100 items drawn uniformly or by popularity")
     ] = None,
     data: Data = None,
     seed: Seed = 0,

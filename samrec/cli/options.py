@@ -1,8 +1,7 @@
 """Options that several of samrec's commands share."""
 
 import csv
-from collections.abc import Callable, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import typer
 
@@ -32,8 +31,9 @@ def listed(text: str) -> list[str]:
     return [one.strip() for row in csv.reader([text], skipinitialspace=True) for one in row]
 
 
-def one_of(names: Sequence[str]) -> Callable[[list[str] | None], list[str]]:
-    """Return a callback that checks each value of a repeatable option; Typer has no lists of choices."""
+def some_of(choices: Any, said: str) -> Any:
+    """Return a repeatable option whose values are those of a `Literal`; Typer has no lists of choices."""
+    names = get_args(choices)
 
     def checked(given: list[str] | None) -> list[str]:
         for one in given or ():
@@ -41,4 +41,4 @@ def one_of(names: Sequence[str]) -> Callable[[list[str] | None], list[str]]:
                 raise typer.BadParameter(f"{one!r} is not one of {', '.join(map(repr, names))}.")
         return list(dict.fromkeys(given or ()))
 
-    return checked
+    return typer.Option(callback=checked, metavar="|".join(names), help=f"{said} (repeatable).")

@@ -1,7 +1,7 @@
 """`landscape train`: a sequential recommender on a file of interactions."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -9,7 +9,7 @@ from landscape.cli.options import Device, Json, by_ranks
 from landscape.cli.output import show
 from landscape.runtime.table import Table
 from samrec.choices import METRICS, Log
-from samrec.cli.options import ShardItems, one_of
+from samrec.cli.options import ShardItems, some_of
 from samrec.cli.settings import with_settings
 
 if TYPE_CHECKING:
@@ -33,12 +33,7 @@ def command(
         typer.Option(min=0, metavar="GIB", help="Memory that training may take (default: what is free)."),
     ] = None,
     log: Annotated[
-        list[str] | None,
-        typer.Option(
-            callback=one_of(get_args(Log)),
-            metavar="tensorboard|wandb|mlflow",
-            help="Also log metrics by epoch, settings and the final table there (repeatable).",
-        ),
+        list[str] | None, some_of(Log, "Also log metrics by epoch, settings and the final table there")
     ] = None,
     device: Device = "auto",
     json: Json = False,
