@@ -23,7 +23,7 @@ from samrec.data.labels import Ids, from_tensor
 from samrec.data.readers import read
 from samrec.data.sources import files_behind, last_change
 from samrec.features import kept_features
-from samrec.methods import new_model
+from samrec.methods import outline
 from samrec.model import Recommender
 
 FORMAT = "samrec checkpoint 2"
@@ -76,8 +76,7 @@ class Checkpoint:
         """
         features = kept_features(self.weights, self.num_items)
         try:
-            with torch.device("meta"):  # shapes alone: nothing is drawn or allocated for weights to come
-                model = new_model(self.config, self.num_items, features)
+            model = outline(self.config, self.num_items, features)
         except (RuntimeError, TypeError, ValueError, OverflowError):
             raise InputError("the checkpoint's settings describe a model larger than any") from None
         check_fit(self.weights, model.state_dict())

@@ -1,9 +1,11 @@
 """The methods: one file for what each adds to SASRec. This file builds them from a run's settings."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from samrec.config import Config
 from samrec.data.attributes import read_attributes
@@ -36,6 +38,26 @@ def new_model(config: Config, num_items: int, features: Tensor | None = None) ->
         assert isinstance(model.item, nn.Embedding)
         model.item = FeaturedEmbedding(model.item, features)
     return model
+
+
+class _NothingDrawn(TorchFunctionMode):
+    """Initial weights are left as they are.
+
+    PyTorch draws normal numbers for the meta device too, by a decomposition that imports its whole compiler:
+    2 s in every command that opens a checkpoint.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
+
+
+def outline(config: Config, num_items: int, features: Tensor | None = None) -> Recommender:
+    """Return `new_model` on the meta device: shapes alone, nothing is drawn or allocated."""
+    with torch.device("meta"), _NothingDrawn():
+        return new_model(config, num_items, features)
 
 
 def initial_learner(config: Config, split: Split, fused: bool = False) -> Learner:

@@ -12,7 +12,7 @@ from samrec.chunks import chunk_rows
 from samrec.config import Config
 from samrec.data.packing import TrainingBatches
 from samrec.losses import ROWS
-from samrec.methods import new_model
+from samrec.methods import outline
 
 GIB = 2**30
 FLOAT, INTEGER = 4, 8  # bytes
@@ -74,8 +74,7 @@ def _need(config: Config, batches: TrainingBatches, device: torch.device) -> int
 
 
 def _weights(config: Config, items: int) -> int:
-    with torch.device("meta"):
-        return sum(p.numel() for p in new_model(config, items).parameters())
+    return sum(p.numel() for p in outline(config, items).parameters())
 
 
 def _of_row(config: Config) -> int:

@@ -1,4 +1,5 @@
 import math
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from samrec.architecture import PRESETS, completed
 from samrec.config import configure
 from samrec.data.packing import TrainingBatches, pack
 from samrec.losses import bce, cross_entropy, fused_cross_entropy, gbce, sampled_softmax
+from samrec.methods import new_model, outline
 from samrec.methods.bert4rec import BERT4Rec
 from samrec.methods.gru4rec import GRU4Rec
 from samrec.model import Attention, Draws, Dropout, SASRec, block_mask
@@ -333,3 +335,13 @@ def test_a_preset_decides_what_is_not_given_and_settings_name_all_of_it():
     assert config.settings["norm"] == "post"
     assert configure(config.settings) == config
     assert "norm" not in configure({"data": "d", "method": "gru4rec"}).settings
+
+
+@pytest.mark.parametrize("method", ["sasrec", "gru4rec", "bert4rec"])
+def test_an_outline_has_the_shapes_of_a_model_and_needs_no_compiler(method, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch._dynamo", None)
+    config = configure({"data": "any", "method": method, "dim": 8})
+    shapes = {name: tensor.shape for name, tensor in new_model(config, 20).state_dict().items()}
+    found = outline(config, 20).state_dict()
+    assert {name: tensor.shape for name, tensor in found.items()} == shapes
+    assert all(tensor.is_meta for tensor in found.values())
