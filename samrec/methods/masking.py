@@ -19,7 +19,7 @@ class MaskToken(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.embedding = nn.Parameter(0.02 * torch.randn(dim))
+        self.embedding = nn.Parameter(nn.init.normal_(torch.empty(dim), std=0.02))
 
     def forward(self, table: ItemTable, items: Tensor) -> Tensor:
         """Look items up, hidden ones too: (…) -> (…, d).
