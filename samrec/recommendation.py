@@ -120,8 +120,8 @@ def recommend(
     if not len(shown) or not shown.lengths.all():
         raise InputError("a history is empty; a recommendation needs at least one item")
     owner, item, score = best(model, shown, min(top, len(item_ids)), exclude_seen)
-    within = np.arange(len(owner)) - np.searchsorted(owner, owner)
-    return Recommendations(names[owner], within + 1, item_ids[item], score)
+    ranks = 1 + Ragged(item, np.bincount(owner)).within
+    return Recommendations(names[owner], ranks, item_ids[item], score)
 
 
 def save_items(loaded: Checkpoint, path: Path, data: Path | None = None) -> None:
@@ -199,11 +199,11 @@ def highest(scores: Tensor, top: int) -> tuple[Ints, NDArray[np.float64]]:
     bound = blocks.topk(top, dim=1).values[:, -1:]
     place = np.flatnonzero((scores >= bound).cpu().numpy())  # ten times as fast as torch's nonzero
     row, column = np.divmod(place, columns)
-    within = np.arange(len(row)) - np.searchsorted(row, row)
-    shape = len(scores), int(within.max()) + 1
+    kept = Ragged(column, np.bincount(row))
+    shape = len(scores), int(kept.lengths.max())
     lowered, columns_of = np.full(shape, np.inf), np.zeros(shape, np.int64)
-    lowered[row, within] = -scores.flatten()[torch.from_numpy(place).to(scores.device)].cpu().numpy()
-    columns_of[row, within] = column
+    lowered[row, kept.within] = -scores.flatten()[torch.from_numpy(place).to(scores.device)].cpu().numpy()
+    columns_of[row, kept.within] = column
     order = np.argsort(lowered, axis=1, kind="stable")[:, :top]
     return np.take_along_axis(columns_of, order, 1), -np.take_along_axis(lowered, order, 1)
 
