@@ -81,6 +81,10 @@ def measured(build: Callable[[], T], device: "torch.device") -> tuple[T, int]:
     sizes: dict[int, tuple[Any, int]] = {}
 
     class Noted(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's
+        @classmethod
+        def _should_skip_dynamo(cls) -> bool:
+            return False  # else torch imports its whole compiler, 2 s, to be told to leave this alone
+
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             found = func(*args, **(kwargs or {}))
             for tensor in tree_leaves(found):
