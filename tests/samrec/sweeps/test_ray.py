@@ -115,6 +115,7 @@ def same_sweep(a, b):
         assert (a / name / "config.toml").read_text() == (b / name / "config.toml").read_text()
 
 
+@pytest.mark.soak  # a minute of starting processes
 def test_what_one_machine_has_done_is_not_repeated_and_a_run_that_fails_is_one_line(start, local, tmp_path):
     out = shutil.copytree(local, tmp_path / "sweep")
     before = saved(out)
