@@ -148,7 +148,7 @@ def of_spectra(
     head = ["", "group", "parameters", "λmax", "λmin", "trace"][len(found) == 1 :]
     tables = [Table(title, ["", *found], rows)]
     if blocks:
-        tables.append(Table("Blocks", head[: len(blocks[0])], blocks))
+        tables.append(Table("Blocks", head[: len(blocks[0])], blocks, labels=head.index("group") + 1))
     said = (note for name, spectrum in found.items() for note in cautions(name, spectrum.pairs))
     return [*tables, *sentences(said)]
 

@@ -54,7 +54,7 @@ def command(
         {"path": str(data), "part": part, "split": config.split, "users": users, "baselines": found},
         Table(
             f"{data}: {part}, {users} users",
-            ["", *METRICS],
+            ["", *(m.upper() for m in METRICS)],
             [[name, *(f"{values[m]:.4f}" for m in METRICS)] for name, values in found.items()],
         ),
     )

@@ -119,20 +119,16 @@ def info(
     from samrec.data.readers import read
 
     found = describe(read(path, **configure(settings | {"data": str(path)}).reading))
-    show(
-        json,
-        {"path": str(path), **found},
-        Table(
-            str(path), ["", ""], [[name.replace("_", " "), _shown(value)] for name, value in found.items()]
-        ),
-    )
+    rows = [[name.replace("_", " "), _shown(value)] for name, value in found.items() if name != "sha256"]
+    told = Table(str(path), ["", ""], rows), Table(f"SHA-256 {found['sha256']}", [], [])
+    show(json, {"path": str(path), **found}, *told)
 
 
 def _shown(value: Any) -> str:
     if value is None:
         return "unknown"
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_shown_in(one)}" for name, one in value.items()) or "nothing"
+        return "\n".join(f"{name} {_shown_in(one)}" for name, one in value.items()) or "nothing"
     if isinstance(value, list):
         return "\n".join(" | ".join(row) for row in value)
     if isinstance(value, str):

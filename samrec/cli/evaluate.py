@@ -136,7 +136,7 @@ def _tables(summary: Mapping[str, Any], names: Sequence[str]) -> Iterator[Table]
         f"{summary['path']}: {summary['part']}, {summary['users']} users"
         + (without if summary["without_target"] else "")
         + inserted,
-        ["", *names],
+        ["", *(name.upper() for name in names)],
         [[name, *_written(values, names)] for name, values in rows.items()],
     )
     pairs = {

@@ -104,7 +104,7 @@ def command(
 def _ranked(outcome: "Outcome") -> Table:
     return Table(
         f"{outcome.out}: best epoch {outcome.best_epoch} of {outcome.epochs} ({_time(outcome)})",
-        ["", *METRICS],
+        ["", *(m.upper() for m in METRICS)],
         [
             [part, *(f"{values[m]:.4f}" for m in METRICS)]
             for part, values in (("validation", outcome.valid), ("test", outcome.test))

@@ -177,18 +177,19 @@ def test_a_page_and_a_file_are_named(terminal, outputs, tmp_path, both):
     assert "report.html" in "".join(terminal("report", folder).split())
 
 
-def test_a_table_that_is_too_wide_becomes_several_with_the_same_labels():
+@pytest.mark.parametrize("labels", [1, 2])
+def test_a_table_that_is_too_wide_becomes_several_with_the_same_labels(labels):
     from rich.console import Console
 
-    table = Table(
-        "Title", ["", *(f"column {i}" for i in range(9))], [["label", *(f"{i}.5 ± 0.25" for i in range(9))]]
-    )
+    named, numbers = [f"label {i}" for i in range(labels)], [f"{i}.5 ± 0.25" for i in range(9)]
+    head = [*([""] * labels), *(f"column {i}" for i in range(9))]
+    table = Table("Title", head, [[*named, *numbers]], labels)
     console = Console(width=60, record=True, file=io.StringIO())
     for part in table.rich(60):
         console.print(part)
     said = console.export_text()
     assert said.count("Title") == 1
-    assert said.count("label") == 3
+    assert [said.count(label) for label in named] == [3] * labels
     assert all(f"{i}.5 ± 0.25" in said for i in range(9))
     assert max(map(len, said.splitlines())) <= 60
     assert len(list(table.rich(200))) == 2  # the title, and one table
