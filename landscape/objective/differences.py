@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from landscape.errors import InputError
+from landscape.objective.noise import drawn
 from landscape.objective.params import ParamSpace
 
 
@@ -125,7 +126,7 @@ def check_products(objective: Differentiable, trust: Trust, strategy: str, multi
     """
     if strategy not in trust.products:
         of = objective.unchecked().first_batch()
-        own = multiply(of, drawn(of, 0))
+        own = multiply(of, drawn(of.params, 0))
         large = of.params.numel > LARGE and of.theta.dtype == torch.float32
         finest = _Differences(of, torch.float32) if large else next(_precisions(of, trust))
         agree = _first_look(finest, trust, lambda d: d.confirms_product(own))
@@ -145,27 +146,16 @@ def _wrong_products(of: Differentiable, own: Tensor, trust: Trust, multiply: Mul
         if wrong:
             return f"Hv differs from differences of the gradient in {_some(wrong)}"
         if right:
-            worse = _coarser(of, differences.of, own, differences.product, lambda o: multiply(o, drawn(o, 0)))
+            worse = _coarser(
+                of, differences.of, own, differences.product, lambda o: multiply(o, drawn(o.params, 0))
+            )
             return f"Hv differs from that in float64 in {_some(worse)}" if worse else None
-    u, v = drawn(of, 1), drawn(of, 0)
+    u, v = drawn(of.params, 1), drawn(of.params, 0)
     hu = multiply(of, u)
     one, other, scale = float(u @ own), float(v @ hu), float(own.norm() * u.norm() + hu.norm() * v.norm())
     if abs(one - other) > ASYMMETRY * scale:
         return f"uᵀHv is {one:g}, vᵀHu {other:g}"
     return None
-
-
-def drawn(of: Differentiable, seed: int) -> Tensor:
-    """Return a random vector that moves every tensor by about its own size, shape (numel,)."""
-    found, generator = torch.empty_like(of.theta), torch.Generator().manual_seed(seed)
-    weights = of.params.split(of.theta)
-    sizes = {name: float(w.double().norm()) / max(w.numel(), 1) ** 0.5 for name, w in weights.items()}
-    squares = sum(size**2 * weights[name].numel() for name, size in sizes.items())
-    least = 0.1 * (squares / max(of.theta.numel(), 1)) ** 0.5 or 1.0
-    for name, part in of.params.split(found).items():
-        z = torch.randn(part.shape, generator=generator, dtype=torch.float64)
-        part.copy_(z.mul_(max(sizes[name], least)))
-    return found
 
 
 def _first_look(
@@ -219,13 +209,13 @@ class _Differences:
 
     def confirms_gradient(self, own: Tensor) -> bool:
         """Tell whether ∇L, as it is reported, is the slope of the loss along each first direction."""
-        along = (drawn(self.of, seed) for seed in range(self.directions))
+        along = (drawn(self.of.params, seed) for seed in range(self.directions))
         return all(self._slope(self.of, d, own, steps=1) for d in along)
 
     def confirms_product(self, own: Tensor) -> bool:
         """Tell whether ∇²L d, as it is reported, is one difference of the gradient, in every tensor."""
         tol = self.tol if own.dtype == torch.float64 else max(self.tol, ROUNDED)
-        slopes = islice(self._curvatures(self.of, drawn(self.of, 0)), 1)
+        slopes = islice(self._curvatures(self.of, drawn(self.of.params, 0)), 1)
         return _judged(self.of.params.split(own), slopes, tol)[0] is True
 
     def of_loss(self) -> tuple[bool, list[str]]:
@@ -245,7 +235,7 @@ class _Differences:
     def of_gradient(self, multiply: Multiply) -> tuple[bool, list[str]]:
         """Tell whether products are the slope of the gradient, and in which tensors they are not."""
         verdicts: list[bool | None] = []
-        for of, d in ((self.of, drawn(self.of, 0)), *self._around()):
+        for of, d in ((self.of, drawn(self.of.params, 0)), *self._around()):
             product = multiply(of, d)
             self.evaluations += 1
             if of is self.of:
@@ -260,8 +250,8 @@ class _Differences:
 
     def _around(self) -> Iterator[tuple[Differentiable, Tensor]]:
         for seed, share in enumerate(AROUND, start=1):
-            of = self.of.moved(self.of.theta + share * drawn(self.of, 10 + seed))
-            yield of, drawn(self.of, seed)
+            of = self.of.moved(self.of.theta + share * drawn(self.of.params, 10 + seed))
+            yield of, drawn(self.of.params, seed)
 
     def _grad(self, of: Differentiable, theta: Tensor | None = None) -> Tensor:
         self.evaluations += 1
@@ -307,7 +297,7 @@ class _Differences:
 
     def _need_continuity(self, scale: float) -> None:
         """Make sure that what differs at θ alone is a kink, with a slope on either side, and not a jump."""
-        theta, d = self.of.theta, drawn(self.of, 0)
+        theta, d = self.of.theta, drawn(self.of.params, 0)
         here = self._value(theta)
         jump = max(abs(self._value(theta + sign * self.step * d) - here) for sign in (1, -1))
         if jump > max(1e3 * self.step * scale, NOISE * self.eps * abs(here) / self.step):
@@ -382,7 +372,7 @@ def _coarser(
 
     if own.theta.dtype == precise.theta.dtype or not differing(found, exact):
         return []
-    beside = own.theta + AROUND[-1] * drawn(own, 20)
+    beside = own.theta + AROUND[-1] * drawn(own.params, 20)
     return differing(derivative(own.moved(beside)), derivative(precise.moved(beside.double())))
 
 

@@ -18,6 +18,7 @@ from landscape.objective.checks import total_weight
 from landscape.objective.derivatives import leaves_of, twice_differentiable
 from landscape.objective.frozen import OWN, duplicate
 from landscape.objective.lookups import Recorder, Renumbering
+from landscape.objective.noise import normals, size_of
 
 Loss = Callable[[Any, Any], tuple[Tensor, float | Tensor]]
 Forward = Callable[[Any, Any], Tensor]
@@ -255,10 +256,7 @@ def _elsewhere(weights: Weights) -> Iterator[dict[str, Tensor]]:
     generator = torch.Generator().manual_seed(0)
     for share in (1.0, -1.0, 0.1):
         yield {
-            name: tensor
-            + share
-            * (tensor.square().mean().sqrt() + 0.1)
-            * torch.randn(tensor.shape, generator=generator).to(tensor)
+            name: tensor + share * (size_of(tensor) + 0.1) * normals(tensor, generator)
             for name, tensor in weights.items()
         }
 
