@@ -106,7 +106,7 @@ class Objective:
         self.count = len(self.batches)  # over all ranks, see `distribute`
         if not self.batches:
             raise InputError("an objective needs at least one batch")
-        found = faithful(model, frozen, lambda module: loss(module, self.batches[0])[0])
+        found, known_loss = faithful(model, frozen, lambda module: loss(module, self.batches[0])[0])
         if found is not frozen:
             frozen, self.params = found, settled(found, space)
         own = dict(frozen.named_parameters())
@@ -123,7 +123,7 @@ class Objective:
         }
         module, weights = LossModule(frozen, loss, per_example, forward, criterion), self._weights(None)
         anew = statistics == "recomputed"
-        self._evaluator, self.weight = evaluator_for(module, weights, self.batches, anew)
+        self._evaluator, self.weight = evaluator_for(module, weights, self.batches, anew, known_loss)
         if before != fingerprint(weights.values()):
             raise InputError(CHANGING)
         if not copy:
