@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal
 
@@ -198,12 +199,19 @@ def hessian(objective: Objective, strategy: ProductStrategy | None = None, tune:
 
 
 def _reverse(objective: Objective) -> Operator:
-    _check("reverse", HessianReverse, objective)
-    return _Graphs(objective, HessianReverse).operator("hessian", "reverse over reverse")
+    def kind(objective: Objective, batch: Any) -> HessianReverse:
+        return HessianReverse(objective.unchecked(), batch)  # checked by then
+
+    with _following("reverse"):
+        built = partial(kind, objective, objective.batches[0])
+        first = measured(built, objective.theta.device)
+        _check("reverse", HessianReverse, objective, first[0])
+    return _Graphs(objective, kind, first).operator("hessian", "reverse over reverse")
 
 
 def _forward(objective: Objective) -> Operator:
-    _check("forward", HessianForward, objective)
+    with _following("forward"):
+        _check("forward", HessianForward, objective)
     products = [_given(HessianForward(objective, batch)) for batch in objective.batches]
     return Operator(objective, "hessian", "forward over reverse", products)
 
@@ -213,23 +221,38 @@ def _differences(objective: Objective) -> Operator:
     return Operator(objective, "hessian", "differences of gradients", products, at_once=1)
 
 
-def _check(strategy: str, kind: Kind, objective: Objective) -> None:
+def _check(strategy: str, kind: Kind, objective: Objective, graph: HessianReverse | None = None) -> None:
     """Make sure that a strategy can follow the loss, and that its products are right, by the first batch.
 
+    Args:
+        graph: of the first batch, where there is one already.
+
     Raises:
-        InputError: torch cannot follow the loss, or its second derivative is wrong.
+        InputError: its second derivative is wrong.
+        Exception: whatever torch raises where it cannot follow the loss.
     """
 
     def multiply(of: Objective, vector: Tensor) -> Tensor:
         parts = list(of.params.split(vector).values())
         return of.params.flat(kind(of, of.batches[0])(parts))
 
+    if not objective.check_products(strategy, multiply, graph):
+        along = list(objective.params.split(objective.theta).values())
+        (graph or kind(objective.first_batch(), objective.batches[0]))(along)
+
+
+@contextmanager
+def _following(strategy: str) -> Iterator[None]:
+    """Say which strategy it was that torch could not follow.
+
+    Raises:
+        InputError: torch cannot follow the loss.
+    """
     try:
-        if not objective.check_products(strategy, multiply):
-            multiply(objective.first_batch(), objective.theta)
+        yield
     except (InputError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # whatever torch cannot follow
+    except Exception as error:
         raise InputError(f"{strategy} mode cannot follow this loss ({type(error).__name__})") from None
 
 
@@ -284,7 +307,8 @@ def gauss_newton(objective: Objective) -> Operator:
         lambda free, batch: (objective.criterion(free.outputs, batch), 1),
         check=objective.provenance.get("derivatives") != "unchecked",
     )
-    _check("the criterion's reverse", HessianReverse, free)
+    with _following("the criterion's reverse"):
+        _check("the criterion's reverse", HessianReverse, free)
     return _Graphs(objective, GaussNewton).operator("gauss-newton", "Jᵀ(Hℓ)J")
 
 
@@ -360,17 +384,24 @@ def described(operator: LinearOperator) -> tuple[dict[str, str], dict[str, str]]
 class _Graphs:
     """One product per batch, kept as a graph while half of the free memory lasts, otherwise rebuilt."""
 
-    def __init__(self, objective: Objective, kind: Kind) -> None:
+    def __init__(
+        self, objective: Objective, kind: Kind, first: tuple[BatchProduct, int] | None = None
+    ) -> None:
+        """Build as many graphs as memory holds.
+
+        Args:
+            first: the graph of the first batch and its size, where there is one already.
+        """
         need_objective(objective)
         self.objective, self.kind = objective, kind
-        room = free_memory(objective.theta.device) / 2
+        room = free_memory(objective.theta.device) / 2 + (first[1] if first else 0)
         self.kept: list[BatchProduct] = []
         used = largest = 1
         for batch in objective.batches:
             if used + largest > room:
                 break
-            graph, size = measured(partial(kind, objective, batch), objective.theta.device)
-            largest = max(largest, size)
+            graph, size = first or measured(partial(kind, objective, batch), objective.theta.device)
+            first, largest = None, max(largest, size)
             if used + size + largest > room:  # a product takes about as much as the largest graph again
                 break
             self.kept.append(graph)
