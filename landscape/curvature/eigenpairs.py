@@ -10,7 +10,8 @@ import numpy as np
 
 from landscape.curvature.lanczos import lanczos
 from landscape.curvature.linear import LinearOperator, vector_of
-from landscape.curvature.operators import Operator, described, operator_of
+from landscape.curvature.matrix import Operator
+from landscape.curvature.operators import described, operator_of
 from landscape.curvature.power import power_iteration
 from landscape.errors import InputError
 from landscape.objective.objective import Objective

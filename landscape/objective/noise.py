@@ -1,5 +1,6 @@
 """Random points around θ, for checks: they cost a copy of θ rather than as many random numbers."""
 
+import math
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -38,5 +39,5 @@ def drawn(params: ParamSpace, seed: int) -> Tensor:
 
 def size_of(tensor: Tensor) -> float:
     """Return the root mean square of a tensor's numbers, summed in float64."""
-    length = torch.linalg.vector_norm(tensor, dtype=torch.float64)
-    return float(length) / max(tensor.numel(), 1) ** 0.5
+    length = float(torch.linalg.vector_norm(tensor, dtype=torch.float64))
+    return length / math.sqrt(max(tensor.numel(), 1))
