@@ -62,29 +62,30 @@ class Differences:
         along = (drawn(self.of.params, seed) for seed in range(self.directions))
         return all(self._slope(self.of, d, own, steps=1) for d in along)
 
-    def confirms(self, own: Tensor, gradient: Sequence[Tensor] | None, tol: float) -> tuple[bool, bool]:
+    def confirms(
+        self, d: Tensor, own: Tensor, gradient: Sequence[Tensor] | None, tol: float
+    ) -> tuple[bool, bool]:
         """Tell whether one difference of the gradient is ∇²L d, as it is reported, and one of L the slope.
 
         Nothing is allowed for noise: what agrees, agrees. The slope between the two points is the mean of the
         gradient there, by Simpson's rule, so that float32 can take points that lie apart.
 
         Args:
+            d: the direction, shape (numel,).
             own: ∇²L d, which must agree in every tensor, shape (numel,).
             gradient: ∇L, as it is reported, one tensor each; None if it is not asked for.
             tol: share of a tensor of ∇²L d by which it may differ.
         """
-        split, d, step = self.of.params.split, drawn(self.of.params, 0), self._short
+        split, d, step = self.of.params.split, d.to(self.of.theta), self._short
         points = (self.of.moved(_moved(self.of.theta, sign * step, d)) for sign in (1, -1))
         (above, ahead), (below, behind) = (point.value_and_grad() for point in points)
         self.evaluations += 2
         sloped = False
         if gradient is not None:
-            slopes, lengths = zip(
-                *(self._along(g, d) for g in (gradient, split(ahead).values(), split(behind).values())),
-                strict=True,
-            )
-            mean, slope = (4 * slopes[0] + slopes[1] + slopes[2]) / 6, (above - below) / (2 * step)
-            sloped = abs(slope - mean) <= SLOPE * (abs(slope) + lengths[0])
+            three = zip(gradient, split(ahead).values(), split(behind).values(), strict=True)
+            mean, length = self._along(((4 * g + a + b) / 6 for g, a, b in three), d)
+            slope = (above - below) / (2 * step)
+            sloped = abs(slope - mean) <= SLOPE * (abs(slope) + length)
         found, parts = split(ahead.sub_(behind).div_(2 * step)), split(own)
         sizes = {name: float(tensor.norm()) for name, tensor in found.items()}
         least = 0.01 * float(np.linalg.norm(list(sizes.values())))

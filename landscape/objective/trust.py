@@ -127,7 +127,7 @@ def check_products(
         agree = False
         for differences, tol in _looks(of, trust, graph):
             slopes = [g.detach() for g in graph.grads] if graph and not trust.gradient else None
-            look = partial(Differences.confirms, own=own, gradient=slopes, tol=tol)
+            look = partial(Differences.confirms, d=d, own=own, gradient=slopes, tol=tol)
             agree, sloped = _first_look(differences, trust, look) or (False, False)
             if sloped:
                 trust.gradient = CHECKED
