@@ -32,6 +32,7 @@ class Operator:
         name: `hessian`, `gauss-newton` or `fisher`.
         at_once: the most vectors that `many` multiplies at once.
         threads: the number of threads that work on batches.
+        held: bytes that its kept graphs hold.
     """
 
     def __init__(
@@ -42,9 +43,11 @@ class Operator:
         products: Sequence[Callable[[], BatchProduct]],
         kept: int = 0,
         at_once: int = MOST,
+        held: int = 0,
     ) -> None:
         self.objective = objective
         self.name = name
+        self.held = held
         self._computed = computed
         self._products = products
         self._kept = products[:kept]  # these touch no module, so that threads may have one each

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from landscape.curvature.budget import for_graphs
 from landscape.curvature.linear import LinearOperator
 from landscape.curvature.matrix import MOST, Operator
 from landscape.curvature.products import (
@@ -30,7 +31,13 @@ Kind = Callable[[Objective, Any], BatchProduct]
 ProductStrategy = Literal["reverse", "forward", "differences"]
 
 
-def hessian(objective: Objective, strategy: ProductStrategy | None = None, tune: bool = False) -> Operator:
+def hessian(
+    objective: Objective,
+    strategy: ProductStrategy | None = None,
+    tune: bool = False,
+    *,
+    memory: int | None = None,
+) -> Operator:
     """Return ∇²L(θ), which need not be definite.
 
     How products are computed follows from a rule, so that equal runs give equal digits:
@@ -50,6 +57,7 @@ def hessian(objective: Objective, strategy: ProductStrategy | None = None, tune:
         strategy: `reverse`, `forward` or `differences`, instead of the rule.
         tune: measure the first two, threads, and several vectors at once, and take what is fastest. The last
             digits of results may then differ from run to run.
+        memory: bytes that graphs may take which are kept, by default half of the free memory.
 
     Raises:
         InputError: there is no such strategy, the one asked for cannot follow the loss, or the loss has no
@@ -57,7 +65,7 @@ def hessian(objective: Objective, strategy: ProductStrategy | None = None, tune:
     """
     need_objective(objective)
     builders: Mapping[str, Callable[[Objective], Operator]] = {
-        "reverse": _reverse,
+        "reverse": partial(_reverse, memory=memory),
         "forward": _forward,
         "differences": _differences,
     }
@@ -67,9 +75,9 @@ def hessian(objective: Objective, strategy: ProductStrategy | None = None, tune:
         found = [builders[strategy](objective)]
     else:
         found, failures = [], []
-        for build in (_reverse, _forward):
+        for name in ("reverse", "forward"):
             try:
-                found.append(build(objective))
+                found.append(builders[name](objective))
             except InputError as error:
                 failures.append(str(error))
             if found and not tune:
@@ -82,7 +90,7 @@ def hessian(objective: Objective, strategy: ProductStrategy | None = None, tune:
     return _tuned(found) if tune else found[0]
 
 
-def _reverse(objective: Objective) -> Operator:
+def _reverse(objective: Objective, memory: int | None) -> Operator:
     def kind(objective: Objective, batch: Any) -> HessianReverse:
         return HessianReverse(objective.unchecked(), batch)  # checked by then
 
@@ -90,7 +98,7 @@ def _reverse(objective: Objective) -> Operator:
         built = partial(kind, objective, objective.batches[0])
         first = measured(built, objective.theta.device)
         _check("reverse", HessianReverse, objective, first[0])
-    return _Graphs(objective, kind, first).operator("hessian", "reverse over reverse")
+    return _Graphs(objective, kind, first, memory).operator("hessian", "reverse over reverse")
 
 
 def _forward(objective: Objective) -> Operator:
@@ -164,7 +172,7 @@ def _tuned(found: Sequence[Operator]) -> Operator:
     return operator
 
 
-def gauss_newton(objective: Objective) -> Operator:
+def gauss_newton(objective: Objective, *, memory: int | None = None) -> Operator:
     """Return the generalized Gauss-Newton matrix Σ Jᵀ (∇²ℓ) J / Σ weights, never negative for a convex ℓ.
 
     The loss is ℓ(z(θ)), z the outputs of the objective's `forward` and J their Jacobian (Schraudolph
@@ -172,6 +180,7 @@ def gauss_newton(objective: Objective) -> Operator:
 
     Args:
         objective: L, at θ, with its `forward` and `criterion`.
+        memory: as for `hessian`.
 
     Raises:
         InputError: the objective was not given the two parts of its loss, they do not make up its value, or
@@ -193,7 +202,7 @@ def gauss_newton(objective: Objective) -> Operator:
     )
     with _following("the criterion's reverse"):
         _check("the criterion's reverse", HessianReverse, free)
-    return _Graphs(objective, GaussNewton).operator("gauss-newton", "Jᵀ(Hℓ)J")
+    return _Graphs(objective, GaussNewton, memory=memory).operator("gauss-newton", "Jᵀ(Hℓ)J")
 
 
 class _Free(nn.Module):
@@ -204,7 +213,7 @@ class _Free(nn.Module):
         self.outputs = nn.Parameter(outputs.detach().clone())
 
 
-def empirical_fisher(objective: Objective) -> Operator:
+def empirical_fisher(objective: Objective, *, memory: int | None = None) -> Operator:
     """Return the empirical Fisher matrix Σ_u ∇ℓ_u ∇ℓ_uᵀ / Σ weights, over the examples u of the objective.
 
     It takes the gradients at the true labels, and is a Fisher matrix in no other sense (Kunstner et al. 2019,
@@ -212,11 +221,12 @@ def empirical_fisher(objective: Objective) -> Operator:
 
     Args:
         objective: L, at θ, with its `per_example`.
+        memory: as for `hessian`.
 
     Raises:
         InputError: the objective was not given its loss per example.
     """
-    return _Graphs(objective, EmpiricalFisher).operator("fisher", "JᵀJ")
+    return _Graphs(objective, EmpiricalFisher, memory=memory).operator("fisher", "JᵀJ")
 
 
 def unit_slopes(objective: Objective, vector: Tensor) -> NDArray[np.float64]:
@@ -233,21 +243,21 @@ def unit_slopes(objective: Objective, vector: Tensor) -> NDArray[np.float64]:
     return found
 
 
-MATRICES: Mapping[str, Callable[[Objective], Operator]] = {
+MATRICES: Mapping[str, Callable[..., Operator]] = {
     "hessian": hessian,
     "gauss-newton": gauss_newton,
     "fisher": empirical_fisher,
 }
 
 
-def operator_of(target: Objective | LinearOperator) -> LinearOperator:
-    """Return the operator, or the Hessian of an objective.
+def operator_of(target: Objective | LinearOperator, memory: int | None = None) -> LinearOperator:
+    """Return the operator, or the Hessian of an objective, which keeps graphs in its share of the `memory`.
 
     Raises:
         InputError: it is neither, or it is not square.
     """
     if isinstance(target, Objective):
-        return hessian(target)
+        return hessian(target, memory=for_graphs(memory))
     if isinstance(target, nn.Module):
         need_objective(target)
     if not isinstance(target, LinearOperator) or len(set(target.shape)) != 1:
@@ -269,16 +279,22 @@ class _Graphs:
     """One product per batch, kept as a graph while half of the free memory lasts, otherwise rebuilt."""
 
     def __init__(
-        self, objective: Objective, kind: Kind, first: tuple[BatchProduct, int] | None = None
+        self,
+        objective: Objective,
+        kind: Kind,
+        first: tuple[BatchProduct, int] | None = None,
+        memory: int | None = None,
     ) -> None:
         """Build as many graphs as memory holds.
 
         Args:
             first: the graph of the first batch and its size, where there is one already.
+            memory: bytes for them and a product; by default half of the free memory.
         """
         need_objective(objective)
         self.objective, self.kind = objective, kind
         room = free_memory(objective.theta.device) / 2 + (first[1] if first else 0)
+        room = room if memory is None else min(room, memory)
         self.kept: list[BatchProduct] = []
         used = largest = 1
         for batch in objective.batches:
@@ -290,12 +306,13 @@ class _Graphs:
                 break
             self.kept.append(graph)
             used += size
+        self.held = used - 1
         self.at_once = max(1, min(MOST, int((room - used) / largest)))
 
     def operator(self, name: str, computed: str) -> Operator:
         """Return the matrix of these products."""
         said = f"{computed}, {len(self.kept)} of {len(self.objective.batches)} graphs kept"
-        return Operator(self.objective, name, said, list(self), len(self.kept), self.at_once)
+        return Operator(self.objective, name, said, list(self), len(self.kept), self.at_once, self.held)
 
     def __iter__(self) -> Iterator[Callable[[], BatchProduct]]:
         for product in self.kept:
