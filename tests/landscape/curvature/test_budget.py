@@ -56,6 +56,18 @@ def test_the_peak_of_memory_is_below_the_budget_and_eigenvalues_are_exact(vector
     assert found.smallest == pytest.approx(-0.7, abs=1e-12)
 
 
+def test_a_full_basis_and_its_restarts_keep_within_the_budget(monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", no_disk)
+    operator = Diagonal()
+    operator.values = torch.linspace(-1, 1, N, dtype=torch.float64)  # nothing converges
+    memory = 60 * VECTOR
+    found, taken = peak(
+        lambda: ll.top_eigenpairs(operator, 2, memory=memory, max_products=60), [operator.values]
+    )
+    assert (found.settings["place"], any(found.converged)) == ("device", False)
+    assert 0.4 * memory < taken <= memory
+
+
 @pytest.mark.parametrize("memory", [10**9, 300_000, 180_000])
 def test_eigenvalues_are_those_of_the_dense_hessian_whatever_the_budget(memory):
     torch.manual_seed(0)
