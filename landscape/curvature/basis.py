@@ -101,7 +101,7 @@ def rows_at_once(like: Tensor) -> int:
 
 
 def pieces(vectors: Tensor, most: int | None = None) -> Iterator[slice]:
-    """Yield the parts of the last axis that are taken at once, of at most so many numbers."""
+    """Yield the parts of the last axis that are taken at once; `most` is their greatest length."""
     length = vectors.shape[-1]
     step = most or (COLUMNS if vectors.device.type == "cpu" else LAUNCHED)
     return (slice(first, min(first + step, length)) for first in range(0, length, step))

@@ -27,6 +27,16 @@ from landscape.objective.objective import Objective
 from landscape.objective.supervised import need_objective
 from landscape.runtime.devices import fastest, free_memory, measured
 
+__all__ = [
+    "MATRICES",
+    "Operator",
+    "described",
+    "empirical_fisher",
+    "gauss_newton",
+    "hessian",
+    "operator_of",
+    "unit_slopes",
+]
 Kind = Callable[[Objective, Any], BatchProduct]
 ProductStrategy = Literal["reverse", "forward", "differences"]
 

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from landscape.curvature.basis import dot
-from landscape.curvature.matrix import Operator
-from landscape.curvature.operators import hessian
+from landscape.curvature.operators import Operator, hessian
 from landscape.curvature.probes import Probes
 from landscape.flatness.noise import Noise
 from landscape.objective.objective import Objective
