@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from landscape.curvature.eigenpairs import top_eigenpairs as top_eigenpairs
     from landscape.curvature.history import SharpnessHistory as SharpnessHistory
     from landscape.curvature.history import SharpnessRecord as SharpnessRecord
+    from landscape.curvature.matrix import Operator as Operator
     from landscape.curvature.monitor import Monitor as Monitor
-    from landscape.curvature.operators import Operator as Operator
     from landscape.curvature.operators import empirical_fisher as empirical_fisher
     from landscape.curvature.operators import gauss_newton as gauss_newton
     from landscape.curvature.operators import hessian as hessian
@@ -90,7 +90,7 @@ _PUBLIC = {
     "Measurement": "landscape.flatness.measures",
     "Monitor": "landscape.curvature.monitor",
     "Objective": "landscape.objective.objective",
-    "Operator": "landscape.curvature.operators",
+    "Operator": "landscape.curvature.matrix",
     "ParamSpace": "landscape.objective.params",
     "PathProfile": "landscape.surface.paths",
     "Quadratic": "landscape.surface.geometry",

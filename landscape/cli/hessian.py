@@ -38,6 +38,12 @@ class SpectrumOptions:
         int | None,
         typer.Option(min=1, help="Maximum number of Hessian-vector products (default: 100 per eigenvalue)."),
     ] = None
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            help='Memory for the solver, such as "8 GB"; the basis goes to the host or a file if needed.'
+        ),
+    ] = None
     trace: Annotated[bool, typer.Option("--trace", help="Estimate the trace too.")] = False
     trace_method: Annotated[
         Literal["hutchinson", "hutch++", "xtrace"],

@@ -1,6 +1,8 @@
 """Vectors that may be as long as memory allows: taken piece by piece, and kept so that none is copied."""
 
+import tempfile
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,6 +13,9 @@ from landscape.storage.results import Array
 COLUMNS = 2**16  # numbers of a vector that are taken at once: in float64 they stay in a CPU's cache
 LAUNCHED = 2**22  # the same on other devices, where each operation has to be launched
 BLOCK = 2**20  # numbers in a block of several vectors
+ROWS = 16  # the most vectors in a block
+MIXED = 2**18  # numbers of all vectors that are mixed at once
+Place = Literal["device", "host", "file"]
 
 
 class Basis:
@@ -18,13 +23,30 @@ class Basis:
 
     Attributes:
         like: any vector of their kind.
+        place: where they lie: on the device of `like`, in the host's memory, or in temporary files that are
+            mapped into memory, from where the system drops and reads them again as it needs.
     """
 
-    def __init__(self, like: Tensor) -> None:
-        self.like = like
+    def __init__(self, like: Tensor, place: Place = "device") -> None:
+        self.like, self.place = like, place
         self._blocks: list[Tensor] = []
-        self._rows = max(1, min(16, BLOCK // like.numel()))
+        self._rows = rows_at_once(like)
         self._size = 0
+
+    def another(self) -> "Basis":
+        """Return an empty basis in the same place."""
+        return Basis(self.like, self.place)
+
+    def _block(self) -> Tensor:
+        """Return room for some rows more."""
+        shape = self._rows, self.like.numel()
+        if self.place == "device":
+            return self.like.new_empty(shape)
+        if self.place == "host":
+            return torch.empty(shape, dtype=self.like.dtype, pin_memory=self.like.device.type == "cuda")
+        with tempfile.TemporaryFile() as file:  # it has no name, and goes with the last tensor
+            numbers = np.memmap(file, str(self.like.dtype).removeprefix("torch."), shape=shape)
+        return torch.from_numpy(numbers)
 
     def __len__(self) -> int:
         return self._size
@@ -39,7 +61,7 @@ class Basis:
         for vector in vectors:
             block, row = divmod(self._size, self._rows)
             if block == len(self._blocks):
-                self._blocks.append(self.like.new_empty(self._rows, self.like.numel()))
+                self._blocks.append(self._block())
             self._blocks[block][row] = vector
             self._size += 1
 
@@ -48,7 +70,7 @@ class Basis:
         block = first // self._rows
         found = self.blocks[block:]
         found[0] = found[0][first - block * self._rows :]
-        return found[0] if len(found) == 1 else torch.cat(found)
+        return (found[0] if len(found) == 1 else torch.cat(found)).to(self.like.device)
 
     def combined(self, coefficients: Array) -> Tensor:
         """Return Cᵀ Q for coefficients C, shape (size, K); as rows, shape (K, n)."""
@@ -69,14 +91,19 @@ class Basis:
 
     def _mixed(self, coefficients: Array) -> Iterator[tuple[slice, Tensor]]:
         change = torch.from_numpy(coefficients.T.copy()).to(self.like, copy=True)
-        for piece in pieces(self.like):
-            yield piece, change @ torch.cat([b[:, piece] for b in self.blocks])
+        for piece in pieces(self.like, max(1, MIXED // self._size)):
+            yield piece, change @ torch.cat([b[:, piece].to(change.device) for b in self.blocks])
 
 
-def pieces(vectors: Tensor) -> Iterator[slice]:
-    """Yield the parts of the last axis that are taken at once."""
+def rows_at_once(like: Tensor) -> int:
+    """Return how many vectors lie in a block."""
+    return max(1, min(ROWS, BLOCK // like.numel()))
+
+
+def pieces(vectors: Tensor, most: int | None = None) -> Iterator[slice]:
+    """Yield the parts of the last axis that are taken at once; `most` is their greatest length."""
     length = vectors.shape[-1]
-    step = COLUMNS if vectors.device.type == "cpu" else LAUNCHED
+    step = most or (COLUMNS if vectors.device.type == "cpu" else LAUNCHED)
     return (slice(first, min(first + step, length)) for first in range(0, length, step))
 
 
@@ -94,21 +121,21 @@ def project_out(vectors: Tensor, blocks: Sequence[Tensor]) -> Tensor:
         along = [left.new_zeros(*left.shape[:-1], len(block), dtype=torch.float64) for block in blocks]
         for piece in pieces(vectors):
             for summed, block in zip(along, blocks, strict=True):
-                summed.add_(source[..., piece] @ block[:, piece].T)
+                summed.add_(source[..., piece] @ block[:, piece].to(source.device).T)
         shares = [summed.to(vectors) for summed in along]
         for piece in pieces(vectors):
             rest = source[..., piece]
             for share, block in zip(shares, blocks, strict=True):
-                rest = rest - share @ block[:, piece]
+                rest = rest - share @ block[:, piece].to(rest.device)
             left[..., piece] = rest
     return left
 
 
 def gram(a: Tensor, b: Tensor) -> Array:
     """Return the inner products of rows, shape (len(a), len(b)), summed in float64."""
-    found = torch.zeros(len(a), len(b), dtype=torch.float64, device=a.device)
-    for piece in pieces(a):
-        found += a[:, piece].double() @ b[:, piece].double().T
+    found = torch.zeros(len(a), len(b), dtype=torch.float64, device=b.device)
+    for piece in pieces(b):
+        found += a[:, piece].to(b.device).double() @ b[:, piece].double().T
     return np.asarray(found.cpu().numpy())
 
 

@@ -16,7 +16,13 @@ _SMALL = DOUBT * math.sqrt(math.pi / 2)  # |z| of a standard normal z is less wi
 
 
 def missed(
-    operator: Counted, basis: Basis, top: Array, low: Array, slack: float, rng: np.random.Generator
+    operator: Counted,
+    basis: Basis,
+    most_steps: int,
+    top: Array,
+    low: Array,
+    slack: float,
+    rng: np.random.Generator,
 ) -> tuple[Tensor, bool]:
     """Look for eigenvectors orthogonal to a basis that belong among the found ones.
 
@@ -31,6 +37,7 @@ def missed(
     Args:
         operator: A; products are counted.
         basis: orthonormal vectors.
+        most_steps: number of further vectors that memory holds.
         top, low: the found eigenvalues at each end, the extreme ones first.
         slack: difference of eigenvalues that are taken for one.
         rng: of the random vector.
@@ -46,8 +53,8 @@ def missed(
     room = none.shape[1] - len(basis)
     if not (above or below) or not room:
         return none, True
-    steps = min(room, max(LEAST, int(SHARE * operator.products)))
-    space = Basis(basis.like)
+    steps = min(room, max(LEAST, min(most_steps, int(SHARE * operator.products))))
+    space = basis.another()
     newest = random_unit(basis.like, rng, basis.blocks)
     matrix = np.zeros((steps, steps))
     for m in range(1, steps + 1):

@@ -8,10 +8,14 @@ from typing import Annotated, Literal
 
 import numpy as np
 
+from landscape.curvature.basis import Place
+from landscape.curvature.budget import bytes_of, planned
 from landscape.curvature.lanczos import lanczos
 from landscape.curvature.linear import LinearOperator, vector_of
-from landscape.curvature.operators import Operator, described, operator_of
+from landscape.curvature.matrix import Operator
+from landscape.curvature.operators import described, operator_of
 from landscape.curvature.power import power_iteration
+from landscape.curvature.solver import Found
 from landscape.errors import InputError
 from landscape.objective.objective import Objective
 from landscape.runtime import progress
@@ -123,6 +127,7 @@ def top_eigenpairs(
     max_products: int | None = None,
     block: int = 1,
     basis: int | None = None,
+    memory: int | str | None = None,
     seed: int = 0,
 ) -> Eigenpairs:
     """Find the `k` top eigenvalues at θ, stopping on the residual ‖Hv - λv‖ <= tol |λ|.
@@ -144,27 +149,41 @@ def top_eigenpairs(
             products, which only a GPU makes up for, where several at once cost little more than one.
         basis: number of vectors that Lanczos may keep, by default what half of the free memory holds, at most
             about 300. When it is full, Lanczos restarts from its best vectors.
+        memory: what Lanczos may take on the device, in bytes or as "8 GB": kept graphs, products, and the
+            basis. If that is too little for a basis that converges well, the basis lies in the host's memory
+            or in a temporary file; `settings["place"]` says where. The check of derivatives, which comes once
+            before, is not counted.
         seed: of the random part of the vector that it starts from.
 
     Returns:
         The pairs that were found, λ in units of the loss (θ has none), each with its residual.
 
     Raises:
-        InputError: k or tol is not positive, `smallest` is negative, or a product is not finite.
+        InputError: k or tol is not positive, `smallest` is negative, a product is not finite, or `memory` is
+            less than a product and the eigenvectors take (the message says how much), or given for `power`.
     """
     if k < 1 or tol <= 0 or smallest < 0 or block < 1:
         raise InputError(
             f"k is {k}, tol {tol:g}, smallest {smallest}, block {block}; "
             "all must be positive, smallest may be 0"
         )
+    budget = None if memory is None else bytes_of(memory)
+    if budget and method != "lanczos":
+        raise InputError("memory is for lanczos; power iteration keeps no basis")
     started = time.perf_counter()
-    operator = operator_of(target)
+    operator = operator_of(target, budget)
     limit = 100 * (k + smallest) if max_products is None else max_products
     like = vector_of(operator)
     # Gradients lie largely in the space of the top eigenvectors (Gur-Ari et al. 2018, arXiv 1812.04754).
     gradient = operator.objective.grad() if isinstance(operator, Operator) else None
-    krylov = partial(lanczos, start=gradient, block=block, capacity=basis)
-    solve = krylov if method == "lanczos" else power_iteration
+    solve: Callable[..., Found] = power_iteration
+    place: Place | None = None
+    if method == "lanczos":
+        place, capacity = "device", basis
+        if budget:
+            wanted = min(k, like.numel()) + min(smallest, like.numel())
+            place, capacity = planned(operator, like, budget, wanted, block, basis)
+        solve = partial(lanczos, start=gradient, block=block, capacity=capacity, place=place)
     with progress.bar(method, limit) as advance:
         found = solve(operator, like, k, smallest, tol, limit, seed, advance)
     seconds = time.perf_counter() - started
@@ -179,7 +198,7 @@ def top_eigenpairs(
         smallest_eigenvalues=found.values[low],
         smallest_eigenvectors=vectors[low],
         smallest_residuals=found.residuals[low],
-        products=found.products,
+        products=found.products + (budget is not None),  # one to see what it takes
         gradient_norm=np.nan if gradient is None else float(gradient.double().norm()),
         settings={
             **told,
@@ -190,6 +209,8 @@ def top_eigenpairs(
             "max_products": limit,
             "block": block if method == "lanczos" else 1,
             "basis": basis,
+            "memory": budget,
+            "place": place,
             "seed": seed,
             "copies_excluded": found.copies,
         },

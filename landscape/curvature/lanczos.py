@@ -7,13 +7,11 @@ import torch
 from scipy.linalg import block_diag
 from torch import Tensor
 
-from landscape.curvature.basis import Basis, gram, norm, project_out, random_unit, unit
+from landscape.curvature.basis import Basis, Place, gram, norm, project_out, random_unit, unit
+from landscape.curvature.budget import length
 from landscape.curvature.copies import missed
 from landscape.curvature.solver import Counted, Fall, Found, Matvec, oriented, rayleigh, scales
-from landscape.runtime.devices import free_memory
 from landscape.storage.results import Array
-
-LONGEST = 300  # vectors; past it, the small dense problem of each step begins to cost
 
 
 def lanczos(
@@ -29,6 +27,7 @@ def lanczos(
     start: Tensor | None = None,
     block: int = 1,
     capacity: int | None = None,
+    place: Place = "device",
 ) -> Found:
     """Find the k largest eigenpairs of a symmetric operator, descending, and the `smallest` smallest.
 
@@ -50,16 +49,15 @@ def lanczos(
         start: a vector near the wanted ones; it is mixed with a random one, which misses none.
         block: number of vectors multiplied at once; more of them take more products, at a lower cost each.
         capacity: maximum number of vectors in the basis, by default what half of the free memory holds, up to
-            `LONGEST`; raised to the least that the method needs.
+            300; raised to the least that the method needs.
+        place: where the basis lies, see `Basis`.
     """
     operator = Counted(matvec, advance)
     n = like.numel()
     k, smallest = min(k, n), min(smallest, n)
     wanted = min(k + smallest, n)
-    least = 2 * (k + smallest) + 3 * block
-    if capacity is None:
-        capacity = min(LONGEST + least, int(free_memory(like.device) / 2 / (like.element_size() * n)))
-    space = _Space(like, min(n, max(capacity, least)), np.random.default_rng(seed))
+    capacity = length(like, k + smallest, block, capacity)
+    space = _Space(like, capacity, place, np.random.default_rng(seed))
     first = space.random(block)
     if start is not None and start.any():
         first[0] += 2 * unit(start)  # twice, so that the two never cancel
@@ -90,7 +88,10 @@ def lanczos(
             copies, sure = vectors[:0], complete
             if within and not complete and not spent:
                 slack = max(tol, 1e-6) * largest
-                copies, sure = missed(operator, space.basis, found[:tops], found[tops:], slack, space.rng)
+                room = space.capacity - space.size
+                copies, sure = missed(
+                    operator, space.basis, room, found[:tops], found[tops:], slack, space.rng
+                )
             if complete or spent or (within and not len(copies)):
                 return Found(found, vectors, relative, tops, operator.products, sure)
             if within:
@@ -115,10 +116,10 @@ class _Space:
         capacity: maximum number of vectors in the basis.
     """
 
-    def __init__(self, like: Tensor, capacity: int, rng: np.random.Generator) -> None:
+    def __init__(self, like: Tensor, capacity: int, place: Place, rng: np.random.Generator) -> None:
         self.capacity = capacity
         self.begin = 0
-        self.basis = Basis(like)
+        self.basis = Basis(like, place)
         self.ahead = self._none = like.new_empty(0, like.numel())
         self.coupling = np.zeros((0, 0))
         self.rng = rng

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal
 
@@ -10,142 +11,43 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from landscape.curvature.budget import for_graphs
 from landscape.curvature.linear import LinearOperator
+from landscape.curvature.matrix import MOST, Operator
 from landscape.curvature.products import (
     BatchProduct,
     EmpiricalFisher,
     GaussNewton,
     HessianForward,
     HessianReverse,
-    Parts,
     by_differences,
 )
 from landscape.errors import InputError
 from landscape.objective.objective import Objective
-from landscape.objective.sums import Sum
 from landscape.objective.supervised import need_objective
 from landscape.runtime.devices import fastest, free_memory, measured
-from landscape.runtime.threads import one_each
 
+__all__ = [
+    "MATRICES",
+    "Operator",
+    "described",
+    "empirical_fisher",
+    "gauss_newton",
+    "hessian",
+    "operator_of",
+    "unit_slopes",
+]
 Kind = Callable[[Objective, Any], BatchProduct]
 ProductStrategy = Literal["reverse", "forward", "differences"]
-MOST = 8  # vectors at once on a GPU
 
 
-class Operator:
-    """A symmetric matrix A of an objective: `operator(v)` is A v.
-
-    SciPy takes it as it is: it has `shape`, `dtype`, `matvec` and `matmat`, so that
-    `scipy.sparse.linalg.eigsh(operator, 5)` and `aslinearoperator(operator)` work.
-
-    On a CPU, batches whose graphs are kept are multiplied in one thread each, if there are at least as many
-    as threads. On a GPU several vectors are multiplied at once (`many`), up to 8 while memory lasts; one
-    after another where `vmap` cannot follow. Sums over batches are in their order, and rounded once (`Sum`).
-
-    Attributes:
-        objective: whose matrix it is.
-        name: `hessian`, `gauss-newton` or `fisher`.
-        at_once: the most vectors that `many` multiplies at once.
-        threads: the number of threads that work on batches.
-    """
-
-    def __init__(
-        self,
-        objective: Objective,
-        name: str,
-        computed: str,
-        products: Sequence[Callable[[], BatchProduct]],
-        kept: int = 0,
-        at_once: int = MOST,
-    ) -> None:
-        self.objective = objective
-        self.name = name
-        self._computed = computed
-        self._products = products
-        self._kept = products[:kept]  # these touch no module, so that threads may have one each
-        on_cpu, threads = self.device.type == "cpu", torch.get_num_threads()
-        self.threads = threads if on_cpu and threads <= kept else 1
-        self.at_once = 1 if on_cpu else min(objective.ranks.gathered(at_once))
-
-    def __repr__(self) -> str:
-        return f"Operator: {self.name} of order {self.shape[0]:,} on {self.device}"
-
-    def __call__(self, vector: Tensor) -> Tensor:
-        """Return A v, shape (n,), in the precision of θ."""
-        return self._sum(vector).mean(self.objective.weight, self.objective.ranks)
-
-    def many(self, vectors: Tensor) -> Tensor:
-        """Return A v for each row of `vectors`, shape (K, n)."""
-        if min(len(vectors), self.at_once) > 1:
-            sums: list[Sum] | None
-            try:
-                with warnings.catch_warnings(action="ignore"):  # vmap warns where it is slow
-                    sums = [self._sum(some, at_once=True) for some in torch.split(vectors, self.at_once)]
-            except Exception:  # what vmap cannot follow, or too little memory
-                sums = None
-            if all(self.objective.ranks.gathered(sums is not None)) and sums is not None:
-                return torch.cat([total.mean(self.objective.weight, self.objective.ranks) for total in sums])
-            self.at_once = 1
-        return torch.stack([self(v) for v in vectors]) if len(vectors) else vectors
-
-    def _sum(self, vectors: Tensor, at_once: bool = False) -> Sum:
-        """Return the sum over the batches of this rank."""
-        vectors = vectors.to(self.objective.theta)
-        total, parts = Sum(vectors), list(self.objective.params.split(vectors).values())
-        for found in self._by_batch(lambda build: build()(parts, at_once)):
-            total.add(found)
-        return total
-
-    def _by_batch(self, compute: Callable[[Callable[[], BatchProduct]], Parts]) -> Iterator[Parts]:
-        """Yield what is computed for each batch, in order; threads take the kept graphs."""
-        threaded = self._kept if self.threads > 1 else []
-        if threaded:
-            with one_each(self.threads) as pool:
-                yield from pool.map(compute, threaded)
-        yield from map(compute, self._products[len(threaded) :])
-
-    @property
-    def strategy(self) -> str:
-        """How a product is computed."""
-        threads = f", {self.threads} threads" if self.threads > 1 else ""
-        size = self.objective.ranks.size
-        return self._computed + threads + (f", {size} ranks" if size > 1 else "")
-
-    @property
-    def provenance(self) -> dict[str, str]:
-        """What results should say of the objective."""
-        return self.objective.provenance
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(n, n)."""
-        return self.objective.params.numel, self.objective.params.numel
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The NumPy type of θ, which SciPy asks for."""
-        return np.dtype(str(self.objective.theta.dtype).removeprefix("torch."))
-
-    @property
-    def device(self) -> torch.device:
-        """The device of θ."""
-        return self.objective.theta.device
-
-    def matvec(self, vector: NDArray[Any]) -> NDArray[Any]:
-        """Return A v in NumPy, for SciPy, in the shape that was given: (n,) or (n, 1)."""
-        return self(self._tensor(vector.reshape(-1))).cpu().numpy().reshape(vector.shape)
-
-    def matmat(self, vectors: NDArray[Any]) -> NDArray[Any]:
-        """Return A V in NumPy, shape (n, K), for SciPy."""
-        return self.many(self._tensor(vectors.T)).T.cpu().numpy()
-
-    rmatvec, rmatmat = matvec, matmat  # it is symmetric
-
-    def _tensor(self, array: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self.objective.theta)
-
-
-def hessian(objective: Objective, strategy: ProductStrategy | None = None, tune: bool = False) -> Operator:
+def hessian(
+    objective: Objective,
+    strategy: ProductStrategy | None = None,
+    tune: bool = False,
+    *,
+    memory: int | None = None,
+) -> Operator:
     """Return ∇²L(θ), which need not be definite.
 
     How products are computed follows from a rule, so that equal runs give equal digits:
@@ -165,6 +67,7 @@ def hessian(objective: Objective, strategy: ProductStrategy | None = None, tune:
         strategy: `reverse`, `forward` or `differences`, instead of the rule.
         tune: measure the first two, threads, and several vectors at once, and take what is fastest. The last
             digits of results may then differ from run to run.
+        memory: bytes that graphs may take which are kept, by default half of the free memory.
 
     Raises:
         InputError: there is no such strategy, the one asked for cannot follow the loss, or the loss has no
@@ -172,7 +75,7 @@ def hessian(objective: Objective, strategy: ProductStrategy | None = None, tune:
     """
     need_objective(objective)
     builders: Mapping[str, Callable[[Objective], Operator]] = {
-        "reverse": _reverse,
+        "reverse": partial(_reverse, memory=memory),
         "forward": _forward,
         "differences": _differences,
     }
@@ -182,9 +85,9 @@ def hessian(objective: Objective, strategy: ProductStrategy | None = None, tune:
         found = [builders[strategy](objective)]
     else:
         found, failures = [], []
-        for build in (_reverse, _forward):
+        for name in ("reverse", "forward"):
             try:
-                found.append(build(objective))
+                found.append(builders[name](objective))
             except InputError as error:
                 failures.append(str(error))
             if found and not tune:
@@ -197,13 +100,20 @@ def hessian(objective: Objective, strategy: ProductStrategy | None = None, tune:
     return _tuned(found) if tune else found[0]
 
 
-def _reverse(objective: Objective) -> Operator:
-    _check("reverse", HessianReverse, objective)
-    return _Graphs(objective, HessianReverse).operator("hessian", "reverse over reverse")
+def _reverse(objective: Objective, memory: int | None) -> Operator:
+    def kind(objective: Objective, batch: Any) -> HessianReverse:
+        return HessianReverse(objective.unchecked(), batch)  # checked by then
+
+    with _following("reverse"):
+        built = partial(kind, objective, objective.batches[0])
+        first = measured(built, objective.theta.device)
+        _check("reverse", HessianReverse, objective, first[0])
+    return _Graphs(objective, kind, first, memory).operator("hessian", "reverse over reverse")
 
 
 def _forward(objective: Objective) -> Operator:
-    _check("forward", HessianForward, objective)
+    with _following("forward"):
+        _check("forward", HessianForward, objective)
     products = [_given(HessianForward(objective, batch)) for batch in objective.batches]
     return Operator(objective, "hessian", "forward over reverse", products)
 
@@ -213,23 +123,38 @@ def _differences(objective: Objective) -> Operator:
     return Operator(objective, "hessian", "differences of gradients", products, at_once=1)
 
 
-def _check(strategy: str, kind: Kind, objective: Objective) -> None:
+def _check(strategy: str, kind: Kind, objective: Objective, graph: HessianReverse | None = None) -> None:
     """Make sure that a strategy can follow the loss, and that its products are right, by the first batch.
 
+    Args:
+        graph: of the first batch, where there is one already.
+
     Raises:
-        InputError: torch cannot follow the loss, or its second derivative is wrong.
+        InputError: its second derivative is wrong.
+        Exception: whatever torch raises where it cannot follow the loss.
     """
 
     def multiply(of: Objective, vector: Tensor) -> Tensor:
         parts = list(of.params.split(vector).values())
         return of.params.flat(kind(of, of.batches[0])(parts))
 
+    if not objective.check_products(strategy, multiply, graph):
+        along = list(objective.params.split(objective.theta).values())
+        (graph or kind(objective.first_batch(), objective.batches[0]))(along)
+
+
+@contextmanager
+def _following(strategy: str) -> Iterator[None]:
+    """Say which strategy it was that torch could not follow.
+
+    Raises:
+        InputError: torch cannot follow the loss.
+    """
     try:
-        if not objective.check_products(strategy, multiply):
-            multiply(objective.first_batch(), objective.theta)
+        yield
     except (InputError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # whatever torch cannot follow
+    except Exception as error:
         raise InputError(f"{strategy} mode cannot follow this loss ({type(error).__name__})") from None
 
 
@@ -257,7 +182,7 @@ def _tuned(found: Sequence[Operator]) -> Operator:
     return operator
 
 
-def gauss_newton(objective: Objective) -> Operator:
+def gauss_newton(objective: Objective, *, memory: int | None = None) -> Operator:
     """Return the generalized Gauss-Newton matrix Σ Jᵀ (∇²ℓ) J / Σ weights, never negative for a convex ℓ.
 
     The loss is ℓ(z(θ)), z the outputs of the objective's `forward` and J their Jacobian (Schraudolph
@@ -265,6 +190,7 @@ def gauss_newton(objective: Objective) -> Operator:
 
     Args:
         objective: L, at θ, with its `forward` and `criterion`.
+        memory: as for `hessian`.
 
     Raises:
         InputError: the objective was not given the two parts of its loss, they do not make up its value, or
@@ -284,8 +210,9 @@ def gauss_newton(objective: Objective) -> Operator:
         lambda free, batch: (objective.criterion(free.outputs, batch), 1),
         check=objective.provenance.get("derivatives") != "unchecked",
     )
-    _check("the criterion's reverse", HessianReverse, free)
-    return _Graphs(objective, GaussNewton).operator("gauss-newton", "Jᵀ(Hℓ)J")
+    with _following("the criterion's reverse"):
+        _check("the criterion's reverse", HessianReverse, free)
+    return _Graphs(objective, GaussNewton, memory=memory).operator("gauss-newton", "Jᵀ(Hℓ)J")
 
 
 class _Free(nn.Module):
@@ -296,7 +223,7 @@ class _Free(nn.Module):
         self.outputs = nn.Parameter(outputs.detach().clone())
 
 
-def empirical_fisher(objective: Objective) -> Operator:
+def empirical_fisher(objective: Objective, *, memory: int | None = None) -> Operator:
     """Return the empirical Fisher matrix Σ_u ∇ℓ_u ∇ℓ_uᵀ / Σ weights, over the examples u of the objective.
 
     It takes the gradients at the true labels, and is a Fisher matrix in no other sense (Kunstner et al. 2019,
@@ -304,11 +231,12 @@ def empirical_fisher(objective: Objective) -> Operator:
 
     Args:
         objective: L, at θ, with its `per_example`.
+        memory: as for `hessian`.
 
     Raises:
         InputError: the objective was not given its loss per example.
     """
-    return _Graphs(objective, EmpiricalFisher).operator("fisher", "JᵀJ")
+    return _Graphs(objective, EmpiricalFisher, memory=memory).operator("fisher", "JᵀJ")
 
 
 def unit_slopes(objective: Objective, vector: Tensor) -> NDArray[np.float64]:
@@ -325,21 +253,21 @@ def unit_slopes(objective: Objective, vector: Tensor) -> NDArray[np.float64]:
     return found
 
 
-MATRICES: Mapping[str, Callable[[Objective], Operator]] = {
+MATRICES: Mapping[str, Callable[..., Operator]] = {
     "hessian": hessian,
     "gauss-newton": gauss_newton,
     "fisher": empirical_fisher,
 }
 
 
-def operator_of(target: Objective | LinearOperator) -> LinearOperator:
-    """Return the operator, or the Hessian of an objective.
+def operator_of(target: Objective | LinearOperator, memory: int | None = None) -> LinearOperator:
+    """Return the operator, or the Hessian of an objective, which keeps graphs in its share of the `memory`.
 
     Raises:
         InputError: it is neither, or it is not square.
     """
     if isinstance(target, Objective):
-        return hessian(target)
+        return hessian(target, memory=for_graphs(memory))
     if isinstance(target, nn.Module):
         need_objective(target)
     if not isinstance(target, LinearOperator) or len(set(target.shape)) != 1:
@@ -360,27 +288,41 @@ def described(operator: LinearOperator) -> tuple[dict[str, str], dict[str, str]]
 class _Graphs:
     """One product per batch, kept as a graph while half of the free memory lasts, otherwise rebuilt."""
 
-    def __init__(self, objective: Objective, kind: Kind) -> None:
+    def __init__(
+        self,
+        objective: Objective,
+        kind: Kind,
+        first: tuple[BatchProduct, int] | None = None,
+        memory: int | None = None,
+    ) -> None:
+        """Build as many graphs as memory holds.
+
+        Args:
+            first: the graph of the first batch and its size, where there is one already.
+            memory: bytes for them and a product; by default half of the free memory.
+        """
         need_objective(objective)
         self.objective, self.kind = objective, kind
-        room = free_memory(objective.theta.device) / 2
+        room = free_memory(objective.theta.device) / 2 + (first[1] if first else 0)
+        room = room if memory is None else min(room, memory)
         self.kept: list[BatchProduct] = []
         used = largest = 1
         for batch in objective.batches:
             if used + largest > room:
                 break
-            graph, size = measured(partial(kind, objective, batch), objective.theta.device)
-            largest = max(largest, size)
+            graph, size = first or measured(partial(kind, objective, batch), objective.theta.device)
+            first, largest = None, max(largest, size)
             if used + size + largest > room:  # a product takes about as much as the largest graph again
                 break
             self.kept.append(graph)
             used += size
+        self.held = used - 1
         self.at_once = max(1, min(MOST, int((room - used) / largest)))
 
     def operator(self, name: str, computed: str) -> Operator:
         """Return the matrix of these products."""
         said = f"{computed}, {len(self.kept)} of {len(self.objective.batches)} graphs kept"
-        return Operator(self.objective, name, said, list(self), len(self.kept), self.at_once)
+        return Operator(self.objective, name, said, list(self), len(self.kept), self.at_once, self.held)
 
     def __iter__(self) -> Iterator[Callable[[], BatchProduct]]:
         for product in self.kept:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from landscape.curvature.budget import for_graphs
 from landscape.curvature.density import SpectralDensity, spectral_density
 from landscape.curvature.eigenpairs import Eigenpairs, Method, top_eigenpairs
 from landscape.curvature.operators import MATRICES
@@ -127,6 +128,7 @@ def spectrum(
     method: Method = "lanczos",
     tol: float = 1e-3,
     max_products: int | None = None,
+    memory: int | str | None = None,
     trace: bool = False,
     trace_method: TraceMethod = "hutchinson",
     trace_tol: float | None = None,
@@ -141,7 +143,7 @@ def spectrum(
     Args:
         objective: L, at θ.
         matrix: `hessian`, `gauss-newton` (generalized), or `fisher` (empirical).
-        top, smallest, method, tol, max_products: as for `top_eigenpairs`.
+        top, smallest, method, tol, max_products, memory: as for `top_eigenpairs`.
         trace, trace_method, trace_tol, probes: whether to estimate the trace, and how: see `trace`.
         density, steps: whether to estimate the density of all eigenvalues, and in how many Lanczos steps.
         by_group: measure the diagonal block of each group of parameters too: its largest and smallest
@@ -157,9 +159,16 @@ def spectrum(
     """
 
     def measured(of: Objective, top: int, smallest: int, with_density: bool) -> Spectrum:
-        operator = MATRICES[matrix](of)
+        operator = MATRICES[matrix](of, memory=for_graphs(memory))
         pairs = top_eigenpairs(
-            operator, top, method, smallest=smallest, tol=tol, max_products=max_products, seed=seed
+            operator,
+            top,
+            method,
+            smallest=smallest,
+            tol=tol,
+            max_products=max_products,
+            memory=memory,
+            seed=seed,
         )
         estimate = spread = None
         if trace:

@@ -9,21 +9,26 @@ from torch import Tensor
 from landscape.errors import InputError
 
 
-def total_weight(evaluate: Callable[[Any], Any], batches: Sequence[Any]) -> float:
-    """Evaluate each batch twice, and return the sum of their weights.
+def total_weight(
+    evaluate: Callable[[Any], Any], batches: Sequence[Any], known: Tensor | None = None
+) -> tuple[float, Tensor]:
+    """Evaluate each batch twice, and return the sum of their weights, and the loss of the first batch.
 
     A loss that moves by itself would turn every measurement into noise.
 
     Args:
         evaluate: maps a batch to (sum of the loss, weight).
+        known: the loss of the first batch from another evaluation; where it is the same, one more is enough.
 
     Raises:
         InputError: a sum is not a finite scalar, or differs between the two; or a weight is not positive, but
             for batches of weight and sum 0, all of whose targets are ignored.
     """
-    total = 0.0
+    total, loss = 0.0, torch.zeros(())
     for index, batch in enumerate(batches):
-        (first, weight), (second, _) = _pair(evaluate(batch)), _pair(evaluate(batch))
+        first, weight = _pair(evaluate(batch))
+        seen = not index and known is not None and isinstance(first, Tensor) and torch.equal(first, known)
+        second = first if seen else _pair(evaluate(batch))[0]
         if not isinstance(first, Tensor) or first.numel() != 1:
             found = tuple(first.shape) if isinstance(first, Tensor) else type(first).__name__
             raise InputError(
@@ -39,10 +44,10 @@ def total_weight(evaluate: Callable[[Any], Any], batches: Sequence[Any]) -> floa
             )
         if not float(weight) > 0 and not float(weight) == first.item() == 0:
             raise InputError(f"the weight of batch {index} is {float(weight):g}; it must be positive")
-        total += float(weight)
+        total, loss = total + float(weight), loss if index else first.detach()
     if batches and not total:
         raise InputError("the weight of each batch is 0: all targets are ignored")
-    return total
+    return total, loss
 
 
 def _pair(found: Any) -> Any:

@@ -12,6 +12,25 @@ from torch.utils import checkpoint
 
 from landscape.errors import InputError
 
+KINKED = (
+    "Relu",
+    "LeakyRelu",
+    "Prelu",
+    "Rrelu",
+    "Threshold",
+    "Hard",
+    "Abs",
+    "Clamp",
+    "Max",
+    "Min",
+    "Amax",
+    "Amin",
+    "AdaptiveMax",
+    "SmoothL1",
+    "Huber",
+    "L1",
+)
+
 
 def gradient(outputs: Any, inputs: Sequence[Tensor], along: Any = None, **options: Any) -> list[Tensor]:
     """Return derivatives as `torch.autograd.grad` does, and 0 for inputs that were not used.
@@ -49,6 +68,11 @@ def leaves_of(total: Tensor) -> list[Tensor]:
     """Return the tensors that a result was computed from, as its graph knows them."""
     nodes = _nodes([total])
     return [node.variable for node in nodes if hasattr(node, "variable")]
+
+
+def kinked(gradients: Sequence[Tensor]) -> bool:
+    """Tell whether an operation with kinks is in the graphs, as far as its name tells."""
+    return any(node.name().startswith(KINKED) for node in _nodes(gradients))
 
 
 def _check_twice(gradients: Sequence[Tensor]) -> None:

@@ -18,6 +18,7 @@ from landscape.objective.checks import total_weight
 from landscape.objective.derivatives import leaves_of, twice_differentiable
 from landscape.objective.frozen import OWN, duplicate
 from landscape.objective.lookups import Recorder, Renumbering
+from landscape.objective.noise import normals, size_of
 
 Loss = Callable[[Any, Any], tuple[Tensor, float | Tensor]]
 Forward = Callable[[Any, Any], Tensor]
@@ -204,9 +205,12 @@ class Recomputed(Evaluator):
 
 
 def evaluator_for(
-    module: LossModule, weights: Weights, batches: Sequence[Any], recompute: bool
+    module: LossModule, weights: Weights, batches: Sequence[Any], recompute: bool, known: Tensor | None
 ) -> tuple[Evaluator, float]:
     """Return the evaluator that a model needs, and the total weight of the batches.
+
+    Args:
+        known: the loss of the first batch, if the module was evaluated there before.
 
     Raises:
         InputError: as `total_weight`; the loss cannot be evaluated, or is the same wherever the weights are;
@@ -214,7 +218,7 @@ def evaluator_for(
     """
     try:
         with torch.enable_grad(), twice_differentiable():
-            return _chosen(module, weights, batches, recompute)
+            return _chosen(module, weights, batches, recompute, known)
     except (InputError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # of the model or the loss, whose traceback stays above this one
@@ -223,23 +227,23 @@ def evaluator_for(
 
 
 def _chosen(
-    module: LossModule, weights: Weights, batches: Sequence[Any], recompute: bool
+    module: LossModule, weights: Weights, batches: Sequence[Any], recompute: bool, known: Tensor | None
 ) -> tuple[Evaluator, float]:
     swapped, copied = Swapped(module), Copied(module)
     if recompute and not any(map(_keeps_statistics, module.modules())):
         raise InputError("the model has no BatchNorm whose statistics could be recomputed")
     try:
-        total = total_weight(swapped.at(weights), batches)
-        reached, differs = _reached(swapped, copied, weights, batches[0])
+        total, here = total_weight(swapped.at(weights), batches, known)
+        reached, differs = _reached(swapped, copied, weights, batches[0], here)
     except InputError:
         raise
     except Exception:  # whatever a module does that is not written in Python
         reached = differs = False
     if recompute and reached:
         recomputed = Recomputed(module, batches)
-        return recomputed, total_weight(recomputed.at(weights), batches)
+        return recomputed, total_weight(recomputed.at(weights), batches)[0]
     if not reached:
-        total = total_weight(copied.at(weights), batches)
+        total, _ = total_weight(copied.at(weights), batches)
         said = "the model keeps weights where torch.func does not reach them"
         if recompute:
             raise InputError(f"{said}, so its statistics cannot be recomputed; use statistics='kept'")
@@ -252,26 +256,25 @@ def _chosen(
 
 def _elsewhere(weights: Weights) -> Iterator[dict[str, Tensor]]:
     """Yield points on all sides of the weights, far first: a factor that is 0 there is not 0 elsewhere."""
-    generator = torch.Generator().manual_seed(0)
-    for share in (1.0, -1.0, 0.1):
+    for seed, share in enumerate((1.0, -1.0, 0.1)):
+        noise = normals(weights.values(), seed)
         yield {
-            name: tensor
-            + share
-            * (tensor.square().mean().sqrt() + 0.1)
-            * torch.randn(tensor.shape, generator=generator).to(tensor)
-            for name, tensor in weights.items()
+            name: torch.add(tensor, z, alpha=share * (size_of(tensor) + 0.1))
+            for (name, tensor), z in zip(weights.items(), noise, strict=True)
         }
 
 
-def _reached(swapped: Evaluator, copied: Evaluator, weights: Weights, batch: Any) -> tuple[bool, bool]:
-    """Tell whether swapped weights, at two other points, give the loss that they give as the model's own.
+def _reached(
+    swapped: Evaluator, copied: Evaluator, weights: Weights, batch: Any, here: Tensor
+) -> tuple[bool, bool]:
+    """Tell whether swapped weights, elsewhere, give the loss that they give as the model's own.
 
-    They do not where the model keeps its weights in a second place, such as a list.
+    They do not where the model keeps its weights in a second place, such as a list. One point tells, if the
+    loss is finite there and another one than `here`; otherwise, further points are tried.
 
     Returns:
-        Whether they do, and whether the loss was another one at these two points.
+        Whether they do, and whether the loss was another one than here.
     """
-    seen: list[Tensor] = []
     for moved in _elsewhere(weights):
         try:
             expected = copied.at(moved)(batch)[0]
@@ -280,11 +283,9 @@ def _reached(swapped: Evaluator, copied: Evaluator, weights: Weights, batch: Any
         found = swapped.at(moved)(batch)[0]
         if not torch.allclose(found, expected, rtol=OWN, equal_nan=True):
             return False, False
-        if torch.isfinite(found):
-            seen.append(found)
-        if len(seen) > 1:
-            break
-    return True, len(seen) > 1 and not torch.equal(*seen)
+        if torch.isfinite(found) and not torch.equal(found, here):
+            return True, True
+    return True, False
 
 
 def _need_dependence(evaluator: Evaluator, weights: Weights, batches: Sequence[Any]) -> None:

@@ -67,17 +67,21 @@ def frozen_copy(model: nn.Module) -> nn.Module:
     return _held(frozen)
 
 
-def faithful(model: nn.Module, frozen: nn.Module, loss: LossOf) -> nn.Module:
+def faithful(model: nn.Module, frozen: nn.Module, loss: LossOf) -> tuple[nn.Module, Any]:
     """Return a copy that hides no gradient, and whose loss is checked to be that of the model in eval mode.
 
     Where `.eval()` runs code of the model's own (layers that merge low-rank updates into a weight which is
     not trained do), the loss may not depend on the trained weights any more. Then the copy stays as it is in
-    training, apart from dropout and the like, if that is the same loss.
+    training, apart from dropout and the like, if that is the same loss. A model that neither does this nor
+    hides a gradient is evaluated once.
 
     Args:
         model: the user's.
         frozen: its `frozen_copy`.
         loss: maps a module to its summed loss of the first batch.
+
+    Returns:
+        The copy, and its loss; None if it has none.
 
     Raises:
         InputError: the loss uses the model itself and not the module that it is given; or a copy without
@@ -87,9 +91,9 @@ def faithful(model: nn.Module, frozen: nn.Module, loss: LossOf) -> nn.Module:
         try:
             expected = loss(frozen)
         except Exception:  # told where the loss is evaluated in earnest
-            return _visible(frozen)
+            return _visible(frozen), None
         if not isinstance(expected, Tensor):
-            return _visible(frozen)  # told there, too
+            return _visible(frozen), None  # told there, too
         own = {id(p): name for name, p in model.named_parameters()}
         if used := [own[id(leaf)] for leaf in leaves_of(expected) if id(leaf) in own]:
             raise InputError(
@@ -99,10 +103,12 @@ def faithful(model: nn.Module, frozen: nn.Module, loss: LossOf) -> nn.Module:
         candidates = [frozen]
         if _has_own_modes(model):
             candidates.insert(0, _as_in_training(model))
+        elif not any(map(_hides, frozen.modules())):
+            return frozen, expected.detach()
         for candidate in map(_visible, candidates):
             found = loss(candidate)
             if torch.allclose(found, expected.to(found), rtol=OWN, atol=0, equal_nan=True):
-                return candidate
+                return candidate, found.detach()
     raise InputError(
         f"the copy that is measured has a loss of {float(found):g} on the first batch, "
         f"and the model in eval mode {float(expected):g}"
@@ -187,6 +193,13 @@ def _held(module: nn.Module) -> nn.Module:
     for parameter in module.parameters():
         parameter.requires_grad_(False)
     return module
+
+
+def _hides(module: nn.Module) -> bool:
+    """Tell whether a lookup shows another gradient than the loss has, or shows it in another form."""
+    return isinstance(module, nn.Embedding | nn.EmbeddingBag) and (
+        module.sparse or module.scale_grad_by_freq or module.padding_idx is not None
+    )
 
 
 def _visible(frozen: nn.Module) -> nn.Module:

@@ -15,7 +15,7 @@ from torch.func import vmap
 from landscape.errors import InputError
 from landscape.objective.batches import doubled, kept
 from landscape.objective.derivatives import gradient, product, twice_differentiable
-from landscape.objective.differences import Multiply, Trust, check_gradient, check_products
+from landscape.objective.differences import Multiply
 from landscape.objective.evaluators import Forward, Loss, LossModule, Part, evaluator_for
 from landscape.objective.frozen import faithful, fingerprint, frozen_copy, held_still, present, settled, share
 from landscape.objective.identity import BATCHES, batches_digest
@@ -23,6 +23,7 @@ from landscape.objective.lookups import rows_read
 from landscape.objective.params import ParamSpace
 from landscape.objective.structure import Grouping
 from landscape.objective.sums import Sum
+from landscape.objective.trust import Graph, Trust, check_gradient, check_products
 from landscape.runtime.ranks import ALONE, Ranks
 
 Array = NDArray[np.float64]
@@ -63,7 +64,7 @@ class Objective:
         provenance: where the objective came from; results repeat it, and a digest of the batches. Only
             objectives and results of equal `data_sha256`, `loss` and batches are compared.
         check: compare the first gradient with differences of the loss, and the first Hessian product with
-            differences of the gradient (`landscape.objective.differences`). Results say so, or `unchecked`.
+            differences of the gradient (`landscape.objective.trust`). Results say so, or `unchecked`.
         statistics: of BatchNorm: `kept` as they were trained, or `recomputed` over the batches wherever the
             loss is evaluated, for example between two minima, whose own statistics do not fit there (Jordan
             et al., "REPAIR", ICLR 2023, arXiv 2211.08403, section 3); then it has no derivatives.
@@ -106,7 +107,7 @@ class Objective:
         self.count = len(self.batches)  # over all ranks, see `distribute`
         if not self.batches:
             raise InputError("an objective needs at least one batch")
-        found = faithful(model, frozen, lambda module: loss(module, self.batches[0])[0])
+        found, known_loss = faithful(model, frozen, lambda module: loss(module, self.batches[0])[0])
         if found is not frozen:
             frozen, self.params = found, settled(found, space)
         own = dict(frozen.named_parameters())
@@ -123,7 +124,7 @@ class Objective:
         }
         module, weights = LossModule(frozen, loss, per_example, forward, criterion), self._weights(None)
         anew = statistics == "recomputed"
-        self._evaluator, self.weight = evaluator_for(module, weights, self.batches, anew)
+        self._evaluator, self.weight = evaluator_for(module, weights, self.batches, anew, known_loss)
         if before != fingerprint(weights.values()):
             raise InputError(CHANGING)
         if not copy:
@@ -301,11 +302,10 @@ class Objective:
         vars(other).update(changed)
         return other
 
-    def check_products(self, strategy: str, multiply: Multiply) -> bool:
-        """Compare products with differences of ∇L once (`differences.check_products`), if that is wanted."""
+    def check_products(self, strategy: str, multiply: Multiply, graph: Graph | None = None) -> bool:
+        """Compare products with differences of ∇L once (`trust.check_products`), if that is wanted."""
         if self._trust.wanted:
-            self._check_gradient()
-            check_products(self, self._trust, strategy, multiply)
+            check_products(self, self._trust, strategy, multiply, graph)
         return self._trust.wanted
 
     def _check_gradient(self) -> None:

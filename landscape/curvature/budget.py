@@ -1,0 +1,126 @@
+"""Where a Krylov basis lies and how long it may be, so that a solver keeps within a given memory."""
+
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from landscape.curvature.basis import COLUMNS, MIXED, Place, rows_at_once
+from landscape.curvature.copies import LEAST
+from landscape.curvature.linear import LinearOperator
+from landscape.curvature.matrix import Operator
+from landscape.errors import InputError
+from landscape.runtime.allocations import peak
+from landscape.runtime.devices import free_memory
+
+LONGEST = 300  # vectors; past it, the small dense problem of each step begins to cost
+WORKING = 5  # vectors beside the basis, the found ones and a product: the start, and a step's own
+_SIZE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([kMGT]?)(i?)B?", re.IGNORECASE)
+
+
+class Plan(NamedTuple):
+    """How a basis is kept: see `Basis` for the place, and the maximum number of vectors."""
+
+    place: Place
+    capacity: int
+
+
+def bytes_of(memory: int | str) -> int:
+    """Return a number of bytes, given as one or as a text such as "8 GB", "500 MiB".
+
+    Raises:
+        InputError: it is neither, or not positive.
+    """
+    if isinstance(memory, str) and (found := _SIZE.fullmatch(memory.strip())):
+        number, prefix, binary = found.groups()
+        memory = int(float(number) * (1024 if binary else 1000) ** " kmgt".index(prefix.lower() or " "))
+    if isinstance(memory, bool) or not isinstance(memory, int) or memory <= 0:
+        raise InputError(f'memory is {memory!r}; it must be a number of bytes or a text such as "8 GB"')
+    return memory
+
+
+def for_graphs(memory: int | str | None) -> int | None:
+    """Return how much of a budget graphs may take that are kept, with a product of one."""
+    return None if memory is None else bytes_of(memory) // 4
+
+
+def length(like: Tensor, wanted: int, block: int, basis: int | None) -> int:
+    """Return how many vectors a basis may have without a budget.
+
+    Args:
+        like: any vector of their kind.
+        wanted: number of eigenpairs.
+        block: number of vectors multiplied at once.
+        basis: maximum number of vectors, by default what half of the free memory holds; raised to the least
+            that restarts need.
+    """
+    needed = _least(wanted, block)
+    if basis is None:
+        room = free_memory(like.device) / 2
+        basis = min(LONGEST + needed, int(room / (like.element_size() * like.numel())))
+    return min(like.numel(), max(basis, needed))
+
+
+def _least(wanted: int, block: int) -> int:
+    return 2 * wanted + 3 * block
+
+
+def planned(
+    operator: LinearOperator, like: Tensor, memory: int, wanted: int, block: int, basis: int | None
+) -> Plan:
+    """Choose the place and the length of a basis.
+
+    A product is made to see what it takes; what the budget leaves is for the basis. If that holds fewer
+    vectors than restarts need to converge well, the basis goes to the host's memory, or from there to a
+    temporary file.
+
+    Args:
+        memory: bytes that kept graphs and all new tensors on the operator's device may take together.
+        like, wanted, block, basis: as for `length`.
+
+    Raises:
+        InputError: the budget is too small for a product and the eigenvectors.
+    """
+    n, vector = like.numel(), like.element_size() * like.numel()
+    longest, needed = length(like, wanted, block, basis), min(like.numel(), _least(wanted, block))
+    rows = rows_at_once(like)
+    kept = operator.held if isinstance(operator, Operator) else 0
+    fixed = kept + _peak(lambda: operator(torch.ones_like(like)), like.device)
+    fixed += (wanted + block * WORKING) * vector
+    fixed += 16 * rows * min(n, COLUMNS) + 2 * like.element_size() * min(MIXED, n * longest)  # pieces
+    if fixed > memory:
+        raise InputError(
+            f"memory is {_said(memory)}; a product and {wanted} eigenvectors take {_said(fixed)}"
+        )
+    spare = 2 * rows + LEAST  # two blocks that are not full, and the search for copies
+    rooms: dict[Place, int] = {"device": memory - fixed}
+    if like.device.type != "cpu":
+        rooms["host"] = free_memory(torch.device("cpu")) // 2
+    rooms["file"] = shutil.disk_usage(tempfile.gettempdir()).free // 2
+    plans = [Plan(place, min(longest, room // vector - spare)) for place, room in rooms.items()]
+    for plan in plans:
+        if plan.capacity >= min(longest, 2 * needed):
+            return plan
+    most = max(plans, key=lambda plan: plan.capacity)
+    if most.capacity < needed:
+        missing = f"a basis of {needed} vectors takes {_said((needed + spare) * vector)} more"
+        raise InputError(f"memory is {_said(memory)}; {missing}, and no disk has room for it")
+    return most
+
+
+def _peak(compute: Callable[[], Any], device: torch.device) -> int:
+    """Return the most bytes of new tensors that were alive at once."""
+    if device.type != "cuda":
+        return peak(compute)[1]
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    compute()
+    return torch.cuda.max_memory_allocated(device) - before
+
+
+def _said(size: int) -> str:
+    return f"{size / 1e9:.3g} GB" if size >= 1e8 else f"{size / 1e6:.3g} MB"

@@ -1,0 +1,245 @@
+"""Derivatives against differences of the loss itself, for what autograd hands over may be wrong in silence.
+
+A gradient is compared with differences of L along random directions, and a Hessian product with differences
+of the gradient. A kink (ReLU, max) between the points of a difference is not an error: a derivative is called
+wrong only where it disagrees at points and along directions that are drawn anew, each time by more than
+differences of three step lengths disagree among themselves.
+
+Nearly always a first look is enough: the derivative as it is reported, beside a difference of the loss or of
+its gradient. All else is for what does not agree at once.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from landscape.errors import InputError
+from landscape.objective.derivatives import kinked
+from landscape.objective.differences import AROUND, Differences, Differentiable, Multiply
+from landscape.objective.noise import drawn
+
+
+class Graph(Protocol):
+    """The graph of the gradient of one batch: `grads`, and products of the Hessian, one tensor each."""
+
+    grads: list[Tensor]
+
+    def __call__(self, vector: Sequence[Tensor]) -> Sequence[Tensor]: ...
+
+
+CHECKED = "checked against the loss"
+COARSE = 0.1  # share by which float32 (or a lower precision inside of the model) and float64 may differ
+ASYMMETRY = 3e-3  # in units of ‖Hv‖: a hundred times what float32 rounds
+ALIKE = 0.05  # share by which the loss itself may differ in float64
+ROUNDED = 1e-3  # share by which a product in float32 may differ from differences
+LARGE = 2**25  # parameters above which products are first looked at in float32, for the memory's sake
+T = TypeVar("T")
+
+
+@dataclass
+class Trust:
+    """What is known of the derivatives of a loss. All views of the loss share it.
+
+    Attributes:
+        wanted: whether derivatives are to be checked.
+        gradient: what was found of the gradient; empty as long as nothing was differentiated.
+        double: the precision of the loss where weights and batches are in float64: float32 where the loss
+            rounds to it. `missing` if it has no value there or another one; None if not known yet.
+        products: for each strategy of Hessian products that was checked, what is wrong with it, if anything.
+        evaluations: of the loss, its gradient or a product, that the checks have taken.
+    """
+
+    wanted: bool
+    gradient: str = ""
+    double: torch.dtype | Literal["missing"] | None = None
+    products: dict[str, str | None] = field(default_factory=dict)
+    evaluations: int = 0
+
+    def __str__(self) -> str:
+        if not self.wanted:
+            return "unchecked"
+        return self.gradient and f"{self.gradient}, {self.evaluations} evaluations"
+
+
+def check_gradient(objective: Differentiable, trust: Trust) -> None:
+    """Compare ∇L with differences of L, and note the result.
+
+    Raises:
+        InputError: they disagree; the message names the parameters. Or L jumps at θ.
+    """
+    of = objective.unchecked()
+    one = len(of.batches) == 1
+    own = of.grad()
+    for number, differences in enumerate(_precisions(of, trust)):
+        if not number and _first_look(differences, trust, lambda d: d.confirms_gradient(own)):
+            trust.gradient = CHECKED + differences.said
+            return
+        try:
+            right, wrong = differences.of_loss()
+        except (RuntimeError, TypeError):  # float64 lacks the kernel of a derivative
+            continue
+        finally:
+            trust.evaluations += differences.evaluations
+        if wrong:
+            raise InputError(
+                f"autograd's gradient of {_some(wrong)} is not the slope of the loss; mend what changes it "
+                "(detach, a hook, a backward of its own), exclude these parameters, or give check=False"
+            )
+        if right:
+            first, precise = (o if one else o.first_batch() for o in (of, differences.of))
+            exact = differences.gradient if one else precise.grad()
+            if worse := _coarser(first, precise, own if one else first.grad(), exact, lambda o: o.grad()):
+                raise InputError(
+                    f"the gradient of {_some(worse)} differs from that in float64 by more than a tenth; give "
+                    "check=False to measure it nevertheless"
+                )
+            trust.gradient = CHECKED + differences.said
+            return
+    trust.gradient = "unchecked: differences of the loss are too coarse"
+
+
+def check_products(
+    objective: Differentiable, trust: Trust, strategy: str, multiply: Multiply, graph: Graph | None = None
+) -> None:
+    """Compare a Hessian product of the first batch with differences of its gradient, and note the result.
+
+    Where differences cannot tell, as with a kink in every interval, uᵀHv must be vᵀHu. The gradient, if it
+    was not checked yet, is compared with the loss at the same two points, if there is one batch.
+
+    Args:
+        graph: of the first batch, at θ, where there is one already.
+
+    Raises:
+        InputError: they disagree; the message names the parameters.
+        Exception: whatever the product raises.
+    """
+    both = graph is not None and len(objective.batches) == 1
+    if not (trust.gradient or both):
+        check_gradient(objective, trust)
+    if strategy not in trust.products:
+        of = objective.unchecked().first_batch()
+        d = drawn(of.params, 0)
+        own = of.params.flat(graph(list(of.params.split(d).values()))) if graph else multiply(of, d)
+        agree = False
+        for differences, tol in _looks(of, trust, graph):
+            slopes = [g.detach() for g in graph.grads] if graph and not trust.gradient else None
+            look = partial(Differences.confirms, d=d, own=own, gradient=slopes, tol=tol)
+            agree, sloped = _first_look(differences, trust, look) or (False, False)
+            if sloped:
+                trust.gradient = CHECKED
+            if agree:
+                break
+        if not trust.gradient:
+            check_gradient(objective, trust)
+        trust.products[strategy] = None if agree else _wrong_products(of, own, trust, multiply)
+    if said := trust.products[strategy]:
+        raise InputError(f"{strategy} mode has a derivative of this loss wrong: {said}")
+
+
+def _looks(of: Differentiable, trust: Trust, graph: Graph | None) -> Iterator[tuple[Differences, float]]:
+    """Yield differences at which a product is looked at first, and the share by which it may differ there.
+
+    Those in float32 cost a third of those in float64 and are as sharp on a smooth loss. With kinks
+    they tell nothing, since kinks lie in every interval of their length.
+    """
+    single = of.theta.dtype == torch.float32
+    if single and of.params.numel > LARGE:
+        yield (coarse := Differences(of, torch.float32)), coarse.tol
+        return
+    if single and graph and not kinked(graph.grads):
+        yield Differences(of, torch.float32), ROUNDED
+    finest = next(_precisions(of, trust))
+    yield finest, max(finest.tol, ROUNDED) if single else finest.tol
+
+
+def _wrong_products(of: Differentiable, own: Tensor, trust: Trust, multiply: Multiply) -> str | None:
+    for differences in _precisions(of, trust):
+        try:
+            right, wrong = differences.of_gradient(multiply)
+        except (RuntimeError, TypeError):  # float64 lacks the kernel of a second derivative
+            continue
+        finally:
+            trust.evaluations += differences.evaluations
+        if wrong:
+            return f"Hv differs from differences of the gradient in {_some(wrong)}"
+        if right:
+            worse = _coarser(
+                of, differences.of, own, differences.product, lambda o: multiply(o, drawn(o.params, 0))
+            )
+            return f"Hv differs from that in float64 in {_some(worse)}" if worse else None
+    u, v = drawn(of.params, 1), drawn(of.params, 0)
+    hu = multiply(of, u)
+    one, other, scale = float(u @ own), float(v @ hu), float(own.norm() * u.norm() + hu.norm() * v.norm())
+    if abs(one - other) > ASYMMETRY * scale:
+        return f"uᵀHv is {one:g}, vᵀHu {other:g}"
+    return None
+
+
+def _first_look(differences: Differences, trust: Trust, look: Callable[[Differences], T]) -> T | None:
+    """Return what one difference tells of a derivative; None where it cannot be evaluated."""
+    try:
+        return look(differences)
+    except (RuntimeError, TypeError):  # float64 lacks a kernel
+        return None
+    finally:
+        trust.evaluations += differences.evaluations + 1
+        differences.evaluations = 0
+
+
+def _doubled(of: Differentiable, trust: Trust) -> Differentiable | None:
+    """Return the loss with weights and batches in float64, as they may be; None if it is not the same there.
+
+    Whether it is, and how finely the loss itself is rounded then, is found out once and noted.
+    """
+    if trust.double == "missing":
+        return None
+    try:
+        double = of if of.theta.dtype == torch.float64 else of.in_float64()
+        if trust.double is None:
+            found = double.traced(double.batches[0])[1]
+            own, value = found.item() if double is of else of.first_batch().value(), found.item()
+            alike = abs(value - own) <= ALIKE * max(abs(own), abs(value))
+            trust.double = found.dtype if alike else "missing"
+    except Exception:  # a kernel that float64 does not have, or types that do not mix
+        trust.double = "missing"
+    return None if trust.double == "missing" else double
+
+
+def _precisions(of: Differentiable, trust: Trust) -> Iterator[Differences]:
+    """Yield the precisions in which a loss may be differenced, the finest first.
+
+    A loss of `logits.float()`, as Hugging Face's are, has the fine steps of float32 under its sums: weights
+    in float64, and differences as coarse as float32.
+    """
+    double = _doubled(of, trust)
+    if double is not None and trust.double == torch.float64:
+        yield Differences(double, torch.float64)
+    yield Differences(double or of, torch.float32)
+
+
+def _coarser(
+    own: Differentiable,
+    precise: Differentiable,
+    found: Tensor,
+    exact: Tensor,
+    derivative: Callable[[Differentiable], Tensor],
+) -> list[str]:
+    """Return the tensors of a derivative that differ grossly between two precisions, at θ and beside it."""
+
+    def differing(mine: Tensor, fine: Tensor) -> list[str]:
+        floor = 0.1 * COARSE * float(fine.norm())
+        pairs = zip(own.params.split(mine).items(), own.params.split(fine).values(), strict=True)
+        return [n for (n, a), b in pairs if float((a - b).norm()) > COARSE * float(b.norm()) + floor]
+
+    if own.theta.dtype == precise.theta.dtype or not differing(found, exact):
+        return []
+    beside = own.theta + AROUND[-1] * drawn(own.params, 20)
+    return differing(derivative(own.moved(beside)), derivative(precise.moved(beside.double())))
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,0 +1,55 @@
+"""How many bytes of tensors are alive at once: a count of storages, which is the same in every run."""
+
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's
+    """Counts the bytes of the storages that operations return, until they are freed.
+
+    What an operation takes inside and gives back before it returns is not seen, nor are NumPy's arrays.
+
+    Attributes:
+        alive: bytes that are held now.
+        peak: the most that was held at once.
+    """
+
+    def __init__(self, known: Iterable[Tensor] = ()) -> None:
+        """Begin to count.
+
+        Args:
+            known: tensors that are not counted, such as a model's.
+        """
+        super().__init__()  # type: ignore[no-untyped-call] # torch's
+        self.alive = self.peak = 0
+        self._seen = {t.untyped_storage()._cdata for t in known}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        before = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+        found = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(found):
+            if isinstance(tensor, Tensor) and tensor.layout == torch.strided:
+                storage = tensor.untyped_storage()
+                if storage._cdata not in before | self._seen:
+                    self._seen.add(storage._cdata)
+                    self.alive += storage.nbytes()
+                    weakref.finalize(storage, self._freed, storage._cdata, storage.nbytes())
+        self.peak = max(self.peak, self.alive)
+        return found
+
+    def _freed(self, key: int, size: int) -> None:
+        self._seen.discard(key)
+        self.alive -= size
+
+
+def peak(compute: Callable[[], Any], known: Iterable[Tensor] = ()) -> tuple[Any, int]:
+    """Return what `compute` returns, and the most bytes of new tensors that were alive at once."""
+    with Allocations(known) as counted:
+        found = compute()
+    return found, counted.peak
