@@ -28,6 +28,8 @@ from samrec.model import Recommender
 
 FORMAT = "samrec checkpoint 2"
 TASK = "samrec"
+BEST = ("best.pt", "best.safetensors")
+"""What a run keeps of its best epoch: a checkpoint, and its weights alone."""
 
 
 class State(NamedTuple):
@@ -185,9 +187,9 @@ def save_best(checkpoint: Checkpoint, out: Path) -> None:
     The latter names the method, the data's SHA-256 and all else that `load` needs. Wherever it lies, it is of
     the best.pt beside it: both are written in full before either is replaced, and a kill leaves both or none.
     """
-    beside = out / "best.safetensors"
+    whole_path, beside = (out / name for name in BEST)
     facts = {"method": checkpoint.config.method, "data_sha256": checkpoint.digest}
-    with replacing(beside) as weights, replacing(out / "best.pt") as whole:  # the last is replaced first
+    with replacing(beside) as weights, replacing(whole_path) as whole:  # the last is replaced first
         known = {"task": TASK, **facts, TASK: json.dumps(_known(checkpoint))}
         write_safetensors(checkpoint.weights, known, weights)
         write_checkpoint(_content(replace(checkpoint, optimizer={})), whole)

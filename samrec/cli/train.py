@@ -9,7 +9,7 @@ from landscape.cli.options import Device, Json, by_ranks
 from landscape.cli.output import show
 from landscape.runtime.table import Table
 from samrec.choices import METRICS, Log
-from samrec.cli.options import ShardItems, some_of
+from samrec.cli.options import MaxMemory, ShardItems, some_of
 from samrec.cli.settings import with_settings
 
 if TYPE_CHECKING:
@@ -28,10 +28,7 @@ def command(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     shard_items: ShardItems = False,
-    max_memory: Annotated[
-        float | None,
-        typer.Option(min=0, metavar="GIB", help="Memory that training may take (default: what is free)."),
-    ] = None,
+    max_memory: MaxMemory = None,
     log: Annotated[
         list[str] | None, some_of(Log, "Also log metrics by epoch, settings and the final table there")
     ] = None,
