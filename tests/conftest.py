@@ -16,6 +16,7 @@ import landscape as ll
 from landscape import Objective
 from landscape.cli import app
 from landscape.curvature.operators import Operator, hessian
+from landscape.storage.apart import apart
 from samrec.architecture import Architecture
 from samrec.data.interactions import Interactions
 from samrec.data.packing import TrainingBatches
@@ -40,6 +41,13 @@ RUN = [
     "--device",
     "cpu",
 ]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def reading_process():
+    """Let one process read the Parquet and HDF5 of all tests, which would else start Python for each."""
+    with apart() as process:
+        yield process
 
 
 class Quadratic(nn.Module):

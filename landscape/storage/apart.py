@@ -29,7 +29,7 @@ sys.path[:] = json.loads(sys.argv[1])
 from landscape.storage.apart import serve
 serve()
 """
-SLACK = 2**29  # bytes of addresses that a reader may take beside what it reads
+SLACK = 2**30  # bytes of addresses that a reader may take beside what it reads
 SLOWEST = 2**20  # bytes of a file that are read in a second of CPU time, at least
 PATIENCE = 60  # seconds of CPU time beside those
 SIZE = struct.Struct("<q")

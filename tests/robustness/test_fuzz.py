@@ -26,7 +26,7 @@ from safetensors.torch import save
 
 from landscape import InputError, load, weights_of
 from landscape.report.report import INDEX, Compared, Comparison, read_index, write_index
-from landscape.storage.apart import SERVE, apart
+from landscape.storage.apart import SERVE
 from landscape.surface.export import export, read_hdf5
 from landscape.surface.point_log import PointLog
 from samrec import checkpoint
@@ -137,13 +137,6 @@ READERS = {
     "points": Reader(use_points, "points.jsonl", JSON),
     "comparison": Reader(lambda path: read_index(path.parent), INDEX, JSON),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def reading_process():
-    """Let all files be read by one process, which is what a start of Python takes."""
-    with apart() as process:
-        yield process
 
 
 @pytest.fixture(scope="module")
