@@ -50,6 +50,12 @@ def reading_process():
         yield process
 
 
+@pytest.fixture(scope="session", autouse=True)
+def current_folder(tmp_path_factory):
+    """Stand where all tests have their files: a checkpoint's data are only read from there."""
+    os.chdir(tmp_path_factory.getbasetemp())
+
+
 class Quadratic(nn.Module):
     """L(θ) = θᵀAθ/2 + bᵀθ, whose every property has a closed form."""
 

@@ -316,14 +316,15 @@ def _check_left(config: Config, out: Path, split: Split) -> None:
     """Make sure that what lies in a folder without a last.pt, which is removed, is of this run, begun before.
 
     Raises:
-        InputError: a checkpoint is of another run, or none that can be read.
+        InputError: a checkpoint is of another run, or best.pt is none.
     """
-    for path in (out / BEST[0], *kept(out).values()):
+    best = out / BEST[0]
+    for path in (best, *kept(out).values()):
         found = None
         if path.exists():
             with suppress(InputError):
                 found = load(path)
-            if found is None or not _same_run(found, config, split):
+            if not _same_run(found, config, split) if found else path == best:
                 raise InputError(f"{path} is of another run; move it, or choose another --out")
 
 
