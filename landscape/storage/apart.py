@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from importlib import import_module
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from landscape.errors import InputError
 from landscape.storage.archives import most_unpacked
@@ -124,7 +124,7 @@ def apart() -> Iterator[Apart]:
         made.end()
 
 
-def _answered(pipe: BinaryIO, room: int) -> Iterator[Buffer]:
+def _answered(pipe: IO[bytes], room: int) -> Iterator[Buffer]:
     """Yield the parts of an answer."""
     while (size := SIZE.unpack(_exactly(pipe, SIZE.size))[0]) >= 0:
         room -= size
@@ -136,7 +136,7 @@ def _answered(pipe: BinaryIO, room: int) -> Iterator[Buffer]:
         raise InputError(said) if size == REFUSED else _FailedError(said)
 
 
-def _exactly(pipe: BinaryIO, size: int) -> bytearray:
+def _exactly(pipe: IO[bytes], size: int) -> bytearray:
     """Read so many bytes.
 
     Raises:
