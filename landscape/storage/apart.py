@@ -137,7 +137,7 @@ def _answered(pipe: IO[bytes], room: int) -> Iterator[Buffer]:
 
 
 def _exactly(pipe: IO[bytes], size: int) -> bytearray:
-    """Read so many bytes.
+    """Read exactly `size` bytes.
 
     Raises:
         EOFError: there are fewer.

@@ -23,8 +23,8 @@ def read_datasets(path: Path, names: Sequence[str]) -> dict[str, Array]:
     """Return those of the named datasets that a file has, as float64. Nothing outside the file is read.
 
     Raises:
-        InputError: one is no dataset of the file's own, is not of numbers, is larger than 2²⁴ values, or is
-            packed by a filter other than gzip and shuffle; or h5py is not installed.
+        InputError: one is not a dataset stored in the file itself, is not of numbers, is larger than 2²⁴
+            values, or is packed by a filter other than gzip and shuffle; or h5py is not installed.
         ValueError: the file is damaged, or no HDF5.
     """
     h5py()
