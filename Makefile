@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test soak lint format coverage docs dist bench clean
+.PHONY: help demo test soak lint format coverage docs dist audit bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,8 +38,17 @@ docs: .venv/docs  ## the documentation as a site, build/site/index.html; needs n
 	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(BIN)/python -m mkdocs build --strict
 	@echo "Open $(CURDIR)/build/site/index.html"
 
-dist: .venv/test  ## a wheel and an sdist in dist/
+dist: .venv/test .venv/audit  ## a wheel and an sdist in dist/, with a list of what it needs (SBOM)
+	$(BIN)/cyclonedx-py requirements constraints.txt --pyproject pyproject.toml --output-file sbom.cdx.json
 	$(BIN)/python -m build --no-isolation
+
+# Known holes of the versions in constraints.txt, and their licences. CI runs it after the tests.
+audit:  ## known vulnerabilities and licences of what is installed; without a network it says so and passes
+	@if ! $(PYTHON) -c "import json, urllib.request as u; \
+	assert json.load(u.urlopen('https://pypi.org/pypi/torch/2.9.0/json', timeout=10))['vulnerabilities']" 2>/dev/null; \
+	then echo "audit: SKIPPED, the database of vulnerabilities at pypi.org cannot be reached"; else $(MAKE) --no-print-directory .venv/audit && \
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict --progress-spinner off && \
+	$(BIN)/pip-licenses --order license --format markdown; fi
 
 # BEAUTY is the data file, CKPT a SASRec trained on it; PEERS, SURFACE_PEERS and HESSIAN_PEERS the Pythons of
 # environments with benchmarks/requirements.txt and benchmarks/peers/{surface,hessian}_requirements.txt, if any.
@@ -60,7 +69,7 @@ clean:  ## remove what the others made
 	$(PIP) --editable .
 	@touch $@
 
-.venv/test .venv/docs: .venv/%: pyproject.toml constraints.txt
+.venv/test .venv/docs .venv/audit: .venv/%: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(PIP) --editable '.[$*]'
 	@touch $@

@@ -32,7 +32,8 @@ class TaskOptions:
         users: how many users (or examples) the frozen objective holds; None for all.
         seed: which of them, and which negatives. The same for all checkpoints that are compared.
         device: `auto`, `cpu` or `cuda`.
-        data: the data file, where it is no longer where the checkpoint says.
+        data: the data file, where it is not where the checkpoint says, or the checkpoint is not to be
+            believed: a path of its own is only read under its folder or the current one.
         include, exclude: name patterns of the parameters that take part.
         metric: what is measured: `loss`, that of training, or another that the task knows, such as a
             validation loss or a ranking metric. An objective's provenance says which it is of.

@@ -18,16 +18,18 @@ from landscape.storage.files import replacing
 from landscape.storage.safe import is_safetensors, write_safetensors
 from samrec.architecture import completed
 from samrec.config import Config, configure
+from samrec.data.claims import claimed_path
 from samrec.data.interactions import Interactions
 from samrec.data.labels import Ids, from_tensor
 from samrec.data.readers import read
-from samrec.data.sources import files_behind, last_change
 from samrec.features import kept_features
 from samrec.methods import outline
 from samrec.model import Recommender
 
 FORMAT = "samrec checkpoint 2"
 TASK = "samrec"
+BEST = ("best.pt", "best.safetensors")
+"""What a run keeps of its best epoch: a checkpoint, and its weights alone."""
 
 
 class State(NamedTuple):
@@ -54,6 +56,7 @@ class Checkpoint:
         sums: what each step since the end of `epoch` returned (`samrec.training.engines`), by which
             the number of these steps is known too. Shape (steps, parts of the loss + 2).
         items: the ids of the item table's rows, by `samrec.data.labels`; None in files that keep none.
+        folder: where its file lies; None of what was not read from a file.
     """
 
     config: Config
@@ -67,6 +70,7 @@ class Checkpoint:
     best: tuple[int, float]
     sums: torch.Tensor
     items: torch.Tensor | None = None
+    folder: Path | None = None
 
     def model(self) -> Recommender:
         """Build the model, on the CPU.
@@ -134,15 +138,10 @@ class Checkpoint:
         """Return where the model's data are: at `data`, or where they were in training.
 
         Raises:
-            InputError: they are no longer there, or what is there is not a plain file.
+            InputError: they are no longer there, what is there is not a plain file, or, links followed, it
+                is neither under the checkpoint's folder nor under the current one.
         """
-        path = data or Path(self.config.data)
-        if data is None and not last_change(path):
-            raise InputError(f"the checkpoint's data are no longer at {path}; say where with --data FILE")
-        # what the system makes up (/proc) has no size
-        if data is None and not all(f.is_file() and f.stat().st_size for f in files_behind(path)):
-            raise InputError(f"the checkpoint names {path}, which is not a data file; name one with --data")
-        return path
+        return data or claimed_path(Path(self.config.data), self.folder, "the checkpoint")
 
     def check_data(self, data: Interactions) -> None:
         """Make sure that `data` is what the model was trained on.
@@ -185,9 +184,9 @@ def save_best(checkpoint: Checkpoint, out: Path) -> None:
     The latter names the method, the data's SHA-256 and all else that `load` needs. Wherever it lies, it is of
     the best.pt beside it: both are written in full before either is replaced, and a kill leaves both or none.
     """
-    beside = out / "best.safetensors"
+    whole_path, beside = (out / name for name in BEST)
     facts = {"method": checkpoint.config.method, "data_sha256": checkpoint.digest}
-    with replacing(beside) as weights, replacing(out / "best.pt") as whole:  # the last is replaced first
+    with replacing(beside) as weights, replacing(whole_path) as whole:  # the last is replaced first
         known = {"task": TASK, **facts, TASK: json.dumps(_known(checkpoint))}
         write_safetensors(checkpoint.weights, known, weights)
         write_checkpoint(_content(replace(checkpoint, optimizer={})), whole)
@@ -268,6 +267,7 @@ def load(path: Path) -> Checkpoint:
                 "config": configure(settings),
                 "best": tuple(content["best"]),
                 "sums": content["sums"].flatten(1),
+                "folder": path.parent,
             }
         )
     except ValidationError as error:

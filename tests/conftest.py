@@ -16,6 +16,7 @@ import landscape as ll
 from landscape import Objective
 from landscape.cli import app
 from landscape.curvature.operators import Operator, hessian
+from landscape.storage.apart import apart
 from samrec.architecture import Architecture
 from samrec.data.interactions import Interactions
 from samrec.data.packing import TrainingBatches
@@ -40,6 +41,19 @@ RUN = [
     "--device",
     "cpu",
 ]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def reading_process():
+    """Let one process read the Parquet and HDF5 of all tests, which would else start Python for each."""
+    with apart() as process:
+        yield process
+
+
+@pytest.fixture(scope="session", autouse=True)
+def current_folder(tmp_path_factory):
+    """Stand where all tests have their files: a checkpoint's data are only read from there."""
+    os.chdir(tmp_path_factory.getbasetemp())
 
 
 class Quadratic(nn.Module):

@@ -16,6 +16,7 @@ from landscape.report.report import (
     Compared,
     Comparison,
     Measured,
+    read_index,
     render,
     result_path,
     write_index,
@@ -94,7 +95,9 @@ def compare_checkpoints(
     with locked(writable(out)):
         objectives = objectives_of(checkpoints.values(), options, task)
         shares = [objective.distribute(ranks()) for objective in objectives]
-        compared, entries = [], []
+        compared: list[Compared] = []
+        entries = []
+        _mark_unfinished(out)
         each = zip(checkpoints.items(), objectives, shares, strict=True)
         for number, ((name, path), objective, shared) in enumerate(each):
             place = number, len(checkpoints)
@@ -102,19 +105,23 @@ def compare_checkpoints(
             measured = measuring.all(objective, shared, asked)
             known = facts_of(path, options, task)
             compared.append(Compared(name=name, path=str(path), facts=known))
+            about = {"title": title, "command": command, "version": version("samrec-landscape")}
+            if ranks().first:  # a report that is made from now on shows what there is
+                write_index(Comparison(checkpoints=compared, finished=False, **about), out)
             entries.append({"name": name, "path": str(path), **_entry(measured, known)})
         said = differences_of(checkpoints, options, task)
         if ranks().first:
-            index = Comparison(
-                title=title,
-                checkpoints=compared,
-                facts=replace(facts, statements=(*facts.statements, *said)),
-                command=command,
-                version=version("samrec-landscape"),
-            )
-            write_index(index, out)
+            told = replace(facts, statements=(*facts.statements, *said))
+            write_index(Comparison(checkpoints=compared, facts=told, **about), out)
             render(out)
     return {"report": str(out / PAGE), "checkpoints": entries}
+
+
+def _mark_unfinished(out: Path) -> None:
+    """Let an earlier comparison say that its results are being replaced: after a kill they may be mixed."""
+    if ranks().first:
+        with suppress(InputError):  # there is none, or none that can be read
+            write_index(read_index(out).model_copy(update={"finished": False}), out)
 
 
 @dataclass(frozen=True)

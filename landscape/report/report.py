@@ -2,6 +2,7 @@
 
 import base64
 import io
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 INDEX, PAGE = "compare.json", "report.html"
 MOST = 6
 """How many checkpoints a page can show: a browser draws some sixteen scenes, a figure has seven colours."""
+ATTEMPTS = 3
+"""How often a page is made if the comparison changes meanwhile."""
+UNFINISHED = "landscape compare has not finished; results may be missing, or of different settings"
 LEGEND = 24
 """Characters of a name that the legend of a column's width has room for."""
 
@@ -65,6 +69,7 @@ class Comparison(BaseModel):
         facts: tables and curves of no single checkpoint.
         command: the command line that made it.
         version: of this package, when it was made.
+        finished: whether all results are there, and of one run of `compare`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -74,6 +79,7 @@ class Comparison(BaseModel):
     facts: Facts = Facts()
     command: str = ""
     version: str = ""
+    finished: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,14 +102,31 @@ def result_path(folder: Path, name: str, part: str) -> Path:
 def render(folder: Path) -> Path:
     """Write `report.html` from the results in `folder`; return its path.
 
+    If `compare` has not finished there, the page and a warning say so. If it ends while the page is made, the
+    page is made again, since it would replace the one of the whole comparison.
+
     Raises:
         InputError: the folder holds no comparison, or a result is missing or damaged.
     """
-    comparison, measured = read_comparison(folder)
+    path = folder / PAGE
+    for _ in range(ATTEMPTS):
+        comparison = read_index(folder)
+        text = _rendered(folder, comparison)
+        with replacing(path) as temporary:
+            temporary.write_text(text, "utf-8")
+        if read_index(folder) == comparison:
+            break
+    if not comparison.finished:
+        warnings.warn(f"{path} is partial: {UNFINISHED}", stacklevel=2)
+    return path
+
+
+def _rendered(folder: Path, comparison: Comparison) -> str:
+    measured = _read_all(folder, comparison)
     densities = _densities(measured)
     spectra = {name: m.hessian for name, m in measured.items()}
     sharpness = compare({name: m.sharpness for name, m in measured.items()})
-    text = page(
+    return page(
         '{% extends "report.html.j2" %}',
         comparison.title,
         interactive_figure({name: m.plane for name, m in measured.items()}),
@@ -122,11 +145,8 @@ def render(folder: Path) -> Path:
         notes=notes(sharpness),
         pictures={part: _embedded(figure) for part, figure in _pictures(comparison, measured).items()},
         origins=_origins(comparison, measured),
+        unfinished="" if comparison.finished else UNFINISHED,
     )
-    path = folder / PAGE
-    with replacing(path) as temporary:
-        temporary.write_text(text, "utf-8")
-    return path
 
 
 def read_comparison(folder: Path) -> tuple[Comparison, dict[str, Measured]]:
@@ -136,7 +156,11 @@ def read_comparison(folder: Path) -> tuple[Comparison, dict[str, Measured]]:
         InputError: as `render`.
     """
     comparison = read_index(folder)
-    return comparison, {c.name: _read_measured(folder, c.name) for c in comparison.checkpoints}
+    return comparison, _read_all(folder, comparison)
+
+
+def _read_all(folder: Path, comparison: Comparison) -> dict[str, Measured]:
+    return {c.name: _read_measured(folder, c.name) for c in comparison.checkpoints}
 
 
 def _read_measured(folder: Path, name: str) -> Measured:

@@ -126,6 +126,6 @@ def fastest(candidates: Iterable[T], run: Callable[[T], int], device: "torch.dev
 
 def _lines(path: str) -> list[str]:
     try:
-        return Path(path).read_text().splitlines()
+        return Path(path).read_text("utf-8").splitlines()
     except OSError:
         return []

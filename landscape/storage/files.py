@@ -6,11 +6,15 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from landscape.errors import InputError
 from landscape.runtime.ranks import ranks
 
+HAS_FLOCK = find_spec("fcntl") is not None
 _PART = ".part."
 """What names of files begin with that are being written."""
 
@@ -25,16 +29,20 @@ def replacing(path: Path) -> Iterator[Path]:
         InputError: the folder cannot be made or written to, the disk is full, or the path is of a folder, a
             pipe or a device.
     """
-    temporary = None
+    temporary = handle = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         plain_file(path, "file")  # a device, as root, would be replaced too
         suffix = path.suffix if len(path.suffix) < 16 else ""  # a name has 255 bytes
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{_PART}{path.name[:32]}.", suffix=suffix)
-        os.close(handle)
         temporary = Path(name)
+        if HAS_FLOCK:
+            _flock(handle)  # so that nobody drops it
+        else:  # Windows, where nothing that is open is replaced
+            os.close(handle)
+            handle = None
         yield temporary
-        with temporary.open("rb") as written:
+        with temporary.open("rb+") as written:  # Windows flushes none that is only read
             os.fsync(written.fileno())
         temporary.chmod(_mode(path))  # mkstemp makes files that only their owner can read
         temporary.replace(path)
@@ -43,6 +51,8 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         if temporary:
             temporary.unlink(missing_ok=True)
+        if handle is not None:
+            os.close(handle)
 
 
 def _mode(path: Path) -> int:
@@ -55,9 +65,18 @@ def _mode(path: Path) -> int:
 
 
 def drop_parts(folder: Path) -> None:
-    """Remove what a kill left half-written in a folder that no other process writes to."""
+    """Remove what a kill left half-written in a folder, and nothing that a process still writes."""
     for part in folder.glob(f"{_PART}*"):
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # it is being written, or gone
+            if not HAS_FLOCK or part.is_symlink() or not part.is_file():
+                part.unlink()  # Windows refuses where it is open
+                continue
+            handle = os.open(part, os.O_RDONLY)
+            try:
+                _flock(handle)
+                part.unlink()
+            finally:
+                os.close(handle)
 
 
 @contextmanager
@@ -65,8 +84,9 @@ def locked(folder: Path) -> Iterator[None]:
     """Keep other processes out of a folder while the block runs; it is made, and removed if left empty.
 
     The lock (`flock`) dies with the process that holds it; of several ranks, the first holds it for all. What
-    an earlier process left half-written is removed. On a disk or a system that cannot lock, the folder is
-    free to all. The lock is on the folder itself: one of `filelock` is a file, which a kill leaves behind.
+    an earlier process left half-written is removed. On a disk that cannot lock, the folder is free to all.
+    The lock is on the folder itself: one of `filelock` is a file, which a kill leaves behind. On Windows,
+    which locks no folders, it is a file too.
 
     Raises:
         InputError: another process holds it, or it cannot be made.
@@ -86,14 +106,26 @@ def locked(folder: Path) -> Iterator[None]:
         ranks().gathered(None)
         yield
     finally:
-        with suppress(OSError):  # a folder that is not empty, or that another process holds, stays
+        _leave(folder, handle, made)
+
+
+def _leave(folder: Path, handle: int, made: list[Path]) -> None:
+    """Unlock a folder, and remove those that were made; one that is not empty, or is held, stays."""
+    with suppress(OSError):
+        if (lock := _lock_of(folder)) != folder:
+            os.close(handle)  # Windows removes nothing that is open
+            lock.unlink()
             for path in made:
-                held = handle if path == folder else _held(path)
-                try:
-                    path.rmdir()
-                finally:
-                    if held != handle:
-                        os.close(held)
+                path.rmdir()
+            return
+        for path in made:
+            held = handle if path == folder else _held(path)
+            try:
+                path.rmdir()
+            finally:
+                if held != handle:
+                    os.close(held)
+    with suppress(OSError):  # it is closed already
         os.close(handle)
 
 
@@ -113,7 +145,7 @@ def _made_and_held(folder: Path) -> tuple[int, list[Path]]:
             folder.mkdir(parents=True, exist_ok=True)
             handle = _held(folder)
             try:
-                if os.path.samestat(os.fstat(handle), folder.stat()):
+                if os.path.samestat(os.fstat(handle), _lock_of(folder).stat()):
                     return handle, made
             except FileNotFoundError:
                 pass
@@ -123,18 +155,51 @@ def _made_and_held(folder: Path) -> tuple[int, list[Path]]:
 
 def _held(folder: Path) -> int:
     """Open and lock a folder, and return its handle, which holds the lock until it is closed."""
-    handle = os.open(folder, os.O_RDONLY)
-    with suppress(ImportError):
-        import fcntl
-
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            raise
-        except OSError:
-            pass  # a disk that cannot lock
+    lock = _lock_of(folder)
+    handle = os.open(lock, os.O_RDONLY if lock == folder else os.O_RDWR | os.O_CREAT)
+    try:
+        if lock == folder:
+            _flock(handle)
+        else:
+            _lock_byte(handle)
+    except BlockingIOError:
+        os.close(handle)
+        raise
     return handle
+
+
+def _lock_of(folder: Path) -> Path:
+    """Return what is locked: the folder, or where that cannot be (on Windows) a file in it."""
+    return folder if HAS_FLOCK else folder / ".lock"
+
+
+def _flock(handle: int) -> None:
+    """Lock an open file or folder, where the disk can.
+
+    Raises:
+        BlockingIOError: another process holds it.
+    """
+    import fcntl
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:
+        pass  # a disk that cannot lock
+
+
+def _lock_byte(handle: int) -> None:
+    """Lock the first byte of an open file, as Windows can.
+
+    Raises:
+        BlockingIOError: another process holds it.
+    """
+    msvcrt: Any = import_module("msvcrt")
+    try:
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+    except OSError as error:
+        raise BlockingIOError(error.errno, "another process holds it") from None
 
 
 def own(folder: Path, *names: str) -> Path:

@@ -2,22 +2,21 @@
 
 import csv
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from landscape.errors import InputError
 from landscape.storage.files import existing, replacing
+from landscape.storage.hdf5 import read_datasets, write_datasets
 from landscape.storage.results import Array
 from landscape.surface.directions import Direction
 from landscape.surface.slice import Slice
 
 HDF5 = (".h5", ".hdf5")
 _AXES = ("xcoordinates", "ycoordinates")
-_MOST_VALUES = 2**24  # of a dataset: 128 MiB. A file of a few bytes may claim any size
 
 
 def export(slice: Slice, path: Path) -> Path:
@@ -66,21 +65,20 @@ def read_hdf5(path: Path) -> Slice:
         InputError: the file is missing, empty, damaged or no HDF5, a dataset is missing, of another shape,
             not of numbers or larger than 2²⁴ values, an axis does not increase, or h5py is not installed.
     """
-    h5py = _h5py()
     existing(path, "surface file")
     try:
-        with h5py.File(path, "r") as file:
-            names = _AXES[: 1 + (_AXES[1] in file)]
-            axes = tuple(_axis(file, name) for name in names)
-            shape = tuple(axis.size for axis in axes)
-            stored = _values(file, "train_loss", shape)
-            unfinished = stored == -1
-            if "train_acc" in file:
-                unfinished &= _values(file, "train_acc", shape) == -1
+        found = read_datasets(path, (*_AXES, "train_loss", "train_acc"))
+        names = _AXES[: 1 + (_AXES[1] in found)]
+        axes = tuple(_axis(found, name) for name in names)
+        shape = tuple(axis.size for axis in axes)
+        stored = _values(found, "train_loss", shape)
+        unfinished = stored == -1
+        if "train_acc" in found:
+            unfinished &= _values(found, "train_acc", shape) == -1
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    except Exception as error:  # whatever damaged bytes provoke in the reader, the file cannot be used
-        raise InputError(f"{path} is not a readable HDF5 file ({type(error).__name__})") from error
+    except ValueError as error:  # whatever damaged bytes provoke in the reader, the file cannot be used
+        raise InputError(f"{path} is not a readable HDF5 file ({error})") from None
     losses = np.where(unfinished, np.nan, stored).reshape(shape[::-1]).T
     return _slice(path, axes, np.ascontiguousarray(losses), evaluations=int((~unfinished).sum()))
 
@@ -114,27 +112,20 @@ def _slice(path: Path, axes: tuple[Array, ...], losses: Array, evaluations: int)
     )
 
 
-def _axis(file: Any, name: str) -> Array:
-    axis = _values(file, name)
+def _axis(found: Mapping[str, Array], name: str) -> Array:
+    axis = _values(found, name)
     if axis.ndim != 1 or axis.size < 2 or not np.isfinite(axis).all() or (np.diff(axis) <= 0).any():
         raise InputError(f"{name} must be two or more finite numbers that increase")
     return axis
 
 
-def _values(file: Any, name: str, shape: tuple[int, ...] | None = None) -> Array:
-    """Return a dataset as float64, of this shape if one is asked for. Nothing outside the file is read."""
-    h5py = _h5py()
-    own = isinstance(file.get(name, getlink=True), h5py.HardLink)  # others may name another file
-    found = file[name] if own else None
-    if not isinstance(found, h5py.Dataset) or found.is_virtual or found.external:
+def _values(found: Mapping[str, Array], name: str, shape: tuple[int, ...] | None = None) -> Array:
+    """Return a dataset, of this shape if one is asked for."""
+    if name not in found:
         raise InputError(f"no dataset {name}")
-    if found.dtype.kind not in "fiu":
-        raise InputError(f"{name} must be of numbers, found {found.dtype}")
-    if found.size > _MOST_VALUES:
-        raise InputError(f"{name} has {found.size:,} values, more than the {_MOST_VALUES:,} that are read")
-    if shape is not None and found.shape != shape:
-        raise InputError(f"{name} has the shape {found.shape}, expected {shape} as the coordinates say")
-    return np.asarray(found[...], dtype=np.float64)
+    if shape is not None and found[name].shape != shape:
+        raise InputError(f"{name} has the shape {found[name].shape}, expected {shape} as the coordinates say")
+    return found[name]
 
 
 def _write_csv(slice: Slice, path: Path) -> None:
@@ -163,20 +154,10 @@ def _write_vtk(slice: Slice, path: Path) -> None:
 
 
 def _write_hdf5(slice: Slice, path: Path) -> None:
-    with _h5py().File(path, "w") as file:
-        for name, axis in zip(_AXES, slice.coordinates, strict=False):
-            file[name] = axis
-        file["train_loss"] = slice.losses.T.reshape(slice.losses.shape)
-        # their plots of a line read it; and as it is not -1, a loss of -1 is a loss
-        file["train_acc"] = np.full(slice.losses.shape, np.nan)
-
-
-def _h5py() -> Any:
-    try:
-        import h5py
-    except ImportError:
-        raise InputError("HDF5 needs h5py: pip install 'samrec-landscape[hdf5]'") from None
-    return h5py
+    shape = slice.losses.shape
+    # Their plots of a line read the accuracy; and as it is not -1, a loss of -1 is a loss.
+    values = {"train_loss": slice.losses.T.reshape(shape), "train_acc": np.full(shape, np.nan)}
+    write_datasets(dict(zip(_AXES, slice.coordinates, strict=False)) | values, path)
 
 
 _WRITERS: dict[str, Callable[[Slice, Path], None]] = {

@@ -60,7 +60,7 @@ def command(
     summary = compare_checkpoints(
         checkpoints,
         out,
-        TaskOptions(users, seed, device),
+        TaskOptions(users, seed, device, data),
         "SASRec and SAMRec on synthetic data",
         Measurements(tol=1e-2),
         facts=Facts((known_rankers(synthetic.ideal_hr10, counted),)),

@@ -23,6 +23,10 @@ ShardItems = Annotated[
         help="Split the item table by rows among the processes of torchrun.",
     ),
 ]
+MaxMemory = Annotated[
+    float | None,
+    typer.Option(min=0, metavar="GIB", help="Memory that a run may take (default: what is free)."),
+]
 Part = Annotated[Literal["valid", "test"], typer.Option(help="Held-out items to rank.")]
 
 

@@ -9,7 +9,7 @@ from landscape.cli.options import Device, Json, Seed
 from landscape.cli.output import show
 from landscape.errors import InputError
 from landscape.runtime.table import Table
-from samrec.cli.options import listed
+from samrec.cli.options import MaxMemory, listed
 
 SHOWN = ("hr@10", "ndcg@10")
 
@@ -39,6 +39,7 @@ def command(
             help="Ray cluster to run on: HOST:PORT, or auto for the one that this machine is part of.",
         ),
     ] = None,
+    max_memory: MaxMemory = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the runs and which are done; train nothing.")
     ] = False,
@@ -85,7 +86,7 @@ def command(
             ),
         )
         return
-    sweep(planned, device, jobs, ray=ray)
+    sweep(planned, device, jobs, ray=ray, max_memory=max_memory)
     runs = [{"run": job.name, **job.varied, **(job.result() or {})} for job in planned]
     show(json, {"out": str(out), "runs": runs}, _over_seeds(runs, out))
 

@@ -9,7 +9,7 @@ from landscape.cli.options import Device, Json, by_ranks
 from landscape.cli.output import show
 from landscape.runtime.table import Table
 from samrec.choices import METRICS, Log
-from samrec.cli.options import ShardItems, some_of
+from samrec.cli.options import MaxMemory, ShardItems, some_of
 from samrec.cli.settings import with_settings
 
 if TYPE_CHECKING:
@@ -28,10 +28,7 @@ def command(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     shard_items: ShardItems = False,
-    max_memory: Annotated[
-        float | None,
-        typer.Option(min=0, metavar="GIB", help="Memory that training may take (default: what is free)."),
-    ] = None,
+    max_memory: MaxMemory = None,
     log: Annotated[
         list[str] | None, some_of(Log, "Also log metrics by epoch, settings and the final table there")
     ] = None,
@@ -86,10 +83,15 @@ def command(
       torchrun --nproc-per-node 8 -m landscape train --data big.parquet --loss ce --shard-items --out runs/big
     """
     from samrec.config import combined, configure
+    from samrec.data.claims import claimed_path
     from samrec.training.loop import train
 
     if config is None and resume and out is not None and (out / "config.toml").exists():
         config = out / "config.toml"
+        known = combined(config, {})
+        for name in ("data", "attributes", "pretrained"):
+            if known.get(name) and name not in settings:
+                claimed_path(Path(known[name]), out, str(config), f"--{name}")
     told_to = cast(list[Log], log or [])
     chosen = configure(combined(config, settings))
     outcome = train(chosen, out, device, resume, shard_items, max_memory, told_to)

@@ -12,7 +12,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from landscape.errors import InputError
 from landscape.runtime.progress import bar
-from landscape.storage.files import existing, replacing, sha256, writable
+from landscape.storage.files import existing, locked, replacing, sha256, writable
 
 HOME = "https://raw.githubusercontent.com/RUCAIBox/CIKM2020-S3Rec/master/data/"
 TIMEOUT = 30.0  # seconds without a byte
@@ -113,7 +113,7 @@ def find(name: str) -> Entry:
 
 
 def fetch(file: File, folder: Path) -> Fetched:
-    """Put `file` into `folder`, and check it against its hash.
+    """Put `file` into `folder`, which this process then holds, and check it against its hash.
 
     What has arrived is kept in `NAME.part` there, from which the next call continues. Only a file of
     the right hash gets its name, in one step. One that is already there is not downloaded.
@@ -125,10 +125,10 @@ def fetch(file: File, folder: Path) -> Fetched:
     `pooch` would check the hash too, but begins a broken download anew and follows redirects to anywhere.
 
     Raises:
-        InputError: another file has the name, the name leads out of the folder, the folder is not ours to
-            write to, the server cannot be reached, refuses, sends elsewhere than https or breaks off (what
-            has arrived is kept), or what came is not the file (nothing is kept, so that the next call
-            starts anew).
+        InputError: another process writes to the folder, another file has the name, the name leads out of the
+            folder, the folder is not ours to write to, the server cannot be reached, refuses, sends elsewhere
+            than https or breaks off (what has arrived is kept), or what came is not the file (nothing is
+            kept, so that the next call starts anew).
     """
     path = writable(folder) / file.name
     if path.parent != folder or path.name in ("", ".."):
@@ -140,16 +140,17 @@ def fetch(file: File, folder: Path) -> Fetched:
     part = path.with_name(f"{path.name}.part")
     if part.is_symlink():
         raise InputError(f"{part} leads elsewhere; remove it")
-    downloaded = _download(file, part)
-    with replacing(path) as whole:
-        shutil.copyfile(part, whole)  # not renamed: another process may still be writing to the part
-        if (found := sha256(whole)) != file.sha256:
-            part.unlink(missing_ok=True)
-            raise InputError(
-                f"what came from {file.url} has the SHA-256 {found}, expected {file.sha256}; it is removed: "
-                "run it again to start anew"
-            )
-    part.unlink(missing_ok=True)
+    with locked(folder):  # two that append to one part would make neither file
+        downloaded = _download(file, part)
+        with replacing(path) as whole:
+            shutil.copyfile(part, whole)
+            if (found := sha256(whole)) != file.sha256:
+                part.unlink(missing_ok=True)
+                raise InputError(
+                    f"what came from {file.url} has the SHA-256 {found}, expected {file.sha256}; it is "
+                    "removed: run it again to start anew"
+                )
+        part.unlink(missing_ok=True)
     return Fetched(path, downloaded)
 
 

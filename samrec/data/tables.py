@@ -1,7 +1,6 @@
 """Read interactions from a table: CSV, Parquet, RecBole's .inter, Amazon's JSON lines, MovieLens' `::`."""
 
-import io
-import os
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Protocol
 import polars as pl
 
 from landscape.errors import InputError
+from landscape.storage.apart import apart
+from samrec.data import parquet
 from samrec.data.columns import Chosen, choose
 from samrec.data.interactions import Interactions
 from samrec.data.json_tables import JsonTable
@@ -37,23 +38,22 @@ class ParquetTable:
     header = True
 
     def __init__(self, source: Source) -> None:
-        self.content = source.content if isinstance(source.content, Path) else io.BytesIO(source.content)
-        with _silent():
-            self.names = list(pl.read_parquet_schema(self.content))
+        self.content = source.content
+        with apart() as process:
+            (names,) = process.read(parquet.schema, self.content)
+        self.names: list[str] = json.loads(bytes(names))
 
     def take(self, chosen: Sequence[int]) -> pl.DataFrame:
         """Return the chosen columns, named by their number.
 
         Raises:
-            InputError: there are fewer or more rows than the file says.
+            InputError: there are fewer or more rows than the file says, or far more than its size.
         """
-        names = {self.names[at]: str(at) for at in chosen}
-        with _silent():
-            frame = pl.read_parquet(self.content, columns=list(names))
-            rows = pl.scan_parquet(self.content).select(pl.len()).collect().item()
-        if frame.height != rows:
-            raise InputError(f"{frame.height} rows were read of {rows}")
-        return frame.select(pl.col(name).alias(number) for name, number in names.items())
+        with apart() as process:
+            found = process.read(parquet.columns, self.content, [self.names[at] for at in chosen])
+            parts = {str(at): parquet.column(next(found), next(found)) for at in chosen}
+            assert next(found, None) is None
+        return pl.DataFrame(parts)
 
 
 def read_table(path: Path, kind: str, options: TableOptions) -> Interactions:
@@ -71,7 +71,7 @@ def read_table(path: Path, kind: str, options: TableOptions) -> Interactions:
         InputError: the file is damaged, a column is not there or cannot be told, or a user, an item or a time
             is missing or not one (with its row).
     """
-    with _one_line(str(path), kind):
+    with _one_line(str(path), kind), apart():
         files = sources(path)
         tables = [_opened(file, kind, options) for file in files]
         chosen = _chosen(tables[0], kind, options)
@@ -150,16 +150,3 @@ def _one_line(name: str, kind: str) -> Iterator[None]:
     except (Exception, pl.exceptions.PanicException) as error:
         said = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{name} is not readable as {kind}: {said}") from None
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Lead standard error nowhere: where Polars panics over a damaged file it prints its whole stack."""
-    before, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(before, 2)
-        os.close(before)
-        os.close(nowhere)

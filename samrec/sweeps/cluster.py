@@ -46,11 +46,11 @@ class Cluster:
         InputError: OMP_NUM_THREADS is not a number.
     """
 
-    def __init__(self, device: str, address: str) -> None:
+    def __init__(self, device: str, address: str, max_memory: float | None = None) -> None:
         threads = os.environ.get("OMP_NUM_THREADS", "1")
         if not threads.isdecimal() or not int(threads):
             raise InputError(f"OMP_NUM_THREADS is {threads!r}; over Ray it must be a run's number of threads")
-        self.device, self.address, self.threads = device, address, int(threads)
+        self.device, self.address, self.threads, self.max_memory = device, address, int(threads), max_memory
         self.running: dict[ObjectRef, Job] = {}
         self.aside = redirect_stdout(_Warnings())
 
@@ -96,7 +96,8 @@ class Cluster:
         _check_shared(jobs, fit)
         room = {"num_cpus": needs["CPU"], "num_gpus": needs["GPU"]}
         task = ray.remote(max_retries=RETRIES, **room)(carried_out)
-        self.running = {task.remote(job, self.device, self.threads, Path.cwd()): job for job in jobs}
+        how = self.device, self.threads, Path.cwd(), self.max_memory
+        self.running = {task.remote(job, *how): job for job in jobs}
 
     def ended(self) -> Iterator[tuple[Job, str]]:
         import ray
@@ -110,14 +111,14 @@ class Cluster:
             yield job, wrong
 
 
-def carried_out(job: Job, device: str, threads: int, folder: Path) -> str:
+def carried_out(job: Job, device: str, threads: int, folder: Path, max_memory: float | None) -> str:
     """Train in a process of this node, on paths from that folder; return what went wrong."""
     # Ray cancels by an interrupt, and a node that was started in the background ignores those.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if folder.is_dir():
         os.chdir(folder)
     _await_free(job.out)
-    process = started(job, device, os.environ | {"OMP_NUM_THREADS": str(threads)})
+    process = started(job, device, os.environ | {"OMP_NUM_THREADS": str(threads)}, max_memory)
     try:
         while process.poll() is None:
             time.sleep(0.05)  # a cancelled task is interrupted between two lines of Python

@@ -27,8 +27,8 @@ class Processes:
     OMP_NUM_THREADS, where it is set, is a run's number of threads instead.
     """
 
-    def __init__(self, device: str, at_once: int) -> None:
-        self.device, self.at_once = device, at_once
+    def __init__(self, device: str, at_once: int, max_memory: float | None = None) -> None:
+        self.device, self.at_once, self.max_memory = device, at_once, max_memory
         self.waiting: list[Job] = []
         self.running: dict[Job, Process] = {}
         self.environment: dict[str, str] = {}
@@ -47,17 +47,20 @@ class Processes:
     def ended(self) -> Iterator[tuple[Job, str]]:
         while self.waiting and len(self.running) < self.at_once:
             job = self.waiting.pop(0)
-            self.running[job] = started(job, self.device, self.environment)
+            self.running[job] = started(job, self.device, self.environment, self.max_memory)
         for job in [job for job, process in self.running.items() if process.poll() is not None]:
             yield job, failure(job, self.running.pop(job))
 
 
-def started(job: Job, device: str, environment: Mapping[str, str]) -> Process:
+def started(
+    job: Job, device: str, environment: Mapping[str, str], max_memory: float | None = None
+) -> Process:
     """Start or resume a run; its output goes to its log.txt."""
     settings = own(job.out, "log.txt", *WRITTEN) / "config.toml"
     if not settings.exists():
         write_config(job.config, settings)
     run = ["train", "--config", settings, "--out", job.out, "--resume", "--device", device, "--json"]
+    run += [] if max_memory is None else ["--max-memory", max_memory]
     with (job.out / "log.txt").open("wb") as log:
         return subprocess.Popen(
             [sys.executable, "-c", RUN, *map(str, run)],

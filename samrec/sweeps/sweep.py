@@ -36,6 +36,7 @@ def sweep(
     processes: int | None = None,
     ended: Callable[[Job], None] = lambda job: None,
     ray: str | None = None,
+    max_memory: float | None = None,
 ) -> None:
     """Train the runs that are still missing, write `results.json` next to them, and call `ended` for each.
 
@@ -44,6 +45,8 @@ def sweep(
     batched model, unless a number of processes is given. With the address of a Ray cluster, `ray`, its nodes
     carry them out: see `samrec.sweeps.cluster`. A sweep that was stopped continues where it was.
 
+    Each run may take `max_memory`, in GiB, as `samrec.training.loop.train` takes it.
+
     Raises:
         InputError: runs failed (the others are done), another process writes to the folder, or the cluster
             cannot be used.
@@ -51,7 +54,9 @@ def sweep(
     """
     folder = jobs[0].out.parent
     with locked(writable(folder)):
-        failed = _sweep(jobs, folder, lambda pending: _carried_out(pending, device, processes, ray), ended)
+        failed = _sweep(
+            jobs, folder, lambda pending: _carried_out(pending, device, processes, ray, max_memory), ended
+        )
     if failed:
         name, message = next(iter(failed.items()))
         raise InputError(f"{len(failed)} of {len(jobs)} runs failed; {name}: {message}")
@@ -85,15 +90,17 @@ def write_results(jobs: Sequence[Job], path: Path) -> None:
         temporary.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
 
 
-def _carried_out(jobs: Sequence[Job], device: str, processes: int | None, ray: str | None) -> Endings:
+def _carried_out(
+    jobs: Sequence[Job], device: str, processes: int | None, ray: str | None, max_memory: float | None
+) -> Endings:
     """Choose where jobs run."""
     if ray is not None:
-        return _apart(jobs, Cluster(device, ray))
+        return _apart(jobs, Cluster(device, ray, max_memory))
     if device_named(device).type == "cuda" and processes is None:
         from samrec.sweeps.together import together
 
-        return together(jobs, device)
-    return _apart(jobs, Processes(device, processes or os.cpu_count() or 1))
+        return together(jobs, device, max_memory)
+    return _apart(jobs, Processes(device, processes or os.cpu_count() or 1, max_memory))
 
 
 def _apart(jobs: Sequence[Job], runner: Runner) -> Endings:

@@ -9,7 +9,7 @@ from samrec.training.engines.stacked import MAY_DIFFER
 from samrec.training.loop import train, train_together
 
 
-def together(jobs: Sequence[Job], device: str) -> Iterator[tuple[Job, str]]:
+def together(jobs: Sequence[Job], device: str, max_memory: float | None) -> Iterator[tuple[Job, str]]:
     """Train jobs of one shape that stand at the same step as one; yield each with what went wrong."""
 
     def shape(job: Job) -> str:
@@ -26,12 +26,13 @@ def together(jobs: Sequence[Job], device: str) -> Iterator[tuple[Job, str]]:
         groups.setdefault(shape(job), []).append(job)
     for group in groups.values():
         try:
-            train_together([job.config for job in group], [job.out for job in group], device, resume=True)
+            configs, outs = [job.config for job in group], [job.out for job in group]
+            train_together(configs, outs, device, resume=True, max_memory=max_memory)
             yield from ((job, "") for job in group)
         except InputError:  # one of them diverged; trained one by one, the others still finish
             for job in group:
                 try:
-                    train(job.config, job.out, device, resume=True)
+                    train(job.config, job.out, device, resume=True, max_memory=max_memory)
                     yield job, ""
                 except InputError as error:
                     yield job, str(error)

@@ -150,6 +150,9 @@ def _train_together(
     if len({(run.epoch, len(run.sums)) for run in runs}) > 1:
         raise InputError("runs that train together must stand at the same step; resume them one by one")
     check_memory(configs, runs[0].batches, where, max_memory)
+    for run in runs:
+        if not run.last:
+            clear(run.out)
     with ExitStack() as told:
         for run in runs if ranks().first else ():
             run.loggers = told.enter_context(
@@ -292,7 +295,6 @@ def _pretrain(
     except BaseException:
         if fresh and not pretraining_of(out).exists():
             settings.unlink()
-            clear(out)
         raise
 
 

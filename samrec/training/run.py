@@ -15,7 +15,7 @@ from torch import Tensor
 from landscape.errors import InputError
 from landscape.runtime.ranks import ranks
 from landscape.storage.files import drop_parts
-from samrec.checkpoint import Checkpoint, State, kept, load, of_epoch, save, save_best
+from samrec.checkpoint import BEST, Checkpoint, State, kept, load, of_epoch, save, save_best
 from samrec.choices import VALIDATED
 from samrec.config import Config, write_config
 from samrec.data.labels import to_tensor
@@ -169,11 +169,13 @@ class Run:
             return
         checkpoint = self._checkpoint(state)
         self._check_weights(state)
+        last, settings = self.out / "last.pt", self.out / "config.toml"
+        begins = not last.exists()  # settings that lie there already may be of another run
         if improved:
             save_best(checkpoint, self.out)
-        save(checkpoint, self.out / "last.pt")
-        if not (self.out / "config.toml").exists():
-            write_config(self.config, self.out / "config.toml")
+        save(checkpoint, last)
+        if begins or not settings.exists():
+            write_config(self.config, settings)
 
     def keep(self, state: State) -> None:
         """Write the checkpoint of this epoch, for the trajectory.
@@ -252,7 +254,7 @@ class Run:
             raise InputError(f"{log} no longer holds the epochs that were trained")
         path = self.out / ("best.pt" if self.validates else "last.pt")
         best = load(path)
-        if best.best != self.best or best.digest != self.split.interactions.digest:
+        if best.best != self.best or not _same_run(best, self.config, self.split):
             raise InputError(f"{path} is not the best epoch of this run, {self.best[0]}, but of another run")
         model = best.model()
         if shard_items:
@@ -287,7 +289,8 @@ def clear(out: Path) -> None:
     """Remove what is left of a run without a last.pt: nothing can continue it. Other files stay."""
     if not ranks().first:
         return
-    for path in (out / "metrics.jsonl", out / "monitor.jsonl", out / RUNS, *kept(out).values()):
+    names = ("metrics.jsonl", "monitor.jsonl", RUNS, *BEST)
+    for path in (*(out / name for name in names), *kept(out).values()):
         path.unlink(missing_ok=True)
     drop_parts(out / "epochs")
     with suppress(OSError):
@@ -298,21 +301,45 @@ def _continued(config: Config, out: Path, split: Split, resume: bool) -> Checkpo
     """Return the checkpoint to continue from, if any."""
     path = out / "last.pt"
     if not path.exists():
-        clear(out)
+        _check_left(config, out, split)
         return None
     if not resume:
         raise InputError(f"{out} already holds a run; continue it with --resume, or give another --out")
     last = load(path)
-    # These may change on resuming: where the data are, when the run stops, and what it keeps. A schedule
-    # depends on the number of epochs.
-    free = {"data", "patience", "save_every", "monitor", "attributes", "item_features", "pretrained"}
-    if (config.lr_schedule, config.rho_schedule) == ("constant", "constant"):
-        free.add("epochs")
-    before, now = (c.model_dump(exclude=free) for c in (last.config, config))
-    if changed := [key for key in now if now[key] != before[key]]:
-        raise InputError(
-            f"{path} was trained with other settings: "
-            + ", ".join(f"{key} {before[key]!r}, not {now[key]!r}" for key in changed)
-        )
+    if changed := _changed(last.config, config):
+        raise InputError(f"{path} was trained with other settings: {', '.join(changed)}")
     last.check_data(split.interactions)
     return last
+
+
+def _check_left(config: Config, out: Path, split: Split) -> None:
+    """Make sure that what lies in a folder without a last.pt, which is removed, is of this run, begun before.
+
+    Raises:
+        InputError: a checkpoint is of another run, or best.pt is none.
+    """
+    best = out / BEST[0]
+    for path in (best, *kept(out).values()):
+        found = None
+        if path.exists():
+            with suppress(InputError):
+                found = load(path)
+            if not _same_run(found, config, split) if found else path == best:
+                raise InputError(f"{path} is of another run; move it, or choose another --out")
+
+
+def _same_run(found: Checkpoint, config: Config, split: Split) -> bool:
+    return found.digest == split.interactions.digest and not _changed(found.config, config)
+
+
+def _changed(before: Config, now: Config) -> list[str]:
+    """Say which settings differ, of those that may not change when a run is resumed.
+
+    Free are where the data are, when the run stops, and what it keeps. A schedule depends on the number of
+    epochs.
+    """
+    free = {"data", "patience", "save_every", "monitor", "attributes", "item_features", "pretrained"}
+    if (now.lr_schedule, now.rho_schedule) == ("constant", "constant"):
+        free.add("epochs")
+    then, new = (c.model_dump(exclude=free) for c in (before, now))
+    return [f"{key} {then[key]!r}, not {new[key]!r}" for key in new if new[key] != then[key]]

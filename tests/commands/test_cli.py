@@ -103,9 +103,7 @@ def test_training_and_curvature_need_neither_plots_nor_tables(data_file, tmp_pat
         ["hessian", "--ckpt", tmp_path / "run" / "best.pt", "--top", "1", "--trace"],
         ["sharpness", "--ckpt", tmp_path / "run" / "best.pt", "--measure", "sam"],
     ):
-        subprocess.run(
-            [sys.executable, "-c", code, *arguments, "--json"], check=True, capture_output=True, cwd=ROOT
-        )
+        subprocess.run([sys.executable, "-c", code, *arguments, "--json"], check=True, capture_output=True)
 
 
 def test_train(answer, data_file, tmp_path):

@@ -1,6 +1,7 @@
 """A path that a checkpoint names is a claim; a link in a stranger's folder is not followed by what writes."""
 
 import os
+import shutil
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -41,9 +42,16 @@ def secrets(folder):
     yield folder / "table.csv", "is not the data of the checkpoint"
     os.mkfifo(folder / "pipe")
     yield folder / "pipe", "is not a data file"
-    yield Path("/proc/self/pagemap"), "is not a data file"
-    yield Path("/dev/zero"), "is not a data file"
-    yield Path("/nonexistent"), "no longer at"
+    yield folder / "missing", "no longer at"
+    (folder / "link").symlink_to("/etc/passwd")
+    (folder / "parts").mkdir()
+    (folder / "parts" / "a.csv").symlink_to("/etc/passwd")
+    places = ("/proc/self/pagemap", "/dev/zero", "/etc/passwd", "/nonexistent", "../../../../etc/passwd")
+    for name in (*places, folder / "link", folder / "parts", folder / "parts" / "*.csv"):
+        yield (
+            Path(name),
+            "which is neither under its folder nor under the current one; if that is right, give",
+        )
 
 
 def test_what_a_checkpoint_names_is_not_quoted(run, tmp_path, landscape):
@@ -95,3 +103,31 @@ def test_a_sweep_follows_no_link_of_a_runs_folder(tmp_path):
     with pytest.raises(InputError, match=r"log\.txt is a link"):
         sweep(jobs, "cpu", 1)
     assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("place", ["current", "own", "elsewhere"])
+def test_data_are_read_where_the_checkpoint_or_the_user_is(place, run, tmp_path, landscape, monkeypatch):
+    folders = {name: tmp_path / name for name in ("current", "own", "elsewhere")}
+    for folder in folders.values():
+        folder.mkdir()
+    monkeypatch.chdir(folders["current"])
+    data = folders[place] / "d.txt"
+    data.write_bytes((run.parent / "d.txt").read_bytes())
+    path = claiming(run, folders["own"], str(data))
+    code, _, err = landscape("evaluate", "--ckpt", path)
+    assert (code, f"give --data {data}" in err) == ((2, True) if place == "elsewhere" else (0, False))
+    if place == "elsewhere":
+        code, _, _ = landscape("evaluate", "--ckpt", path, "--data", data)
+        assert code == 0
+
+
+@pytest.mark.parametrize("name", ["data", "attributes", "pretrained"])
+def test_the_settings_of_a_strangers_run_name_no_file_elsewhere(name, run, tmp_path, landscape):
+    shutil.copytree(run, tmp_path / "run")
+    settings = tmp_path / "run" / "config.toml"
+    lines = [line for line in settings.read_text("utf-8").splitlines() if not line.startswith(name)]
+    settings.write_text("\n".join([*lines, f'{name} = "/etc/passwd"']), "utf-8")
+    code, _, err = landscape("train", "--out", tmp_path / "run", "--resume")
+    assert code == 2
+    assert "config.toml names /etc/passwd, which is neither under its folder" in err
+    assert err.strip().endswith(f"give --{name} /etc/passwd")

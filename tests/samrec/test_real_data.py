@@ -46,8 +46,8 @@ def test_three_epochs_learn_something(run):
     assert run.valid["hr@10"] > 5 * 10 / 12_101
 
 
-def test_the_landscape_of_beauty(run):
-    frozen = objective(run.out / "best.pt", TaskOptions(users=512, device="cpu"))
+def test_the_landscape_of_beauty(run, beauty):
+    frozen = objective(run.out / "best.pt", TaskOptions(users=512, device="cpu", data=beauty))
     result = ll.plane(frozen, grid=3)
     assert abs(result.losses[1, 1] - frozen.value()) < 1e-6
     top = ll.top_eigenpairs(frozen, 2)
@@ -61,7 +61,7 @@ def test_the_landscape_of_beauty(run):
 
 def test_everybody_gets_a_hundred_recommendations(run, beauty):
     """The same as a sort of all scores gives, for some of them."""
-    found = recommend(run.out / "best.pt", top=100, device="cpu")
+    found = recommend(run.out / "best.pt", top=100, device="cpu", data=beauty)
     assert (found.num_users, len(found.ranks)) == (22_363, 2_236_300)
     data = read(beauty)
     model = load(run.out / "best.pt").model().eval()
