@@ -1,6 +1,6 @@
 """The largest eigenpairs of a matrix that changes slowly: each solve begins from the vectors of the last."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -50,15 +50,16 @@ class Tracker:
         tol: stop when ‖Av - λv‖ <= tol |λ| for each.
         max_products: maximum number of products of one solve.
         seed: of the random vectors.
+        start: what the next solve begins from: orthonormal rows, those of the wanted pairs first. Shape (some, n).
     """
 
     k: int
     tol: float = 1e-3
     max_products: int = 500
     seed: int = 0
-    _start: Tensor | None = field(default=None, init=False)
+    start: Tensor | None = None
 
-    _start: Tensor | None = field(default=None, init=False)
+    start: Tensor | None = None
 
     def __post_init__(self) -> None:
         self._rng = np.random.default_rng(self.seed)
@@ -73,9 +74,9 @@ class Tracker:
         Raises:
             InputError: a product is not finite.
         """
-        if self._start is None:
+        if self.start is None:
             return self._first(matvec, near)
-        start, wanted = self._start, min(self.k, len(self._start))
+        start, wanted = self.start, min(self.k, len(self.start))
         basis = _Basis(Counted(matvec), near, self._rng)
         turned = self._begin(basis, start)
         searched = turned  # the mixture holds the last guard
@@ -119,10 +120,10 @@ class Tracker:
 
     def _keep(self, vectors: Tensor, count: int) -> None:
         """Keep what the next solve begins from: vectors, and random ones up to `count`."""
-        self._start = vectors
-        while len(self._start) < count:
-            search = random_unit(vectors[0], self._rng, [self._start])
-            self._start = torch.cat([self._start, search[None]])
+        self.start = vectors
+        while len(self.start) < count:
+            search = random_unit(vectors[0], self._rng, [self.start])
+            self.start = torch.cat([self.start, search[None]])
 
 
 class _Basis:
