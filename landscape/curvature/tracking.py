@@ -50,7 +50,7 @@ class Tracker:
         tol: stop when ‖Av - λv‖ <= tol |λ| for each.
         max_products: maximum number of products of one solve.
         seed: of the random vectors.
-        start: what the next solve begins from: orthonormal rows, those of the wanted pairs first. Shape (some, n).
+        start: what the next solve begins from: orthonormal rows, shape (some, n), the k wanted ones first.
     """
 
     k: int
