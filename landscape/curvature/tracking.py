@@ -1,6 +1,6 @@
 """The largest eigenpairs of a matrix that changes slowly: each solve begins from the vectors of the last."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ LONGEST = 40  # vectors added to a basis before it restarts
 FAR = (
     0.03  # share of a product outside of the old vectors, from which one mixture of them is the better start
 )
+GRADIENT = 0.3  # length of the gradient in a mixture of length 1
 LOST = 0.7  # length of an old vector's part outside of the basis, above which it is added
 
 
@@ -28,18 +29,20 @@ class Tracker:
     outside of their span tells how far the matrix has turned. If that is little, all of the vectors are
     multiplied, and each gets corrections of its own. Otherwise the mixture alone begins a Krylov space, in
     which all pairs converge at once: a space of many vectors takes a product per vector and step, which costs
-    more than the old vectors save.
+    more than the old vectors save. Where they turned far in the last solve too, the gradient, which lies
+    largely in the space of the new ones, is part of the mixture.
 
     Either way the basis grows by the residual Ay - θy of the Ritz pair (θ, y) that is furthest from its
     tolerance (Davidson 1975, without a preconditioner; the thick restart of Wu & Simon 2000, for a matrix
     that has changed since). In a Krylov space all residuals are parallel, so that this is Lanczos. The
     products with the basis are kept, so that the residuals are measured ones and free.
 
-    A Krylov space holds one vector of each eigenspace. Once all pairs have converged, an old vector that lies
-    largely outside of the basis is therefore added to it. An eigenvector that is orthogonal to all that a
-    solve begins from does not show in any residual. The last guard looks for it: it begins at random, and
-    takes one step of its own, or is part of the mixture. What comes up is therefore found within some solves,
-    but not always in the first.
+    The pairs that converge need not be the largest. A solve from a mixture therefore ends only when no guard
+    (θ, y) can become one of the wanted: when θ + ‖Ay - θy‖ is below all of them. A Krylov space holds one
+    vector of each eigenspace. An old vector that lies largely outside of the basis in the end is therefore
+    added to it. An eigenvector that is orthogonal to all that a solve begins from does not show in any
+    residual. The last guard looks for it: it begins at random, and takes one step of its own, or is part of
+    the mixture. What comes up is therefore found within some solves, but not always in the first.
 
     What this saves depends on how far the eigenvectors turn. On SASRec (Beauty), five take some 45 products
     from nothing. In an epoch they turn by 0.3 rad or more, which leaves more than half of that; a third would
@@ -58,8 +61,10 @@ class Tracker:
     max_products: int = 500
     seed: int = 0
     start: Tensor | None = None
+    _turned: bool = field(default=False, init=False)  # far, between the last two solves
 
     start: Tensor | None = None
+    _turned: bool = field(default=False, init=False)  # far, between the last two solves
 
     def __post_init__(self) -> None:
         self._rng = np.random.default_rng(self.seed)
@@ -69,7 +74,7 @@ class Tracker:
 
         Args:
             matvec: v -> Av, shape (n,) to (n,).
-            near: where the first solve begins, such as the gradient; shape (n,).
+            near: a vector near the wanted ones, such as the gradient; shape (n,).
 
         Raises:
             InputError: a product is not finite.
@@ -78,7 +83,7 @@ class Tracker:
             return self._first(matvec, near)
         start, wanted = self.start, min(self.k, len(self.start))
         basis = _Basis(Counted(matvec), near, self._rng)
-        turned = self._begin(basis, start)
+        turned = self._begin(basis, start, near)
         searched = turned  # the mixture holds the last guard
         while True:
             values, vectors, images = basis.ritz(len(start))
@@ -86,18 +91,24 @@ class Tracker:
             relative = lengths / scales(values, basis.norm, near.dtype)
             k = min(wanted, len(values))
             ended = basis.complete or basis.products >= self.max_products
-            arrived = not ended and bool((relative[:k] <= self.tol).all())
-            lost = basis.lost(start[:wanted]) if arrived else None
-            if ended or (arrived and searched and lost is None):
+            within = bool((relative[:k] <= self.tol).all())
+            worst = int(relative[:k].argmax())
+            if within and not searched:
+                worst = len(values) - 1
+            elif within and turned and len(values) > k:
+                worst = k + int((values + lengths)[k:].argmax())
+            level = values[k - 1] + self.tol * abs(values[k - 1])
+            rising = worst >= k and values[worst] + lengths[worst] > level
+            arrived = within and searched and not rising
+            lost = basis.lost(start[:wanted]) if within and not ended else None
+            if ended or (arrived and lost is None):
+                self._turned = _median_sine(vectors[:k], start) > FAR
                 self._keep(vectors[: len(start) - turned], len(start))
                 return Found(values[:k], oriented(vectors[:k]), relative[:k], k, basis.products, False)
+            searched = searched or within
             if basis.size >= len(start) + LONGEST:
                 basis.restart(values, vectors, images)
-            if lost is None:
-                worst = len(values) - 1 if arrived else int(relative[:k].argmax())
-                searched = searched or arrived
-                lost = images[worst] - values[worst] * vectors[worst]
-            basis.add(lost)
+            basis.add(images[worst] - values[worst] * vectors[worst] if lost is None else lost)
 
     def _first(self, matvec: Matvec, near: Tensor) -> Found:
         wanted = self.k + GUARDS - 1
@@ -108,15 +119,20 @@ class Tracker:
             found.values[:k], found.vectors[:k], found.residuals[:k], k, found.products, found.copies
         )
 
-    def _begin(self, basis: "_Basis", start: Tensor) -> bool:
-        """Multiply what the solve begins from; tell whether that is a mixture of the old vectors alone."""
+    def _begin(self, basis: "_Basis", start: Tensor, near: Tensor) -> bool:
+        """Multiply what the solve begins from; tell whether that is a mixture alone."""
         shares = torch.ones(len(start))
         shares[: self.k] += torch.arange(min(self.k, len(start)))  # the last take the longest
-        product = basis.add(shares.to(start) @ start)
-        turned = norm(project_out(product, [start])) > FAR * norm(product)
-        for vector in start[: 0 if turned else -1]:  # the mixture stands in for the last
+        mixture = unit(shares.to(start) @ start)
+        if self._turned and near.any():
+            basis.add(mixture + GRADIENT * unit(near))
+            return True
+        product = basis.add(mixture)
+        if norm(project_out(product, [start])) > FAR * norm(product):
+            return True
+        for vector in start[:-1]:  # the mixture stands in for the last
             basis.add(vector)
-        return turned
+        return False
 
     def _keep(self, vectors: Tensor, count: int) -> None:
         """Keep what the next solve begins from: vectors, and random ones up to `count`."""
@@ -185,3 +201,8 @@ class _Basis:
     def restart(self, values: Array, vectors: Tensor, images: Tensor) -> None:
         """Keep the Ritz vectors alone."""
         self._rows, self._images, self._inner = vectors, images, np.diag(values)
+
+
+def _median_sine(vectors: Tensor, space: Tensor) -> float:
+    """Return the sine of the angle between a unit vector and a space, the median of several vectors."""
+    return float(np.median([norm(left) for left in project_out(vectors, [space])]))

@@ -116,3 +116,17 @@ def test_a_krylov_space_that_closes_is_no_end():
         matrix = with_spectrum(values)
         found = tracker.solve(lambda v, a=matrix: a @ v, torch.ones(10, dtype=torch.float64))
         np.testing.assert_allclose(found.values, values[:3], rtol=1e-6)
+
+
+def test_an_eigenvalue_that_comes_up_while_the_matrix_turns_is_found_at_once():
+    """Other pairs converge before it, since only the gradient and the turn bring it in."""
+    values, vectors = np.array([*BULK, 2.4, 2.0, 1.8, 1.6]), rotated([*BULK, 2.4, 2.0, 1.8, 1.6])[1]
+    turn = torch.from_numpy(np.random.default_rng(3).standard_normal((N, N)))
+    turn = torch.linalg.matrix_exp(0.01 * (turn - turn.T)).numpy()
+    tracker, near = Tracker(4), torch.ones(N, dtype=torch.float64)
+    for rise in np.linspace(0.5, 2.5, 9):
+        values[40] = rise
+        matrix = torch.from_numpy(vectors * values @ vectors.T)
+        found = tracker.solve(lambda v, a=matrix: a @ v, near)
+        np.testing.assert_allclose(found.values, np.sort(values)[:-5:-1], rtol=1e-5)
+        vectors = turn @ vectors
