@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from landscape.objective.objective import Objective as Objective
     from landscape.objective.params import ParamSpace as ParamSpace
     from landscape.objective.supervised import supervised as supervised
+    from landscape.objective.training_mode import in_training_mode as in_training_mode
     from landscape.runtime.devices import device_named as device_named
     from landscape.storage.results import load as load
     from landscape.storage.weights import load_weights as load_weights
@@ -119,6 +120,7 @@ _PUBLIC = {
     "frobenius_norm": "landscape.curvature.trace",
     "gauss_newton": "landscape.curvature.operators",
     "hessian": "landscape.curvature.operators",
+    "in_training_mode": "landscape.objective.training_mode",
     "lightning_callback": "landscape.curvature.callbacks",
     "line": "landscape.surface.sampler",
     "load": "landscape.storage.results",

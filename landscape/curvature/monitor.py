@@ -31,6 +31,7 @@ from landscape.objective.frozen import uncompiled
 from landscape.objective.identity import BATCHES
 from landscape.objective.objective import Objective
 from landscape.objective.supervised import supervised
+from landscape.objective.training_mode import Mode
 from landscape.runtime import progress
 from landscape.storage.results import surroundings
 
@@ -47,11 +48,16 @@ class Monitor:
             monitor.step()
         monitor.history.plot()
 
+    Or, where the loop is not yours to change, each step of the optimizer in the block is counted:
+
+        with monitor:
+            train(model, optimizer)
+
     Each measurement gives the largest eigenvalues of the Hessian with their residuals, L, ‖∇L‖, the cosine of
     the last update with the eigenvectors, and the edge of stability of the optimizer: 2/η, or its counterpart
     for momentum, SAM and Adam, with λmax of P⁻¹H for the latter (Cohen et al. 2021, 2022, arXiv 2103.00065,
-    2207.14484). The loss is that of the model in eval mode, with its present buffers. Eigenvalues are
-    followed from measurement to measurement (`landscape.curvature.tracking`).
+    2207.14484). The loss is that of the model in eval mode, with its present buffers, unless `mode` says
+    otherwise. Eigenvalues are followed from measurement to measurement (`landscape.curvature.tracking`).
 
     The training is the same, bit for bit, with a monitor and without one: the model is copied, and the states
     of all random number generators are put back. Forward hooks of the model are part of its loss, and run in
@@ -69,11 +75,12 @@ class Monitor:
         tol: of their residuals ‖Hv - λv‖ / |λ|.
         trace: number of probes for the trace of the Hessian; 0 leaves it out.
         rho: radius of SAM's sharpness L(θ + ρ ∇L/‖∇L‖) - L(θ); None leaves it out.
+        mode: of the model in the frozen loss, as for `landscape.supervised`; an `Objective` has its own.
         file: of JSON lines, one per measurement; `landscape.load` reads it. A file of the same settings and
             data is continued.
         log: called with the numbers of each measurement and its step, as `mlflow.log_metrics` and
             `wandb.log` are.
-        seed: of the random vectors.
+        seed: of the random vectors, and of the dropout masks in mode `training`.
 
     Attributes:
         probe: the frozen loss.
@@ -96,6 +103,7 @@ class Monitor:
         tol: float = 1e-3,
         trace: int = 0,
         rho: float | None = None,
+        mode: Mode = "eval",
         file: str | Path | None = None,
         log: Log | None = None,
         seed: int = 0,
@@ -106,20 +114,28 @@ class Monitor:
             raise InputError(f"trace is {trace}, rho {rho}; trace takes two probes or more, rho is positive")
         if isinstance(probe, Objective) == (criterion is not None):
             raise InputError("give batches and a criterion, or an Objective of the model alone")
+        if isinstance(probe, Objective) and mode != "eval":
+            raise InputError("an Objective has a mode of its own; make it with landscape.in_training_mode")
         began = time.perf_counter()
         self.model, self.optimizer, self.log = uncompiled(model), optimizer, log
         self.every, self.at_most, self.trace, self.rho, self.seed = every, at_most, trace, rho, seed
         self.steps = 0
         with _undisturbed():
-            made = probe if isinstance(probe, Objective) else supervised(model, probe, criterion)  # type: ignore[arg-type] # checked above
+            made = probe
+            if not isinstance(made, Objective):
+                assert criterion is not None
+                made = supervised(model, made, criterion, mode=mode, seed=seed)
             self.probe = made.follow(self.model)
         self._check_optimizer()
         self._trackers = Tracker(k, tol, 100 * k, seed), Tracker(1, tol, 100, seed)
         settings = {"k": k, "tol": float(tol), "trace": trace, "rho": rho, "seed": seed}
         provenance = self.probe.provenance | surroundings(self.probe.theta.device)
         self._file = RecordFile(
-            Path(file) if file else None, {"settings": settings, "provenance": provenance}, (BATCHES, "loss")
+            Path(file) if file else None,
+            {"settings": settings, "provenance": provenance},
+            (BATCHES, "loss", "mode"),
         )
+        self._hook: Any = None  # on the optimizer, within `with`
         self._before: Tensor | None = self._theta()  # θ before the step that is measured next
         self._measured: int | None = None  # the step of the last measurement in this process
         self._began: float | None = None
@@ -127,16 +143,44 @@ class Monitor:
         self._spent = time.perf_counter() - began
         self._debt = self._spent  # spent before the training began
 
-    def step(self, step: int | None = None) -> SharpnessRecord | None:
+    def __enter__(self) -> "Monitor":
+        """Count the optimizer's steps until the block ends; do not call `step` in it.
+
+        Raises:
+            InputError: the monitor has no optimizer, or counts its steps already.
+        """
+        if self.optimizer is None or self._hook:
+            said = "counts its steps already" if self._hook else "has no optimizer; give it the training's"
+            raise InputError(f"the monitor {said}")
+        self._hook = self.optimizer.register_step_post_hook(self._count)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._hook.remove()
+        self._hook = None
+
+    def _count(self, *_: object) -> None:
+        self.step()
+
+    def step(self, model: nn.Module | int | None = None, step: int | None = None) -> SharpnessRecord | None:
         """Count a step of the optimizer, and measure if it is time.
 
         Args:
+            model: what holds the weights now, if it is another object than before. A number is taken for
+                `step`.
             step: its number, where the training counts by itself; by default one more than before.
+
+        Raises:
+            InputError: the model does not have the parameters and buffers of the one before.
 
         Returns:
             The measurement, if one was made.
         """
         began = time.perf_counter()
+        if isinstance(model, nn.Module):
+            self.model = uncompiled(model)
+        elif model is not None:
+            step = model
         if self._began is None:
             self._began = began
         before, self.steps = self.steps, self.steps + 1 if step is None else step

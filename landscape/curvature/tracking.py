@@ -6,94 +6,154 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from landscape.curvature.basis import gram, project_out, random_unit, residual, unit
+from landscape.curvature.basis import gram, norm, project_out, random_unit, residual, unit
 from landscape.curvature.lanczos import lanczos
 from landscape.curvature.solver import Counted, Found, Matvec, oriented, scales
+from landscape.storage.results import Array
 
 GUARDS = 2  # vectors kept beyond the wanted ones; the last begins as a random one
 LONGEST = 40  # vectors added to a basis before it restarts
+FAR = (
+    0.03  # share of a product outside of the old vectors, from which one mixture of them is the better start
+)
+GRADIENT = 0.3  # length of the gradient in a mixture of length 1
+LOST = 0.7  # length of an old vector's part outside of the basis, above which it is added
 
 
 @dataclass
 class Tracker:
     """Follows the k largest eigenpairs from one matrix to the next.
 
-    The first solve is `lanczos`. Each later one begins from the eigenvectors of the last and two guards, the
-    Ritz vectors that come after them, at one product each. What they lack of the new eigenvectors is added
-    vector by vector: the residual Ay - θy of the Ritz pair (θ, y) that is furthest from its tolerance
-    (Davidson 1975, without a preconditioner; the thick restart of Wu & Simon 2000, for a matrix that has
-    changed since). The products with the basis are kept, so that the residuals are measured ones and free.
+    The first solve is `lanczos`. Each later one knows the eigenvectors of the last and two guards, the Ritz
+    vectors that come after them. It first multiplies a mixture of these vectors; the part of the product
+    outside of their span tells how far the matrix has turned. If that is little, all of the vectors are
+    multiplied, and each gets corrections of its own. Otherwise the mixture alone begins a Krylov space, in
+    which all pairs converge at once: a space of many vectors takes a product per vector and step, which costs
+    more than the old vectors save. Where they turned far in the last solve too, the gradient, which lies
+    largely in the space of the new ones, is part of the mixture.
 
-    An eigenvector that is orthogonal to all that a solve begins from does not show in any residual. The last
-    guard looks for it: it begins at random and takes one step of its own in each solve. What comes up is
-    therefore found within some solves, but not always in the first.
+    Either way the basis grows by the residual Ay - θy of the Ritz pair (θ, y) that is furthest from its
+    tolerance (Davidson 1975, without a preconditioner; the thick restart of Wu & Simon 2000, for a matrix
+    that has changed since). In a Krylov space all residuals are parallel, so that this is Lanczos. The
+    products with the basis are kept, so that the residuals are measured ones and free.
+
+    The pairs that converge need not be the largest. A solve from a mixture therefore ends only when no guard
+    (θ, y) can become one of the wanted: when θ + ‖Ay - θy‖ is below all of them. A Krylov space holds one
+    vector of each eigenspace. An old vector that lies largely outside of the basis in the end is therefore
+    added to it. An eigenvector that is orthogonal to all that a solve begins from does not show in any
+    residual. The last guard looks for it: it begins at random, and takes one step of its own, or is part of
+    the mixture. What comes up is therefore found within some solves, but not always in the first.
+
+    What this saves depends on how far the eigenvectors turn. On SASRec (Beauty), five take some 45 products
+    from nothing. In an epoch they turn by 0.3 rad or more, which leaves more than half of that; a third would
+    be enough if they turned by 0.01 (`python -m benchmarks.monitor`).
 
     Args:
         k: number of eigenpairs; at most all of them are returned.
         tol: stop when ‖Av - λv‖ <= tol |λ| for each.
         max_products: maximum number of products of one solve.
         seed: of the random vectors.
+        start: what the next solve begins from: orthonormal rows, shape (some, n), the k wanted ones first.
     """
 
     k: int
     tol: float = 1e-3
     max_products: int = 500
     seed: int = 0
-    _start: Tensor | None = field(default=None, init=False)
+    start: Tensor | None = None
+    _turned: bool = field(default=False, init=False)  # far, between the last two solves
+
+    start: Tensor | None = None
+    _turned: bool = field(default=False, init=False)  # far, between the last two solves
+
+    def __post_init__(self) -> None:
+        self._rng = np.random.default_rng(self.seed)
 
     def solve(self, matvec: Matvec, near: Tensor) -> Found:
         """Find the largest eigenpairs of the next matrix.
 
         Args:
             matvec: v -> Av, shape (n,) to (n,).
-            near: where the first solve begins, such as the gradient; shape (n,).
+            near: a vector near the wanted ones, such as the gradient; shape (n,).
 
         Raises:
             InputError: a product is not finite.
         """
-        if self._start is None:
+        if self.start is None:
             return self._first(matvec, near)
-        operator = Counted(matvec)
-        basis = _Basis(operator, self._start)
-        searched = False
+        start, wanted = self.start, min(self.k, len(self.start))
+        basis = _Basis(Counted(matvec), near, self._rng)
+        turned = self._begin(basis, start, near)
+        searched = turned  # the mixture holds the last guard
         while True:
-            values, vectors, images = basis.ritz(len(self._start))
+            values, vectors, images = basis.ritz(len(start))
             lengths = np.array([residual(*pair) for pair in zip(images, vectors, values, strict=True)])
             relative = lengths / scales(values, basis.norm, near.dtype)
-            k = min(self.k, len(values))
-            arrived = bool((relative[:k] <= self.tol).all())
-            if operator.products >= self.max_products or basis.complete or (arrived and searched):
-                self._start = vectors
-                return Found(values[:k], oriented(vectors[:k]), relative[:k], k, operator.products, False)
-            worst = len(values) - 1 if arrived else int(relative[:k].argmax())
-            searched = searched or arrived
-            if basis.size >= len(self._start) + LONGEST:
-                basis.restart(vectors, images)
-            basis.add(images[worst] - values[worst] * vectors[worst])
+            k = min(wanted, len(values))
+            ended = basis.complete or basis.products >= self.max_products
+            within = bool((relative[:k] <= self.tol).all())
+            worst = int(relative[:k].argmax())
+            if within and not searched:
+                worst = len(values) - 1
+            elif within and turned and len(values) > k:
+                worst = k + int((values + lengths)[k:].argmax())
+            level = values[k - 1] + self.tol * abs(values[k - 1])
+            rising = worst >= k and values[worst] + lengths[worst] > level
+            arrived = within and searched and not rising
+            lost = basis.lost(start[:wanted]) if within and not ended else None
+            if ended or (arrived and lost is None):
+                self._turned = _median_sine(vectors[:k], start) > FAR
+                self._keep(vectors[: len(start) - turned], len(start))
+                return Found(values[:k], oriented(vectors[:k]), relative[:k], k, basis.products, False)
+            searched = searched or within
+            if basis.size >= len(start) + LONGEST:
+                basis.restart(values, vectors, images)
+            basis.add(images[worst] - values[worst] * vectors[worst] if lost is None else lost)
 
     def _first(self, matvec: Matvec, near: Tensor) -> Found:
         wanted = self.k + GUARDS - 1
         found = lanczos(matvec, near, wanted, 0, self.tol, self.max_products, self.seed, start=near)
-        self._start = found.vectors
-        if len(found.vectors) < near.numel():
-            search = random_unit(near, np.random.default_rng(self.seed), [found.vectors])
-            self._start = torch.cat([found.vectors, search[None]])
+        self._keep(found.vectors, min(wanted + 1, near.numel()))
         k = min(self.k, found.k)
         return Found(
             found.values[:k], found.vectors[:k], found.residuals[:k], k, found.products, found.copies
         )
 
+    def _begin(self, basis: "_Basis", start: Tensor, near: Tensor) -> bool:
+        """Multiply what the solve begins from; tell whether that is a mixture alone."""
+        shares = torch.ones(len(start))
+        shares[: self.k] += torch.arange(min(self.k, len(start)))  # the last take the longest
+        mixture = unit(shares.to(start) @ start)
+        if self._turned and near.any():
+            basis.add(mixture + GRADIENT * unit(near))
+            return True
+        product = basis.add(mixture)
+        if norm(project_out(product, [start])) > FAR * norm(product):
+            return True
+        for vector in start[:-1]:  # the mixture stands in for the last
+            basis.add(vector)
+        return False
+
+    def _keep(self, vectors: Tensor, count: int) -> None:
+        """Keep what the next solve begins from: vectors, and random ones up to `count`."""
+        self.start = vectors
+        while len(self.start) < count:
+            search = random_unit(vectors[0], self._rng, [self.start])
+            self.start = torch.cat([self.start, search[None]])
+
 
 class _Basis:
-    """Orthonormal vectors Q and their products AQ, one per row."""
+    """Orthonormal vectors Q, one per row, their products AQ, and Q A Qᵀ."""
 
-    def __init__(self, operator: Counted, start: Tensor) -> None:
-        self._operator = operator
-        self._rows = start[:0]
-        for vector in start:  # they were orthonormal to rounding
-            self._rows = torch.cat([self._rows, unit(project_out(vector, [self._rows]))[None]])
-        self._images = operator.many(self._rows)
-        self.norm = 0.0
+    def __init__(self, operator: Counted, like: Tensor, rng: np.random.Generator) -> None:
+        self._operator, self._rng = operator, rng
+        self._rows = self._images = like.new_empty(0, like.numel())
+        self._inner = np.zeros((0, 0))
+        self.norm = 0.0  # the largest |Ritz value| so far
+
+    @property
+    def products(self) -> int:
+        return self._operator.products
 
     @property
     def size(self) -> int:
@@ -104,21 +164,45 @@ class _Basis:
         """Whether the basis spans the whole space, so that its Ritz pairs are the eigenpairs."""
         return self.size == self._rows.shape[1]
 
-    def ritz(self, count: int) -> tuple[np.ndarray, Tensor, Tensor]:
+    def ritz(self, count: int) -> tuple[Array, Tensor, Tensor]:
         """Return the largest Ritz values, descending, their vectors, and the products with these."""
-        inner = gram(self._rows, self._images)
-        values, coefficients = np.linalg.eigh((inner + inner.T) / 2)
+        values, coefficients = np.linalg.eigh(self._inner)
         self.norm = max(self.norm, float(np.abs(values).max()))
         top = np.arange(len(values))[::-1][:count]
         mix = torch.from_numpy(coefficients[:, top].T.copy()).to(self._rows, copy=True)
         return values[top], mix @ self._rows, mix @ self._images
 
-    def add(self, direction: Tensor) -> None:
-        """Add the part of a direction that is outside of the basis."""
-        row = unit(project_out(unit(direction), [self._rows]))[None]
-        self._images = torch.cat([self._images, self._operator.many(row)])
-        self._rows = torch.cat([self._rows, row])
+    def add(self, direction: Tensor) -> Tensor:
+        """Add the part of a direction outside of the basis, or a random one for one of rounding alone.
 
-    def restart(self, vectors: Tensor, images: Tensor) -> None:
+        Returns:
+            The product with the new vector of the basis.
+        """
+        length = norm(direction)
+        if length <= 100 * torch.finfo(direction.dtype).eps * self.norm:
+            row = random_unit(direction, self._rng, [self._rows])
+        else:
+            row = unit(project_out(direction / length, [self._rows]))
+        self._rows = torch.cat([self._rows, row[None]])
+        image = self._operator(row)
+        self._images = torch.cat([self._images, image[None]])
+        along = gram(self._rows, image[None])
+        self._inner = np.block([[self._inner, along[:-1]], [along.T]])
+        return image
+
+    def lost(self, vectors: Tensor) -> Tensor | None:
+        """Return the direction in the span of orthonormal vectors that is largely outside of the basis."""
+        outside = project_out(vectors, [self._rows])
+        squares, mixes = np.linalg.eigh(gram(outside, outside))
+        if squares[-1] <= LOST**2:
+            return None
+        return torch.from_numpy(mixes[:, -1].copy()).to(outside, copy=True) @ outside
+
+    def restart(self, values: Array, vectors: Tensor, images: Tensor) -> None:
         """Keep the Ritz vectors alone."""
-        self._rows, self._images = vectors, images
+        self._rows, self._images, self._inner = vectors, images, np.diag(values)
+
+
+def _median_sine(vectors: Tensor, space: Tensor) -> float:
+    """Return the sine of the angle between a unit vector and a space, the median of several vectors."""
+    return float(np.median([norm(left) for left in project_out(vectors, [space])]))

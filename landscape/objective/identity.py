@@ -19,6 +19,7 @@ DIFFERENT = {
     "split": "splits of the data",
     "data_sha256": "data",
     "loss": "losses",
+    "mode": "modes (training, eval)",
     BATCHES: "batches (other users or examples, noise, negatives, lengths of history, or another order)",
 }
 """What makes losses incomparable, by its key in the provenance."""

@@ -115,7 +115,7 @@ class Objective:
             raise InputError(CHANGING)
         self.ranks = ALONE
         self._trust = Trust(check)
-        known = dict(provenance or {})
+        known = dict(provenance or {}) | getattr(loss, "provenance", {})  # of `in_training_mode`
         self._provenance = known | {
             BATCHES: known.get(BATCHES) or batches_digest(self.batches),
             "parameters": str(self.params.numel),

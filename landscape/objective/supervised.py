@@ -10,9 +10,18 @@ from landscape.errors import InputError
 from landscape.objective.criteria import Criterion, PerTarget
 from landscape.objective.identity import criterion_digest
 from landscape.objective.objective import Objective
+from landscape.objective.training_mode import Mode, in_mode
 
 
-def supervised(model: nn.Module, batches: Iterable[Any], criterion: Criterion, **options: Any) -> Objective:
+def supervised(
+    model: nn.Module,
+    batches: Iterable[Any],
+    criterion: Criterion,
+    *,
+    mode: Mode = "eval",
+    seed: int = 0,
+    **options: Any,
+) -> Objective:
     """Return the mean of a loss over all pairs of inputs and targets, also per example and in two parts.
 
         objective = supervised(model, loader, nn.CrossEntropyLoss())
@@ -29,29 +38,34 @@ def supervised(model: nn.Module, batches: Iterable[Any], criterion: Criterion, *
             `torch.nn.functional`, or any other callable that returns the loss of each example, their mean, or
             their sum (of which the mean is taken). One that is none of these, because its examples depend
             on one another, can be measured on a single batch.
+        mode: of the model: `eval`, or `training` with dropout masks frozen and the statistics of each batch
+            (`landscape.in_training_mode`).
+        seed: of the dropout masks.
         options: of `Objective`.
 
     Raises:
         InputError: a batch is not a pair, the criterion does not give the loss of each target when its
             `reduction` is "none", or its scalar is not a mean over examples and there are several batches;
-            outputs and targets of `mse_loss` and its like have different shapes; and as `Objective`.
+            outputs and targets of `mse_loss` and its like have different shapes; there is no such mode; and
+            as `Objective`.
     """
     if isinstance(batches, Dataset) and not isinstance(batches, IterableDataset):
         raise InputError("a data set gives single examples; wrap it: DataLoader(dataset, batch_size=256)")
-    taken = PerTarget(criterion)
-    options["provenance"] = {"loss": criterion_digest(criterion), **(options.get("provenance") or {})}
+    taken, outputs_of = PerTarget(criterion), in_mode(_outputs, mode, seed)
+    known = {"loss": criterion_digest(criterion)} | getattr(outputs_of, "provenance", {})
+    options["provenance"] = known | dict(options.get("provenance") or {})
 
     def whole(outputs: Any, batch: Any) -> tuple[Tensor, Tensor]:
         sums, weights = taken(outputs, batch[1])
         return sums.sum(), weights.sum()
 
     def per_example(model: nn.Module, batch: Any) -> tuple[Tensor, Tensor]:
-        return taken(_outputs(model, batch), batch[1])
+        return taken(outputs_of(model, batch), batch[1])
 
     def loss(model: nn.Module, batch: Any) -> tuple[Tensor, Tensor]:
-        return whole(_outputs(model, batch), batch)
+        return whole(outputs_of(model, batch), batch)
 
-    parts: dict[str, Any] = {"forward": _outputs, "criterion": whole}
+    parts: dict[str, Any] = {"forward": outputs_of, "criterion": whole}
     objective = Objective(model, batches, loss, per_example=per_example, **parts, **options)
     if not taken.scalar:
         return objective

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from landscape.plots.spectra import broadened as broadened
     from landscape.plots.spectra import spectrum as spectrum
     from landscape.plots.spectra import spectrum_figure as spectrum_figure
+    from landscape.plots.spectra import spectrum_ridge as spectrum_ridge
+    from landscape.plots.spectra import spectrum_ridge_figure as spectrum_ridge_figure
     from landscape.plots.style import COLORS as COLORS
     from landscape.plots.style import COLUMN as COLUMN
     from landscape.plots.style import PAGE as PAGE
@@ -60,6 +62,8 @@ _PUBLIC = {
     "sharpness_history": "landscape.plots.monitor",
     "spectrum": "landscape.plots.spectra",
     "spectrum_figure": "landscape.plots.spectra",
+    "spectrum_ridge": "landscape.plots.spectra",
+    "spectrum_ridge_figure": "landscape.plots.spectra",
     "surface": "landscape.plots.surfaces",
     "surface_3d": "landscape.plots.solid",
     "surface_figure": "landscape.plots.surfaces",

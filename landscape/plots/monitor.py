@@ -8,9 +8,11 @@ import numpy as np
 from landscape.curvature.history import SharpnessHistory
 from landscape.errors import InputError
 from landscape.plots.canvas import apart, by_name, panels, titled
+from landscape.plots.levels import few_log_ticks
 from landscape.plots.style import COLORS, COLUMN, PAGE, paper, shown, subscript
 
 COLUMNS = 3  # panels side by side
+FAR = 3  # an edge so many times above all eigenvalues would flatten them on a linear scale
 
 
 def sharpness_history(
@@ -68,4 +70,8 @@ def _draw(axes: Any, found: SharpnessHistory) -> None:
             axes.plot(found.steps[open_], values[open_], "o", ms=3, color=color, mfc="white")
     if np.isfinite(found.thresholds).any():
         axes.plot(found.steps, found.thresholds, "--", color="0.3", label="edge of stability")
+        drawn = found.preconditioned if preconditioned else found.eigenvalues
+        if np.nanmin(drawn) > 0 and np.nanmin(found.thresholds) > FAR * np.nanmax(drawn):
+            axes.set_yscale("log")
+            few_log_ticks(axes.yaxis)
     axes.set(ylabel="eigenvalue of P⁻¹H" if preconditioned else "Hessian eigenvalue")

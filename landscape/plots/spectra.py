@@ -9,11 +9,12 @@ from landscape.curvature.density import SpectralDensity
 from landscape.curvature.eigenpairs import Eigenpairs
 from landscape.errors import InputError
 from landscape.plots.canvas import apart, by_name, panels, titled
-from landscape.plots.style import COLORS, PAGE, paper, shown
+from landscape.plots.style import COLORS, COLUMN, LOSS_MAP, PAGE, paper, shown
 from landscape.storage.results import Array
 
 WIDTH = 0.01  # width of the Gaussian that broadens a node, as a fraction of the axis
 POINTS = 1000  # along the axis
+OVERLAP = 2.0  # height of the highest ridge, in distances of two
 ROW = 0.06  # height of a row of ticks, as a share of that of the axes
 
 
@@ -87,6 +88,59 @@ def spectrum(
 
 
 spectrum_figure = apart(spectrum)
+
+
+def spectrum_ridge(
+    densities: Mapping[Any, SpectralDensity],
+    *,
+    ax: Any = None,
+    title: str | None = None,
+    size: tuple[float, float] | None = None,
+) -> Any:
+    """Draw how the spectrum changes along a training: a ridge per density, the first at the bottom.
+
+    The height of a ridge is the logarithm of the number of eigenvalues per unit of λ, from a hundredth of the
+    height of a single eigenvalue up; all ridges are on one scale, and overlap. One division, from a baseline
+    to the next, is told on the axis.
+
+    Args:
+        densities: by step, epoch or name, in order.
+        ax: axes to draw on; by default those of a new figure.
+        title: of the axes.
+        size: width and height of a new figure, in inches.
+
+    Returns:
+        The axes.
+
+    Raises:
+        InputError: no densities.
+    """
+    if not densities:
+        raise InputError("expected at least one density; ll.spectral_density measures one")
+    from matplotlib import colormaps
+
+    x, width, curves = broadened({str(name): density for name, density in densities.items()}, {})
+    floor = 1 / (width * (2 * np.pi) ** 0.5) / 100
+    heights = [np.log10(np.maximum(curve, floor) / floor) for curve in curves.values()]
+    decades = float(np.ceil(np.max(heights) / OVERLAP))  # from one baseline to the next
+    with paper():
+        (axes,) = panels(ax, 1, size or (COLUMN, 1.2 + 0.3 * len(heights)))
+        for row, (height, share) in enumerate(zip(heights, np.linspace(0.1, 0.9, len(heights)), strict=True)):
+            top, color = row + height / decades, colormaps[LOSS_MAP](share)
+            axes.fill_between(x, row, top, color=color, alpha=0.75, lw=0, zorder=-row)
+            axes.plot(x, np.where(height > 0, top, np.nan), color="white", lw=1.4, zorder=-row)
+            axes.plot(x, top, color=color, lw=0.8, zorder=-row)
+        axes.set_yticks(range(len(heights)), [shown(name) for name in curves])
+        axes.set(
+            xlabel=f"eigenvalue λ (Gaussians of width {width:.2g})",
+            ylabel=f"eigenvalues per unit of λ,\na factor of $10^{{{decades:.0f}}}$ per division",
+            xlim=(x[0], x[-1]),
+        )
+        axes.tick_params(axis="y", length=0)
+        return titled([axes], title)
+
+
+spectrum_ridge_figure = apart(spectrum_ridge)
 
 
 def broadened(

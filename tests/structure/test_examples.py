@@ -4,7 +4,11 @@ import ast
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+
+import samrec
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PUBLIC = {"landscape", "samrec", "samrec.data.synthetic"}
@@ -65,3 +69,21 @@ def test_only_what_is_public_is_used(path):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         names += [node.module] if isinstance(node, ast.ImportFrom) else []
         assert {n for n in names if n.split(".")[0] in ("landscape", "samrec")} <= PUBLIC
+
+
+def test_sharpness_settles_at_the_edge_of_stability(monkeypatch):
+    """Over the second half of the training (Cohen et al. 2021, 2022); SAM stays below 2/η."""
+    example = import_module("examples.edge_of_stability")
+    monkeypatch.setattr(example, "STEPS", 1600)
+    monkeypatch.setattr(example, "EVERY", 100)
+    for rate in (0.15, 0.2, 0.24):
+        found = example.watched(lambda p, rate=rate: torch.optim.SGD(p, lr=rate))
+        np.testing.assert_allclose(found.thresholds, 2 / rate)
+        _, furthest = example.at_edge(found)
+        assert furthest < 0.1
+    monkeypatch.setattr(example, "STEPS", 800)
+    monkeypatch.setattr(example, "EVERY", 50)
+    adam = example.watched(lambda p: torch.optim.Adam(p, lr=example.ADAM))
+    assert example.at_edge(adam)[0] == pytest.approx(1, abs=0.1)
+    sam = example.watched(lambda p: samrec.SAM(p, torch.optim.SGD, rho=example.RHO, lr=0.08))
+    assert (sam.eigenvalues[:, 0] < 0.8 * 2 / 0.08).all()

@@ -1,6 +1,8 @@
 """A monitor tells the truth about a training that it does not touch."""
 
+import contextlib
 import copy
+import itertools
 import json
 import random
 import time
@@ -153,7 +155,7 @@ class Noisy(nn.Module):
         return self.body(x)
 
 
-def train_noisy(make, watched, every=1, **settings):
+def train_noisy(make, watched, every=1, block=False, **settings):
     torch.manual_seed(0)
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 # what must not move
@@ -173,8 +175,8 @@ def train_noisy(make, watched, every=1, **settings):
             at_most=None,
             **settings,
         )
-    for _ in range(2):
-        for inputs, targets in loader:
+    with monitor if monitor and block else contextlib.nullcontext():
+        for inputs, targets in itertools.chain.from_iterable(loader for _ in range(2)):
 
             def closure(inputs=inputs, targets=targets):
                 optimizer.zero_grad()
@@ -183,9 +185,9 @@ def train_noisy(make, watched, every=1, **settings):
                 return loss
 
             optimizer.step(closure)
-            if monitor:
+            if monitor and not block:
                 with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-                    monitor.step()
+                    monitor.step(model)
     state = {
         **model.state_dict(),
         **{f"{name}.grad": p.grad for name, p in model.named_parameters()},
@@ -194,6 +196,7 @@ def train_noisy(make, watched, every=1, **settings):
         "numpy": np.random.get_state()[1].tolist(),  # noqa: NPY002 # what must not move
         "training": [module.training for module in model.modules()],
         "hooks": [len(module._forward_hooks) for module in model.modules()],
+        "optimizer's hooks": len(optimizer._optimizer_step_post_hooks),
         "optimizer": copy.deepcopy(optimizer.state_dict()),
     }
     return state, monitor
@@ -209,9 +212,35 @@ def train_noisy(make, watched, every=1, **settings):
 )
 def test_a_training_is_the_same_bit_for_bit(make):
     expected, _ = train_noisy(make, watched=False)
-    found, monitor = train_noisy(make, watched=True, trace=2, rho=0.1)
-    assert len(monitor.records) == 8
-    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    for settings in ({"trace": 2, "rho": 0.1}, {"block": True, "mode": "training"}):
+        found, monitor = train_noisy(make, watched=True, **settings)
+        assert [record.step for record in monitor.records] == list(range(1, 9))
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_a_block_counts_no_step_outside_of_it():
+    model = Quadratic()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    monitor = monitored(model, optimizer)
+    with monitor:
+        descend(model, optimizer, 2)
+        with pytest.raises(ll.InputError, match="counts its steps already"):
+            monitor.__enter__()
+    descend(model, optimizer, 1)
+    assert [record.step for record in monitor.records] == [1, 2]
+    with pytest.raises(ll.InputError, match="has no optimizer"), monitored(model, None):
+        pass
+
+
+def test_a_step_follows_the_model_that_it_is_given():
+    monitor = monitored(Quadratic(), None)
+    other = Quadratic()
+    with torch.no_grad():
+        other.w *= 2
+    first, second = monitor.step(), monitor.step(other)
+    assert second.loss == pytest.approx(4 * first.loss)
+    with pytest.raises(ll.InputError, match="not the one that the objective was made of"):
+        monitor.step(nn.Linear(2, 1))
 
 
 def test_a_measurement_is_that_of_a_fresh_objective():
@@ -335,6 +364,7 @@ def test_what_is_wrong_is_said():
         ((model, probe), {"rho": -1.0}, "rho is positive"),
         ((model, probe, nn.MSELoss()), {}, "an Objective of the model alone"),
         ((model, [GROWN]), {}, "batches and a criterion"),
+        ((model, probe), {"mode": "training"}, "has a mode of its own"),
         ((model, probe), {"optimizer": foreign}, "steps no parameter of this model"),
         ((nn.Linear(2, 1), probe), {}, "w is missing"),
     ):

@@ -84,3 +84,49 @@ def test_a_basis_that_is_full_restarts():
     ):
         found = tracker.solve(lambda v, a=matrix: a @ v, torch.ones(N, dtype=torch.float64))
     np.testing.assert_allclose(found.values, np.linspace(0, 1, N)[:-3:-1], rtol=1e-9)
+
+
+def test_copies_of_an_eigenvalue_are_followed_however_fast_the_matrix_turns():
+    """A Krylov space holds one vector of each eigenspace."""
+    spectrum = [*np.linspace(-1, 1, N - 4), 1.2, 1.3, 1.5, 1.5]  # so close that rounding makes no copy
+    matrix, _ = rotated(spectrum)
+    turn = torch.from_numpy(np.random.default_rng(3).standard_normal((N, N)))
+    turn = torch.linalg.matrix_exp(0.02 * (turn - turn.T))  # by some 18 degrees
+    tracker = Tracker(4)
+    for _ in range(3):
+        found = tracker.solve(lambda v, a=matrix: a @ v, torch.ones(N, dtype=torch.float64))
+        np.testing.assert_allclose(found.values, spectrum[:-5:-1], rtol=1e-5)
+        matrix = turn @ matrix @ turn.T
+
+
+def test_a_matrix_that_turns_far_takes_no_more_products_than_a_cold_start():
+    warm, cold = Tracker(4), 0
+    products = []
+    for matrix in drifting(3, 0.02):
+        near = torch.ones(N, dtype=torch.float64)
+        products.append(warm.solve(lambda v, a=matrix: a @ v, near).products)
+        cold += Tracker(4).solve(lambda v, a=matrix: a @ v, near).products
+    assert sum(products) <= cold
+
+
+def test_a_krylov_space_that_closes_is_no_end():
+    """The mixture of eigenvectors of a multiple of the identity is one itself."""
+    tracker = Tracker(3)
+    for values in ([3.0, 2.0, 1.0, *[0.5] * 7], [2.0] * 10, [4.0, *[1.0] * 9]):
+        matrix = with_spectrum(values)
+        found = tracker.solve(lambda v, a=matrix: a @ v, torch.ones(10, dtype=torch.float64))
+        np.testing.assert_allclose(found.values, values[:3], rtol=1e-6)
+
+
+def test_an_eigenvalue_that_comes_up_while_the_matrix_turns_is_found_at_once():
+    """Other pairs converge before it, since only the gradient and the turn bring it in."""
+    values, vectors = np.array([*BULK, 2.4, 2.0, 1.8, 1.6]), rotated([*BULK, 2.4, 2.0, 1.8, 1.6])[1]
+    turn = torch.from_numpy(np.random.default_rng(3).standard_normal((N, N)))
+    turn = torch.linalg.matrix_exp(0.01 * (turn - turn.T)).numpy()
+    tracker, near = Tracker(4), torch.ones(N, dtype=torch.float64)
+    for rise in np.linspace(0.5, 2.5, 9):
+        values[40] = rise
+        matrix = torch.from_numpy(vectors * values @ vectors.T)
+        found = tracker.solve(lambda v, a=matrix: a @ v, near)
+        np.testing.assert_allclose(found.values, np.sort(values)[:-5:-1], rtol=1e-5)
+        vectors = turn @ vectors

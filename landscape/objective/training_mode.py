@@ -1,0 +1,96 @@
+"""The loss that a training descends: dropout and batch statistics as in training, but frozen."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import wraps
+from threading import RLock
+from typing import Any, Literal, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from landscape.errors import InputError
+from landscape.objective.batches import tensors_of
+
+T_co = TypeVar("T_co", covariant=True)
+T = TypeVar("T")
+Mode = Literal["eval", "training"]
+_DRAWING = RLock()  # the generators are those of the process: other threads must not draw in between
+
+
+class OfModel(Protocol[T_co]):
+    """A function of a model and a batch, such as a loss."""
+
+    def __call__(self, model: Any, batch: Any, /) -> T_co: ...
+
+
+def in_training_mode(loss: OfModel[T], seed: int = 0) -> OfModel[T]:
+    """Return a loss that evaluates its model in training mode, with the randomness frozen.
+
+        objective = ll.Objective(model, batches, ll.in_training_mode(loss))
+
+    Dropout and whatever else draws from torch's generators draws the same numbers in each evaluation of a
+    batch: they depend on the seed and on the batch's tensors. BatchNorm uses the statistics of the batch, and
+    keeps its own. So L is a fixed function of θ that can be differentiated twice: one draw of the loss whose
+    gradients the training follows. `landscape.supervised` and `landscape.Monitor` take `mode="training"`.
+
+    Results say the mode, and an objective in this mode is not compared with one in eval mode.
+
+    Args:
+        loss: maps (model, batch) to anything, as the `loss`, `per_example` and `forward` of an `Objective`.
+        seed: of the random numbers.
+
+    Returns:
+        The function, for the same argument of `Objective`.
+    """
+
+    @wraps(loss)
+    def evaluate(model: Any, batch: Any) -> T:
+        tensors = tensors_of(batch)
+        with _DRAWING, _seeded(tensors, seed), _training(model):
+            return loss(model, batch)
+
+    evaluate.provenance = {"mode": f"training, seed {seed}"}  # type: ignore[attr-defined] # Objective reads it
+    return evaluate
+
+
+def in_mode(function: OfModel[T], mode: Mode, seed: int = 0) -> OfModel[T]:
+    """Return a function of a model in a mode by its name: "eval" or "training".
+
+    Raises:
+        InputError: there is no such mode.
+    """
+    if mode not in ("eval", "training"):
+        raise InputError(f"mode is {mode!r}; it must be 'eval' or 'training'")
+    return in_training_mode(function, seed) if mode == "training" else function
+
+
+@contextmanager
+def _seeded(tensors: list[Tensor], seed: int) -> Iterator[None]:
+    """Seed torch's generators by the values of tensors, whatever their precision; put them back after."""
+    devices = {t.device.index for t in tensors if t.device.type == "cuda"}
+    with torch.random.fork_rng(sorted(devices)):
+        for tensor in tensors:
+            plain = tensor.detach().float() if tensor.is_floating_point() else tensor.detach()
+            seed = hash((seed, int(torch.hash_tensor(plain).view(torch.int64))))
+        torch.manual_seed(seed % 2**63)
+        yield
+
+
+@contextmanager
+def _training(model: nn.Module) -> Iterator[None]:
+    """Set the modes of all modules, without code of their own; BatchNorm writes no statistics."""
+    modes = [(module, module.training) for module in model.modules()]
+    norms = [m for m, _ in modes if isinstance(m, _BatchNorm) and m.track_running_stats]
+    try:
+        for module, _ in modes:
+            module.training = True
+        for norm in norms:
+            norm.track_running_stats = False
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+        for module, mode in modes:
+            module.training = mode

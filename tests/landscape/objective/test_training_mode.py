@@ -1,0 +1,77 @@
+"""The loss of a model in training mode is a function of θ: its randomness is frozen."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import landscape as ll
+
+X = torch.randn(12, 4, generator=torch.Generator().manual_seed(1))
+BATCHES = [(x, x.sum(1, keepdim=True)) for x in X.split(6)]
+
+
+def model(*between):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 5), *between, nn.Tanh(), nn.Linear(5, 1))
+
+
+def test_batchnorm_uses_the_statistics_of_the_batch_and_keeps_its_own():
+    net = model(nn.BatchNorm1d(5))
+    net[1].running_mean.fill_(3.0)
+    before = copy.deepcopy(net.state_dict())
+    objective = ll.supervised(net, BATCHES, nn.MSELoss(), mode="training")
+    torch.testing.assert_close(net.state_dict(), before, rtol=0, atol=0)
+    expected = np.mean([F.mse_loss(copy.deepcopy(net).train()(x), y).item() for x, y in BATCHES])
+    assert objective.value() == pytest.approx(expected, rel=1e-6)
+    assert ll.supervised(net, BATCHES, nn.MSELoss()).value() != pytest.approx(expected, rel=1e-2)
+
+
+def test_dropout_masks_are_frozen_by_seed():
+    net = model(nn.Dropout(0.5))
+    one, two, other = (ll.supervised(net, BATCHES, nn.MSELoss(), mode="training", seed=s) for s in (0, 0, 1))
+    state = torch.get_rng_state()
+    assert one.value() == one.value() == two.value() != other.value()
+    torch.testing.assert_close(torch.get_rng_state(), state, rtol=0, atol=0)
+    assert one.in_float64().value() == pytest.approx(one.value(), rel=1e-6)  # the same masks
+    moved = one.moved(one.theta * 1.1)
+    step = 1e-3 * torch.ones_like(one.theta)
+    slope = (moved.value(moved.theta + step) - moved.value(moved.theta - step)) / 2
+    assert slope == pytest.approx(float(moved.grad() @ step), rel=1e-3)
+
+
+def test_a_mean_over_seeds_is_the_expected_loss():
+    """Dropout of p = ½ before a linear layer adds Σ w²x² to the squared error (Srivastava et al. 2014)."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Dropout(0.5), nn.Linear(4, 1))
+    ones = [(torch.ones(400, 4), torch.zeros(400, 1))]
+    weights, bias = (p.detach().double() for p in net[1].parameters())
+    expected = float((weights.sum() + bias) ** 2 + (weights**2).sum())
+    losses = [ll.supervised(net, ones, nn.MSELoss(), mode="training", seed=s).value() for s in range(8)]
+    assert np.mean(losses) == pytest.approx(expected, abs=4 * np.std(losses, ddof=1) / 8**0.5)
+
+
+def test_results_say_the_mode_and_do_not_compare_across_modes():
+    net = model(nn.Dropout(0.5))
+    trained, still = (ll.supervised(net, BATCHES, nn.MSELoss(), mode=mode) for mode in ("training", "eval"))
+    assert ll.top_eigenpairs(trained, 1).provenance["mode"] == "training, seed 0"
+    with pytest.raises(ll.InputError, match="modes"):
+        ll.barrier(trained, still)
+
+
+def test_a_loss_of_your_own_is_frozen_too():
+    def loss(model, batch):
+        return F.mse_loss(model(batch[0]), batch[1], reduction="sum"), len(batch[0])
+
+    net = model(nn.Dropout(0.5))
+    own = ll.Objective(net, BATCHES, ll.in_training_mode(loss, seed=3))
+    assert own.value() == ll.supervised(net, BATCHES, nn.MSELoss(), mode="training", seed=3).value()
+    assert own.provenance["mode"] == "training, seed 3"
+
+
+def test_an_unknown_mode_is_refused():
+    with pytest.raises(ll.InputError, match="must be 'eval' or 'training'"):
+        ll.supervised(model(), BATCHES, nn.MSELoss(), mode="train")
