@@ -42,7 +42,7 @@ dist: .venv/test .venv/audit  ## a wheel and an sdist in dist/, with a list of w
 	$(BIN)/cyclonedx-py requirements constraints.txt --pyproject pyproject.toml --output-file sbom.cdx.json
 	$(BIN)/python -m build --no-isolation
 
-# Known holes of the versions in constraints.txt, and their licences. CI runs it after the tests.
+# Known holes of the versions in constraints.txt, and their licences.
 audit:  ## known vulnerabilities and licences of what is installed; without a network it says so and passes
 	@if ! $(PYTHON) -c "import json, urllib.request as u; \
 	assert json.load(u.urlopen('https://pypi.org/pypi/torch/2.9.0/json', timeout=10))['vulnerabilities']" 2>/dev/null; \
