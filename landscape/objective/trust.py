@@ -143,7 +143,7 @@ def check_products(
 def _looks(of: Differentiable, trust: Trust, graph: Graph | None) -> Iterator[tuple[Differences, float]]:
     """Yield differences at which a product is looked at first, and the share by which it may differ there.
 
-    Those in float32 cost a third of those in float64 and are as sharp on a smooth loss. With kinks
+    Those in float32 cost half of those in float64 and are as sharp on a smooth loss. With kinks
     they tell nothing, since kinks lie in every interval of their length.
     """
     single = of.theta.dtype == torch.float32
