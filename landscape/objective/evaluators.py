@@ -269,12 +269,14 @@ def _reached(
 ) -> tuple[bool, bool]:
     """Tell whether swapped weights, elsewhere, give the loss that they give as the model's own.
 
-    They do not where the model keeps its weights in a second place, such as a list. One point tells, if the
-    loss is finite there and another one than `here`; otherwise, further points are tried.
+    They do not where the model keeps its weights in a second place, such as a list. Two points tell, on either
+    side, if the loss is finite there and another one than `here`: a gate that hides a weight on one of them
+    may be open on the other. Otherwise, further points are tried.
 
     Returns:
         Whether they do, and whether the loss was another one than here.
     """
+    seen = 0
     for moved in _elsewhere(weights):
         try:
             expected = copied.at(moved)(batch)[0]
@@ -283,9 +285,10 @@ def _reached(
         found = swapped.at(moved)(batch)[0]
         if not torch.allclose(found, expected, rtol=OWN, equal_nan=True):
             return False, False
-        if torch.isfinite(found) and not torch.equal(found, here):
-            return True, True
-    return True, False
+        seen += bool(torch.isfinite(found) and not torch.equal(found, here))
+        if seen > 1:
+            break
+    return True, seen > 0
 
 
 def _need_dependence(evaluator: Evaluator, weights: Weights, batches: Sequence[Any]) -> None:
