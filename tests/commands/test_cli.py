@@ -216,7 +216,7 @@ def test_equal_seeds_print_equal_numbers(answer, both):
 def test_tables_for_people(landscape, both, runs, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     for arguments, expected in (
-        (["evaluate", "--ckpt", runs / "sasrec" / "best.pt"], "ndcg@10"),
+        (["evaluate", "--ckpt", runs / "sasrec" / "best.pt"], "NDCG@10"),
         (["hessian", *both, "--top", 1, "--tol", 0.1], "λmin"),
         (["sharpness", *both, "--measure", "sam"], "‖θ‖"),
         (["surface", *both, "--grid", 2, "--out", tmp_path], "surface.png"),
