@@ -269,9 +269,9 @@ def _reached(
 ) -> tuple[bool, bool]:
     """Tell whether swapped weights, elsewhere, give the loss that they give as the model's own.
 
-    They do not where the model keeps its weights in a second place, such as a list. Two points tell, on either
-    side, if the loss is finite there and another one than `here`: a gate that hides a weight on one of them
-    may be open on the other. Otherwise, further points are tried.
+    They do not where the model keeps its weights in a second place, such as a list. Two points tell, on
+    either side, if the loss is finite there and another one than `here`: a gate that hides a weight at one of
+    them may be open at the other. Otherwise, further points are tried.
 
     Returns:
         Whether they do, and whether the loss was another one than here.
