@@ -78,8 +78,8 @@ def terminal(monkeypatch, within):
     def run(*arguments):
         made, kept = [], Table.__init__
 
-        def keep(self, *parts):
-            kept(self, *parts)
+        def keep(self, *parts, **labels):
+            kept(self, *parts, **labels)
             made.append(self)
 
         def command():
