@@ -63,9 +63,6 @@ class Tracker:
     start: Tensor | None = None
     _turned: bool = field(default=False, init=False)  # far, between the last two solves
 
-    start: Tensor | None = None
-    _turned: bool = field(default=False, init=False)  # far, between the last two solves
-
     def __post_init__(self) -> None:
         self._rng = np.random.default_rng(self.seed)
 

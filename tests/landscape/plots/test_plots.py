@@ -1,11 +1,17 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 from matplotlib.figure import Figure
 
+import landscape as ll
 from landscape import InputError
 from landscape.plots.curves import curves_figure, eigenvalue_figure
 from landscape.plots.interactive import interactive_figure
 from landscape.plots.levels import contours
+from landscape.plots.monitor import sharpness_figure
+from landscape.plots.spectra import broadened, spectrum_ridge_figure
 from landscape.plots.style import save_figure
 from landscape.plots.surfaces import quadratic_figure, surface_figure
 from landscape.surface.geometry import Quadratic
@@ -135,3 +141,34 @@ def test_any_number_of_curves_is_drawn(count):
     titles = [str(number) for number in range(count)]
     figure = curves_figure({t: {"a": FactCurve(t, "x", (1, 2), (0.0, 1.0))} for t in titles})
     assert [axes.get_ylabel() for axes in figure.axes if axes.lines] == titles
+
+
+def test_ridges_are_the_densities_on_one_logarithmic_scale():
+    diagonals = {0: torch.tensor([1.0, 1.0, 2.0]), 10: torch.tensor([0.5, 3.0, 4.0])}
+    found = {}
+    for step, diagonal in diagonals.items():
+        net = torch.nn.Linear(3, 1, bias=False)
+        objective = ll.Objective(net, [diagonal], lambda m, h: ((h * m.weight**2).sum() / 2, 1.0))
+        found[step] = ll.spectral_density(objective, probes=2)
+    (axes,) = spectrum_ridge_figure(found).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["0", "10"]
+    _, width, curves = broadened({str(step): density for step, density in found.items()}, {})
+    ridges = [line.get_ydata() for line in axes.lines if np.isfinite(line.get_ydata()).all()]
+    floor = 1 / (width * (2 * np.pi) ** 0.5) / 100
+    decades = [
+        np.ptp(ridge) / np.log10(curve.max() / floor)
+        for ridge, curve in zip(ridges, curves.values(), strict=True)
+    ]
+    assert decades[0] == pytest.approx(decades[1])
+    with pytest.raises(InputError, match="at least one density"):
+        spectrum_ridge_figure({})
+
+
+def test_an_edge_far_above_the_eigenvalues_leaves_them_readable():
+    net = torch.nn.Linear(3, 1, bias=False)
+    monitor = ll.Monitor(net, [(torch.eye(3), torch.ones(3, 1))], torch.nn.MSELoss(), k=2, at_most=None)
+    monitor.step()
+    history = monitor.history
+    for edge, scale in ((100.0, "log"), (1.0, "linear")):
+        (axes,) = sharpness_figure(replace(history, thresholds=np.array([edge]))).axes
+        assert axes.get_yscale() == scale
