@@ -45,8 +45,8 @@ class Tracker:
     the mixture. What comes up is therefore found within some solves, but not always in the first.
 
     What this saves depends on how far the eigenvectors turn. On SASRec (Beauty), five take some 45 products
-    from nothing. In an epoch they turn by 0.3 rad or more, which leaves more than half of that; a third would
-    be enough if they turned by 0.01 (`python -m benchmarks.monitor`).
+    from nothing. In an epoch they turn by 0.4 or more, which leaves more than half of that; a third is left
+    where they turn by 0.01 to 0.04 (`python -m benchmarks.monitor`).
 
     Args:
         k: number of eigenpairs; at most all of them are returned.
