@@ -1,5 +1,6 @@
 """Where to compute, how much memory is free there, and what is fastest."""
 
+import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -83,7 +84,7 @@ def measured(build: Callable[[], T], device: "torch.device") -> tuple[T, int]:
     class Noted(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's
         @classmethod
         def _should_skip_dynamo(cls) -> bool:
-            return False  # else torch imports its whole compiler, 2 s, to be told to leave this alone
+            return "torch._dynamo" in sys.modules  # else torch imports its compiler, 2 s, to ward it off
 
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             found = func(*args, **(kwargs or {}))
