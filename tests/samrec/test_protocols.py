@@ -286,7 +286,7 @@ def test_the_table_of_evaluate_fits(landscape, best, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     code, out, err = landscape(*best, "--head", 0.125)
     assert code == 0, err
-    lines = [line.split() for line in out[out.index("hr@5") :].splitlines() if line.strip()]
+    lines = [line.split() for line in out[out.index("HR@5") :].splitlines() if line.strip()]
     labels = ["all", "from", "to", "cold", "warm", "head", "tail"]
     assert [line[0] for line in lines[2:]] == [*labels, "cold:", "head:"]
     assert {len(line) for line in lines[2:9]} == {1 + 7}
