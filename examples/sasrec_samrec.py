@@ -39,7 +39,7 @@ def main(folder=PICTURES):
 
         # One frozen loss for both: the same users and negatives, dropout off.
         checkpoints = [outcome.out / "best.pt" for outcome in outcomes.values()]
-        options = ll.TaskOptions(users=512)
+        options = ll.TaskOptions(users=512, data=data)
         objectives = dict(zip(outcomes, ll.objectives_of(checkpoints, options), strict=True))
 
     lines = {name: ll.line(objective, radius=2.0, tol=TOL) for name, objective in objectives.items()}
