@@ -3,7 +3,8 @@
 The models are written here in plain torch and have random weights, so nothing is downloaded. Each measurement
 is of one batch, in one thread. Times are CPU seconds, and as a ratio those of the same run to a Hessian
 product by `torch.autograd.grad` twice. Memory is the peak of all new tensors that are alive at once, in
-multiples of θ (`benchmarks.allocations`); what a graph holds is the model's own and is measured next to it.
+multiples of θ (`landscape.runtime.allocations`); what a graph holds is the model's own and is measured next
+to it.
 """
 
 import argparse
@@ -21,10 +22,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import landscape as ll
-from benchmarks.allocations import peak
 from benchmarks.train import HERE, write
 from benchmarks.where import where
 from landscape.objective.derivatives import twice_differentiable
+from landscape.runtime.allocations import peak
 
 TOP, PRODUCTS, PROBES = 5, 20, 4
 Batch = tuple[Tensor, Tensor]

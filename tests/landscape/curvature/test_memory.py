@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 import landscape as ll
-from benchmarks.allocations import Allocations, peak
 from landscape.curvature.basis import COLUMNS, Basis, gram, project_out, random_unit
 from landscape.curvature.probes import Probes
 from landscape.objective.sums import PIECE, Sum
+from landscape.runtime.allocations import Allocations, peak
 from landscape.runtime.ranks import ALONE
 
 WIDTH = 520  # the activations of two examples, and the pieces of a sum, are small beside θ
