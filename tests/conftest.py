@@ -151,12 +151,12 @@ def dense_hessian(sasrec_objective: Objective) -> Tensor:
 
 
 @pytest.fixture(scope="session")
-def real_data() -> Path:
+def real_data(pytestconfig: pytest.Config) -> Path:
     """The folder of real data; skips, saying so, where LANDSCAPE_DATA names none."""
     folder = os.environ.get("LANDSCAPE_DATA")
     if not folder:
         pytest.skip("LANDSCAPE_DATA names no folder of real data")
-    return Path(folder).resolve()
+    return (pytestconfig.invocation_params.dir / folder).resolve()  # the tests stand elsewhere by now
 
 
 @pytest.fixture
