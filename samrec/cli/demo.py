@@ -18,7 +18,7 @@ DATA: dict[str, Any] = {"items": 200, "mean_length": 16, "lag": 2}
 def command(
     out: Annotated[Path, typer.Option(help="Folder for the data, the runs and report.html.")] = Path("demo"),
     epochs: Annotated[int, typer.Option(min=1, help="Number of epochs of each of the two runs.")] = 60,
-    users: Users = 512,
+    users: Users = 256,
     seed: Seed = 0,
     device: Device = "auto",
     json: Json = False,
