@@ -9,7 +9,7 @@ import typer
 
 from landscape.cli.options import MeasurementOptions, by_ranks, with_options
 from landscape.cli.output import show, written
-from landscape.runtime.table import Table
+from landscape.runtime.table import Table, metric_name
 
 
 @by_ranks
@@ -81,5 +81,5 @@ def _table(entries: list[dict[str, Any]]) -> Table:
         }
         for entry in entries
     ]
-    rows = [[key, *(column[key] for column in columns)] for key in columns[0]]
+    rows = [[metric_name(key), *(column[key] for column in columns)] for key in columns[0]]
     return Table("Comparison", ["", *(entry["name"] for entry in entries)], rows)

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 from landscape.errors import InputError
 from landscape.plots.canvas import APART, apart, by_name, figure_of, panels, titled
-from landscape.plots.style import COLORS, COLUMN, PAGE, metric_label, paper, shown
+from landscape.plots.style import COLORS, COLUMN, PAGE, paper, shown
 from landscape.plots.surfaces import Size, widen
+from landscape.runtime.table import metric_name
 from landscape.surface.paths import STATIONS, PathProfile
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def path(
             for axes, metric in zip(others, metrics, strict=True):
                 _metric(axes, found.metrics[metric], found.kind, color, shift)
         for axes, label in zip(every, ("loss", *metrics), strict=True):
-            axes.set(xlabel="t", ylabel=metric_label(label), xticks=STATIONS)
+            axes.set(xlabel="t", ylabel=shown(metric_name(label)), xticks=STATIONS)
             widen(axes)
         if ax is None or ax is APART:
             figure_of(every).legend(loc="outside upper left", ncols=2 if metrics else 1)

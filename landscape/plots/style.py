@@ -92,8 +92,3 @@ def shown(name: str) -> str:
 def subscript(number: int) -> str:
     """Return a number in subscript digits."""
     return "".join(chr(0x2080 + int(digit)) for digit in str(number))
-
-
-def metric_label(metric: str) -> str:
-    """Return a metric's name as an axis shows it."""
-    return shown(metric.upper() if "@" in metric or metric == "mrr" else metric.replace("-", " "))

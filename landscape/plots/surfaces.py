@@ -15,11 +15,11 @@ from landscape.plots.style import (
     DIFFERENCE_MAP,
     LOSS_MAP,
     PAGE,
-    metric_label,
     paper,
     shown,
     subscript,
 )
+from landscape.runtime.table import metric_name
 from landscape.storage.results import Array
 from landscape.surface.geometry import Quadratic
 from landscape.surface.slice import Slice
@@ -195,7 +195,7 @@ def metric_lines(
                     axes.axvline(at, color="0.7", lw=0.6, zorder=0)
             few_ticks(axes.xaxis)
             widen(axes)
-            axes.set(ylabel=metric_label(metric))
+            axes.set(ylabel=shown(metric_name(metric)))
         first = next(iter(metrics.values()))
         label = shown(axis_label(next(iter(first.values()))[0], 0))
         for axes in every:

@@ -17,7 +17,7 @@ from landscape.flatness.notation import PLAIN
 from landscape.flatness.words import cautions, notes
 from landscape.plots.style import subscript
 from landscape.runtime.rounding import between
-from landscape.runtime.table import Table
+from landscape.runtime.table import Table, metric_name
 from landscape.surface.geometry import Quadratic
 from landscape.surface.paths import PathProfile
 from landscape.surface.slice import Slice
@@ -109,7 +109,7 @@ def of_metrics(found: Mapping[str, PathProfile], title: str) -> Table:
         ["to", *found],
         [
             [
-                f"{metric} at t = {t:g}",
+                f"{metric_name(metric)} at t = {t:g}",
                 *(
                     number(path.metrics[metric]["values"][i], path.metrics[metric]["standard_errors"][i])
                     for path in found.values()
@@ -149,7 +149,12 @@ def of_spectra(
     tables = [Table(title, ["", *found], rows)]
     if blocks:
         tables.append(Table("Blocks", head[: len(blocks[0])], blocks, labels=head.index("group") + 1))
-    said = (note for name, spectrum in found.items() for note in cautions(name, spectrum.pairs))
+    said = [note for name, spectrum in found.items() for note in cautions(name, spectrum.pairs)]
+    said += [
+        f"{name}: negative eigenvalues take away from the effective dimension; Gauss-Newton has none."
+        for name, spectrum in found.items()
+        if (spectrum.density_facts(ridge or largest).get("effective_dimension") or 0) < 0
+    ]
     return [*tables, *sentences(said)]
 
 

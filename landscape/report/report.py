@@ -25,6 +25,7 @@ from landscape.plots.spectra import spectrum_figure
 from landscape.plots.style import paper
 from landscape.plots.surfaces import surface_figure
 from landscape.runtime.rounding import between
+from landscape.runtime.table import metric_name
 from landscape.storage.files import existing, replacing
 from landscape.storage.ranges import FINITE
 from landscape.storage.results import Result, load_as
@@ -140,6 +141,7 @@ def _rendered(folder: Path, comparison: Comparison) -> str:
         tables=_tables(comparison),
         curves=list(_curves(comparison)),
         number=PLAIN.number,
+        metric_name=metric_name,
         ends=lambda interval: between(interval[0], interval[1], 4),
         sharpness=_rows(sharpness, next(iter(measured.values())).sharpness),
         notes=notes(sharpness),

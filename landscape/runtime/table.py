@@ -10,6 +10,12 @@ FRAME = 3
 """Characters that a column takes beside its text: a space on either side, and what divides columns."""
 
 
+def metric_name(metric: str) -> str:
+    """Return a metric's name as people read it: HR@10 for hr@10, MRR for mrr, valid loss for valid-loss."""
+    words = metric.replace("-", " ").split(" ")
+    return " ".join(word.upper() if "@" in word or word == "mrr" else word for word in words)
+
+
 class Table:
     """A titled table of text; without columns, its title alone.
 

@@ -8,6 +8,7 @@ import torch
 
 import landscape as ll
 from landscape.cli.output import _plain
+from landscape.plots.tables import of_spectra
 from tests.worlds import signs
 
 
@@ -48,6 +49,18 @@ def test_the_density_tells_what_its_probes_do(objective, symmetric):
     )
     assert (said["local_entropy"], said["local_entropy_se"]) == (None, None)  # -γ is above λmin
     assert found.density_facts()["ridge"] == pytest.approx(largest)
+
+
+def test_a_negative_effective_dimension_is_explained(quadratic):
+    """λ = 1, -1/2, -1/2 with a ridge of 1: the sum is 1/2 - 2 · 1."""
+    for eigenvalues, said in (([1.0, -0.5, -0.5], True), ([1.0, 0.5, 0.25], False)):
+        matrix = torch.diag(torch.tensor(eigenvalues, dtype=torch.float64))
+        found = ll.spectrum(quadratic(matrix, torch.ones(3).double()), top=1, density=True, steps=3)
+        assert found.density_facts()["effective_dimension"] == pytest.approx(
+            -1.5 if said else 1 / 2 + 1 / 3 + 1 / 5
+        )
+        told = " ".join(table.title for table in of_spectra({"a": found}))
+        assert ("a: negative eigenvalues take away from the effective dimension" in told) == said
 
 
 def test_blocks_are_those_of_each_group_alone(sasrec_objective, tmp_path):
