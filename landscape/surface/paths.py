@@ -32,6 +32,7 @@ STATIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
 RATE = 0.02  # of the bend, in root mean squares of θ_b - θ_a
 NUDGE = 1e-3  # of its start, in the same unit
 SAME = 1e-4  # relative: of losses that differ by the arithmetic alone
+PER_DRAW = 16  # steps at least: to draw a small loss costs ten gradients of it
 GOLDEN = (5**0.5 - 1) / 2
 
 
@@ -165,7 +166,8 @@ def bezier(
     Args:
         objective, other: as for `barrier`.
         training: gives the objective of each pass (0, 1, …): the same loss, drawn anew. A step takes one
-            batch of it. Without it, every step takes all of `objective`.
+            batch of it; fewer than 16 batches are gone through again until there were so many steps. Without
+            `training`, every step takes all of `objective`.
         steps: of Adam.
         lr: its first rate; a fiftieth of the root mean square of θ_b - θ_a if there is none.
         seed: of the sequence, and of the start.
@@ -314,7 +316,9 @@ def _draws(objective: Objective, training: Callable[[int], Objective] | None) ->
     for number in count():
         drawn = training(number)
         _check_parameters(objective, drawn)
-        yield from drawn.per_batch()
+        # Unchecked: a wrong gradient makes a bad bend, and what it is worth is measured on `objective`.
+        batches = list(drawn.unchecked().per_batch())
+        yield from batches * math.ceil(PER_DRAW / len(batches))
 
 
 def _path(

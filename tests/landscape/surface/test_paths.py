@@ -116,15 +116,15 @@ def test_a_curve_has_the_length_of_its_polyline():
     assert found.length == pytest.approx(np.linalg.norm(steps, axis=1).sum(), rel=1e-6)
 
 
-def test_each_step_takes_a_batch_and_each_pass_is_drawn_anew():
+def test_each_step_takes_a_batch_and_a_small_draw_serves_sixteen():
     asked = []
 
     def training(number):
         asked.append(number)
         return apart(1.0, 1.0)
 
-    ll.bezier(apart(2.0, 0.0), apart(0.0, 4.0), training=training, steps=7)
-    assert asked == [0, 1, 2]  # of three batches
+    ll.bezier(apart(2.0, 0.0), apart(0.0, 4.0), training=training, steps=37)
+    assert asked == [0, 1, 2]  # of three batches, six times each
 
 
 def test_the_way_back_is_the_mirrored_way():
@@ -339,7 +339,7 @@ def test_tables_for_people(landscape, both, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     code, out, err = landscape("path", *both, "--grid", 3, "--metric", "ndcg@10", "--out", tmp_path)
     assert (code, err) == (0, "")
-    for expected in ("Paths from sasrec\n", "samrec, line", "barrier", "ndcg@10 at t = 0.5"):
+    for expected in ("Paths from sasrec\n", "samrec, line", "barrier", "NDCG@10 at t = 0.5"):
         assert expected in out
 
 
