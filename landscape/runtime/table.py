@@ -11,7 +11,7 @@ FRAME = 3
 
 
 def metric_name(metric: str) -> str:
-    """Return a metric's name as people read it: HR@10 for hr@10, MRR for mrr, valid loss for valid-loss."""
+    """Return a metric's name as people read it: MRR for mrr, P@5 for p@5, valid loss for valid-loss."""
     words = metric.replace("-", " ").split(" ")
     return " ".join(word.upper() if "@" in word or word == "mrr" else word for word in words)
 
