@@ -14,6 +14,7 @@ from samrec import choices
 from samrec.chunks import chunk_rows
 from samrec.data.packing import Batch
 from samrec.model import Recommender
+from samrec.rows import add_rows
 from samrec.sharding import ShardedEmbedding
 
 Loss = Callable[[Recommender, Batch], tuple[Tensor, Tensor]]
@@ -225,7 +226,7 @@ class _FusedCrossEntropy(torch.autograd.Function):
                 d_table.addmm_(p.T, x * weight)
             else:
                 d_table += p.T @ (x * weight).to(kind)
-            d_table.index_add_(0, target, expected[part] * (one * weight), alpha=-1)
+            add_rows(d_table, target, -expected[part] * (one * weight))
         if shard:
             d_expected = shard.ranks.summed(d_expected)[own]
         ctx.save_for_backward(d_expected, d_table)

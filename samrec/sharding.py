@@ -8,6 +8,7 @@ from torch.autograd.function import once_differentiable
 
 from landscape.errors import InputError
 from landscape.runtime.ranks import Ranks
+from samrec.rows import add_rows
 
 
 class ShardedEmbedding(nn.Module):
@@ -113,6 +114,6 @@ class _Lookup(torch.autograd.Function):
         places, rows = ctx.saved_tensors
         table: ShardedEmbedding = ctx.table
         of_distinct = gradient.new_zeros(sum(ctx.wanted), gradient.shape[-1])
-        of_distinct.index_add_(0, places.flatten(), gradient.flatten(0, -2))
+        add_rows(of_distinct, places.flatten(), gradient.flatten(0, -2))
         of_rows = table.ranks.exchanged(of_distinct, ctx.wanted, ctx.of_me)
-        return torch.zeros_like(table.weight).index_add_(0, rows, of_rows), None, None
+        return add_rows(torch.zeros_like(table.weight), rows, of_rows), None, None

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from landscape.errors import InputError
+from landscape.runtime.precision import full_precision
 from landscape.storage.results import Array
 
 COLUMNS = 2**16  # numbers of a vector that are taken at once: in float64 they stay in a CPU's cache
@@ -72,6 +74,7 @@ class Basis:
         found[0] = found[0][first - block * self._rows :]
         return (found[0] if len(found) == 1 else torch.cat(found)).to(self.like.device)
 
+    @full_precision
     def combined(self, coefficients: Array) -> Tensor:
         """Return Cᵀ Q for coefficients C, shape (size, K); as rows, shape (K, n)."""
         found = self.like.new_empty(coefficients.shape[1], self.like.numel())
@@ -79,6 +82,7 @@ class Basis:
             found[:, piece] = mixed
         return found
 
+    @full_precision
     def mix(self, coefficients: Array) -> None:
         """Put Cᵀ Q in place of Q, shape (K, n): no second basis is held."""
         size = coefficients.shape[1]
@@ -107,6 +111,7 @@ def pieces(vectors: Tensor, most: int | None = None) -> Iterator[slice]:
     return (slice(first, min(first + step, length)) for first in range(0, length, step))
 
 
+@full_precision
 def project_out(vectors: Tensor, blocks: Sequence[Tensor]) -> Tensor:
     """Remove from vectors, shape (n,) or (K, n), their parts along the orthonormal rows of all `blocks`.
 
@@ -131,12 +136,45 @@ def project_out(vectors: Tensor, blocks: Sequence[Tensor]) -> Tensor:
     return left
 
 
-def gram(a: Tensor, b: Tensor) -> Array:
-    """Return the inner products of rows, shape (len(a), len(b)), summed in float64."""
+def grams(a: Tensor, b: Tensor) -> Tensor:
+    """Return the inner products of rows, shape (len(a), len(b)), summed in float64, on the device of `b`."""
     found = torch.zeros(len(a), len(b), dtype=torch.float64, device=b.device)
     for piece in pieces(b):
         found += a[:, piece].to(b.device).double() @ b[:, piece].double().T
-    return np.asarray(found.cpu().numpy())
+    return found
+
+
+def norms(vectors: Tensor) -> Tensor:
+    """Return the lengths of rows, shape (len(vectors),), squares summed in float64, on their device."""
+    lengths = [vectors[:, piece].double().norm(dim=1) for piece in pieces(vectors)]
+    return (
+        torch.stack(lengths).norm(dim=0) if lengths else vectors.new_zeros(len(vectors), dtype=torch.float64)
+    )
+
+
+def residuals(product: Tensor, vector: Tensor, value: Tensor) -> Tensor:
+    """Return ‖Hv - λv‖ from the product Hv and λ, shape (), on their device."""
+    lengths = [(product[p].double() - value * vector[p].double()).norm() for p in pieces(vector)]
+    return torch.stack(lengths).norm()
+
+
+def fetched(*numbers: Tensor) -> list[Array]:
+    """Bring numbers from the device, in float64 and of their shapes: all in one copy, which waits for it.
+
+    Raises:
+        InputError: one is not finite.
+    """
+    flat = torch.cat([tensor.reshape(-1) for tensor in numbers]).cpu().numpy()
+    if not np.isfinite(flat).all():
+        raise InputError("a product with the operator is not finite; its curvature cannot be measured")
+    ends = np.cumsum([tensor.numel() for tensor in numbers])[:-1]
+    parts = zip(np.split(flat, ends), numbers, strict=True)
+    return [part.reshape(tensor.shape) for part, tensor in parts]
+
+
+def gram(a: Tensor, b: Tensor) -> Array:
+    """Return the inner products of rows, shape (len(a), len(b)), summed in float64."""
+    return np.asarray(grams(a, b).cpu().numpy())
 
 
 def dot(a: Tensor, b: Tensor) -> float:
@@ -146,14 +184,12 @@ def dot(a: Tensor, b: Tensor) -> float:
 
 def norm(vector: Tensor) -> float:
     """Length, with squares summed in float64."""
-    lengths = [vector[piece].double().norm() for piece in pieces(vector)]
-    return float(torch.stack(lengths).norm()) if lengths else 0.0
+    return float(norms(vector[None]))
 
 
 def residual(product: Tensor, vector: Tensor, value: float) -> float:
     """Return ‖Hv - λv‖ from the product Hv."""
-    lengths = [(product[p].double() - value * vector[p].double()).norm() for p in pieces(vector)]
-    return float(torch.stack(lengths).norm())
+    return float(residuals(product, vector, torch.tensor(value)))
 
 
 def unit(vector: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from landscape.curvature.basis import Basis, gram, norm, project_out, random_unit, unit
+from landscape.curvature.basis import Basis, fetched, grams, norms, project_out, random_unit
 from landscape.curvature.solver import Counted
 from landscape.storage.results import Array
 
@@ -60,12 +60,12 @@ def missed(
     for m in range(1, steps + 1):
         space.append(newest[None])
         ahead = project_out(operator(newest), basis.blocks)
-        along = [gram(block, ahead[None])[:, 0] for block in space.blocks]
-        matrix[:m, m - 1] = matrix[m - 1, :m] = np.concatenate(along)
+        along = torch.cat([grams(block, ahead[None])[:, 0] for block in space.blocks])
+        left = project_out(ahead, space.blocks)
+        column, (length,) = fetched(along, norms(left[None]))
+        matrix[:m, m - 1] = matrix[m - 1, :m] = column
         values, coefficients = np.linalg.eigh(matrix[:m, :m])
         beyond = (values > most) | (values < least)
-        left = project_out(ahead, space.blocks)
-        length = norm(left)
         if beyond.any():
             return project_out(space.combined(coefficients[:, beyond]), basis.blocks), False
         errors = length * np.abs(coefficients[-1])
@@ -74,7 +74,7 @@ def missed(
         excluded += [_shows(-level, -high_edge, -low_edge, m, room) for level in below]
         if all(excluded) or m == room or length <= 100 * torch.finfo(none.dtype).eps * np.abs(values).max():
             return none, True
-        newest = unit(left)
+        newest = left / float(length)
     return none, False
 
 

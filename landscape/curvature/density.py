@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from scipy.linalg import eigh_tridiagonal, hessenberg
 
-from landscape.curvature.basis import Basis, dot, project_out
+from landscape.curvature.basis import Basis, fetched, grams, norms, project_out
 from landscape.curvature.linear import LinearOperator
 from landscape.curvature.probes import Probes, check
 from landscape.errors import InputError
@@ -199,21 +199,21 @@ def _quadrature(probes: Probes, steps: int) -> tuple[Array, Array, tuple[float, 
     betas: list[float] = []
     newest = probes.draw(1)[0].mul_(n**-0.5)
     basis.append(newest[None])
-    image = probes.multiply(newest[None])[0]
-    moments = n * dot(newest, image), n * dot(image, image)
-    norm = dot(image, image) ** 0.5  # the longest product of a unit vector so far
+    moments: tuple[float, float] | None = None
+    norm = 0.0  # the longest product of a unit vector so far
     while True:
-        alphas.append(dot(newest, image))
+        image = probes.multiply(newest[None])[0]
+        measured = grams(newest[None], image[None])[0], norms(image[None])
         ahead = project_out(image, basis.blocks)
-        beta = dot(ahead, ahead) ** 0.5
+        (alpha,), (length,), (beta,) = map(np.ndarray.tolist, fetched(*measured, norms(ahead[None])))
+        moments, norm = moments or (n * alpha, n * length**2), max(norm, length)
+        alphas.append(alpha)
         closed = beta <= 100 * torch.finfo(newest.dtype).eps * norm  # what is left is rounding
         if closed or len(alphas) == steps:
             break
         betas.append(beta)
         newest = ahead / beta
         basis.append(newest[None])
-        image = probes.multiply(newest[None])[0]
-        norm = max(norm, dot(image, image) ** 0.5)
     return *_gauss(np.array(alphas), np.array(betas)), moments
 
 

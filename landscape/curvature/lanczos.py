@@ -7,7 +7,18 @@ import torch
 from scipy.linalg import block_diag
 from torch import Tensor
 
-from landscape.curvature.basis import Basis, Place, gram, norm, project_out, random_unit, unit
+from landscape.curvature.basis import (
+    Basis,
+    Place,
+    fetched,
+    gram,
+    grams,
+    norm,
+    norms,
+    project_out,
+    random_unit,
+    unit,
+)
 from landscape.curvature.budget import length
 from landscape.curvature.copies import missed
 from landscape.curvature.solver import Counted, Fall, Found, Matvec, oriented, rayleigh, scales
@@ -52,7 +63,7 @@ def lanczos(
             300; raised to the least that the method needs.
         place: where the basis lies, see `Basis`.
     """
-    operator = Counted(matvec, advance)
+    operator = Counted(matvec, advance, check=False)
     n = like.numel()
     k, smallest = min(k, n), min(smallest, n)
     wanted = min(k + smallest, n)
@@ -61,7 +72,7 @@ def lanczos(
     first = space.random(block)
     if start is not None and start.any():
         first[0] += 2 * unit(start)  # twice, so that the two never cancel
-        first = space.orthonormal(first)
+        first = space.orthonormal(first, fetched(norms(first))[0])
     space.append(first)
     fall = Fall()
     trust = 1.0  # factor on the tolerance for estimated residuals
@@ -164,27 +175,40 @@ class _Space:
         """Apply the operator to the newest block, and find the part outside of the basis."""
         newest = self.basis.rows(self._newest)
         products = operator.many(newest)
-        inner = gram(newest, products)
-        self._matrix[self._newest : self.size, self._newest : self.size] = (inner + inner.T) / 2
-        self._norm = max(self._norm, *map(norm, products))
+        measured = grams(newest, products), norms(products)
         left = project_out(products, self.basis.blocks)
         del products
-        self.ahead = self.orthonormal(left)
+        inner, sizes, lengths = fetched(*measured, norms(left))  # a step waits for the device here alone
+        self._matrix[self._newest : self.size, self._newest : self.size] = (inner + inner.T) / 2
+        self._norm = max(self._norm, *sizes)
+        self.ahead = self.orthonormal(left, lengths)
         self.coupling = np.zeros((self.size, len(self.ahead)))
-        self.coupling[self._newest :] = gram(left, self.ahead)
+        alone = len(left) == 1 and not self._short(lengths[0])
+        along = lengths[:, None][:, : len(self.ahead)] if alone else gram(left, self.ahead)
+        self.coupling[self._newest :] = along
 
-    def orthonormal(self, vectors: Tensor) -> Tensor:
-        """Return an orthonormal basis of `vectors`, without those that are only rounding."""
-        eps = torch.finfo(vectors.dtype).eps
+    def _short(self, length: float) -> bool:
+        """Tell whether a vector is so short that rounding has turned it back to the basis."""
+        return length <= torch.finfo(self.basis.like.dtype).eps ** 0.5 * self._norm
+
+    def orthonormal(self, vectors: Tensor, lengths: Array) -> Tensor:
+        """Return an orthonormal basis of `vectors`, without those that are only rounding.
+
+        Args:
+            vectors: shape (K, n).
+            lengths: of these, shape (K,).
+        """
+        least = 100 * torch.finfo(vectors.dtype).eps * self._norm
         found = self._none
-        for vector in vectors:
+        for vector, own in zip(vectors, lengths, strict=True):
             left = project_out(vector, [found])
-            length = norm(left)
-            if length <= 100 * eps * self._norm or self.size + len(found) == vectors.shape[1]:
+            length = norm(left) if len(found) else float(own)
+            if length <= least or self.size + len(found) == vectors.shape[1]:
                 continue
-            if length <= eps**0.5 * self._norm:  # so short that rounding has turned it back to the basis
-                left = project_out(project_out(left / length, self.basis.blocks), [found])
-            found = _longer(found, unit(left))
+            left = left / length
+            if self._short(length):
+                left = unit(project_out(project_out(left, self.basis.blocks), [found]))
+            found = _longer(found, left)
         return found
 
     def lock(self, coefficients: Array, start: Tensor) -> None:
@@ -193,7 +217,8 @@ class _Space:
         self.basis.mix(coefficients)
         self.begin = self.size
         self._matrix[: self.size, : self.size] = np.diag(values)
-        self.ahead = self.orthonormal(project_out(start, self.basis.blocks))
+        left = project_out(start, self.basis.blocks)
+        self.ahead = self.orthonormal(left, fetched(norms(left))[0])
         self.coupling = np.zeros((self.size, len(self.ahead)))
         self.append(self.ahead)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from landscape.curvature.products import BatchProduct, Parts
 from landscape.objective.objective import Objective
 from landscape.objective.sums import Sum
+from landscape.runtime.precision import full_precision
 from landscape.runtime.threads import one_each
 
 MOST = 8  # vectors at once on a GPU
@@ -88,7 +89,7 @@ class Operator:
         """Yield what is computed for each batch, in order; threads take the kept graphs."""
         threaded = self._kept if self.threads > 1 else []
         if threaded:
-            with one_each(self.threads) as pool:
+            with full_precision, one_each(self.threads) as pool:
                 yield from pool.map(compute, threaded)
         yield from map(compute, self._products[len(threaded) :])
 

@@ -33,6 +33,7 @@ from landscape.objective.objective import Objective
 from landscape.objective.supervised import supervised
 from landscape.objective.training_mode import Mode
 from landscape.runtime import progress
+from landscape.runtime.precision import full_precision
 from landscape.storage.results import surroundings
 
 Log = Callable[[dict[str, float], int], object]
@@ -320,6 +321,7 @@ def _undisturbed() -> Iterator[None]:
             torch.inference_mode(False),
             torch.autocast("cpu", enabled=False),
             torch.autocast("cuda", enabled=False),
+            full_precision,
         ):
             yield
     finally:

@@ -6,7 +6,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from landscape.curvature.basis import Basis, dot, gram, norm, project_out, random_unit, residual, unit
+from landscape.curvature.basis import (
+    Basis,
+    fetched,
+    gram,
+    grams,
+    norms,
+    project_out,
+    random_unit,
+    residuals,
+    unit,
+)
 from landscape.curvature.solver import Counted, Found, Matvec, oriented, rayleigh, scales
 from landscape.storage.results import Array
 
@@ -32,7 +42,7 @@ def power_iteration(
 
     Args: as `lanczos`. Both ends get a share of `max_products`, and at least one product per pair.
     """
-    operator = Counted(matvec, advance)
+    operator = Counted(matvec, advance, check=False)
     k, smallest = (min(count, like.numel()) for count in (k, smallest))
     rng = np.random.default_rng(seed)
 
@@ -47,7 +57,7 @@ def power_iteration(
     if smallest:
         whole = largest or 1.0
         shifted, lowest, absolute = _dominant(
-            Counted(lambda v: largest * v - operator(v)),
+            Counted(lambda v: largest * v - operator(v), check=False),
             like,
             smallest,
             tol,
@@ -81,12 +91,15 @@ def _dominant(
         while True:
             hv = operator(v)
             ahead = project_out(hv, found.blocks)
-            value = dot(v, ahead)
-            largest = max(largest, norm(ahead))
-            allowed = tol / 2 * float(scale(np.array([value]), largest)[0])
-            if operator.products + k >= limit or residual(ahead, v, value) <= allowed:
+            along = grams(v[None], ahead[None])[0]
+            value, (length,), left = fetched(along, norms(ahead[None]), residuals(ahead, v, along))
+            largest = max(largest, float(length))
+            allowed = tol / 2 * float(scale(value, largest)[0])
+            if operator.products + k >= limit or left <= allowed:
                 break
-            v = unit(project_out(unit(ahead), found.blocks) if len(found) else ahead)
+            v = ahead / float(length)
+            if len(found):
+                v = unit(project_out(v, found.blocks))
         found.append(v[None])
         products.append(hv[None])
 

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from landscape.curvature.basis import dot, norm, residual
-from landscape.errors import InputError
+from landscape.curvature.basis import fetched, grams, norm, residuals
 from landscape.storage.results import Array
 
 Matvec = Callable[[Tensor], Tensor]
@@ -62,11 +61,21 @@ class Fall:
 
 
 class Counted:
-    """A symmetric operator that counts its products and checks that they are finite."""
+    """A symmetric operator that counts its products and checks that they are finite.
 
-    def __init__(self, matvec: Matvec, advance: Callable[..., None] = lambda: None) -> None:
+    Args:
+        matvec: v -> Av.
+        advance: is called after each product.
+        check: if False, the caller brings numbers from the device that are not finite where a product is not
+            (`fetched`), and need not wait for it once more.
+    """
+
+    def __init__(
+        self, matvec: Matvec, advance: Callable[..., None] = lambda: None, check: bool = True
+    ) -> None:
         self._matvec = matvec
         self._advance = advance
+        self._check = check
         self.products = 0
 
     def __call__(self, vector: Tensor) -> Tensor:
@@ -92,8 +101,8 @@ class Counted:
 
     def _checked(self, result: Tensor, products: int) -> Tensor:
         self.products += products
-        if not all(bound.isfinite() for bound in torch.aminmax(result)):
-            raise InputError("a product with the operator is not finite; its curvature cannot be measured")
+        if self._check:
+            fetched(*torch.aminmax(result))
         for _ in range(products):
             self._advance()
         return result
@@ -103,9 +112,11 @@ def rayleigh(operator: Counted, vectors: Tensor) -> tuple[Array, Array]:
     """Return vᵀAv and ‖Av - λv‖ of each unit vector, in float64: one product each."""
     values, lengths = [], []
     for vector, product in operator.each(vectors):
-        values.append(dot(vector, product) / dot(vector, vector))
-        lengths.append(residual(product, vector, values[-1]))
-    return np.array(values), np.array(lengths)
+        along = grams(vector[None], torch.stack([product, vector]))[0]
+        values.append(along[0] / along[1])
+        lengths.append(residuals(product, vector, values[-1]))
+    found = fetched(torch.stack(values), torch.stack(lengths))
+    return found[0], found[1]
 
 
 def scales(values: Array, norm: float, dtype: torch.dtype) -> Array:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from landscape.errors import InputError
 
@@ -79,13 +80,18 @@ def doubled(batch: Any) -> Any:
 
 
 def mapped(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Change the tensors of a batch inside mappings, lists, tuples and dataclasses."""
+    """Change the tensors of a batch inside mappings, lists, tuples and dataclasses.
+
+    The sizes of a packed sequence stay on the CPU, where torch wants them.
+    """
     if isinstance(batch, Tensor):
         return change(batch)
     if isinstance(batch, Mapping):
         return _like(batch, {key: mapped(value, change) for key, value in batch.items()})
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(mapped(value, change) for value in batch))
+        still = "batch_sizes" if isinstance(batch, PackedSequence) else None
+        named = zip(batch._fields, batch, strict=True)
+        return type(batch)(*(value if name == still else mapped(value, change) for name, value in named))
     if isinstance(batch, list | tuple):
         return type(batch)(mapped(value, change) for value in batch)
     if is_dataclass(batch) and not isinstance(batch, type):

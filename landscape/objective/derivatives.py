@@ -11,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import checkpoint
 
 from landscape.errors import InputError
+from landscape.runtime.precision import full_precision
 
 KINKED = (
     "Relu",
@@ -42,7 +43,8 @@ def gradient(outputs: Any, inputs: Sequence[Tensor], along: Any = None, **option
     if isinstance(outputs, Tensor) and not outputs.requires_grad:
         return [torch.zeros_like(tensor) for tensor in inputs]
     try:
-        found = list(torch.autograd.grad(outputs, list(inputs), along, materialize_grads=True, **options))
+        with full_precision:
+            found = list(torch.autograd.grad(outputs, list(inputs), along, materialize_grads=True, **options))
     except NotImplementedError as error:  # of a second derivative
         raise InputError(f"torch cannot differentiate this loss so often: {error}") from error
     found = [tensor.to_dense() if tensor.is_sparse else tensor for tensor in found]
@@ -100,13 +102,14 @@ def twice_differentiable() -> Iterator[None]:
     `nn.MultiheadAttention`, which torch takes where no gradient is recorded: there the loss would be another
     function than the one whose derivatives are measured. Activation checkpointing is off: it would compute
     activations anew from whatever weights the model holds by then. Measuring takes the memory that it saves.
+    Float32 is multiplied at its `full_precision`.
     """
     fast = torch.backends.mha.get_fastpath_enabled()
     recomputing = {name: getattr(checkpoint, name, None) for name in _PLAIN}
     torch.backends.mha.set_fastpath_enabled(False)
     vars(checkpoint).update(_PLAIN)
     try:
-        with sdpa_kernel(SDPBackend.MATH):
+        with sdpa_kernel(SDPBackend.MATH), full_precision:
             yield
     finally:
         vars(checkpoint).update(recomputing)

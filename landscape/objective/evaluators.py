@@ -3,7 +3,7 @@
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
@@ -19,6 +19,7 @@ from landscape.objective.derivatives import leaves_of, twice_differentiable
 from landscape.objective.frozen import OWN, duplicate
 from landscape.objective.lookups import Recorder, Renumbering
 from landscape.objective.noise import normals, size_of
+from landscape.runtime.precision import without_cudnn
 
 Loss = Callable[[Any, Any], tuple[Tensor, float | Tensor]]
 Forward = Callable[[Any, Any], Tensor]
@@ -46,8 +47,13 @@ class LossModule(nn.Module):
         self.per_example = per_example
         self.outputs = forward
         self.criterion = criterion
+        self.recurrent = any(isinstance(part, nn.RNNBase) for part in model.modules())
 
     def forward(self, batch: Any, part: Part = "loss") -> Any:
+        with without_cudnn if self.recurrent else nullcontext():
+            return self._part(batch, part)
+
+    def _part(self, batch: Any, part: Part) -> Any:
         if part == "outputs":
             assert self.outputs is not None
             return self.outputs(self.model, batch)

@@ -14,6 +14,7 @@ from torch.func import vmap
 
 from landscape.errors import InputError
 from landscape.objective.batches import doubled, kept
+from landscape.objective.checks import repeatability
 from landscape.objective.derivatives import gradient, product, twice_differentiable
 from landscape.objective.differences import Multiply
 from landscape.objective.evaluators import Forward, Loss, LossModule, Part, evaluator_for
@@ -121,6 +122,7 @@ class Objective:
             "parameters": str(self.params.numel),
             "include": " ".join(include),
             "exclude": " ".join((*exclude, *held)),
+            **repeatability(self.theta.device),
         }
         module, weights = LossModule(frozen, loss, per_example, forward, criterion), self._weights(None)
         anew = statistics == "recomputed"
@@ -179,9 +181,7 @@ class Objective:
         with torch.enable_grad(), twice_differentiable():
             evaluate = self._evaluator.at(self._weights(theta))
             parts = [evaluate(batch, "per_example") for batch in self.batches]
-        found = [
-            [torch.as_tensor(part).detach().double().reshape(-1).cpu().numpy() for part in p] for p in parts
-        ]
+        found = [[torch.as_tensor(t).detach().double().flatten().cpu().numpy() for t in p] for p in parts]
         sums, counts = map(np.concatenate, zip(*self.of_all(found), strict=True))
         return sums, counts
 

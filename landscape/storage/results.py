@@ -145,12 +145,14 @@ def need_numbers(values: Mapping[str, Any], *names: str) -> None:
 
 
 def surroundings(device: torch.device) -> dict[str, str]:
-    """Return the versions and the device that every result names."""
+    """Return the versions and the device that every result names; on a GPU, that TF32 was off."""
+    gpu = device.type == "cuda"
     return {
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "numpy": np.__version__,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "device": torch.cuda.get_device_name(device) if gpu else platform.machine(),
+        **({"tf32": "off"} if gpu else {}),
     }
 
 

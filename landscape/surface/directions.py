@@ -10,6 +10,7 @@ from torch import Tensor
 
 from landscape.errors import InputError
 from landscape.objective.params import ParamSpace
+from landscape.runtime.precision import full_precision
 from landscape.storage.display import Brief
 
 Normalization = Literal["filter", "layer", "none"]
@@ -137,6 +138,7 @@ def coordinates(step: Tensor, directions: Sequence[Direction]) -> list[float]:
     return found
 
 
+@full_precision
 def principal(points: Tensor, count: int = 2) -> list[Direction]:
     """Return the principal components of points of shape (n, numel), longest first, of unit norm.
 

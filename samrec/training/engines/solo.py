@@ -239,11 +239,13 @@ def schedule(optimizer: SAM, lr: float, rho: float | Tensor) -> None:
             group["lr"].fill_(lr)
         else:
             group["lr"] = lr
-    if isinstance(optimizer.rho, Tensor):
-        optimizer.rho.copy_(torch.as_tensor(rho))
-    else:
+    if not isinstance(optimizer.rho, Tensor):
         assert not isinstance(rho, Tensor)
         optimizer.rho = rho
+    elif isinstance(rho, Tensor):
+        optimizer.rho.copy_(rho)
+    else:
+        optimizer.rho.fill_(rho)  # without a copy from the host, for which it would wait
 
 
 def precision(config: Config, device: torch.device) -> AbstractContextManager[Any]:

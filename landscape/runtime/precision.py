@@ -1,0 +1,78 @@
+"""Settings of torch that change what it computes, set for the whole process while something is measured."""
+
+from collections.abc import Callable
+from contextlib import ContextDecorator
+from threading import Lock
+from typing import Any
+
+import torch
+from torch import backends
+
+
+class Setting(ContextDecorator):
+    """A context, or a decorator, that sets something for the whole process.
+
+    The first thread to enter sets it, and the last to leave undoes it.
+
+    Args:
+        change: sets it, and returns what undoes that.
+    """
+
+    def __init__(self, change: Callable[[], Callable[[], None]]) -> None:
+        self._change, self._lock, self._users = change, Lock(), 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._users += 1
+            if self._users == 1:
+                self._undo = self._change()
+
+    def __exit__(self, *_: Any) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                self._undo()
+
+
+def _multiply_as_float32() -> Callable[[], None]:
+    kinds = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]
+    kinds += [backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn]
+    before = [kind.fp32_precision for kind in kinds]
+    try:
+        legacy = torch.get_float32_matmul_precision(), backends.cudnn.allow_tf32
+    except RuntimeError:  # only torch's newer interface was used, and the older one cannot be read
+        legacy = None
+    if legacy:  # both interfaces must say the same
+        torch.set_float32_matmul_precision("highest")
+        backends.cudnn.allow_tf32 = False
+    for kind in kinds:
+        kind.fp32_precision = "ieee"
+
+    def undo() -> None:
+        if legacy:
+            torch.set_float32_matmul_precision(legacy[0])
+            backends.cudnn.allow_tf32 = legacy[1]
+        for kind, precision in zip(kinds, before, strict=True):
+            kind.fp32_precision = precision
+
+    return undo
+
+
+def _leave_cudnn() -> Callable[[], None]:
+    enabled, backends.cudnn.enabled = backends.cudnn.enabled, False
+
+    def undo() -> None:
+        backends.cudnn.enabled = enabled
+
+    return undo
+
+
+full_precision = Setting(_multiply_as_float32)
+"""Multiply float32 as float32: not in TF32 on a GPU, nor in bfloat16 on a CPU that offers it.
+
+Both keep 10 bits of a factor or fewer, so that no residual would fall below about 1e-3. Torch takes TF32 for
+convolutions by default, and for all products after `torch.set_float32_matmul_precision("high")`.
+"""
+
+without_cudnn = Setting(_leave_cudnn)
+"""Take torch's own recurrent layers: those of cuDNN have no gradient in eval mode, and no second one."""
