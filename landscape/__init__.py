@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from landscape.flatness.words import verdict as verdict
     from landscape.objective.objective import Objective as Objective
     from landscape.objective.params import ParamSpace as ParamSpace
+    from landscape.objective.streams import streamed as streamed
     from landscape.objective.supervised import supervised as supervised
     from landscape.objective.training_mode import in_training_mode as in_training_mode
     from landscape.runtime.devices import device_named as device_named
@@ -135,6 +136,7 @@ _PUBLIC = {
     "sharpness_by_group": "landscape.flatness.measures",
     "spectral_density": "landscape.curvature.density",
     "spectrum": "landscape.curvature.spectrum",
+    "streamed": "landscape.objective.streams",
     "supervised": "landscape.objective.supervised",
     "surfaces": "landscape.surface.surfaces",
     "top_eigenpairs": "landscape.curvature.eigenpairs",

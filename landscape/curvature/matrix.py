@@ -28,6 +28,11 @@ class Operator:
     as threads. On a GPU several vectors are multiplied at once (`many`), up to 8 while memory lasts; one
     after another where `vmap` cannot follow. Sums over batches are in their order, and rounded once (`Sum`).
 
+    Args:
+        computed: how a product is computed, for `strategy`.
+        build: makes the product of a batch.
+        kept: products of the first batches, which are not made anew.
+
     Attributes:
         objective: whose matrix it is.
         name: `hessian`, `gauss-newton` or `fisher`.
@@ -41,8 +46,8 @@ class Operator:
         objective: Objective,
         name: str,
         computed: str,
-        products: Sequence[Callable[[], BatchProduct]],
-        kept: int = 0,
+        build: Callable[[Any], BatchProduct],
+        kept: Sequence[BatchProduct] = (),
         at_once: int = MOST,
         held: int = 0,
     ) -> None:
@@ -50,10 +55,10 @@ class Operator:
         self.name = name
         self.held = held
         self._computed = computed
-        self._products = products
-        self._kept = products[:kept]  # these touch no module, so that threads may have one each
+        self._build = build
+        self._kept = kept  # these touch no module, so that threads may have one each
         on_cpu, threads = self.device.type == "cpu", torch.get_num_threads()
-        self.threads = threads if on_cpu and threads <= kept else 1
+        self.threads = threads if on_cpu and threads <= len(kept) else 1
         self.at_once = 1 if on_cpu else min(objective.ranks.gathered(at_once))
 
     def __repr__(self) -> str:
@@ -81,17 +86,19 @@ class Operator:
         """Return the sum over the batches of this rank."""
         vectors = vectors.to(self.objective.theta)
         total, parts = Sum(vectors), list(self.objective.params.split(vectors).values())
-        for found in self._by_batch(lambda build: build()(parts, at_once)):
+        for found in self._by_batch(lambda product: product(parts, at_once)):
             total.add(found)
         return total
 
-    def _by_batch(self, compute: Callable[[Callable[[], BatchProduct]], Parts]) -> Iterator[Parts]:
+    def _by_batch(self, compute: Callable[[BatchProduct], Parts]) -> Iterator[Parts]:
         """Yield what is computed for each batch, in order; threads take the kept graphs."""
-        threaded = self._kept if self.threads > 1 else []
-        if threaded:
+        if self.threads > 1:
             with full_precision, one_each(self.threads) as pool:
-                yield from pool.map(compute, threaded)
-        yield from map(compute, self._products[len(threaded) :])
+                yield from pool.map(compute, self._kept)
+        else:
+            yield from map(compute, self._kept)
+        for batch in self.objective.batches[len(self._kept) :]:
+            yield compute(self._build(batch))
 
     @property
     def strategy(self) -> str:

@@ -114,13 +114,11 @@ def _reverse(objective: Objective, memory: int | None) -> Operator:
 def _forward(objective: Objective) -> Operator:
     with _following("forward"):
         _check("forward", HessianForward, objective)
-    products = [_given(HessianForward(objective, batch)) for batch in objective.batches]
-    return Operator(objective, "hessian", "forward over reverse", products)
+    return Operator(objective, "hessian", "forward over reverse", partial(HessianForward, objective))
 
 
 def _differences(objective: Objective) -> Operator:
-    products = [_given(product) for product in by_differences(objective)]
-    return Operator(objective, "hessian", "differences of gradients", products, at_once=1)
+    return Operator(objective, "hessian", "differences of gradients", by_differences(objective), at_once=1)
 
 
 def _check(strategy: str, kind: Kind, objective: Objective, graph: HessianReverse | None = None) -> None:
@@ -322,14 +320,5 @@ class _Graphs:
     def operator(self, name: str, computed: str) -> Operator:
         """Return the matrix of these products."""
         said = f"{computed}, {len(self.kept)} of {len(self.objective.batches)} graphs kept"
-        return Operator(self.objective, name, said, list(self), len(self.kept), self.at_once, self.held)
-
-    def __iter__(self) -> Iterator[Callable[[], BatchProduct]]:
-        for product in self.kept:
-            yield _given(product)
-        for batch in self.objective.batches[len(self.kept) :]:
-            yield partial(self.kind, self.objective, batch)
-
-
-def _given(product: BatchProduct) -> Callable[[], BatchProduct]:
-    return lambda: product
+        build = partial(self.kind, self.objective)
+        return Operator(self.objective, name, said, build, self.kept, self.at_once, self.held)

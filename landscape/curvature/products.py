@@ -1,12 +1,14 @@
 """The matrix of one batch times a vector, by differentiation."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.func import grad, jvp, vmap
 
+from landscape.objective.batches import doubled
 from landscape.objective.derivatives import gradient, second, twice_differentiable
 from landscape.objective.objective import Objective
 
@@ -80,14 +82,14 @@ class HessianDifferences:
         return gradient(total, leaves)
 
 
-def by_differences(objective: Objective) -> Sequence[BatchProduct]:
-    """Return products by differences, in float64 if the loss can be evaluated there."""
+def by_differences(objective: Objective) -> Callable[[Any], HessianDifferences]:
+    """Return products of batches by differences, in float64 if the loss can be evaluated there."""
     try:
         precise = objective.in_float64()
         precise.traced(precise.batches[0])
     except (RuntimeError, TypeError):  # a kernel that float64 has not, or types that do not mix
-        precise = objective
-    return [HessianDifferences(precise, batch) for batch in precise.batches]
+        return partial(HessianDifferences, objective)
+    return lambda batch: HessianDifferences(precise, doubled(batch))
 
 
 class _Outer:

@@ -112,8 +112,8 @@ def rayleigh(operator: Counted, vectors: Tensor) -> tuple[Array, Array]:
     """Return vᵀAv and ‖Av - λv‖ of each unit vector, in float64: one product each."""
     values, lengths = [], []
     for vector, product in operator.each(vectors):
-        along = grams(vector[None], torch.stack([product, vector]))[0]
-        values.append(along[0] / along[1])
+        along, square = (grams(vector[None], other[None])[0, 0] for other in (product, vector))
+        values.append(along / square)
         lengths.append(residuals(product, vector, values[-1]))
     found = fetched(torch.stack(values), torch.stack(lengths))
     return found[0], found[1]

@@ -43,7 +43,7 @@ def kept(batches: Iterable[Any], like: Tensor) -> list[Any]:
         found.append(mapped(batch, beside) if moves else batch)
     if size > LARGE:
         said = f"the batches are kept, all of them, in {size / 2**30:.1f} GiB of memory"
-        warnings.warn(f"{said}; consider a smaller sample", stacklevel=3)
+        warnings.warn(f"{said}; consider a smaller sample, or landscape.streamed(loader)", stacklevel=4)
     return found
 
 

@@ -17,7 +17,7 @@ class Differentiable(Protocol):
     """An `Objective`, as far as it is compared with itself: see there."""
 
     params: ParamSpace
-    batches: list[Any]
+    batches: Sequence[Any]
 
     @property
     def theta(self) -> Tensor: ...

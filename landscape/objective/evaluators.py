@@ -19,6 +19,7 @@ from landscape.objective.derivatives import leaves_of, twice_differentiable
 from landscape.objective.frozen import OWN, duplicate
 from landscape.objective.lookups import Recorder, Renumbering
 from landscape.objective.noise import normals, size_of
+from landscape.objective.streams import changed
 from landscape.runtime.precision import without_cudnn
 
 Loss = Callable[[Any, Any], tuple[Tensor, float | Tensor]]
@@ -207,7 +208,7 @@ class Recomputed(Evaluator):
         raise InputError("statistics are recomputed over all batches, which ranks cannot share")
 
     def in_float64(self, weights: Weights) -> Self:
-        return replace(super().in_float64(weights), batches=[doubled(batch) for batch in self.batches])
+        return replace(super().in_float64(weights), batches=changed(self.batches, doubled))
 
 
 def evaluator_for(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from landscape.errors import InputError
-from landscape.objective.batches import doubled, kept
+from landscape.objective.batches import doubled
 from landscape.objective.checks import repeatability
 from landscape.objective.derivatives import gradient, product, twice_differentiable
 from landscape.objective.differences import Multiply
@@ -22,6 +22,7 @@ from landscape.objective.frozen import faithful, fingerprint, frozen_copy, held_
 from landscape.objective.identity import BATCHES, batches_digest
 from landscape.objective.lookups import rows_read
 from landscape.objective.params import ParamSpace
+from landscape.objective.streams import changed, placed
 from landscape.objective.structure import Grouping
 from landscape.objective.sums import Sum
 from landscape.objective.trust import Graph, Trust, check_gradient, check_products
@@ -53,7 +54,7 @@ class Objective:
     Args:
         model: any module; what is measured is its current weights.
         batches: any objects, from a list or a data loader. All are kept, in this order, and their tensors
-            moved to the model's device.
+            moved to the model's device; or they are read anew each time, see `landscape.streamed`.
         loss: maps (model, batch) to (sum of the loss, weight of the batch).
         per_example: the same, with one entry per unit that was drawn independently (a user, an image), both
             of shape (examples of the batch,). Standard errors come from these; without it, each batch counts
@@ -104,7 +105,7 @@ class Objective:
             ParamSpace, include=include, exclude=exclude, held=held, group=group, filter_axes=filter_axes
         )
         self.params = settled(frozen, space, share=not copy)
-        before, self.batches = fingerprint(self._weights(None).values()), kept(batches, self.theta)
+        before, self.batches = fingerprint(self._weights(None).values()), placed(batches, self.theta)
         self.count = len(self.batches)  # over all ranks, see `distribute`
         if not self.batches:
             raise InputError("an objective needs at least one batch")
@@ -259,15 +260,14 @@ class Objective:
         """Return the same loss with weights, and floating numbers in the batches, in float64."""
         return self._with(
             _evaluator=self._evaluator.in_float64((params := self.params.in_float64()).split(params.theta)),
-            batches=[doubled(batch) for batch in self.batches],
+            batches=changed(self.batches, doubled),
             params=params,
         )
 
     def clone(self) -> "Objective":
         """Return the same objective around a module of its own, for another thread; all tensors are shared.
 
-        During an evaluation the swapped weights stand in the module, so a module serves one evaluation at a
-        time.
+        Swapped weights stand in the module while it is evaluated, so it serves one evaluation at a time.
         """
         return self._with(_evaluator=self._evaluator.clone())
 
