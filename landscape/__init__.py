@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from landscape.flatness.measures import sharpness as sharpness
     from landscape.flatness.measures import sharpness_by_group as sharpness_by_group
     from landscape.flatness.words import verdict as verdict
+    from landscape.objective.cross_entropy import linear_cross_entropy as linear_cross_entropy
     from landscape.objective.objective import Objective as Objective
     from landscape.objective.params import ParamSpace as ParamSpace
     from landscape.objective.streams import streamed as streamed
@@ -124,6 +125,7 @@ _PUBLIC = {
     "in_training_mode": "landscape.objective.training_mode",
     "lightning_callback": "landscape.curvature.callbacks",
     "line": "landscape.surface.sampler",
+    "linear_cross_entropy": "landscape.objective.cross_entropy",
     "load": "landscape.storage.results",
     "load_weights": "landscape.storage.weights",
     "objectives_of": "landscape.tasks",
