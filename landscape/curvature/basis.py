@@ -155,7 +155,8 @@ def norms(vectors: Tensor) -> Tensor:
 def residuals(product: Tensor, vector: Tensor, value: Tensor) -> Tensor:
     """Return ‖Hv - λv‖ from the product Hv and λ, shape (), on their device."""
     lengths = [(product[p].double() - value * vector[p].double()).norm() for p in pieces(vector)]
-    return torch.stack(lengths).norm()
+    total: Tensor = torch.stack(lengths).norm()
+    return total
 
 
 def fetched(*numbers: Tensor) -> list[Array]:

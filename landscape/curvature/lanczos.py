@@ -189,7 +189,8 @@ class _Space:
 
     def _short(self, length: float) -> bool:
         """Tell whether a vector is so short that rounding has turned it back to the basis."""
-        return length <= torch.finfo(self.basis.like.dtype).eps ** 0.5 * self._norm
+        least: float = torch.finfo(self.basis.like.dtype).eps ** 0.5 * self._norm
+        return length <= least
 
     def orthonormal(self, vectors: Tensor, lengths: Array) -> Tensor:
         """Return an orthonormal basis of `vectors`, without those that are only rounding.

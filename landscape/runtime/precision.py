@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import ContextDecorator
 from threading import Lock
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import backends
@@ -35,8 +35,8 @@ class Setting(ContextDecorator):
 
 
 def _multiply_as_float32() -> Callable[[], None]:
-    kinds = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]
-    kinds += [backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn]
+    cudnn, cpu = cast(Any, backends.cudnn), cast(Any, backends.mkldnn)  # typed as the modules they replace
+    kinds = [backends.cuda.matmul, cudnn.conv, cudnn.rnn, cpu.matmul, cpu.conv, cpu.rnn]
     before = [kind.fp32_precision for kind in kinds]
     try:
         legacy = torch.get_float32_matmul_precision(), backends.cudnn.allow_tf32
