@@ -11,14 +11,20 @@ from landscape.runtime.table import Table
 
 
 def command(
-    folder: Annotated[Path, typer.Argument(help="Folder that `landscape compare` wrote.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Folder that `landscape compare` wrote, or of a run with monitor.jsonl.")
+    ],
     json: Json = False,
 ) -> None:
     """Write report.html again from the results in a folder. Nothing is measured.
 
-    Example:
+    The folder of a run that was trained with --monitor gets a page of its sharpness over the steps.
+
+    Examples:
 
       landscape report compare
+
+      landscape report runs/sasrec
     """
     from landscape.report.report import render
 

@@ -13,9 +13,13 @@ from pydantic import TypeAdapter
 from landscape.errors import InputError
 from landscape.storage.display import Brief, Drawn
 from landscape.storage.files import existing, replacing
+from landscape.storage.ranges import check_ranges
 from landscape.storage.results import Array, Result, agree
 
 VERSION = 1
+MONITOR = "monitor.jsonl"
+"""The name under which a run's folder holds the file of its monitor."""
+MOST_BYTES, MOST_NUMBERS = 2**28, 10**7  # of a file, and of its measurements times the eigenvalues of each
 
 
 @dataclass(frozen=True, repr=False)
@@ -34,6 +38,7 @@ class SharpnessRecord(Brief):
         trace, trace_error: Hutchinson's estimate of tr H, and its standard error.
         sam: L(θ + ρ ∇L/‖∇L‖) - L(θ).
         seconds: wall time of the measurement.
+        overhead: that of all so far, as a share of the training's own time; None before its first step.
     """
 
     step: int
@@ -49,6 +54,7 @@ class SharpnessRecord(Brief):
     trace_error: float | None = None
     sam: float | None = None
     seconds: float = 0.0
+    overhead: float | None = None
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -73,7 +79,8 @@ class SharpnessHistory(Drawn, Result):
         steps: of the optimizer before each measurement. All have the shape (measurements,), but three.
         eigenvalues, residuals, alignment: of each measurement. Shape (measurements, k).
         products, durations: Hessian-vector products and seconds of each measurement.
-        losses, gradient_norms, thresholds, preconditioned, traces, trace_errors, sam: see `SharpnessRecord`.
+        losses, gradient_norms, thresholds, preconditioned, traces, trace_errors, sam, overheads: see
+            `SharpnessRecord`.
     """
 
     steps: Array
@@ -89,6 +96,7 @@ class SharpnessHistory(Drawn, Result):
     trace_errors: Array
     sam: Array
     durations: Array
+    overheads: Array
 
     def check(self) -> None:
         count = len(self.steps)
@@ -134,6 +142,7 @@ def history_of(records: Sequence[SharpnessRecord], **told: Any) -> SharpnessHist
         trace_errors=column(lambda r: r.trace_error),
         sam=column(lambda r: r.sam),
         durations=column(lambda r: r.seconds),
+        overheads=column(lambda r: r.overhead),
         seconds=float(sum(r.seconds for r in records)),
         **told,
     )
@@ -202,12 +211,17 @@ def read_history(path: str | Path) -> SharpnessHistory:
         InputError: it is missing, or a monitor does not write such a file.
     """
     header, records = read_records(Path(path))
-    return history_of(records, settings=header["settings"], provenance=header["provenance"])
+    found = history_of(records, settings=header["settings"], provenance=header["provenance"])
+    try:
+        check_ranges(found)
+    except InputError as error:
+        raise InputError(f"{path} is not a readable file of landscape.Monitor: {error}") from None
+    return found
 
 
 def read_records(path: Path) -> tuple[dict[str, Any], list[SharpnessRecord]]:
     """Return the header and the records; a last line that a kill cut short is left out."""
-    lines = existing(path, "monitor file").read_text("utf-8", errors="replace").split("\n")
+    lines = existing(path, "monitor file", MOST_BYTES).read_text("utf-8", errors="replace").split("\n")
     try:
         header = json.loads(lines[0])
         agree(header["monitor"] == VERSION, isinstance(header["settings"]["tol"], float))
@@ -220,10 +234,12 @@ def read_records(path: Path) -> tuple[dict[str, Any], list[SharpnessRecord]]:
     for number, line in enumerate(lines[1:-1], start=2):
         try:
             record = _RECORD.validate_json(line)
-            agree(not records or record.step > records[-1].step)
+            agree((records[-1].step if records else -1) < record.step < 2**53, 0 <= record.products < 2**53)
             agree(len(record.residuals) == len(record.eigenvalues))
             agree(len(record.alignment) in (0, len(record.eigenvalues)))
         except ValueError as error:
             raise InputError(f"{path}, line {number} is not a measurement of landscape.Monitor") from error
         records.append(record)
+    if len(records) * max((len(record.eigenvalues) for record in records), default=0) > MOST_NUMBERS:
+        raise InputError(f"{path} holds more eigenvalues than can be read ({MOST_NUMBERS:,})")
     return header, records

@@ -199,8 +199,10 @@ class Monitor:
         began = time.perf_counter()
         with _undisturbed():
             found = self._found()
-        self._cost = time.perf_counter() - began
-        record = SharpnessRecord(step=self.steps, seconds=round(self._cost, 6), **found)
+        now = time.perf_counter()
+        self._cost, training = now - began, self._training(began)
+        overhead = round((self._spent + self._cost) / training, 6) if training > 0 else None
+        record = SharpnessRecord(step=self.steps, seconds=round(self._cost, 6), overhead=overhead, **found)
         self._measured = self.steps
         self._file.add(record)
         if self.log:

@@ -7,11 +7,12 @@ import numpy as np
 
 from landscape.curvature.history import SharpnessHistory
 from landscape.errors import InputError
-from landscape.plots.canvas import apart, by_name, panels, titled
+from landscape.plots.canvas import APART, apart, by_name, figure_of, panels, titled
 from landscape.plots.levels import few_log_ticks
-from landscape.plots.style import COLORS, COLUMN, PAGE, paper, shown, subscript
+from landscape.plots.style import COLORS, COLUMN, LOSS_MAP, PAGE, paper, shown, subscript
 
 COLUMNS = 3  # panels side by side
+LEGEND = -0.25  # below the axis and its label, in heights of the axes: lines fill all of the frame
 FAR = 3  # an edge so many times above all eigenvalues would flatten them on a linear scale
 
 
@@ -46,26 +47,47 @@ def sharpness_history(
         columns = min(len(histories), COLUMNS)
         width = COLUMN if columns == 1 else PAGE
         every = panels(ax, len(histories), size or (width, 2.3 * -(-len(histories) // columns)), columns)
+        colors = _colors(max(found.eigenvalues.shape[1] for found in histories.values()))
+        lines: dict[str, Any] = {}
         for axes, (name, found) in zip(every, histories.items(), strict=True):
-            _draw(axes, found)
+            _draw(axes, found, colors)
             axes.set(xlabel="step")
             if name:
                 axes.set_title(shown(name))
-            axes.legend()
+            lines |= {line.get_label(): line for line in axes.get_legend_handles_labels()[0]}
+        if len(every) > 1 and (ax is None or ax is APART):
+            figure_of(every).legend(
+                handles=list(lines.values()), loc="outside lower center", ncols=len(lines)
+            )
+        else:
+            for axes in every:
+                axes.legend(loc="upper center", bbox_to_anchor=(0.5, LEGEND), ncols=3)
         return titled(every, title)
 
 
 sharpness_figure = apart(sharpness_history)
 
 
-def _draw(axes: Any, found: SharpnessHistory) -> None:
+def _colors(count: int) -> dict[str, Any]:
+    """Return the colours of eigenvalues by their labels; of many, only the first and the last have one."""
+    from matplotlib import colormaps
+
+    few = count <= len(COLORS)
+    shades = COLORS if few else colormaps[LOSS_MAP](np.linspace(0.1, 0.9, count))
+    return {
+        f"{'' if few or i in (0, count - 1) else '_'}λ{subscript(i + 1)}": shades[i] for i in range(count)
+    }
+
+
+def _draw(axes: Any, found: SharpnessHistory, colors: Mapping[str, Any]) -> None:
     preconditioned = bool(np.isfinite(found.preconditioned).any())
     if preconditioned:
         axes.plot(found.steps, found.preconditioned, color=COLORS[0], label="λ₁ of P⁻¹H")
     else:
-        for i, (values, sure) in enumerate(zip(found.eigenvalues.T, found.converged.T, strict=True)):
-            color = COLORS[i % len(COLORS)]
-            axes.plot(found.steps, values, color=color, label=f"λ{subscript(i + 1)}")
+        for values, sure, (label, color) in zip(
+            found.eigenvalues.T, found.converged.T, colors.items(), strict=False
+        ):
+            axes.plot(found.steps, values, color=color, label=label)
             open_ = ~sure & np.isfinite(values)
             axes.plot(found.steps[open_], values[open_], "o", ms=3, color=color, mfc="white")
     if np.isfinite(found.thresholds).any():

@@ -1,6 +1,7 @@
 """Every measurement of several checkpoints, in one folder with one page."""
 
 import hashlib
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from landscape.curvature.history import MONITOR, read_history
 from landscape.errors import InputError
 from landscape.report.report import (
     MOST,
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from landscape.storage.results import Result
 
 R = TypeVar("R", bound="Result")
-PARTS = tuple(Measured.__dataclass_fields__)
+PARTS = tuple(name for name in Measured.__dataclass_fields__ if name != "monitor")
 PROBES, STEPS = 4, 40  # of the spectral density: about half as long again as all else
 
 
@@ -104,6 +106,7 @@ def compare_checkpoints(
             measuring = _Measuring(out, name, options.seed, _identity(objective), place)
             measured = measuring.all(objective, shared, asked)
             known = facts_of(path, options, task)
+            _keep_monitor(path, result_path(out, name, "monitor"))
             compared.append(Compared(name=name, path=str(path), facts=known))
             about = {"title": title, "command": command, "version": version("samrec-landscape")}
             if ranks().first:  # a report that is made from now on shows what there is
@@ -115,6 +118,19 @@ def compare_checkpoints(
             write_index(Comparison(checkpoints=compared, facts=told, **about), out)
             render(out)
     return {"report": str(out / PAGE), "checkpoints": entries}
+
+
+def _keep_monitor(checkpoint: Path, kept: Path) -> None:
+    """Keep what a monitor wrote beside a checkpoint, if it did; warn of a file that cannot be read."""
+    if not ranks().first:
+        return
+    kept.unlink(missing_ok=True)  # of an earlier comparison
+    file = checkpoint.parent / MONITOR
+    if file.exists():
+        try:
+            read_history(file).save(kept)
+        except InputError as error:
+            warnings.warn(f"left out of the report: {error}", stacklevel=3)
 
 
 def _mark_unfinished(out: Path) -> None:

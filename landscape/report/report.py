@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from landscape.curvature.density import SpectralDensity
 from landscape.curvature.eigenpairs import Eigenpairs
+from landscape.curvature.history import MONITOR, SharpnessHistory, read_history
 from landscape.curvature.trace import Trace
 from landscape.errors import InputError
 from landscape.flatness.comparison import LOSS, NORM, Contrasts, compare
@@ -24,6 +25,7 @@ from landscape.plots.page import page
 from landscape.plots.spectra import spectrum_figure
 from landscape.plots.style import paper
 from landscape.plots.surfaces import surface_figure
+from landscape.report import training
 from landscape.runtime.rounding import between
 from landscape.runtime.table import metric_name
 from landscape.storage.files import existing, replacing
@@ -85,7 +87,10 @@ class Comparison(BaseModel):
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """The measurements of one checkpoint; the density was not always wanted, and older folders lack it."""
+    """The measurements of one checkpoint.
+
+    The density was not always wanted. `monitor` is what the monitor of its training saw, where there was one.
+    """
 
     plane: Slice
     line: Slice
@@ -93,6 +98,7 @@ class Measured:
     trace: Trace
     sharpness: Sharpness
     density: SpectralDensity | None = None
+    monitor: SharpnessHistory | None = None
 
 
 def result_path(folder: Path, name: str, part: str) -> Path:
@@ -103,13 +109,20 @@ def result_path(folder: Path, name: str, part: str) -> Path:
 def render(folder: Path) -> Path:
     """Write `report.html` from the results in `folder`; return its path.
 
+    The folder of a run that holds no comparison gets a page of what its monitor has measured so far.
+
     If `compare` has not finished there, the page and a warning say so. If it ends while the page is made, the
     page is made again, since it would replace the one of the whole comparison.
 
     Raises:
-        InputError: the folder holds no comparison, or a result is missing or damaged.
+        InputError: the folder holds no comparison and no monitor's file, or a result is missing or damaged.
     """
     path = folder / PAGE
+    if not (folder / INDEX).exists() and (folder / MONITOR).exists():
+        text = _of_training(folder)
+        with replacing(path) as temporary:
+            temporary.write_text(text, "utf-8")
+        return path
     for _ in range(ATTEMPTS):
         comparison = read_index(folder)
         text = _rendered(folder, comparison)
@@ -122,9 +135,25 @@ def render(folder: Path) -> Path:
     return path
 
 
+def _of_training(folder: Path) -> str:
+    """Return a page of the sharpness of one training, which may still go on."""
+    found = read_history(folder / MONITOR)
+    if not len(found.steps):
+        raise InputError(f"{folder / MONITOR} holds no measurements yet")
+    return page(
+        '{% extends "report.html.j2" %}{% block report %}{{ self.training() }}{% endblock %}',
+        f"Training of {folder.resolve().name}",
+        None,
+        training=training.section({"": found}),
+        origin={k: v for k, v in {**found.provenance, **found.settings}.items() if v not in ("", None)},
+        pictures=_embedded(training.pictures({"": found})),
+    )
+
+
 def _rendered(folder: Path, comparison: Comparison) -> str:
     measured = _read_all(folder, comparison)
     densities = _densities(measured)
+    trained = training.merged({name: m.monitor for name, m in measured.items() if m.monitor})
     spectra = {name: m.hessian for name, m in measured.items()}
     sharpness = compare({name: m.sharpness for name, m in measured.items()})
     return page(
@@ -137,7 +166,8 @@ def _rendered(folder: Path, comparison: Comparison) -> str:
         sentences=_sentences(
             comparison, summary(spectra, {n: m.trace for n, m in measured.items()}, sharpness)
         ),
-        contents=_contents(comparison, bool(densities)),
+        training=training.section(trained),
+        contents=_contents(comparison, bool(densities), bool(trained)),
         tables=_tables(comparison),
         curves=list(_curves(comparison)),
         number=PLAIN.number,
@@ -145,7 +175,7 @@ def _rendered(folder: Path, comparison: Comparison) -> str:
         ends=lambda interval: between(interval[0], interval[1], 4),
         sharpness=_rows(sharpness, next(iter(measured.values())).sharpness),
         notes=notes(sharpness),
-        pictures={part: _embedded(figure) for part, figure in _pictures(comparison, measured).items()},
+        pictures=_embedded({**_pictures(comparison, measured), **training.pictures(trained)}),
         origins=_origins(comparison, measured),
         unfinished="" if comparison.finished else UNFINISHED,
     )
@@ -166,7 +196,7 @@ def _read_all(folder: Path, comparison: Comparison) -> dict[str, Measured]:
 
 
 def _read_measured(folder: Path, name: str) -> Measured:
-    density = result_path(folder, name, "density")
+    density, monitor = (result_path(folder, name, part) for part in ("density", "monitor"))
     return Measured(
         plane=load_as(Slice, result_path(folder, name, "plane")),
         line=load_as(Slice, result_path(folder, name, "line")),
@@ -174,6 +204,7 @@ def _read_measured(folder: Path, name: str) -> Measured:
         trace=load_as(Trace, result_path(folder, name, "trace")),
         sharpness=load_as(Sharpness, result_path(folder, name, "sharpness")),
         density=load_as(SpectralDensity, density) if density.exists() else None,
+        monitor=load_as(SharpnessHistory, monitor) if monitor.exists() else None,
     )
 
 
@@ -196,7 +227,8 @@ def read_index(folder: Path) -> Comparison:
     path = folder / INDEX
     if not path.exists():
         raise InputError(
-            f"{folder} holds no comparison (no {INDEX}); make one with: landscape compare --out {folder}"
+            f"{folder} holds no comparison (no {INDEX}) and no {MONITOR}; make a comparison with: "
+            f"landscape compare --out {folder}"
         )
     try:
         comparison = Comparison.model_validate_json(existing(path, "comparison", 2**28).read_bytes())
@@ -251,13 +283,15 @@ def _sentences(comparison: Comparison, measured: Iterable[str]) -> list[str]:
     return [first, *(said for _, facts in _told(comparison) for said in facts.statements), *others]
 
 
-def _contents(comparison: Comparison, with_spectrum: bool) -> dict[str, str]:
+def _contents(comparison: Comparison, with_spectrum: bool, with_training: bool) -> dict[str, str]:
     """Return the headings of the page by their anchors."""
     found = {"curves": "Curves"} if _curves(comparison) else {}
     found |= {f"facts-{n}": table["title"] for n, table in enumerate(_tables(comparison), 1)}
     found |= {"surface": "Loss surface", "curvature": "Curvature"}
     found |= {"spectrum": "Spectrum"} if with_spectrum else {}
-    return found | {"sharpness": "Sharpness", "measured": "What was measured"}
+    found |= {"sharpness": "Sharpness"}
+    found |= {"training": "Sharpness during training"} if with_training else {}
+    return found | {"measured": "What was measured"}
 
 
 def _tables(comparison: Comparison) -> list[dict[str, Any]]:
@@ -300,11 +334,15 @@ def _short(name: str, number: int) -> str:
     return name if len(name) <= LEGEND else f"{number}: {name[: LEGEND // 2]}…{name[-LEGEND // 3 :]}"
 
 
-def _embedded(figure: "Figure") -> str:
-    buffer = io.BytesIO()
-    with paper():
-        figure.savefig(buffer, format="png", dpi=200)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+def _embedded(figures: "Mapping[str, Figure]") -> dict[str, str]:
+    """Return figures as the sources of images."""
+    found = {}
+    for name, figure in figures.items():
+        buffer = io.BytesIO()
+        with paper():
+            figure.savefig(buffer, format="png", dpi=200)
+        found[name] = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return found
 
 
 def _rows(comparison: Contrasts, of: Sharpness) -> list[dict[str, Any]]:
