@@ -1,5 +1,7 @@
 """Lanczos with full reorthogonalization: blocks of vectors, both ends of the spectrum, thick restarts."""
 
+import math
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -39,6 +41,7 @@ def lanczos(
     block: int = 1,
     capacity: int | None = None,
     place: Place = "device",
+    deadline: float = math.inf,
 ) -> Found:
     """Find the k largest eigenpairs of a symmetric operator, descending, and the `smallest` smallest.
 
@@ -62,8 +65,9 @@ def lanczos(
         capacity: maximum number of vectors in the basis, by default what half of the free memory holds, up to
             300; raised to the least that the method needs.
         place: where the basis lies, see `Basis`.
+        deadline: of `time.perf_counter`; then stop, as at the maximum number of products.
     """
-    operator = Counted(matvec, advance, check=False)
+    operator, began = Counted(matvec, advance, check=False), time.perf_counter()
     n = like.numel()
     k, smallest = min(k, n), min(smallest, n)
     wanted = min(k + smallest, n)
@@ -89,7 +93,7 @@ def lanczos(
         if len(values) >= wanted and (forecast := fall.forecast(operator.products, excess)):
             advance(total=min(forecast + wanted, max_products))
         complete = space.size == n
-        spent = operator.products + len(chosen) >= max_products
+        spent = operator.products + len(chosen) >= max_products or time.perf_counter() >= deadline
         arrived = len(values) >= wanted and bool((estimates <= trust * tol * scale).all())
         if complete or spent or arrived:
             vectors = oriented(space.basis.combined(coefficients[:, chosen]))
@@ -99,7 +103,9 @@ def lanczos(
             copies, sure = vectors[:0], complete
             if within and not complete and not spent:
                 slack = max(tol, 1e-6) * largest
-                room = space.capacity - space.size
+                now = time.perf_counter()
+                paid = (deadline - now) * operator.products / max(now - began, 1e-9)  # products until then
+                room = int(min(space.capacity - space.size, paid))
                 copies, sure = missed(
                     operator, space.basis, room, found[:tops], found[tops:], slack, space.rng
                 )

@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from landscape.curvature.allowance import Allowance
+from landscape.curvature.copies import LEAST
 from landscape.curvature.history import (
     RecordFile,
     SharpnessHistory,
@@ -22,6 +25,7 @@ from landscape.curvature.history import (
     read_history,
 )
 from landscape.curvature.operators import hessian
+from landscape.curvature.solver import Found
 from landscape.curvature.stability import edge_of
 from landscape.curvature.trace import trace as estimate_trace
 from landscape.curvature.tracking import Tracker
@@ -36,6 +40,7 @@ from landscape.runtime import progress
 from landscape.runtime.precision import full_precision
 from landscape.storage.results import surroundings
 
+FIRST = 10  # products of an eigenvalue that the first measurement is expected to take
 Log = Callable[[dict[str, float], int], object]
 
 
@@ -70,8 +75,10 @@ class Monitor:
         criterion: as for `landscape.supervised`; none with an `Objective`.
         optimizer: that of the training, for the edge of stability. It is only read.
         every: measure when this number of steps has been taken since the last.
-        at_most: maximum time of all measurements, as a share of the training's own time. Measurements that
-            would exceed it are left out; the first is made on credit. None: no limit.
+        at_most: maximum time of all measurements, and of setting up, as a share of the training's own time.
+            What it cannot pay for yet is left out, the first steps of the training among it. A measurement
+            that takes longer than expected is stopped, and its residuals say what has not converged; the next
+            one goes on from its vectors. None: no limit.
         k: number of eigenvalues.
         tol: of their residuals ‖Hv - λv‖ / |λ|.
         trace: number of probes for the trace of the Hessian; 0 leaves it out.
@@ -119,7 +126,7 @@ class Monitor:
             raise InputError("an Objective has a mode of its own; make it with landscape.in_training_mode")
         began = time.perf_counter()
         self.model, self.optimizer, self.log = uncompiled(model), optimizer, log
-        self.every, self.at_most, self.trace, self.rho, self.seed = every, at_most, trace, rho, seed
+        self.every, self.trace, self.rho, self.seed = every, trace, rho, seed
         self.steps = 0
         with _undisturbed():
             made = probe
@@ -137,12 +144,15 @@ class Monitor:
             (BATCHES, "loss", "mode"),
         )
         self._hook: Any = None  # on the optimizer, within `with`
-        self._before: Tensor | None = self._theta()  # θ before the step that is measured next
-        self._measured: int | None = None  # the step of the last measurement in this process
-        self._began: float | None = None
-        self._cost = 0.0
-        self._spent = time.perf_counter() - began
-        self._debt = self._spent  # spent before the training began
+        self._places: Tensor | None = None  # of the coordinates that the trackers' vectors have, if not all
+        self._allowance = Allowance(at_most)
+        self._ready = at_most is None
+        if at_most is not None:
+            self._allowance.pace = self._seconds_of_product()
+            self._allowance.expected = self._allowance.pace * (FIRST * (k + 1) + trace + LEAST)
+        self._allowance.spend(time.perf_counter() - began)
+        # θ before the step that is measured next
+        self._before: Tensor | None = self._theta() if self._ready and every == 1 else None
 
     def __enter__(self) -> "Monitor":
         """Count the optimizer's steps until the block ends; do not call `step` in it.
@@ -182,38 +192,45 @@ class Monitor:
             self.model = uncompiled(model)
         elif model is not None:
             step = model
-        if self._began is None:
-            self._began = began
+        self._allowance.begin(began)
         before, self.steps = self.steps, self.steps + 1 if step is None else step
-        record = self.measure() if self._due(self.steps) and self._affordable(began) else None
+        record = None
+        if self._due(self.steps) and self._ready:
+            record = self._measured(self._allowance.deadline(began))
         following = self.steps + max(self.steps - before, 1)
-        self._before = self._theta() if self._due(following) else None
-        self._spent += time.perf_counter() - began
+        now = time.perf_counter()
+        self._ready = self._allowance.ready(now)
+        self._before = self._theta() if self._ready and self._due(following) else None
+        self._allowance.spend(time.perf_counter() - now)
         return record
 
     def measure(self) -> SharpnessRecord:
         """Measure now, whatever the budget, and store the record."""
+        return self._measured(math.inf)
+
+    def _measured(self, deadline: float) -> SharpnessRecord:
         device = self.probe.theta.device
         if device.type == "cuda":
             torch.cuda.synchronize(device)  # the training's own work is not ours
         began = time.perf_counter()
         with _undisturbed():
-            found = self._found()
-        now = time.perf_counter()
-        self._cost, training = now - began, self._training(began)
-        overhead = round((self._spent + self._cost) / training, 6) if training > 0 else None
-        record = SharpnessRecord(step=self.steps, seconds=round(self._cost, 6), overhead=overhead, **found)
-        self._measured = self.steps
+            found = self._found(deadline)
+        cost = time.perf_counter() - began
+        converged = all(residual <= self._trackers[0].tol for residual in found.get("residuals", ()))
+        self._allowance.learn(cost, found.get("products", 0), converged)
+        share = self._allowance.overhead(began, cost)
+        overhead = None if math.isnan(share) else round(share, 6)
+        record = SharpnessRecord(step=self.steps, seconds=round(cost, 6), overhead=overhead, **found)
         self._file.add(record)
         if self.log:
             self.log(record.metrics, record.step)
+        self._allowance.spend(time.perf_counter() - began)
         return record
 
     @property
     def overhead(self) -> float:
         """Time of all measurements so far, as a share of the training's own; NaN before the first step."""
-        training = self._training(time.perf_counter())
-        return self._spent / training if training > 0 else math.nan
+        return self._allowance.overhead(time.perf_counter())
 
     @property
     def records(self) -> list[SharpnessRecord]:
@@ -238,32 +255,43 @@ class Monitor:
         """
         return read_history(path)
 
-    def _found(self) -> dict[str, Any]:
+    def _found(self, deadline: float) -> dict[str, Any]:
         """Return the numbers of a record at the present weights."""
-        objective = self.probe.follow(self.model)
+        whole, objective, places = self._present()
         loss, gradient = objective.value_and_grad()
         norm = float(gradient.double().norm())
         if not (math.isfinite(loss) and math.isfinite(norm)):
             return {}
         found: dict[str, Any] = {"loss": loss, "gradient_norm": norm}
         operator = hessian(objective)
+        edge = self.optimizer and edge_of(self.optimizer, self.model, whole.params, norm)
+        scale = edge.scale if edge else None
+        k, begun = self._trackers[0].k, self._trackers[0].start is not None
+        # what comes after it: residuals and a search for copies in the first solve, the trace in all
+        deadline -= self._allowance.pace * (self.trace + (0 if begun else k + LEAST))
+        first = deadline
+        if scale is not None and deadline < math.inf:  # the other solve has one eigenvalue, this has k
+            first -= (deadline - time.perf_counter()) / (k + 1)
+        complete = whole is objective
         try:
-            pairs = self._trackers[0].solve(operator, gradient)
-            edge = self.optimizer and edge_of(self.optimizer, self.model, objective.params, norm)
+            pairs = _with_zeros(self._trackers[0].solve(operator, gradient, first), complete)
             found["products"] = pairs.products
-            if edge:
+            if edge and scale is None:
                 found["threshold"] = edge.threshold
-            if edge and (scale := edge.scale) is not None:
-                top = self._trackers[1].solve(lambda v: scale * operator(scale * v), scale * gradient)
-                found["preconditioned"] = float(top.values[0])
+            elif edge and scale is not None:
+                root = scale[places]
+                top = self._trackers[1].solve(lambda v: root * operator(root * v), root * gradient, deadline)
+                top = _with_zeros(top, complete)
                 found["products"] += top.products
+                if top.residuals[0] <= self._trackers[1].tol:
+                    found |= {"threshold": edge.threshold, "preconditioned": float(top.values[0])}
         except InputError as error:
-            warnings.warn(f"step {self.steps}: {error}", stacklevel=4)
+            warnings.warn(f"step {self.steps}: {error}", stacklevel=5)
             return found
         found["eigenvalues"] = tuple(map(float, pairs.values))
         found["residuals"] = tuple(map(float, pairs.residuals))
         if self._before is not None:
-            found["alignment"] = _cosines(objective.theta - self._before, pairs.vectors)
+            found["alignment"] = _cosines(whole.theta - self._before, pairs.vectors, places)
         if self.trace:
             estimate = estimate_trace(operator, probes=self.trace, seed=self.seed)
             found |= {"trace": estimate.value, "trace_error": estimate.standard_error}
@@ -272,23 +300,38 @@ class Monitor:
             found["sam"] = risen if math.isfinite(risen) else None
         return found
 
+    def _present(self) -> tuple[Objective, Objective, Tensor | slice]:
+        """Return the loss now, the same of the coordinates that it reads alone, and their places in θ."""
+        whole = self.probe.follow(self.model)
+        smaller, places = whole.compact() or (whole, None)
+        if not _equal(places, self._places):
+            self._places = places
+            for tracker in self._trackers:
+                tracker.start = None
+        return whole, smaller, slice(None) if places is None else places
+
+    def _seconds_of_product(self) -> float:
+        """Measure a Hessian product; 0 where there is none at the first weights."""
+        try:
+            with _undisturbed():
+                objective = self._present()[1]
+                operator, gradient = hessian(objective), objective.grad()
+                operator(gradient)  # the first also checks the derivatives
+                began = time.perf_counter()
+                float(operator(gradient).norm())  # waits for the device
+                return time.perf_counter() - began
+        except InputError:
+            return 0.0
+
     def _theta(self) -> Tensor:
         named, like = dict(self.model.named_parameters()), self.probe.theta
         return self.probe.params.flat(
             named[entry.name].detach().to(like) for entry in self.probe.params.entries
         )
 
-    def _training(self, now: float) -> float:
-        return 0.0 if self._began is None else now - self._began - (self._spent - self._debt)
-
     def _due(self, step: int) -> bool:
         last = max((r.step for r in self._file.records if r.step < step), default=0)
         return step // self.every > last // self.every
-
-    def _affordable(self, now: float) -> bool:
-        if self.at_most is None or self._measured is None:
-            return True
-        return self._spent + self._cost <= self.at_most * self._training(now)
 
     def _check_optimizer(self) -> None:
         """Make sure that the optimizer steps this model.
@@ -305,11 +348,31 @@ class Monitor:
             )
 
 
-def _cosines(update: Tensor, vectors: Tensor) -> tuple[float, ...]:
-    """Return |cos| of a vector with each row; none where the vector is zero."""
+def _cosines(update: Tensor, vectors: Tensor, places: Tensor | slice) -> tuple[float, ...]:
+    """Return |cos| of a vector with each row, which is zero but at some places; none for the zero vector."""
     length = float(update.double().norm())
-    along = (vectors.double() @ update.double()).abs() / length if length else update.new_zeros(0)
+    along = (vectors.double() @ update[places].double()).abs() / length if length else update.new_zeros(0)
     return tuple(along.tolist())
+
+
+def _with_zeros(found: Found, complete: bool) -> Found:
+    """Return the pairs of the whole matrix, given those of its rows and columns that are not zero.
+
+    It has zero as a further eigenvalue, in place of those that are negative; the vectors are left out.
+    """
+    below = found.values < 0
+    if complete or not below.any():
+        return found
+    return replace(
+        found,
+        values=np.where(below, 0.0, found.values),
+        residuals=np.where(below, 0.0, found.residuals),
+        vectors=found.vectors * torch.from_numpy(~below).to(found.vectors)[:, None],
+    )
+
+
+def _equal(a: Tensor | None, b: Tensor | None) -> bool:
+    return a is b or (a is not None and b is not None and torch.equal(a, b))
 
 
 @contextmanager

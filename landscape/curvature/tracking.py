@@ -1,5 +1,7 @@
 """The largest eigenpairs of a matrix that changes slowly: each solve begins from the vectors of the last."""
 
+import math
+import time
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -66,18 +68,19 @@ class Tracker:
     def __post_init__(self) -> None:
         self._rng = np.random.default_rng(self.seed)
 
-    def solve(self, matvec: Matvec, near: Tensor) -> Found:
+    def solve(self, matvec: Matvec, near: Tensor, deadline: float = math.inf) -> Found:
         """Find the largest eigenpairs of the next matrix.
 
         Args:
             matvec: v -> Av, shape (n,) to (n,).
             near: a vector near the wanted ones, such as the gradient; shape (n,).
+            deadline: of `time.perf_counter`; then stop, converged or not. The next solve goes on from there.
 
         Raises:
             InputError: a product is not finite.
         """
         if self.start is None:
-            return self._first(matvec, near)
+            return self._first(matvec, near, deadline)
         start, wanted = self.start, min(self.k, len(self.start))
         basis = _Basis(Counted(matvec), near, self._rng)
         turned = self._begin(basis, start, near)
@@ -87,7 +90,8 @@ class Tracker:
             lengths = np.array([residual(*pair) for pair in zip(images, vectors, values, strict=True)])
             relative = lengths / scales(values, basis.norm, near.dtype)
             k = min(wanted, len(values))
-            ended = basis.complete or basis.products >= self.max_products
+            spent = basis.products >= self.max_products or time.perf_counter() >= deadline
+            ended = basis.complete or spent
             within = bool((relative[:k] <= self.tol).all())
             worst = int(relative[:k].argmax())
             if within and not searched:
@@ -107,9 +111,10 @@ class Tracker:
                 basis.restart(values, vectors, images)
             basis.add(images[worst] - values[worst] * vectors[worst] if lost is None else lost)
 
-    def _first(self, matvec: Matvec, near: Tensor) -> Found:
+    def _first(self, matvec: Matvec, near: Tensor, deadline: float) -> Found:
         wanted = self.k + GUARDS - 1
-        found = lanczos(matvec, near, wanted, 0, self.tol, self.max_products, self.seed, start=near)
+        limits = {"max_products": self.max_products, "deadline": deadline}
+        found = lanczos(matvec, near, wanted, 0, self.tol, seed=self.seed, start=near, **limits)
         self._keep(found.vectors, min(wanted + 1, near.numel()))
         k = min(self.k, found.k)
         return Found(
