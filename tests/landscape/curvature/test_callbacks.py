@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import landscape as ll
+from samrec import SAM
 
 X = torch.randn(24, 3, generator=torch.Generator().manual_seed(0))
 DATA = [(x, x.sum(1, keepdim=True)) for x in X.split(4)]
@@ -27,6 +28,12 @@ def module(monkeypatch, name, **held):
 
 def monitor(model):
     return ll.Monitor(model, DATA, nn.MSELoss(), every=2, k=1, at_most=None)
+
+
+def optimizer_of(model, how):
+    if how == "adam":
+        return torch.optim.Adam(model.parameters(), lr=0.01)
+    return SAM(model.parameters(), torch.optim.SGD, rho=0.1, lr=0.01)
 
 
 def test_lightnings_hooks_measure_after_steps_of_the_optimizer(monkeypatch):
@@ -72,7 +79,8 @@ def test_a_library_that_is_missing_is_named(library, monkeypatch):
 @pytest.mark.skipif(
     importlib.util.find_spec("lightning") is None, reason="lightning is not installed: extra [frameworks]"
 )
-def test_a_training_of_lightning_is_the_same_bit_for_bit(tmp_path):
+@pytest.mark.parametrize("how", ["adam", "sam", "sam by hand"])
+def test_a_training_of_lightning_is_the_same_bit_for_bit(how):
     import lightning.pytorch as pl
 
     class Fit(pl.LightningModule):
@@ -83,11 +91,21 @@ def test_a_training_of_lightning_is_the_same_bit_for_bit(tmp_path):
         def forward(self, x):
             return self.net(x)
 
+            self.automatic_optimization = how != "sam by hand"
+
         def training_step(self, batch, _):
-            return F.mse_loss(self(batch[0]), batch[1])
+            if self.automatic_optimization:  # SAM calls the closure that Lightning makes of this twice
+                return F.mse_loss(self(batch[0]), batch[1])
+            optimizer = self.optimizers()
+            optimizer.zero_grad()
+            self.manual_backward(F.mse_loss(self(batch[0]), batch[1]))
+            optimizer.first_step()
+            self.manual_backward(F.mse_loss(self(batch[0]), batch[1]))
+            optimizer.step()
+            return None
 
         def configure_optimizers(self):
-            return torch.optim.Adam(self.parameters(), lr=0.01)
+            return optimizer_of(self, how)
 
     def trained(watch):
         pl.seed_everything(0)
@@ -97,10 +115,11 @@ def test_a_training_of_lightning_is_the_same_bit_for_bit(tmp_path):
         callbacks = [ll.lightning_callback(watched)] if watch else []
         trainer = pl.Trainer(max_epochs=1, callbacks=callbacks, logger=False, accelerator="cpu", **quiet)
         trainer.fit(model, torch.utils.data.DataLoader(DATA, batch_size=None))
-        return model.state_dict(), watched
+        return {**model.state_dict(), "random": torch.get_rng_state()}, watched
 
     (plain, _), (found, watched) = trained(False), trained(True)
-    assert len(watched.records) == 3
+    assert [record.step for record in watched.records] == [2, 4, 6]
+    assert all(record.threshold for record in watched.records)
     torch.testing.assert_close(found, plain, rtol=0, atol=0)
 
 
@@ -109,7 +128,8 @@ def test_a_training_of_lightning_is_the_same_bit_for_bit(tmp_path):
     not all(map(importlib.util.find_spec, ("transformers", "accelerate"))),
     reason="transformers or accelerate is not installed: extra [frameworks]",
 )
-def test_a_training_of_hugging_face_is_the_same_bit_for_bit(tmp_path):
+@pytest.mark.parametrize("how", ["adam", "sam by hand"])
+def test_a_training_of_hugging_face_is_the_same_bit_for_bit(how, tmp_path):
     import transformers
 
     class Fit(nn.Module):
@@ -121,6 +141,16 @@ def test_a_training_of_hugging_face_is_the_same_bit_for_bit(tmp_path):
             out = self.net(x)
             return out if labels is None else {"loss": F.mse_loss(out, labels), "logits": out}
 
+    class Twice(transformers.Trainer):
+        """Climbs after one backward pass; the trainer's own step of SAM is then the descent after another."""
+
+        def training_step(self, *inputs):
+            loss = super().training_step(*inputs)
+            if how != "adam":
+                self.optimizer.optimizer.first_step()  # within that of accelerate
+                super().training_step(*inputs)
+            return loss
+
     def trained(watch):
         transformers.set_seed(0)
         model = Fit()
@@ -130,9 +160,11 @@ def test_a_training_of_hugging_face_is_the_same_bit_for_bit(tmp_path):
             tmp_path, max_steps=4, use_cpu=True, report_to=[], save_strategy="no", disable_tqdm=True
         )
         callbacks = [ll.transformers_callback(watched)] if watch else []
-        transformers.Trainer(model, arguments, train_dataset=rows, callbacks=callbacks).train()
-        return model.state_dict(), watched
+        own = (optimizer_of(model, how), None)
+        Twice(model, arguments, train_dataset=rows, callbacks=callbacks, optimizers=own).train()
+        return {**model.state_dict(), "random": torch.get_rng_state()}, watched
 
     (plain, _), (found, watched) = trained(False), trained(True)
     assert [record.step for record in watched.records] == [2, 4]
+    assert watched.records[0].threshold
     torch.testing.assert_close(found, plain, rtol=0, atol=0)
