@@ -41,6 +41,7 @@ from landscape.runtime.precision import full_precision
 from landscape.storage.results import surroundings
 
 FIRST = 10  # products of an eigenvalue that the first measurement is expected to take
+OVER = 2  # products that two solves may take beyond their deadlines
 Log = Callable[[dict[str, float], int], object]
 
 
@@ -267,8 +268,8 @@ class Monitor:
         edge = self.optimizer and edge_of(self.optimizer, self.model, whole.params, norm)
         scale = edge.scale if edge else None
         k, begun = self._trackers[0].k, self._trackers[0].start is not None
-        # what comes after it: residuals and a search for copies in the first solve, the trace in all
-        deadline -= self._allowance.pace * (self.trace + (0 if begun else k + LEAST))
+        # what comes after it: a product, or in the first solve residuals and a search for copies; the trace
+        deadline -= self._allowance.pace * (self.trace + (OVER if begun else k + LEAST))
         first = deadline
         if scale is not None and deadline < math.inf:  # the other solve has one eigenvalue, this has k
             first -= (deadline - time.perf_counter()) / (k + 1)

@@ -1,6 +1,14 @@
 """A self-contained page: its styles, its script and plotly's are inside it."""
 
-from typing import Any
+import base64
+import io
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from landscape.plots.style import paper
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def page(template: str, title: str, figure: Any, **values: Any) -> str:
@@ -33,3 +41,14 @@ def page(template: str, title: str, figure: Any, **values: Any) -> str:
             "plotly": Markup(get_plotlyjs()),
         }
     return environment.from_string(template).render(title=title, **values)
+
+
+def embedded(figures: "Mapping[str, Figure]") -> dict[str, str]:
+    """Return figures as the sources of images, by the same names."""
+    found = {}
+    for name, figure in figures.items():
+        buffer = io.BytesIO()
+        with paper():
+            figure.savefig(buffer, format="png", dpi=200)
+        found[name] = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return found

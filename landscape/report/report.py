@@ -1,7 +1,5 @@
 """One folder of results as one self-contained page."""
 
-import base64
-import io
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -21,9 +19,8 @@ from landscape.flatness.notation import PLAIN
 from landscape.flatness.words import notes, summary
 from landscape.plots.curves import by_title, curves_figure, eigenvalue_figure
 from landscape.plots.interactive import interactive_figure
-from landscape.plots.page import page
+from landscape.plots.page import embedded, page
 from landscape.plots.spectra import spectrum_figure
-from landscape.plots.style import paper
 from landscape.plots.surfaces import surface_figure
 from landscape.report import training
 from landscape.runtime.rounding import between
@@ -146,7 +143,7 @@ def _of_training(folder: Path) -> str:
         None,
         training=training.section({"": found}),
         origin={k: v for k, v in {**found.provenance, **found.settings}.items() if v not in ("", None)},
-        pictures=_embedded(training.pictures({"": found})),
+        pictures=embedded(training.pictures({"": found})),
     )
 
 
@@ -175,7 +172,7 @@ def _rendered(folder: Path, comparison: Comparison) -> str:
         ends=lambda interval: between(interval[0], interval[1], 4),
         sharpness=_rows(sharpness, next(iter(measured.values())).sharpness),
         notes=notes(sharpness),
-        pictures=_embedded({**_pictures(comparison, measured), **training.pictures(trained)}),
+        pictures=embedded({**_pictures(comparison, measured), **training.pictures(trained)}),
         origins=_origins(comparison, measured),
         unfinished="" if comparison.finished else UNFINISHED,
     )
@@ -332,17 +329,6 @@ def _legend_below(figure: "Figure") -> None:
 def _short(name: str, number: int) -> str:
     """Return a name that a legend has room for; one that is cut has its number on the page in front."""
     return name if len(name) <= LEGEND else f"{number}: {name[: LEGEND // 2]}…{name[-LEGEND // 3 :]}"
-
-
-def _embedded(figures: "Mapping[str, Figure]") -> dict[str, str]:
-    """Return figures as the sources of images."""
-    found = {}
-    for name, figure in figures.items():
-        buffer = io.BytesIO()
-        with paper():
-            figure.savefig(buffer, format="png", dpi=200)
-        found[name] = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-    return found
 
 
 def _rows(comparison: Contrasts, of: Sharpness) -> list[dict[str, Any]]:

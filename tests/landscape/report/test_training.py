@@ -124,7 +124,7 @@ def test_a_file_does_not_grow_in_memory(tmp_path):
         render(run)
 
 
-def test_a_comparison_keeps_what_a_monitor_wrote_beside_a_checkpoint(checkpoints, tmp_path):  # noqa: F811
+def test_a_comparison_keeps_what_a_monitor_wrote_beside_a_checkpoint(checkpoints, tmp_path):  # noqa: F811 # the fixture
     out, one = tmp_path / "out", {"a <i>": checkpoints["a"]}
     written(tmp_path, record(1), record(2, 1.5))
     page = compare_checkpoints(one, out, OPTIONS, "t", QUICK, "tests.tasks:regression")["report"]
