@@ -149,6 +149,7 @@ def main() -> None:
         "seconds": round(time.perf_counter() - began, 1),
         "steps": [record.step for record in watch.records],
         "products": [record.products for record in watch.records],
+        "converged": [max(record.residuals) <= TOL for record in watch.records],
     }
     print("budget", found["budget"], flush=True)
     write(found, given.out)

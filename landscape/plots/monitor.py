@@ -54,7 +54,8 @@ def sharpness_history(
             axes.set(xlabel="step")
             if name:
                 axes.set_title(shown(name))
-            lines |= {line.get_label(): line for line in axes.get_legend_handles_labels()[0]}
+            handles, labels = axes.get_legend_handles_labels()
+            lines |= dict(zip(labels, handles, strict=True))
         if len(every) > 1 and (ax is None or ax is APART):
             figure_of(every).legend(
                 handles=list(lines.values()), loc="outside lower center", ncols=len(lines)

@@ -70,7 +70,7 @@ def _adaptive(found: SharpnessHistory) -> bool:
 def _sentences(name: str, found: SharpnessHistory) -> Iterator[str]:
     """Say what is seen: where λ₁ went, where it was in relation to the edge, and what is missing."""
     of = f"{name}: " if name else ""
-    known = np.flatnonzero(np.isfinite(found.eigenvalues[:, 0])) if found.eigenvalues.size else []
+    known = np.flatnonzero(np.isfinite(found.eigenvalues).any(axis=1))
     if not len(known):
         yield f"{of}No measurement has a finite loss and eigenvalues."
         return
