@@ -166,7 +166,7 @@ def bezier(
     Args:
         objective, other: as for `barrier`.
         training: gives the objective of each pass (0, 1, …): the same loss, drawn anew. A step takes one
-            batch of it; fewer than 16 batches are gone through again until there were so many steps. Without
+            batch of it; fewer than 16 batches are taken again, in whole passes, for at least 16 steps. Without
             `training`, every step takes all of `objective`.
         steps: of Adam.
         lr: its first rate; a fiftieth of the root mean square of θ_b - θ_a if there is none.
