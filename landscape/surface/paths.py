@@ -166,8 +166,8 @@ def bezier(
     Args:
         objective, other: as for `barrier`.
         training: gives the objective of each pass (0, 1, …): the same loss, drawn anew. A step takes one
-            batch of it; fewer than 16 batches are taken again, in whole passes, for at least 16 steps. Without
-            `training`, every step takes all of `objective`.
+            batch of it; fewer than 16 batches are taken again, in whole passes, for at least 16 steps.
+            Without `training`, every step takes all of `objective`.
         steps: of Adam.
         lr: its first rate; a fiftieth of the root mean square of θ_b - θ_a if there is none.
         seed: of the sequence, and of the start.
