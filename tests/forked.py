@@ -11,7 +11,8 @@ import torch
 from landscape.cli import app
 
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["samrec.training.loop", "landscape.report.report", __name__])
+HEAVY = ["torch._dynamo", "matplotlib.pyplot", "plotly.offline"]  # what commands import when they need it
+processes.set_forkserver_preload(["samrec.training.loop", "landscape.report.report", *HEAVY, __name__])
 
 
 def command(arguments, said, room):
