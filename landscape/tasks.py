@@ -53,7 +53,7 @@ class FactRow:
     """A row of numbers.
 
     Attributes:
-        name: of the row, such as `test`.
+        name: name of the row, such as `test`.
         values: one number per column of the table; None where it is not known.
         intervals: their 95% intervals, from and to; none at all, or one per column.
         note: what the numbers are of, such as `1,234 users`.
@@ -70,11 +70,11 @@ class FactTable(Brief):
     """A titled table of numbers that a task knows of a checkpoint; equal titles make one table of a report.
 
     Attributes:
-        title: of the table.
+        title: title of the table.
         columns: their names.
         rows: as `FactRow`.
         note: a paragraph on how the numbers were made.
-        headline: the names of a row and of a column: the one number for a place that has room for no more.
+        headline: the names of a row and a column: the one number to show where there is room for only one.
 
     Raises:
         InputError: a row has not one value per column.
@@ -198,11 +198,11 @@ def objective_of(checkpoint: Path, options: TaskOptions, task: str | None = None
         )
     if (found.params.include, found.params.exclude) != (tuple(options.include), tuple(options.exclude)):
         raise InputError(
-            f"the task of {checkpoint} does not hold still the parameters that were asked for; "
+            f"the task of {checkpoint} does not hold the excluded parameters fixed; "
             "pass include=options.include and exclude=options.exclude to Objective"
         )
     if options.device.partition(":")[0] not in ("auto", device := found.theta.device.type):
-        raise InputError(f"the task of {checkpoint} measures on {device}, and not on {options.device}")
+        raise InputError(f"the task of {checkpoint} put the model on {device}, not on {options.device}")
     return found
 
 
@@ -234,7 +234,7 @@ def initial_of(checkpoint: Path, task: str | None = None) -> "Mapping[str, Tenso
     read = getattr(task_of(checkpoint, task), "initial", None)
     if not read:
         raise InputError(
-            f"the task of {checkpoint} does not know what its training began from; use --prior zero"
+            f"the task of {checkpoint} does not know the initial weights of its training; use --prior zero"
         )
     found: Mapping[str, Tensor] = read(checkpoint)
     return found
@@ -248,7 +248,7 @@ def trajectory_of(checkpoint: Path, task: str | None = None) -> list[Path]:
     """
     read = getattr(task_of(checkpoint, task), "trajectory", None)
     if not read:
-        raise InputError(f"the task of {checkpoint} knows no trajectory; name its folder with --trajectory")
+        raise InputError(f"the task of {checkpoint} has no trajectory; name its folder with --trajectory")
     return list(read(checkpoint))
 
 

@@ -1,4 +1,4 @@
-"""A compact trainer for SASRec, SAMRec, CL4SRec and S3Rec."""
+"""A compact trainer for SASRec, SAMRec, CL4SRec, S3Rec, BERT4Rec and GRU4Rec."""
 
 from typing import TYPE_CHECKING
 

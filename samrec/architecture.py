@@ -17,7 +17,7 @@ class Architecture:
             release. `post`: LN(x + f(x)), and one on the embedded input, as in BERT.
         scaled: multiply the item embeddings of the input by √d. They start small, which suits the output
             layer that shares them; unscaled, they would be drowned out by the position embeddings.
-        activation, expansion: of the feed-forward layer, which maps d to expansion · d to d.
+        activation, expansion: choices of the feed-forward layer, which maps d to expansion · d to d.
         residual_dropout: apply dropout to what attention adds, and none inside the feed-forward layer.
         init: start linear weights from N(0, 0.02²), like the embeddings, or from Xavier's uniform
             distribution, whose weights are about seven times as large at d = 64.

@@ -82,7 +82,7 @@ class Checkpoint:
         try:
             model = outline(self.config, self.num_items, features)
         except (RuntimeError, TypeError, ValueError, OverflowError):
-            raise InputError("the checkpoint's settings describe a model larger than any") from None
+            raise InputError("the checkpoint's settings describe an impossibly large model") from None
         check_fit(self.weights, model.state_dict())
         model.load_state_dict({name: t.clone() for name, t in self.weights.items()}, assign=True)
         if not all(p.isfinite().all() for p in model.parameters()):
@@ -160,11 +160,11 @@ def check_fit(found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Te
     """Make sure that tensors have the names, shapes and types of those that they are to replace.
 
     Raises:
-        InputError: one of them has not.
+        InputError: one of them does not.
     """
     wrong = "the checkpoint's weights do not fit its settings"
     if found.keys() != expected.keys():
-        raise InputError(f"{wrong}: one of them alone has {min(found.keys() ^ expected.keys())}")
+        raise InputError(f"{wrong}: only one of them has {min(found.keys() ^ expected.keys())}")
     for name, own in expected.items():
         t = found[name]
         if (t.shape, t.dtype) != (own.shape, own.dtype):

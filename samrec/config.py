@@ -133,7 +133,9 @@ class Config(BaseModel):
     eval_every: StepPart[Times[int]] = setting(5, "Epochs between validations")
     patience: StepPart[Times[int]] = setting(50, "Stop after N epochs without a better validation NDCG@10")
     save_every: StepPart[Times[int | None]] = setting(None, "Epochs between checkpoints kept in OUT/epochs")
-    monitor: StepPart[Times[int | None]] = setting(None, "Epochs between Hessian eigenvalues (monitor.jsonl)")
+    monitor: StepPart[Times[int | None]] = setting(
+        None, "Epochs between measurements of λmax (monitor.jsonl)"
+    )
 
     rho: SamPart[Finite[float | None]] = setting(None, "Radius ρ (default: 0.1 for samrec, else 0)", ge=0)
     rho_schedule: SamPart[Schedule] = setting("constant", "Decay of ρ to 0 at the end")
@@ -231,17 +233,17 @@ class Config(BaseModel):
             )
         for name, methods in METHODS_OF.items():
             if not applies(name, self.method) and self._is_set(name):
-                raise ValueError(f"{name} is not of method {self.method}; it is of {', '.join(methods)}")
+                raise ValueError(f"{name} is not a setting of {self.method}, only of {', '.join(methods)}")
         if not self.radius and self.rho is None and (changed := [k for k in OF_SAM if self._is_set(k)]):
-            raise ValueError(f"{changed[0]} is SAM's, which {self.method} has with a radius; give rho too")
+            raise ValueError(f"{changed[0]} is a setting of SAM, which {self.method} has with rho; give rho")
         if self.method == "gru4rec" and self.perturb == "norm-only":
             raise ValueError("perturb is norm-only, and gru4rec has no normalization to perturb")
         if self.ascent != "batch" and self.every > 1:
-            raise ValueError(f"every keeps one direction, and with ascent {self.ascent} each has its own")
+            raise ValueError(f"every reuses one direction, but ascent {self.ascent} has several; use every 1")
         if self.loss == "ce" and self.negatives is not None:
             raise ValueError("ce scores all items and draws no negatives")
         if self.loss != "gbce" and self._is_set("calibration"):
-            raise ValueError("calibration is gbce's; use loss gbce")
+            raise ValueError("calibration is for loss gbce alone")
         return self
 
     def _is_set(self, name: str) -> bool:

@@ -34,7 +34,7 @@ class Ranking:
     """How a checkpoint ranks, and the data it ranks on.
 
     Attributes:
-        ranks: of the held-out items, by `ranks`. Shape (evaluated users,).
+        ranks: ranks of the held-out items, see `ranks`. Shape (evaluated users,).
         split: the data as they are, without noise, and the users that were trained on.
         catalogue: the metrics of `samrec.catalogue` that were asked for.
         sampled: the ranks among sampled items that were asked for, by their name in `samrec.sampled`.
@@ -219,7 +219,7 @@ def missing_repeats(ranks: Ints, split: Split, part: Part) -> Ints:
 
 
 def groups(split: Split, part: Part, cold: int = 5, head: float = 0.2) -> dict[str, Mask]:
-    """Tell the evaluated users apart: by history, by held-out item, and by whether they were trained on.
+    """Group the evaluated users: by history, by held-out item, and by whether they were trained on.
 
     `cold` users have at most `cold` items in the history before `part`'s item, `warm` ones more. What is
     held out is of the `head` where it is among the first `round(head * num_items)` items by number of

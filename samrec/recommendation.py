@@ -38,7 +38,7 @@ class Recommendations:
         users: the user's id, or the number of the history, from 1.
         ranks: the place among the user's recommendations, from 1.
         items: the item's id.
-        scores: what the model gives the item; comparable for one user only.
+        scores: the model's score of the item; scores of different users cannot be compared.
     """
 
     users: Ids
@@ -48,7 +48,7 @@ class Recommendations:
 
     @property
     def num_users(self) -> int:
-        """How many users, or histories, have a recommendation."""
+        """Number of users, or histories, with a recommendation."""
         return int((self.ranks == 1).sum())
 
     def by_user(self) -> Iterator[tuple[Any, list[Any], list[float]]]:
@@ -81,17 +81,17 @@ def recommend(
 ) -> Recommendations:
     """Return the items with the highest scores after each history; of equal scores, the lower row first.
 
-    A user's history is everything in the data, the items held out for validation and test too, of which the
-    model sees the last `max_length`. Scores are exact sums (`samrec.scores`), so the order does not depend on
-    who else is asked for.
+    A user's history is everything in the data, including the items held out for validation and test. The
+    model sees its last `max_length` items. Scores are exact sums (`samrec.scores`), so the order does not
+    depend on which other users are asked for.
 
     Args:
-        checkpoint: of a training of samrec.
+        checkpoint: a checkpoint that samrec wrote.
         users: ids of users in the data, as numbers or text; by default all of them.
-        histories: item ids in the order of time, in place of users. They need no data, unless the checkpoint
-            keeps no ids (best.safetensors, and files of earlier versions).
+        histories: item ids in time order, instead of users. They need no data, unless the checkpoint
+            stores no ids (best.safetensors, and files of earlier versions).
         top: the number of items; fewer where there are no more.
-        exclude_seen: leave out the items of the history.
+        exclude_seen: leave out the items of the whole history.
         data: the file of interactions, if it has moved since the training.
         device: as `landscape.device_named` takes it.
 

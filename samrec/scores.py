@@ -19,7 +19,7 @@ def summands(rows: Tensor) -> Tensor:
     there. For d = 64, b is 23, about as many as float32 has.
 
     Args:
-        rows: of any real type, shape (…, d).
+        rows: numbers of any real type, shape (…, d).
 
     Returns:
         float64, shape (…, d). What is not finite makes its row NaN.

@@ -58,7 +58,7 @@ class ShardedEmbedding(nn.Module):
         Each is filled up with zeros to the longest, so that they are of one shape.
 
         Args:
-            tensors: of one length, which may be another on each rank.
+            tensors: tensors of one length, which may differ between ranks.
         """
         length = len(tensors[0])
         longest = self.ranks.largest(length)
@@ -76,7 +76,7 @@ class ShardedEmbedding(nn.Module):
         """Turn a softmax over the items here into their part of that over all items, in place.
 
         Args:
-            scores, shares: of the items here, and their softmax, shape (rows, items here).
+            scores, shares: scores of the items here, and their softmax, shape (rows, items here).
             normalizer: log Σ exp(scores), shape (rows,).
             targets: shape (rows,).
 

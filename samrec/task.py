@@ -88,7 +88,7 @@ def monitor_of(
     Args:
         run: what is trained, and on what.
         users: number of users of the frozen loss.
-        settings: of `landscape.Monitor`, which also says what it raises.
+        settings: arguments of `landscape.Monitor`, which also says what it raises.
     """
     options = TaskOptions(users=users)
     frozen = _frozen_loss(*run, options, model.device)

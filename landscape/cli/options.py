@@ -181,7 +181,7 @@ def hold(context: typer.Context, folder: Path) -> None:
     """Keep other processes out of an output folder until the command of this context has ended.
 
     Raises:
-        InputError: another process holds it, or it is not ours to write to.
+        InputError: another process holds it, or it cannot be written to.
     """
     context.with_resource(locked(writable(folder)))
 
@@ -195,7 +195,7 @@ def names_of(checkpoints: list[Path]) -> list[str]:
         InputError: the same checkpoint is given twice.
     """
     if len({c.resolve() for c in checkpoints}) < len(checkpoints):
-        raise InputError("the same checkpoint is given twice; each --ckpt must be another file")
+        raise InputError("the same checkpoint is given twice; each --ckpt must be a different file")
     files = [c.resolve().with_suffix("").parts[1:] for c in checkpoints]
     runs = [parts[:-1] if parts[-1] in ("best", "last") else parts for parts in files]
     for depth in range(1, max(map(len, files)) + 1):

@@ -14,7 +14,7 @@ def lightning_callback(monitor: Monitor) -> Any:
     the training; measurements run where the model was when the monitor was made.
 
     Args:
-        monitor: of the `LightningModule` that is trained, or of a module in it.
+        monitor: a monitor of the `LightningModule` that is trained, or of a module in it.
 
     Returns:
         The callback, for `Trainer(callbacks=[…])`.
@@ -44,7 +44,7 @@ def transformers_callback(monitor: Monitor) -> Any:
     monitor.
 
     Args:
-        monitor: of the model that is trained.
+        monitor: a monitor of the model that is trained.
 
     Returns:
         The callback, for `Trainer(callbacks=[…])`.

@@ -40,7 +40,7 @@ def missed(
         most_steps: number of further vectors that memory holds.
         top, low: the found eigenvalues at each end, the extreme ones first.
         slack: difference of eigenvalues that are taken for one.
-        rng: of the random vector.
+        rng: generator of the random vector.
 
     Returns:
         Ritz vectors beyond the ends of the lists, orthonormal, shape (any, n); and, if there are none,

@@ -25,15 +25,15 @@ class SpectralDensity(Drawn, Result):
     """The distribution of the eigenvalues λ of A, as a quadrature from each random probe.
 
     n Σ_j w_j f(λ_j) estimates tr f(A) = Σ f(λ): without bias where f is a polynomial of a degree below twice
-    the number of nodes, and nearly so where f is smooth. What is finer than the distance of the nodes it
-    cannot tell; so errors are made of the probes' standard error and, for other f than polynomials, of the
-    most that the second half of the steps changed, which shows all but the coarsest want of steps.
+    the number of nodes, and nearly so where f is smooth. It cannot resolve what is finer than the
+    distance of the nodes. Errors are therefore the probes' standard error and, unless f is a polynomial, the
+    largest change over the second half of the steps, which shows all but the grossest lack of steps.
 
     Attributes:
         nodes: λ_j of each probe, ascending. Shape (steps,), or fewer where the Krylov space closed.
         weights: w_j of each probe, which sum to 1. Shaped as `nodes`.
         moments: zᵀAz and ‖Az‖² of each probe z, taken from the product itself. Shape (2, probes).
-        dimension: n, how many eigenvalues there are.
+        dimension: n, the number of eigenvalues.
     """
 
     nodes: Annotated[tuple[Array, ...], FINITE]
@@ -166,7 +166,7 @@ def spectral_density(
         target: an objective, for its Hessian, or any symmetric `LinearOperator`.
         probes: random vectors; those of `landscape.trace` with the same seed.
         steps: products for each of them, and vectors in memory; at most n.
-        seed: of the signs.
+        seed: random seed of the signs.
 
     Returns:
         The density, λ in units of the loss (θ has none).

@@ -34,8 +34,8 @@ class Eigenpairs(Drawn, Result):
     Attributes:
         eigenvalues: Lanczos: the largest, descending. Power iteration: the largest in magnitude,
             descending in it, with their sign. Shape (k,).
-        eigenvectors: of unit norm, one per row; the sign is such that the largest entry is positive, so
-            two runs never mirror each other. Shape (k, numel).
+        eigenvectors: one per row, of unit norm. The largest entry is positive, so two runs never mirror each
+            other. Shape (k, numel).
         residuals: ‖Hv - λv‖ / |λ|, by one more product each. Shape (k,).
         converged: whether each residual is within the tolerance.
         smallest_eigenvalues: the most negative first. Shape (smallest,).
@@ -95,7 +95,7 @@ class Eigenpairs(Drawn, Result):
 
     @property
     def copies_may_be_missing(self) -> bool:
-        """Whether an eigenvalue may stand more often than it is listed, see `landscape.curvature.copies`."""
+        """Whether an eigenvalue may occur more often than it is listed, see `landscape.curvature.copies`."""
         return self.settings.get("copies_excluded") is False
 
     @property
@@ -132,7 +132,7 @@ def top_eigenpairs(
 ) -> Eigenpairs:
     """Find the `k` top eigenvalues at θ, stopping on the residual ‖Hv - λv‖ <= tol |λ|.
 
-    An eigenvalue that stands several times is listed as often. Lanczos looks for the copies that its basis
+    A multiple eigenvalue is listed as often as it occurs. Lanczos looks for the copies that its basis
     lacks, at up to a quarter more products; where they cannot be excluded, `copies_may_be_missing` says so.
 
     Args:
@@ -153,7 +153,7 @@ def top_eigenpairs(
             basis. If that is too little for a basis that converges well, the basis lies in the host's memory
             or in a temporary file; `settings["place"]` says where. The check of derivatives, which comes once
             before, is not counted.
-        seed: of the random part of the vector that it starts from.
+        seed: random seed of the starting vector.
 
     Returns:
         The pairs that were found, λ in units of the loss (θ has none), each with its residual.

@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from landscape.errors import InputError
+from landscape.objective.identity import DIFFERENT
 from landscape.storage.display import Brief, Drawn
 from landscape.storage.files import existing, replacing
 from landscape.storage.ranges import check_ranges
@@ -76,8 +77,9 @@ class SharpnessHistory(Drawn, Result):
     """The sharpness along a training, as `landscape.Monitor` measured it; NaN where a number is missing.
 
     Attributes:
-        steps: of the optimizer before each measurement. All have the shape (measurements,), but three.
-        eigenvalues, residuals, alignment: of each measurement. Shape (measurements, k).
+        steps: number of optimizer steps before each measurement. All arrays but three have its shape,
+            (measurements,).
+        eigenvalues, residuals, alignment: k numbers from each measurement. Shape (measurements, k).
         products, durations: Hessian-vector products and seconds of each measurement.
         losses, gradient_norms, thresholds, preconditioned, traces, trace_errors, sam, overheads: see
             `SharpnessRecord`.
@@ -157,7 +159,7 @@ class RecordFile:
     Args:
         path: NAME.jsonl, or None to keep the records in memory only.
         header: settings and provenance, which JSON must hold.
-        same: keys of the header's provenance that must agree for a file to be continued.
+        same: keys of `identity.DIFFERENT` whose provenance must agree for a file to be continued.
 
     Raises:
         InputError: the file holds something else.
@@ -173,9 +175,11 @@ class RecordFile:
             before, self.records = read_records(path)
             now = json.loads(json.dumps(self.header))
             kept = [("settings", now["settings"], before["settings"])]
-            kept += [(key, now["provenance"].get(key), before["provenance"].get(key)) for key in same]
+            kept += [
+                (DIFFERENT[key], now["provenance"].get(key), before["provenance"].get(key)) for key in same
+            ]
             if changed := [name for name, new, old in kept if new != old]:
-                raise InputError(f"{path} holds measurements of other {changed[0]}; give another file")
+                raise InputError(f"{path} holds measurements with different {changed[0]}; give another file")
 
     def add(self, record: SharpnessRecord) -> None:
         """Append a record, or replace those of its step and later ones.

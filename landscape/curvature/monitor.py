@@ -74,22 +74,22 @@ class Monitor:
         model: the model that is trained, on its device. It is only read.
         probe: the batches of the frozen loss, as for `landscape.supervised`; or an `Objective` of the model.
         criterion: as for `landscape.supervised`; none with an `Objective`.
-        optimizer: that of the training, for the edge of stability. It is only read.
+        optimizer: the optimizer of the training, for the edge of stability. It is only read.
         every: measure when this number of steps has been taken since the last.
         at_most: maximum time of all measurements, and of setting up, as a share of the training's own time.
-            What it cannot pay for yet is left out, the first steps of the training among it. A measurement
+            What it cannot pay for yet is left out, including the first steps of the training. A measurement
             that takes longer than expected is stopped, and its residuals say what has not converged; the next
             one goes on from its vectors. None: no limit.
-        k: number of eigenvalues.
-        tol: of their residuals ‖Hv - λv‖ / |λ|.
+        k: number of largest eigenvalues.
+        tol: largest residual ‖Hv - λv‖ / |λ| of an eigenvalue that counts as converged.
         trace: number of probes for the trace of the Hessian; 0 leaves it out.
         rho: radius of SAM's sharpness L(θ + ρ ∇L/‖∇L‖) - L(θ); None leaves it out.
-        mode: of the model in the frozen loss, as for `landscape.supervised`; an `Objective` has its own.
-        file: of JSON lines, one per measurement; `landscape.load` reads it. A file of the same settings and
+        mode: mode of the model in the frozen loss, as for `landscape.supervised`; an `Objective` has its own.
+        file: JSON lines, one per measurement; `landscape.load` reads them. A file of the same settings and
             data is continued.
         log: called with the numbers of each measurement and its step, as `mlflow.log_metrics` and
             `wandb.log` are.
-        seed: of the random vectors, and of the dropout masks in mode `training`.
+        seed: random seed of the vectors, and of the dropout masks in mode `training`.
 
     Attributes:
         probe: the frozen loss.
@@ -159,10 +159,10 @@ class Monitor:
         """Count the optimizer's steps until the block ends; do not call `step` in it.
 
         Raises:
-            InputError: the monitor has no optimizer, or counts its steps already.
+            InputError: the monitor has no optimizer, or is already counting steps.
         """
         if self.optimizer is None or self._hook:
-            said = "counts its steps already" if self._hook else "has no optimizer; give it the training's"
+            said = "is already counting steps" if self._hook else "has no optimizer; give it one"
             raise InputError(f"the monitor {said}")
         self._hook = self.optimizer.register_step_post_hook(self._count)
         return self
@@ -345,7 +345,7 @@ class Monitor:
         stepped = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
         if not stepped & {id(p) for p in self.model.parameters()}:
             raise InputError(
-                "the optimizer steps no parameter of this model; give the optimizer of its training"
+                "the optimizer does not update any parameter of this model; give the one that trains it"
             )
 
 

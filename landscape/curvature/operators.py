@@ -125,7 +125,7 @@ def _check(strategy: str, kind: Kind, objective: Objective, graph: HessianRevers
     """Make sure that a strategy can follow the loss, and that its products are right, by the first batch.
 
     Args:
-        graph: of the first batch, where there is one already.
+        graph: the graph of the first batch, where there is one already.
 
     Raises:
         InputError: its second derivative is wrong.
@@ -201,7 +201,7 @@ def gauss_newton(objective: Objective, *, memory: int | None = None) -> Operator
         float(t.detach()) for t in (objective.traced(first)[1], objective.criterion(outputs, first))
     )
     if not np.isclose(whole, both, rtol=1e-4, atol=1e-6):
-        raise InputError(f"criterion(forward) is {both:g} on the first batch, and the loss {whole:g}")
+        raise InputError(f"criterion(forward) is {both:g} on the first batch, but the loss is {whole:g}")
     free = Objective(
         _Free(outputs),
         [first],

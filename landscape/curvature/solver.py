@@ -21,7 +21,7 @@ class Found:
 
     Attributes:
         values: shape (pairs,). The first `k` are the largest, then come the smallest.
-        vectors: of unit norm, one per row, shape (pairs, n).
+        vectors: vectors of unit norm, one per row, shape (pairs, n).
         residuals: ‖Hv - λv‖ relative to `scales`; of the smallest, to the operator's norm.
         k: number of the largest that were asked for, or n where that is less.
         products: number of times the operator was applied.

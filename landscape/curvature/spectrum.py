@@ -88,8 +88,8 @@ class Spectrum(Drawn):
         """Return what the density tells, each number with its standard error under the name NAME_se.
 
         Args:
-            ridge: of the effective dimension, in units of λ; the largest eigenvalue by default.
-            gamma: of the local entropy, in units of λ; the largest eigenvalue by default.
+            ridge: ridge of the effective dimension, in units of λ; the largest eigenvalue by default.
+            gamma: γ of the local entropy, in units of λ; the largest eigenvalue by default.
 
         Returns:
             `trace`, `frobenius`, `effective_dimension`, `local_entropy` and `moment_error`. A number is None
@@ -148,7 +148,7 @@ def spectrum(
         density, steps: whether to estimate the density of all eigenvalues, and in how many Lanczos steps.
         by_group: measure the diagonal block of each group of parameters too: its largest and smallest
             eigenvalue, and its trace if that is asked for.
-        seed: of all random vectors.
+        seed: random seed of all vectors.
 
     Returns:
         What was measured, λ in units of the loss (θ has none).

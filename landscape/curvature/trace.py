@@ -28,7 +28,7 @@ class Trace(Result):
 
     Attributes:
         value: mean of `samples`.
-        standard_error: of that mean.
+        standard_error: standard error of that mean.
         samples: an unbiased estimate from each probe; zᵀAz for Hutchinson's method. A single one is exact.
     """
 
@@ -51,7 +51,7 @@ class FrobeniusNorm(Result):
 
     Attributes:
         value: root of the mean of `samples`.
-        standard_error: of `value`, by the delta method.
+        standard_error: standard error of `value`, by the delta method.
         samples: ‖Az‖² of each probe, shape (probes,).
     """
 
@@ -71,7 +71,7 @@ class Diagonal(Result):
 
     Attributes:
         values: A_ii, in the order of θ. Shape (n,).
-        standard_errors: of each. Shape (n,).
+        standard_errors: standard error of each entry. Shape (n,).
     """
 
     values: Array
@@ -98,7 +98,7 @@ def trace(
         probes: products with A, at most.
         tol: stop as soon as the standard error is at most `tol` times |value|. Stopping on an estimate makes
             that estimate slightly optimistic.
-        seed: of the signs.
+        seed: random seed of the signs.
 
     Returns:
         The trace, in units of the loss (θ has none), with its standard error over the probes.
@@ -142,7 +142,7 @@ def frobenius_norm(
         target: an objective, for its Hessian, or any symmetric `LinearOperator`.
         probes: products with A, at most.
         tol: stop as soon as the standard error is at most `tol` times the value.
-        seed: of the signs; those of `trace` with the same seed.
+        seed: random seed of the signs; those of `trace` with the same seed.
 
     Returns:
         The norm, in units of the loss, with its standard error.
@@ -172,7 +172,7 @@ def diagonal(target: Objective | LinearOperator, *, probes: int = 30, seed: int 
     Args:
         target: an objective, for its Hessian, or any symmetric `LinearOperator`.
         probes: products with A.
-        seed: of the signs; those of `trace` with the same seed.
+        seed: random seed of the signs; those of `trace` with the same seed.
 
     Returns:
         The diagonal, in units of the loss, with a standard error for each entry.

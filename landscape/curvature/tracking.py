@@ -54,7 +54,7 @@ class Tracker:
         k: number of eigenpairs; at most all of them are returned.
         tol: stop when ‖Av - λv‖ <= tol |λ| for each.
         max_products: maximum number of products of one solve.
-        seed: of the random vectors.
+        seed: random seed of the vectors.
         start: what the next solve begins from: orthonormal rows, shape (some, n), the k wanted ones first.
     """
 

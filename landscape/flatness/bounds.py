@@ -292,7 +292,7 @@ def gaussian_kl(moved: Tensor, scale: Tensor, variances: Array) -> Array:
     Args:
         moved: θ - θ0, shape (numel,).
         scale: s, shape (numel,).
-        variances: of priors, α²; any shape, which is that of the result.
+        variances: α² of priors; any shape, which is that of the result.
     """
     s = scale.double()
     squares = float(s.square().sum() + moved.double().square().sum())

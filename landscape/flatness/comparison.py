@@ -25,7 +25,8 @@ class Contrast:
 
     Attributes:
         difference: y - x.
-        standard_error: of the difference, over the draws and units that both share; None without any.
+        standard_error: standard error of the difference over the draws and units that both share; None
+            without any.
         ratio: y / x. None unless x is above 0 by more than two standard errors and y is not negative.
         low, high: its 95% interval; None where nothing is shared, and without a ratio.
     """
@@ -54,7 +55,7 @@ class Row:
 
     Attributes:
         measure: its name; `loss` and `weight_norm` are L(θ) and ‖θ‖.
-        group: of the parameters that move; None for all that take part.
+        group: the group of parameters that move; None for all that take part.
         invariant: whether a rescaling of the weights that keeps the function keeps the measure.
         values, errors: value and standard error for each checkpoint; None where the measure does not apply.
         contrasts: an entry for each checkpoint but the first.
@@ -75,7 +76,7 @@ class Contrasts(Drawn):
     """Checkpoints compared with the first of them.
 
     Attributes:
-        names: of the checkpoints.
+        names: names of the checkpoints.
         rows: L(θ), ‖θ‖ and the measures, each followed by its groups.
         settings: that the measures depend on, the same for all checkpoints.
         frozen: what is known of the frozen loss, the same for all checkpoints.

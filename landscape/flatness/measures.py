@@ -23,7 +23,7 @@ class Measurement(Brief):
     """The value of one measure.
 
     Attributes:
-        value: of the measure.
+        value: value of the measure.
         standard_error: over the draws, if there are any, and over the units (users), with δ held fixed where
             it was found by ascent. None where neither is known.
         settings: those that the value depends on, and what the measure chose (a layer, a σ).

@@ -16,7 +16,7 @@ class Notation:
 
     Attributes:
         plus_minus, times, minus: the signs.
-        power: of ten, a format.
+        power: format of a power of ten.
         labels: names of rows that are not measures.
         mark: after the name of an invariant measure.
         indent: before the name of a group.
@@ -41,7 +41,7 @@ class Notation:
 
         Args:
             sign: "+" to write that of gains too.
-            size: of which the power of ten is taken, for values that stand side by side; by default its own.
+            size: a value whose power of ten is used, for values side by side; by default its own.
         """
         if value is None:
             return self.missing

@@ -40,7 +40,7 @@ class Estimate:
     """A measured value, and what it varies with.
 
     Attributes:
-        value: of the measure.
+        value: value of the measure.
         by_draw: pseudo-values, whose mean is `value`, of each independent draw; empty where nothing is drawn.
         by_unit: the same of each unit of the objective (of each user); empty where that is not known.
         shown: what else the row says.

@@ -112,7 +112,7 @@ def cautions(name: str, pairs: Eigenpairs) -> Iterator[str]:
         failed = pairs.converged.count(False)
         yield f"{name}: {failed} of {len(pairs.converged)} eigenvalues have not converged."
     if pairs.copies_may_be_missing:
-        yield f"{name}: an eigenvalue may stand more often than it is listed; more products would tell."
+        yield f"{name}: an eigenvalue may occur more often than it is listed; more products would tell."
 
 
 def _clauses(findings: Iterable[Finding]) -> Iterator[str]:

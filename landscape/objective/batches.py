@@ -42,7 +42,7 @@ def kept(batches: Iterable[Any], like: Tensor) -> list[Any]:
         moves = any(t.device != like.device or t.dtype in HALF for t in tensors)
         found.append(mapped(batch, beside) if moves else batch)
     if size > LARGE:
-        said = f"the batches are kept, all of them, in {size / 2**30:.1f} GiB of memory"
+        said = f"all batches are kept in memory, {size / 2**30:.1f} GiB"
         warnings.warn(f"{said}; consider a smaller sample, or landscape.streamed(loader)", stacklevel=4)
     return found
 

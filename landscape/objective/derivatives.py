@@ -46,7 +46,7 @@ def gradient(outputs: Any, inputs: Sequence[Tensor], along: Any = None, **option
         with full_precision:
             found = list(torch.autograd.grad(outputs, list(inputs), along, materialize_grads=True, **options))
     except NotImplementedError as error:  # of a second derivative
-        raise InputError(f"torch cannot differentiate this loss so often: {error}") from error
+        raise InputError(f"torch lacks a derivative of this loss: {error}") from error
     found = [tensor.to_dense() if tensor.is_sparse else tensor for tensor in found]
     if options.get("create_graph"):
         _check_twice(found)
@@ -79,7 +79,7 @@ def kinked(gradients: Sequence[Tensor]) -> bool:
 
 def _check_twice(gradients: Sequence[Tensor]) -> None:
     if any(node.name().endswith("Error") for node in _nodes(gradients)):  # what `once_differentiable` leaves
-        raise InputError("the loss can be differentiated once only: a function in it is once_differentiable")
+        raise InputError("the loss can be differentiated only once: a function in it is once_differentiable")
 
 
 def _nodes(tensors: Sequence[Tensor]) -> set[Node]:

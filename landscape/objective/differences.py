@@ -182,7 +182,7 @@ class Differences:
         if jump > max(1e3 * self.step * scale, NOISE * self.eps * abs(here) / self.step):
             raise InputError(
                 f"the loss jumps by {jump:.2g} at θ, so it has no derivatives there; move the weights off "
-                "the jump, or give check=False to measure what autograd makes of it"
+                "the jump, or give check=False to use autograd as it is"
             )
 
 

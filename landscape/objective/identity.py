@@ -62,7 +62,7 @@ def need_one_loss(provenances: Mapping[Any, Mapping[str, Any]]) -> None:
     for other in others:
         for key, what in DIFFERENT.items():
             if provenances[first].get(key) != provenances[other].get(key):
-                raise InputError(f"{first} and {other} are of different {what}; their losses do not compare")
+                raise InputError(f"{first} and {other} have different {what}; they cannot be compared")
 
 
 class _Digest:

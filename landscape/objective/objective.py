@@ -243,7 +243,7 @@ class Objective:
         """Return the same loss as a function of some parameters only; the others stand still.
 
         Args:
-            names: of the parameters that take part.
+            names: the parameters that take part.
             group: one of `ParamSpace.groups`, in place of names.
 
         Raises:

@@ -110,14 +110,14 @@ class ParamSpace:
             InputError: none has such a name or is of the group, or not exactly one of the two is given.
         """
         if (names is None) == (group is None):
-            raise InputError("restrict takes names or a group, and not both")
+            raise InputError("give restrict names or a group, not both")
         known = {entry.name: entry.group for entry in self.entries}
         chosen = [name for name in known if known[name] == group] if names is None else list(names)
         if not chosen and names is None:
-            raise InputError(f"no parameter of the group {group!r}; there are {', '.join(self.groups)}")
+            raise InputError(f"no parameter group {group!r}; groups: {', '.join(self.groups)}")
         if not chosen or (unknown := [name for name in chosen if name not in known]):
-            wrong = f"no parameter that takes part is named {unknown[0]!r}" if chosen else "no names"
-            raise InputError(f"{wrong}; there are {', '.join(known)}")
+            wrong = f"no parameter {unknown[0]!r} takes part" if chosen else "no names are given"
+            raise InputError(f"{wrong}; parameters: {_some(known)}")
         return chosen
 
     def restrict(self, names: Collection[str]) -> "ParamSpace":

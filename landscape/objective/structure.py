@@ -24,7 +24,7 @@ class Entry:
 
     Attributes:
         name: as in `named_parameters`; a tied weight has one entry, under its first name.
-        shape: of the tensor.
+        shape: shape of the tensor.
         group: `embedding`, `norm`, `attention`, `ffn`, `convolution`, `head` or `other`, see `group_of`.
         filter_axis: the axis that counts filters, or None for a tensor that has none (a bias, a norm's
             scale). A filter is everything at one index of it: an output unit of a linear or convolution
@@ -69,7 +69,7 @@ def group_of(name: str, holders: Mapping[str, nn.Module]) -> str:
     `nn.Transformer`.
 
     Args:
-        name: of the parameter.
+        name: name of the parameter.
         holders: as `owners` returns it.
     """
     holder = holders[name]

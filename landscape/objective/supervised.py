@@ -38,10 +38,10 @@ def supervised(
             `torch.nn.functional`, or any other callable that returns the loss of each example, their mean, or
             their sum (of which the mean is taken). One that is none of these, because its examples depend
             on one another, can be measured on a single batch.
-        mode: of the model: `eval`, or `training` with dropout masks frozen and the statistics of each batch
-            (`landscape.in_training_mode`).
-        seed: of the dropout masks.
-        options: of `Objective`.
+        mode: mode of the model: `eval`, or `training` with frozen dropout masks and the statistics of each
+            batch (`landscape.in_training_mode`).
+        seed: random seed of the dropout masks.
+        options: further arguments of `Objective`.
 
     Raises:
         InputError: a batch is not a pair, the criterion does not give the loss of each target when its
@@ -97,7 +97,7 @@ def need_objective(given: Any) -> None:
     """Refuse what is measured by mistake in place of an objective, which most often is its model.
 
     Raises:
-        InputError: it is no `Objective`.
+        InputError: it is not an `Objective`.
     """
     if not isinstance(given, Objective):
         raise InputError(

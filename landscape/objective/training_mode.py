@@ -32,14 +32,15 @@ def in_training_mode(loss: OfModel[T], seed: int = 0) -> OfModel[T]:
 
     Dropout and whatever else draws from torch's generators draws the same numbers in each evaluation of a
     batch: they depend on the seed and on the batch's tensors. BatchNorm uses the statistics of the batch, and
-    keeps its own. So L is a fixed function of θ that can be differentiated twice: one draw of the loss whose
-    gradients the training follows. `landscape.supervised` and `landscape.Monitor` take `mode="training"`.
+    does not update its own. So L is a fixed function of θ that can be differentiated twice: one draw of the
+    loss whose gradients the training follows. `landscape.supervised` and `landscape.Monitor` take
+    `mode="training"`.
 
     Results say the mode, and an objective in this mode is not compared with one in eval mode.
 
     Args:
         loss: maps (model, batch) to anything, as the `loss`, `per_example` and `forward` of an `Objective`.
-        seed: of the random numbers.
+        seed: random seed of all draws.
 
     Returns:
         The function, for the same argument of `Objective`.

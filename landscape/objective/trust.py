@@ -50,7 +50,7 @@ class Trust:
         double: the precision of the loss where weights and batches are in float64: float32 where the loss
             rounds to it. `missing` if it has no value there or another one; None if not known yet.
         products: for each strategy of Hessian products that was checked, what is wrong with it, if anything.
-        evaluations: of the loss, its gradient or a product, that the checks have taken.
+        evaluations: number of evaluations of the loss, its gradient or a product that the checks have taken.
     """
 
     wanted: bool
@@ -95,7 +95,7 @@ def check_gradient(objective: Differentiable, trust: Trust) -> None:
             if worse := _coarser(first, precise, own if one else first.grad(), exact, lambda o: o.grad()):
                 raise InputError(
                     f"the gradient of {_some(worse)} differs from that in float64 by more than a tenth; give "
-                    "check=False to measure it nevertheless"
+                    "check=False to measure it anyway"
                 )
             trust.gradient = CHECKED + differences.said
             return
@@ -111,7 +111,7 @@ def check_products(
     was not checked yet, is compared with the loss at the same two points, if there is one batch.
 
     Args:
-        graph: of the first batch, at θ, where there is one already.
+        graph: the graph of the first batch at θ, where there is one already.
 
     Raises:
         InputError: they disagree; the message names the parameters.

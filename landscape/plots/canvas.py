@@ -44,7 +44,7 @@ def panels(
             know; or axes, as many as there are panels.
         size: width and height of a new figure, in inches.
         columns: by default all panels stand side by side.
-        grid: of `Figure.subplots`.
+        grid: further arguments of `Figure.subplots`.
 
     Raises:
         InputError: more or fewer axes are given.

@@ -28,7 +28,7 @@ def curves(
     Args:
         told: by title, then by name of the checkpoint, which has one colour in all plots.
         ax: axes to draw on, one per title; by default those of a new figure.
-        title: of the figure.
+        title: title of the figure.
         size: width and height of a new figure, in inches.
 
     Returns:
@@ -40,7 +40,7 @@ def curves(
     from matplotlib.ticker import MaxNLocator
 
     if not told:
-        raise InputError("no curves to draw; does the task tell any of this checkpoint?")
+        raise InputError("no curves to draw; does the task provide any for this checkpoint?")
     names = list(dict.fromkeys(name for of in told.values() for name in of))
     colors = dict(zip(names, COLORS * len(names), strict=False))
     with paper():
@@ -100,7 +100,7 @@ def eigenvalues(
     Args:
         spectra: the eigenpairs of one checkpoint, or of several by name.
         ax: axes to draw on; by default those of a new figure.
-        title: of the axes.
+        title: title of the axes.
         size: width and height of a new figure, in inches.
 
     Returns:

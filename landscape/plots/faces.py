@@ -68,7 +68,7 @@ def frame(result: Any, library: str | None) -> Any:
     """Return the numbers of a result as a data frame, as `Shown.to_frame`."""
     library = library or ("pandas" if find_spec("pandas") else "polars")
     if library not in ("pandas", "polars"):
-        raise InputError(f"no data frames of {library!r}; choose pandas or polars")
+        raise InputError(f"library is {library!r}; choose pandas or polars")
     columns = FACES[type(result)].columns(result)
     return optional(library).DataFrame(columns)
 

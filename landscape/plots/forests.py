@@ -30,7 +30,7 @@ def forest(
     Args:
         results: what `landscape.compare` returns; or the sharpness of one checkpoint, or of several by name.
         ax: axes to draw on; by default those of a new figure.
-        title: of the axes.
+        title: title of the axes.
         size: width and height of a new figure, in inches.
 
     Returns:

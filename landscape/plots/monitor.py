@@ -25,13 +25,13 @@ def sharpness_history(
 ) -> Any:
     """Draw the largest eigenvalues over the steps of a training, against the edge of stability.
 
-    Where the optimizer has a preconditioner P, the edge is one of P⁻¹H, whose largest eigenvalue is then
-    drawn in place of those of H. Open marks have not converged.
+    Where the optimizer has a preconditioner P, the edge is that of P⁻¹H, whose largest eigenvalue is then
+    drawn in place of those of H. Open marks show eigenvalues that have not converged.
 
     Args:
-        histories: of one training, or of several by name; each has a panel.
+        histories: the history of one training, or those of several by name; each has a panel.
         ax: axes to draw on, one per training; by default those of a new figure.
-        title: of the figure.
+        title: title of the figure.
         size: width and height of a new figure, in inches.
 
     Returns:
@@ -42,7 +42,7 @@ def sharpness_history(
     """
     histories = by_name(histories)
     if not histories or any(not len(found.steps) for found in histories.values()):
-        raise InputError("no measurements to draw; did the training call step of the monitor?")
+        raise InputError("no measurements to draw; was monitor.step() called, and did at_most leave time?")
     with paper():
         columns = min(len(histories), COLUMNS)
         width = COLUMN if columns == 1 else PAGE

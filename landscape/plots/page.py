@@ -16,7 +16,7 @@ def page(template: str, title: str, figure: Any, **values: Any) -> str:
 
     Args:
         template: its text: that of `report.html.j2`, or of a child of it.
-        title: of the page.
+        title: title of the page.
         figure: what `landscape.plots.interactive.interactive_figure` returned; None for a page without.
         values: other values for the template. All are escaped.
     """

@@ -33,7 +33,7 @@ def path(
     Args:
         paths: a path, or several by name; losses are drawn in their own unit.
         ax: axes to draw on, one for the loss and one per metric; by default those of a new figure.
-        title: of the figure.
+        title: title of the figure.
         size: width and height of a new figure, in inches.
 
     Returns:

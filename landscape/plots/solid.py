@@ -31,7 +31,7 @@ def surface_3d(
         slices: a plane, or several by name of the model.
         ax: axes of the projection `3d`, one per plane; by default those of a new figure.
         log: draw log₁₀(L - Lmin + ε) upwards; the ticks are losses.
-        title: of the figure.
+        title: title of the figure.
         cmap: the name of Matplotlib's colour map.
         size: width and height of a new figure, in inches.
 
@@ -100,7 +100,7 @@ def trajectory(
     Args:
         slices: a plane with a trajectory, or several by name of the model.
         ax: two axes to draw on; by default those of a new figure.
-        title: of the figure.
+        title: title of the figure.
         size: width and height of a new figure, in inches.
 
     Returns:

@@ -35,7 +35,7 @@ def spectrum(
         densities: the density of one checkpoint, or of several by name.
         ticks: eigenvalues by the same names, of some or all; none by default.
         ax: axes to draw on; by default those of a new figure.
-        title: of the axes.
+        title: title of the axes.
         size: width and height of a new figure, in inches.
 
     Returns:
@@ -106,7 +106,7 @@ def spectrum_ridge(
     Args:
         densities: by step, epoch or name, in order.
         ax: axes to draw on; by default those of a new figure.
-        title: of the axes.
+        title: title of the axes.
         size: width and height of a new figure, in inches.
 
     Returns:

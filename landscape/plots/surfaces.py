@@ -50,7 +50,7 @@ def surface(
         ax: axes to draw on, one per plane; by default those of a new figure.
         log: colour planes by log₁₀(L - Lmin + ε), with Lmin the least loss shown and ε a thousandth of the
             range. The ticks of the colour bar are losses.
-        title: of the figure, in place of what is said of a single plane.
+        title: title of the figure, in place of what is said of a single plane.
         cmap: the name of Matplotlib's colour map.
         levels: about how many levels, or the levels themselves in units of the loss.
         size: width and height of a new figure, in inches.
@@ -132,7 +132,7 @@ def band(
     Args:
         groups: by name of the model, the lines of its seeds, with equal coordinates.
         ax: axes to draw on; by default those of a new figure.
-        title: of the axes.
+        title: title of the axes.
         size: width and height of a new figure, in inches.
 
     Returns:
@@ -174,7 +174,7 @@ def metric_lines(
     Args:
         metrics: by metric and model, the lines: one, or one per seed.
         ax: axes to draw on, one per metric; by default those of a new figure.
-        title: of the figure.
+        title: title of the figure.
         size: width and height of a new figure, in inches.
 
     Returns:
@@ -231,9 +231,9 @@ def quadratic(
 
     Args:
         result: a line or a plane.
-        model: of the same directions.
+        model: its quadratic model, along the same directions.
         ax: axes to draw on: two for a line, three for a plane; by default those of a new figure.
-        title: of the figure.
+        title: title of the figure.
         cmap: the name of Matplotlib's colour map, of losses.
         levels: about how many levels, or the levels themselves in units of the loss.
         size: width and height of a new figure, in inches.

@@ -151,7 +151,7 @@ def of_spectra(
         tables.append(Table("Blocks", head[: len(blocks[0])], blocks, labels=head.index("group") + 1))
     said = [note for name, spectrum in found.items() for note in cautions(name, spectrum.pairs)]
     said += [
-        f"{name}: negative eigenvalues take away from the effective dimension; Gauss-Newton has none."
+        f"{name}: negative eigenvalues lower the effective dimension; Gauss-Newton has none."
         for name, spectrum in found.items()
         if (spectrum.density_facts(ridge or largest).get("effective_dimension") or 0) < 0
     ]
@@ -274,7 +274,7 @@ _LOWEST: Mapping[str, Callable[[Posterior], str]] = {
     "loss under Q": lambda row: f"{row.loss:.4f}",
     "KL / m": lambda row: f"{row.kl_per_unit:.4g}",
     "KL too large by a factor of": lambda row: (
-        f"{row.excess:.3g} (σ = {row.excess_sigma:.4g})" if np.isfinite(row.excess) else "no KL would do"
+        f"{row.excess:.3g} (σ = {row.excess_sigma:.4g})" if np.isfinite(row.excess) else "no KL is enough"
     ),
 }
 

@@ -44,7 +44,7 @@ class Measurements:
     """What is measured of each checkpoint.
 
     Attributes:
-        radius: of the surfaces, in units of their directions.
+        radius: radius of the surfaces, in units of their directions.
         tol: the largest error of a surface, relative to its range.
         grid: points per axis of plain planes instead, with no error bar; lines take twice as many.
         top: how many of the largest eigenvalues.
@@ -79,7 +79,7 @@ def compare_checkpoints(
         checkpoints: by the names under which they are shown, `report.MOST` of them or fewer.
         out: the folder; no other process may write to it meanwhile.
         options: the batches that are measured, and the device.
-        title: of the page.
+        title: title of the page.
         asked: what is measured.
         task: as `landscape.tasks.task_of` takes it.
         facts: tables and curves of no single checkpoint, for the page.
@@ -146,8 +146,8 @@ class _Measuring:
 
     Attributes:
         folder, name: where, and the stem of the files.
-        seed: of every measurement.
-        identity: of what is measured, see `_identity`.
+        seed: random seed of every measurement.
+        identity: what is measured, see `_identity`.
         place: how many checkpoints were measured before this one, and how many there are.
     """
 

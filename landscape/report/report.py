@@ -49,7 +49,7 @@ class Compared(BaseModel):
 
     Attributes:
         name: as shown, and the stem of its result files in the folder.
-        path: of the checkpoint.
+        path: path of the checkpoint.
         facts: what its task tells of it.
     """
 
@@ -64,11 +64,11 @@ class Comparison(BaseModel):
     """The index of a comparison's folder, `compare.json`.
 
     Attributes:
-        title: of the report.
+        title: title of the report.
         checkpoints: what was compared, in order.
         facts: tables and curves of no single checkpoint.
         command: the command line that made it.
-        version: of this package, when it was made.
+        version: version of this package that made it.
         finished: whether all results are there, and of one run of `compare`.
     """
 

@@ -57,7 +57,7 @@ class Drawn(Shown):
 
         Args:
             ax: matplotlib's axes to draw on, as many as there are panels; by default those of a new figure.
-            style: of the function of `landscape.plots` that draws this kind: `title`, `size`, `cmap`, …
+            style: arguments of the function of `landscape.plots` that draws this kind: `title`, `size`, …
 
         Returns:
             The axes; of several panels, an array of them.
@@ -76,7 +76,7 @@ class Turned(Drawn):
 
         Args:
             ax: axes of matplotlib's projection `3d`, one per plane; by default those of a new figure.
-            style: of `landscape.plots.surface_3d`.
+            style: arguments of `landscape.plots.surface_3d`.
 
         Returns:
             The axes; of several planes, an array of them.
@@ -87,7 +87,7 @@ class Turned(Drawn):
         return _faces().drawn(self, "plot_3d", ax, style)
 
     def interactive(self) -> Any:
-        """Return a plotly figure that a notebook shows, to be turned and read off in the browser.
+        """Return a plotly figure, which a notebook shows and the mouse turns.
 
         Raises:
             InputError: no point has a finite loss.

@@ -246,9 +246,9 @@ def existing(path: Path, what: str, most: int | None = None) -> Path:
     """Return `path` if it is a readable, non-empty file; `what` names it in the error.
 
     Args:
-        path: of the file.
-        what: it is, in the error.
-        most: bytes that it may have.
+        path: the file.
+        what: what it is called in the error.
+        most: maximum size in bytes.
 
     Raises:
         InputError: there is no such file, it is a folder or a device, or it holds nothing or too much.

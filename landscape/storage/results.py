@@ -94,13 +94,13 @@ def load(path: str | Path) -> Result:
     It is refused if it would unpack to far more than its size: see `landscape.storage.archives.open_archive`.
 
     Args:
-        path: of the `.npz` file, or of the `.jsonl` file of a `landscape.Monitor`.
+        path: the `.npz` file, or the `.jsonl` file of a `landscape.Monitor`.
 
     Returns:
         The result, of the class that was saved: `Slice`, `Eigenpairs`, `Sharpness`, …
 
     Raises:
-        InputError: the file is missing, empty, damaged, or no result.
+        InputError: the file is missing, empty, damaged, or not a result.
     """
     path = existing(Path(path), "result file")
     if path.suffix == ".jsonl":

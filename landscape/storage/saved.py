@@ -186,7 +186,7 @@ def open_saved(path: Path, old: bool = False) -> Iterator[Saved]:
     """Open a file of `torch.save`.
 
     Args:
-        path: of the file.
+        path: the file.
         old: also read the format of torch before 1.6, which has no checksums.
 
     Raises:
@@ -211,7 +211,7 @@ def open_saved(path: Path, old: bool = False) -> Iterator[Saved]:
         ) from None
     except zipfile.BadZipFile as error:
         raise InputError(
-            f"{path} is not a readable checkpoint: no whole archive of torch.save ({error}); "
+            f"{path} is not a readable checkpoint: not a complete archive of torch.save ({error}); "
             "a pickle without one is never loaded"
         ) from None
     except Exception as error:  # whatever damaged bytes provoke in the readers, the file cannot be used

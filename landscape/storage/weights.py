@@ -32,7 +32,7 @@ def weights_of(path: Path | str, *, key: str | None = None, prefix: str | None =
     is neither loaded nor run.
 
     Args:
-        path: of the file.
+        path: the file.
         key: which entry is the state dict. Without it, Lightning's is `state_dict`; else it is the file
             itself, or the one entry that holds nothing but tensors.
         prefix: take what has this in front of its name, and take that away: `model.` of a Lightning module
@@ -67,7 +67,7 @@ def load_weights(
     (`adapter_model.safetensors`) is loaded into the adapter of a model that has one, and its base stays.
 
     Args:
-        model: of any kind; its weights are overwritten.
+        model: any module; its weights are overwritten.
         path, key, prefix: as for `weights_of`.
 
     Returns:
@@ -92,7 +92,7 @@ def load_weights(
     needed = [] if adapter else [n for n in missing if n in state and _place(state[n]) not in loaded]
     for wrong, said in (
         (needed, "lacks {} of the model"),
-        (unknown, "has {}, which the model has not"),
+        (unknown, "has {}, which the model lacks"),
     ):
         if wrong:
             more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
@@ -122,7 +122,7 @@ def _sharded(path: Path, key: str | None) -> dict[str, Tensor]:
         places: dict[str, str] = json.loads(existing(path, "index").read_bytes())["weight_map"]
         files = sorted(set(places.values()))
         if not files or any(Path(file).name != file for file in files):
-            raise ValueError("a file is not beside it")
+            raise ValueError("a file is not next to it")
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} is not an index of weights ({type(error).__name__}: {error})") from None
     found: dict[str, Tensor] = {}
@@ -184,7 +184,7 @@ def _unwrapped(path: Path, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
             bare = bare.replace(wrapper, "")
         renamed[bare] = tensor
     if len(renamed) < len(found):
-        raise InputError(f'{path} has names that differ only by what torch wraps with; say prefix=""')
+        raise InputError(f'{path} has names that differ only by what a wrapper of torch adds; give prefix=""')
     return renamed
 
 
@@ -199,7 +199,7 @@ def _chosen(path: Path, content: Any, key: str | None) -> dict[str, Stored]:
     if key is None and (whole := _state(content)):
         return whole
     if len(states) != 1:
-        named = f", but {', '.join(states)}; say which by key" if states else ""
+        named = f", but {', '.join(states)}; choose one with key" if states else ""
         where = "" if key is None else f" at {key!r}"
         raise InputError(f"{path} holds no single state dict{where}{named}")
     (state,) = states.values()

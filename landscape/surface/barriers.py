@@ -25,8 +25,8 @@ def barriers(
     Args:
         objectives: by name of the model. L is that of the first; of the others, only θ is used.
         curved: train a Bézier curve to each of the others too.
-        training, steps, seed: of the curve, see `bezier`.
-        tol, grid: of the straight line, see `barrier`.
+        training, steps, seed: how the curve is trained, see `bezier`.
+        tol, grid: how the straight line is measured, see `barrier`.
         metrics: other objectives of the first model, evaluated at five points of each path.
         folder: where each path is saved once it is there, as FIRST-OTHER.linear.npz and
             FIRST-OTHER.bezier.npz. Finished points of a line are kept there too; an interrupted call goes on.

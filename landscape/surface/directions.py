@@ -23,7 +23,7 @@ class Direction(Brief):
     Attributes:
         vector: shape (numel,); a step of 1 along the axis adds it once.
         kind: `random`, or the name of its source.
-        seed, normalization: of a random direction; None for others.
+        seed, normalization: how a random direction was drawn; None for others.
         details: further facts for results (an eigenvalue, a share of variance), in types of JSON.
     """
 
@@ -63,7 +63,7 @@ def random_direction(
 
     Args:
         params: the parameters that move, with their weights.
-        seed, index: of the draw.
+        seed, index: which draw.
         normalization: scale each `filter` or each `layer` to the norm of the weights, or `none`.
         biases: also move biases and the weights of norms.
 
@@ -71,7 +71,7 @@ def random_direction(
         The direction, its vector of shape (numel,) and in units of the weights.
 
     Raises:
-        InputError: nothing would move, or `params` are none.
+        InputError: nothing would move, or `params` is not a `ParamSpace`.
     """
     if not isinstance(params, ParamSpace):
         raise InputError(
@@ -94,7 +94,7 @@ def random_direction(
             scaled[entry.name] = d * (_norm(w, over) / _norm(d, over))
     direction = params.join(scaled)
     if not direction.any():
-        raise InputError("no filter moves: all that takes part are biases, norms or zeros")
+        raise InputError("no filter moves: only biases, norms or zeros take part")
     return Direction(direction, "random", seed, normalization, {"biases": biases})
 
 
@@ -122,7 +122,7 @@ def perpendicular(towards: Direction, given: Direction) -> Direction:
     u, v = towards.vector.double(), given.vector.double()
     rest = u - (u @ v) / (v @ v) * v
     if rest.norm() <= 1e-6 * u.norm():
-        raise InputError("the points lie on one line and span no plane")
+        raise InputError("the points lie on one line, so they do not span a plane")
     return Direction((rest * (v.norm() / rest.norm())).to(given.vector), towards.kind)
 
 

@@ -71,7 +71,7 @@ def eigen_frame(objective: Objective, dimension: int, ends: bool = False, seed: 
         objective: L, at θ.
         dimension: 1 or 2.
         ends: for a plane, those of the largest and the smallest eigenvalue, instead of the top two.
-        seed: of the vector that Lanczos starts from.
+        seed: random seed of the vector that Lanczos starts from.
 
     Returns:
         The frame, without marks; each direction holds its eigenvalue.
@@ -118,8 +118,8 @@ def between_frame(
         objective: L, at θ.
         others: the other points by name, each of shape (numel,): one or two.
         dimension: 1 for the line, 2 for a plane.
-        name: of θ, for its mark.
-        seed: of the random axis.
+        name: name of θ, for its mark.
+        seed: random seed of the second axis, if it is random.
 
     Returns:
         The frame, with all points as marks: θ at the origin, the first of `others` at 1.
@@ -129,7 +129,7 @@ def between_frame(
     """
     need_objective(objective)
     if not 1 <= len(others) <= dimension:
-        raise InputError(f"{1 + len(others)} checkpoints; a line takes 2 of them, a plane 2 or 3")
+        raise InputError(f"found {1 + len(others)} checkpoints; a line takes 2 of them, a plane 2 or 3")
     theta = objective.theta
     steps = {other: difference(theta, point.to(theta)) for other, point in others.items()}
     first, *more = steps.values()

@@ -46,7 +46,7 @@ def quadratic_model(objective: Objective, directions: Sequence[Direction]) -> Qu
 
     Args:
         objective: L, at θ.
-        directions: of the slice, one or two, each of shape (numel,).
+        directions: one or two directions of the slice, each of shape (numel,).
 
     Returns:
         The quadratic model, in units of L and in steps of the directions.

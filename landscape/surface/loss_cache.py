@@ -49,13 +49,13 @@ class LossCache:
     Args:
         objective: whose loss; not one of `Objective.distribute`.
         directions: one for each entry of a step.
-        file: of finished points.
+        file: the file of finished points.
         strategy: `sequential`, `threads` or `vmap`, instead of the rule.
         tune: measure the strategies on the first points, and take the fastest.
 
     Attributes:
         center: L(θ).
-        fingerprint: of what is measured.
+        fingerprint: a hash of what is measured.
         evaluations: points evaluated by this call's processes; `reused` were read from files, and `compared`
             were evaluated besides, half of them plainly, to judge a faster strategy.
     """

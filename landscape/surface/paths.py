@@ -46,15 +46,15 @@ class PathProfile(Drawn, Result):
         losses: L there, shape (n,). On a linear path with a certificate, the polynomial through what was
             evaluated. A point where the loss is not finite stays what it is.
         ends: L(θ_a) and L(θ_b).
-        height: of the barrier: the largest L(t) - ((1 - t) L(θ_a) + t L(θ_b)) over `positions`, in units of
-            the loss. The ends count, so it is never below 0. It is the barrier of Entezari et al. 2022, arXiv
-            2110.06296, definition 2.1. (Frankle et al. 2020, arXiv 1912.05671, measure above the mean of the
-            ends, which one of them exceeds by itself.) Not finite where L is not.
+        height: height of the barrier, the largest L(t) - ((1 - t) L(θ_a) + t L(θ_b)) over `positions`, in
+            units of the loss. The ends count, so it is never below 0. It is the barrier of Entezari et al.
+            2022, arXiv 2110.06296, definition 2.1. (Frankle et al. 2020, arXiv 1912.05671, measure above the
+            mean of the ends, which one of them exceeds by itself.) Not finite where L is not.
         at: t where it is reached.
-        standard_error: of the height, from having drawn these units (users) and no others, `at` being given.
+        standard_error: standard error of the height over the units (users), with `at` held fixed.
             None for a single unit, or at an end, where the height is 0 whoever was drawn.
         distance: ‖θ_b - θ_a‖.
-        length: of the path, in the same unit.
+        length: length of the path, in the same unit.
         bend: the control point of a Bézier curve, shape (numel,); empty for a line.
         certificate: how far `losses` may be off; None on a plain grid or a curve, which claim nothing between
             their points.
@@ -168,10 +168,10 @@ def bezier(
         training: gives the objective of each pass (0, 1, …): the same loss, drawn anew. A step takes one
             batch of it; fewer than 16 batches are taken again, in whole passes, for at least 16 steps.
             Without `training`, every step takes all of `objective`.
-        steps: of Adam.
+        steps: number of Adam steps.
         lr: its first rate; a fiftieth of the root mean square of θ_b - θ_a if there is none.
-        seed: of the sequence, and of the start.
-        points: of the even grid on which L is then evaluated.
+        seed: random seed of the sequence and the start.
+        points: number of evenly spaced points at which L is then evaluated.
         metrics: as for `barrier`.
 
     Returns:
@@ -187,7 +187,9 @@ def bezier(
     straight = _Curve(objective.theta, end)
     lr = RATE * straight.spread if lr is None else lr
     if steps < 1 or points < 2 or not 0 < lr < np.inf:
-        raise InputError(f"{steps} steps at a rate of {lr:g} and {points} points make no curve")
+        raise InputError(
+            f"steps is {steps}, lr {lr:g}, points {points}; steps and lr must be positive, points at least 2"
+        )
     curve = _trained(straight, _draws(objective, training), steps, lr, seed)
     positions = np.linspace(0, 1, points)
     losses = []
@@ -242,7 +244,7 @@ def _own_end(other: Objective | Tensor, reached: float) -> dict[str, float]:
     if abs(own - reached) <= SAME * max(abs(own), abs(reached), SAME):
         return {}
     warnings.warn(
-        f"the other model's loss is {own:.4g} by itself, and {reached:.4g} with what stands still in this: "
+        f"the other model's loss is {own:.4g}, but {reached:.4g} with what is fixed in the first one: "
         "BatchNorm statistics or frozen weights differ; see Objective's statistics='recomputed'",
         stacklevel=3,
     )
@@ -299,7 +301,7 @@ def _trained(straight: _Curve, draws: Iterator[Objective], steps: int, lr: float
             value, gradient = drawn.value_and_grad(curve(t))
             if not np.isfinite(value):
                 raise InputError(
-                    f"the loss on the curve is {value:g} after {step} steps; use a smaller rate than {lr:g}"
+                    f"the loss on the curve is {value:g} after {step} steps; use an lr below {lr:g}"
                 )
             bend.grad = 2 * t * (1 - t) * gradient
             adam.param_groups[0]["lr"] = lr * (1 - step / steps)

@@ -39,7 +39,7 @@ class PointLog:
 
     Args:
         file: NAME.jsonl, or None; rank 2 writes NAME.rank2.jsonl next to it.
-        fingerprint: of what is measured.
+        fingerprint: a hash of what is measured.
         size: number of entries of a step.
         ranks: those that evaluate points.
 

@@ -56,7 +56,7 @@ def line(
             33) until it holds at random points; the certificate says whether it does.
         grid: number of evenly spaced points, instead of a tolerance; then there is no certificate.
         split: number of pieces of the line, each with its own points, where 33 are too few.
-        seed, normalization, biases: of the random direction, see `random_direction`.
+        seed, normalization, biases: how the random direction is drawn, see `random_direction`.
         directions: (d,), instead of a random one.
         spans: ((from, to),) instead of the radius.
         file: where finished points are stored; an interrupted call goes on from there.
@@ -110,7 +110,7 @@ def plane(
         objective: L, at θ.
         radius, tol, split: as for `line`; each axis has its own number of points.
         grid: N for an even grid of N × N points, or (N, M), instead of a tolerance.
-        seed, normalization, biases: of the random directions, see `random_direction`.
+        seed, normalization, biases: how the random directions are drawn, see `random_direction`.
         directions: (d1, d2); by default two random ones. They are not made orthogonal, which would undo
             their normalization; the result has their cosine.
         spans: ((from, to), (from, to)) instead of the radius.
@@ -192,7 +192,7 @@ def evaluate_slice(
         frame: the directions, with the marks and the trajectory to draw there. Its spans, if it has any,
             replace the radius.
         radius, tol, grid, split, file, strategy, tune: as for `line` and `plane`.
-        seed: of the random points at which the surface is checked.
+        seed: random seed of the points at which the surface is checked.
 
     Returns:
         The slice, with the frame's marks and their losses, and its trajectory.
@@ -301,7 +301,7 @@ def _fitted(points: LossCache, spans: Sequence[Span], tol: float, split: int, se
     if error > tol * scale:
         warnings.warn(
             f"{axes[0].points} points per axis do not reach a tolerance of {tol:g}: the error is "
-            f"{error / scale:.2g} of the range; split each axis in {2 * split}, or use a smaller radius",
+            f"{error / scale:.2g} of the range; split each axis into {2 * split}, or use a smaller radius",
             stacklevel=4,
         )
     deviations, float64 = checked(points, axes)

@@ -32,8 +32,8 @@ class Certificate(Brief):
         tail: the error that the fit's coefficients predict.
         float64: the largest difference to the same loss computed in float64, at the centre and the corners;
             None where the loss is in float64 itself, or cannot be computed in it.
-        standard_error: of L(θ), from having drawn these units (users) and no others; None for a single unit.
-        rise_standard_error: of L - L(θ), at the corner where it is largest; None for a single unit.
+        standard_error: standard error of L(θ) over the units (users); None for a single unit.
+        rise_standard_error: that of L - L(θ), at the corner where it is largest; None for a single unit.
         units: number of units.
     """
 
@@ -69,7 +69,7 @@ class Slice(Turned, Result):
         trajectory: the way of a training, projected onto the slice, in order. Shape (epochs, dimensions).
         center: L(θ).
         directions: provenance of each direction, its Euclidean norm among it.
-        cosine: between the two directions of a plane; None on a line.
+        cosine: cosine between the two directions of a plane; None on a line.
         evaluations: how many points were evaluated.
     """
 

@@ -35,7 +35,8 @@ class Difference:
     Attributes:
         of, less: the labels of the two.
         center: L(θ) of `of` minus L(θ) of `less`.
-        standard_error: of the difference, from the units (users) that both share; None where it is not known.
+        standard_error: standard error of the difference over the units (users) that both share; None where it
+            is not known.
     """
 
     of: str
@@ -113,7 +114,7 @@ def surfaces(
         radius, tol, grid, split: as for `line` and `plane`. `auto` is one radius for all: that of the model
             whose loss doubles last.
         seed, seeds: the random directions of `seeds` seeds, from `seed` on.
-        normalization, biases: of random directions, see `random_direction`.
+        normalization, biases: how random directions are drawn, see `random_direction`.
         trajectories: by model, the parameters as its training went, each of shape (numel,).
         metrics: by metric, and then by model, objectives of the same parameters, evaluated along the same
             directions on a plain grid.
@@ -179,9 +180,9 @@ def check_directions(directions: Directions, dim: int, seeds: int) -> None:
         InputError: they do not.
     """
     if seeds > 1 and directions != "random":
-        raise InputError(f"several seeds need random directions; {directions} has but one choice")
+        raise InputError(f"several seeds need random directions; {directions} does not depend on the seed")
     if dim == 1 and directions == "trajectory":
-        raise InputError("a trajectory is drawn on a plane, of dimension 2")
+        raise InputError("a trajectory is drawn on a plane, not on a line")
 
 
 def facts(result: Slice) -> dict[str, Any]:

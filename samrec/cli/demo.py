@@ -26,7 +26,7 @@ def command(
     """Train SASRec and SAMRec on synthetic data and compare their minima in report.html, within two minutes.
 
     The best possible ranking of these data is known. It depends on the item before the last one, so counting
-    what follows the last item (a Markov chain) fails. Both stand in the report's table.
+    what follows the last item (a Markov chain) fails. Both are in the report's table.
 
     If it is run again, it continues from what is there.
 

@@ -35,7 +35,7 @@ def command(
     ] = None,
     repeats: Annotated[
         Literal["candidate", "miss"],
-        typer.Option(help="What a held-out item is that the user has had before."),
+        typer.Option(help="How to count a held-out item that the user has had before."),
     ] = "candidate",
     sampled: Annotated[
         list[str] | None, some_of(Sampled, "Also rank among 100 items drawn uniformly or by popularity")
@@ -53,10 +53,10 @@ def command(
     training (head), and the others (tail); and, if only a share of the users was trained on, these users and
     the others.
 
-    One item is held out per user, so that recall is HR, precision HR/K, and MAP MRR. coverage@K is the share
-    of the items that are among the K best of anyone; popularity@K how many interactions these K have in
-    training, and novelty@K their self-information in bits, on average. With --repeats miss, a held-out item
-    that stands in the user's history is never found, as where nobody is recommended what they have had.
+    One item is held out per user, so recall is HR, precision is HR/K, and MAP is MRR. coverage@K is the share
+    of the items that are among the top K of at least one user; popularity@K is the mean number of training
+    interactions of these K, and novelty@K their mean self-information in bits. With --repeats miss, a
+    held-out item from the user's own history counts as not found, as in systems that never repeat an item.
 
     --sampled adds metrics named like HR@10 (uni100). They rank the held-out item among 100 items that --seed
     draws from outside the user's sequence. They are higher than those of the full ranking, and may order

@@ -11,7 +11,7 @@ from landscape.runtime.ranks import ranks
 
 def _among_ranks(asked: bool) -> bool:
     if asked and ranks().size == 1:
-        raise InputError("--shard-items splits the items among the processes of torchrun, but here is one")
+        raise InputError("--shard-items splits the items among the processes of torchrun, but there is one")
     return asked
 
 
@@ -25,7 +25,7 @@ ShardItems = Annotated[
 ]
 MaxMemory = Annotated[
     float | None,
-    typer.Option(min=0, metavar="GIB", help="Memory that a run may take (default: what is free)."),
+    typer.Option(min=0, metavar="GIB", help="Maximum memory of a run (default: all that is free)."),
 ]
 Part = Annotated[Literal["valid", "test"], typer.Option(help="Held-out items to rank.")]
 

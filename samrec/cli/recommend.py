@@ -22,7 +22,7 @@ def command(
         list[str] | None, typer.Option(help="Id of a user in the data (repeatable; default: all users).")
     ] = None,
     history: Annotated[
-        str | None, typer.Option(help="Item ids in the order of time, ID,ID,…, in place of a user.")
+        str | None, typer.Option(help="Item ids in time order, ID,ID,…, instead of a user.")
     ] = None,
     users: Annotated[Path | None, typer.Option(help="File of user ids, one per line.")] = None,
     top: Annotated[int, typer.Option(min=1, help="Number of items per user.")] = 10,
@@ -36,12 +36,12 @@ def command(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Recommend the items that a model scores highest, to users of its data or after a history.
+    """Recommend the items that a model scores highest, for users of its data or after a history.
 
-    Ids are those of the data. A user's history is everything in the data, the items held out for the test
-    too. The columns are user, rank (from 1), item and score; scores compare for one user only. If
-    scores are equal, the item that comes first in the data's order of ids is first. --history needs the
-    checkpoint alone, unless it keeps no ids (best.safetensors, and checkpoints of earlier versions).
+    Ids are those of the data. A user's history is everything in the data, including the items held out for
+    the test. The columns are user, rank (from 1), item and score; scores of different users cannot be
+    compared. Items with equal scores are in the order of their ids. --history needs no data, unless the
+    checkpoint stores no ids (best.safetensors, and checkpoints of earlier versions).
 
     Examples:
 

@@ -47,10 +47,11 @@ def command(
     ratio:.8,.1,.1 cuts each user's history, and asks for the first item of each part.
 
     Writes best.pt, best.safetensors (its weights alone), last.pt, metrics.jsonl and config.toml; with
-    --save-every also epochs/epoch-NNNN.pt, from
-    the initial weights (0) to the last epoch. SIGTERM and Ctrl-C end the run after the current step, and
-    --resume continues it bit for bit. --log tensorboard writes to OUT/tensorboard; wandb and mlflow log where
-    their environment variables say. A resumed run continues theirs, and a failure there is a warning.
+    --save-every also epochs/epoch-NNNN.pt, from the initial weights (0) to the last epoch; with --monitor
+    also monitor.jsonl, the largest Hessian eigenvalues. SIGTERM and Ctrl-C end the run after the current
+    step, and --resume continues it bit for bit. --log tensorboard writes to OUT/tensorboard; wandb and mlflow
+    log where their environment variables say. A resumed run continues the same logs. A logger that fails
+    only causes a warning.
 
     Examples:
 

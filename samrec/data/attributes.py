@@ -57,7 +57,7 @@ def read_attributes(path: Path, interactions: Interactions) -> Attributes:
     found = [sorted(set(given.get(name, []))) for name in names]
     lengths = np.array([len(own) for own in found])
     if not lengths.any():
-        raise InputError(f"{path} has attributes of no item of {interactions.source}")
+        raise InputError(f"{path} has no attributes of any item of {interactions.source}")
     numbers, rows = np.unique(np.concatenate([np.array(own, object) for own in found]), return_inverse=True)
     of_item = np.full((len(found), int(lengths.max())), -1)
     of_item[np.arange(of_item.shape[1]) < lengths[:, None]] = rows

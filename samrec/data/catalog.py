@@ -135,7 +135,7 @@ def fetch(file: File, folder: Path) -> Fetched:
         raise InputError(f"{file.name!r} is not the name of a file in {folder}")
     if path.exists():
         if sha256(existing(path, "data file")) != file.sha256:
-            raise InputError(f"{path} is another file than {file.url}; move it, or choose another folder")
+            raise InputError(f"{path} is not the file of {file.url}; move it, or choose another folder")
         return Fetched(path, 0)
     part = path.with_name(f"{path.name}.part")
     if part.is_symlink():
@@ -147,7 +147,7 @@ def fetch(file: File, folder: Path) -> Fetched:
             if (found := sha256(whole)) != file.sha256:
                 part.unlink(missing_ok=True)
                 raise InputError(
-                    f"what came from {file.url} has the SHA-256 {found}, expected {file.sha256}; it is "
+                    f"the download from {file.url} has the SHA-256 {found}, expected {file.sha256}; it is "
                     "removed: run it again to start anew"
                 )
         part.unlink(missing_ok=True)

@@ -11,10 +11,10 @@ def claimed_path(path: Path, folder: Path | None, who: str, option: str = "--dat
     """Return a path that a file names, if it may be read without the user's naming it too.
 
     Args:
-        path: of data, see `samrec.data.sources`.
+        path: path of the data, see `samrec.data.sources`.
         folder: where the file lies that names it; None if it lies nowhere.
-        who: names it, in the error.
-        option: that takes such a path.
+        who: what names it, for the error.
+        option: the option that takes such a path.
 
     Raises:
         InputError: links followed, it is neither under that folder nor under the current one; nothing is

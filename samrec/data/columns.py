@@ -94,7 +94,7 @@ def choose(names: Sequence[str], header: bool, usual: str | None, columns: str |
     """Choose the columns that count.
 
     Args:
-        names: of all columns; without a header, the fields of the first row.
+        names: names of all columns; without a header, the fields of the first row.
         usual: the columns that a table without a header has, if its ending tells them.
         columns: what was asked for, see `TableOptions`.
         rated: whether the rating is needed.

@@ -17,9 +17,9 @@ class Holdout:
 
     Attributes:
         kind: its name.
-        moments: of `time`, the one or two moments that cut; a date is in UTC, a number is in the units of the
+        moments: for `time`, the one or two moments that cut; a date is in UTC, a number in the units of the
             time column.
-        shares: of `ratio`, the shares of validation and test.
+        shares: for `ratio`, the shares of validation and test.
     """
 
     kind: Literal["leave-one-out", "time", "ratio"]

@@ -28,8 +28,8 @@ class Interactions:
             where the file has no times.
         user_ids: the file's id of each user, shape (users,); None where nobody named them.
         understood: what the reader made of the file; None where they were not read from one.
-        times: of each interaction, dates (UTC) or the file's numbers; None where there are none, or nobody
-            asked for them. Shape (interactions,).
+        times: time of each interaction, dates (UTC) or the file's numbers; None where there are none, or
+            nobody asked for them. Shape (interactions,).
     """
 
     items: Ints

@@ -121,7 +121,7 @@ def _object(line: bytes, number: int) -> dict[str, Any]:
             raise ValueError(f"line {number} is not a JSON object: {error}") from None
         value = None
     if not isinstance(value, dict):
-        raise InputError(f"line {number}: expected a JSON object a line, or one array of them")
+        raise InputError(f"line {number}: expected one JSON object per line, or one array of them")
     return value
 
 

@@ -31,7 +31,7 @@ def rows_of(ids: Ids, wanted: Iterable[object], what: str) -> Ints:
     found = []
     for one in wanted:
         if (row := row_of.get(str(one))) is None:
-            raise InputError(f"no {what} has the id {str(one)!r} in the data; ids are written as in the data")
+            raise InputError(f"no {what} has the id {str(one)!r} in the data; write ids as in the data")
         found.append(row)
     return np.array(found, np.int64)
 

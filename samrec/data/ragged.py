@@ -15,7 +15,7 @@ class Ragged:
 
     Attributes:
         values: sequence after sequence. Shape (values,).
-        lengths: of each. Shape (sequences,).
+        lengths: length of each sequence. Shape (sequences,).
     """
 
     values: Ints

@@ -36,8 +36,8 @@ def read(
     `samrec.data.tables`), and a text in which every line has exactly two fields is read as pairs.
 
     Args:
-        path: of a table also a folder, a pattern, or a member of a .zip, see `samrec.data.sources`.
-        columns: of a table, as the settings below, see `samrec.data.reading.TableOptions`.
+        path: a file; for a table also a folder, a pattern, or a member of a .zip, see `samrec.data.sources`.
+        columns: for a table, as the settings below, see `samrec.data.reading.TableOptions`.
         deduplicate: keep a user's first interaction with each item only.
         core: leave out users and items with fewer interactions, until none is left to leave out.
         times: keep the times, if there are any; by default they order the interactions and are forgotten.
@@ -60,7 +60,7 @@ def read(
                 f"{path} is not read as a table, and {given[0]} is for tables; add --format table"
             )
         if columns is not None:
-            warnings.warn(f"{path} is not read as a table, so --columns changes nothing", stacklevel=2)
+            warnings.warn(f"{path} is not read as a table, so --columns has no effect", stacklevel=2)
         interactions = _read_lines(path, format)
     if deduplicate:
         interactions = _noting("repeats", interactions, first_of_each(interactions))

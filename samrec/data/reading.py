@@ -12,8 +12,8 @@ class TableOptions:
         columns: `USER,ITEM[,TIME[,RATING]]`: names, or numbers from 0 (without a header).
         separator: what separates two fields; `tab` and `\\t` are a tab.
         quote: the character that quotes a field, or `none`: then quotes are part of the field.
-        encoding: of the text, as Python names encodings.
-        time_format: of the times, in the directives of `strptime`.
+        encoding: encoding of the text, as Python names encodings.
+        time_format: format of the times, in the directives of `strptime`.
         min_rating: leave out rows with a lower rating.
         drop_missing: leave out rows without a user, an item or a time, where they are refused otherwise.
     """
@@ -40,7 +40,7 @@ class Understood:
 
     Attributes:
         format: `table`, `sequences` or `pairs`.
-        columns: of a table, the name of the column behind each role: user, item, time, rating.
+        columns: for a table, the name of the column behind each role: user, item, time, rating.
         order: what orders a user's interactions.
         rows: how many rows, or items of sequences, the file has.
         left_out: rows that were left out, by the reason.

@@ -67,7 +67,7 @@ def reading_of(
     if kept is not None:
         table = table.filter(kept)
         if table.is_empty():
-            raise InputError("no row remains of those that were read")
+            raise InputError("no row remains")
     taken = {"user": chosen.user, "item": chosen.item, **({} if time is None else {"time": time[0]})}
     taken |= {} if chosen.rating is None else {"rating": chosen.rating}
     understood = Understood(
@@ -107,7 +107,7 @@ def _heads(
         if not heads.any():
             return None
         _warn(
-            rows, f"the header stands {int(heads.sum())} more time(s) among the rows, and is left out there"
+            rows, f"the header occurs {int(heads.sum())} more time(s) among the rows, and is left out there"
         )
         return heads
     columns = [frame[str(at)].head(HEAD) for at in (chosen.user, chosen.item, *chosen.times)]
@@ -129,7 +129,7 @@ def _check_twins(frame: pl.DataFrame, chosen: Chosen, names: Sequence[str]) -> N
             }
             if len(kinds) > 1:
                 raise InputError(
-                    f"{names[taken]} and {names[other]} both may be the {role}, and differ; "
+                    f"{names[taken]} and {names[other]} may both be the {role}, and differ; "
                     "choose with --columns USER,ITEM[,TIME]"
                 )
 
@@ -143,7 +143,7 @@ def _time(
             others = [name for at, name in enumerate(names) if at not in (chosen.user, chosen.item)]
             _warn(
                 rows,
-                f"no column is known as a time among {', '.join(others[:8])}: rows stay in the file's order; "
+                f"no column is known as a time among {', '.join(others[:8])}; rows stay in the file's order; "
                 "name the time with --columns USER,ITEM,TIME",
             )
         return None
@@ -169,8 +169,8 @@ def _time(
             )
         _warn(
             rows,
-            f"{' and '.join(names[at] for at in chosen.times)} may be the time; {names[best]} is the finest "
-            "and taken; --columns USER,ITEM,TIME takes another",
+            f"{' and '.join(names[at] for at in chosen.times)} may be the time; {names[best]} is the finest, "
+            "so it is used; --columns USER,ITEM,TIME chooses another",
         )
     return best, found[best]
 

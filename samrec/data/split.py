@@ -199,7 +199,7 @@ def _count_evaluated(split: Split) -> None:
     if total in missing.values():
         name = next(name for name, count in missing.items() if count == total)
         spanned = "" if times is None else f"; the times are from {times.min()} to {times.max()}"
-        raise InputError(f"{source}: split {split.rule} holds no item of any user out for {name}{spanned}")
+        raise InputError(f"{source}: split {split.rule} holds out no item of any user for {name}{spanned}")
     if any(missing.values()):
         warnings.warn(
             f"{source}: of {total} users, {missing['valid']} have no item to predict in the validation part "

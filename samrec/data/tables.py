@@ -110,7 +110,7 @@ def _taken(table: Table, first: Table, chosen: Chosen) -> pl.DataFrame:
     """Take the chosen columns of a file, by the names that they have in the first one."""
     if table.names == first.names or not (table.header or first.header):
         if len(table.names) != len(first.names):
-            raise InputError(f"{len(table.names)} columns, and the first file has {len(first.names)}")
+            raise InputError(f"{len(table.names)} columns, but the first file has {len(first.names)}")
         return table.take(chosen.all)
     names = [first.names[at] for at in chosen.all]
     if isinstance(table, JsonTable):

@@ -31,7 +31,7 @@ class TextTable:
     """A table of delimited text.
 
     Attributes:
-        names: of the columns, from the header; without one, the fields of the first row.
+        names: names of the columns, from the header; without one, the fields of the first row.
         header: whether the first record is a header.
         separator: what separates its fields.
     """

@@ -182,7 +182,7 @@ def _dates(text: pl.Series) -> pl.Series:
             row = max(row, found)
     if not readings:
         raise NotATimeError(
-            f"{text[row]!r} is not a time; --time-format says how to read it, such as %d.%m.%y", row
+            f"{text[row]!r} is not a time; give its format with --time-format, such as %d.%m.%y", row
         )
     first, *others = readings
     for other in others:

@@ -46,7 +46,8 @@ class ClozeBatches(MaskedBatches):
     A history has `mask` of its items hidden, rounded, and at least one; or the last alone, as ranking asks.
 
     Args:
-        max_length: of the model. A batch has one item more, as that of `TrainingBatches` has its last target.
+        max_length: that of the model. A batch has one item more, as one of `TrainingBatches` has its last
+            target.
         mask: the share of hidden items.
         last: the probability that only the last item of a history is hidden.
     """

@@ -105,7 +105,7 @@ class Pretraining(Learner):
     embedding, and losses are sums over slots and attributes, which makes that of many attributes heavy.
 
     Args:
-        attributes: of the items; None leaves out the two objectives that need them.
+        attributes: attributes of the items; None leaves out the two objectives that need them.
         weights: what each objective counts.
     """
 

@@ -9,8 +9,8 @@ from samrec.sam import vectors
 
 NO_BACKWARD = "the closure left no gradient: it has to call loss.backward()"
 MIXED = (
-    "gradients from before the closure are of other data than its passes, of which the second would miss "
-    "them: clear them, or accumulate inside of the closure"
+    "there were gradients before the closure ran, of data that its second pass would not see: "
+    "clear them, or accumulate inside of the closure"
 )
 MARK = "_version_after_sams_step"
 

@@ -39,7 +39,7 @@ class SAM(Wrapper):
         optimizer.second_step()             # back to w, and the wrapped optimizer's step from there
 
     `step` replays the random numbers of the first pass in the second, so both see one dropout mask; a
-    closure must see to it that both see one batch. Either way the running statistics of BatchNorm and its
+    closure must make sure that both see one batch. Either way the running statistics of BatchNorm and its
     kin are those of the first pass alone. Schedulers take SAM itself.
 
     - *Groups*: each may have its own `rho`: e_i = rho_i g_i / ‖g‖ in group i, with ‖g‖ over all perturbed
@@ -64,8 +64,8 @@ class SAM(Wrapper):
             plain optimizer. A tensor on the parameters' device may be given, to be set without a wait.
         adaptive: measure the ball in units of the weights' own size (ASAM: Kwon et al., ICML 2021,
             arXiv 2102.11600): e = rho T² g / ‖T g‖ with T = diag(|w| + 0.01).
-        every: compute the direction of e in every `every`-th step, and use it again in those between,
-            which then cost no more than a plain step. Where none is given, 1, or LookSAM's 5.
+        every: compute the direction of e in every `every`-th step, and use it again in the steps
+            between, which then cost no more than a plain step (default: 1; for LookSAM 5).
         variant: "sam", "friendly", "gsam", "looksam", or a `Variant` with settings of its own:
             `samrec.sam.Friendly`, `GSAM`, `LookSAM`, whose docstrings have the formulas.
 
@@ -133,7 +133,7 @@ class SAM(Wrapper):
             RuntimeError: the last first_step was not followed by a second_step.
         """
         if self._above:
-            raise RuntimeError("the weights stand at w + e: call second_step before first_step again")
+            raise RuntimeError("the weights are at w + e: call second_step before first_step again")
         self._ascend(guarded=True, zero_grad=zero_grad)
         self._above = True
 
@@ -184,9 +184,9 @@ class SAM(Wrapper):
             raise ValueError("GradScaler takes no closure: call first_step, then scaler.step(optimizer)")
         closures = [closure] if callable(closure) else closure
         if len(closures) > 1 and self.every > 1:
-            raise ValueError("every keeps one direction; with several closures each has its own")
+            raise ValueError("every reuses one direction, but several closures have several; use every=1")
         if len(closures) > 1 and type(self.variant) is not Variant:
-            raise ValueError(f"several closures are SAM's alone, not those of {self.variant.name}")
+            raise ValueError(f"only plain SAM takes several closures, not variant {self.variant.name}")
         with torch.enable_grad():
             if len(closures) > 1:
                 self.zero_grad()
@@ -207,7 +207,7 @@ class SAM(Wrapper):
         try:
             if closure is not None:
                 if not callable(closure):
-                    raise ValueError("after first_step comes one pass; step takes no several closures then")
+                    raise ValueError("after first_step, step takes one closure, not several")
                 with torch.enable_grad():
                     loss = closure()
         finally:
@@ -384,7 +384,7 @@ class SAM(Wrapper):
 
     def __getstate__(self) -> dict[str, Any]:
         if self._above:
-            raise RuntimeError("the weights stand at w + e: call second_step before SAM is copied or pickled")
+            raise RuntimeError("the weights are at w + e: call second_step before SAM is copied or pickled")
         dropped = ("step", "_above", "_statistics")  # a scheduler's, and what is of a moment
         return {k: v for k, v in vars(self).items() if k not in dropped and not k.startswith("_optimizer_")}
 

@@ -46,7 +46,7 @@ def _adopted(state: Mapping[str, Any], base: Optimizer, adaptive: bool) -> State
     for saved in (*state.get("param_groups", []), *found["param_groups"]):
         if saved.get("adaptive", adaptive) != adaptive:
             raise ValueError(
-                f"the state is of SAM with adaptive={saved['adaptive']}; this one is the reverse"
+                f"the state is of SAM with adaptive={saved['adaptive']}, but this one has adaptive={adaptive}"
             )
     groups = [{key: value for key, value in g.items() if key != "adaptive"} for g in found["param_groups"]]
     kept = dict(found["state"])

@@ -133,7 +133,7 @@ def variant_of(choice: str | Variant) -> Variant:
     if isinstance(choice, Variant):
         return choice
     if choice not in VARIANTS:
-        raise ValueError(f"variant is {choice!r}; there are {', '.join(map(repr, VARIANTS))}")
+        raise ValueError(f"variant is {choice!r}; choose from {', '.join(map(repr, VARIANTS))}")
     return VARIANTS[choice]()
 
 

@@ -158,7 +158,7 @@ class Loggers:
                 with suppress(Exception):
                     logger.close(False)
                 warnings.warn(
-                    f"logging to {name} failed and ends; training goes on: {_line(error)}", stacklevel=3
+                    f"logging to {name} failed and stops; training continues: {_line(error)}", stacklevel=3
                 )
 
 

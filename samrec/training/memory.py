@@ -33,7 +33,7 @@ def check_memory(
     """Make sure that there is memory for training these runs together, before it is taken.
 
     Args:
-        configs: of the runs, which are of one shape.
+        configs: settings of the runs, which are of one shape.
         batches: what the first of them trains on.
         device: where they train.
         limit: how much memory there is, in GiB; by default what is free on the device.

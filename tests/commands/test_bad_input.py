@@ -110,13 +110,13 @@ def test_checkpoints_of_different_data_are_not_compared(landscape, answer, runs,
     (tmp_path / "other.txt").write_text("1 1 2 3 4\n2 2 3 4 1\n")
     other = answer("train", "--data", tmp_path / "other.txt", "--out", tmp_path / "run", *RUN)["out"]
     arguments = ["hessian", "--ckpt", runs / "sasrec" / "best.pt", "--ckpt", f"{other}/best.pt"]
-    refused(landscape, *arguments, message="are of different data", tmp_path=tmp_path)
+    refused(landscape, *arguments, message="have different data", tmp_path=tmp_path)
 
 
 def test_checkpoints_of_different_losses_are_not_compared(landscape, answer, runs, data_file, tmp_path):
     out = answer("train", "--data", data_file, "--loss", "ce", "--out", tmp_path / "run", *RUN)["out"]
     arguments = ["hessian", "--ckpt", runs / "sasrec" / "best.pt", "--ckpt", f"{out}/best.pt"]
-    refused(landscape, *arguments, message="are of different losses", tmp_path=tmp_path)
+    refused(landscape, *arguments, message="have different losses", tmp_path=tmp_path)
 
 
 def test_a_demo_of_another_seed_is_not_overwritten(landscape, tmp_path):
@@ -147,7 +147,7 @@ def test_other_bad_input(landscape, both, runs, data_file, tmp_path):
         (["train", *out], "nothing to train on"),
         (
             ["train", "--data", data_file, "--rho", "0.1", *out],
-            "rho is not of method sasrec; it is of samrec",
+            "rho is not a setting of sasrec, only of samrec",
         ),
         (["train", "--config", data_file, *out], "is not TOML"),
         (["train", "--data", data_file, "--shard-items", *out], "here is one"),

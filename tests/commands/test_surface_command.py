@@ -122,7 +122,7 @@ def test_a_metric_that_a_task_does_not_know_is_refused(landscape, both, tmp_path
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--directions", "eigen", "--seeds", 2], "has but one choice"),
+        (["--directions", "eigen", "--seeds", 2], "does not depend on the seed"),
         (["--directions", "trajectory", "--dim", 1], "drawn on a plane"),
         (["--metric", "hr@10"], "add --dim 1"),
         (["--animate"], "add --directions trajectory"),

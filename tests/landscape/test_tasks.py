@@ -132,8 +132,8 @@ def test_the_initial_weights_that_the_task_knows_are_a_prior(answer, offers, dig
 def test_what_a_task_does_not_know_is_said(landscape, offers, tmp_path):
     along = ["--directions", "trajectory", "--grid", 2, "--out", tmp_path / "out"]
     for command, message in (
-        (["surface", *along], "knows no trajectory; name its folder with --trajectory"),
-        (["bound", *FEW, "--prior", "initial"], "does not know what its training began from"),
+        (["surface", *along], "has no trajectory; name its folder with --trajectory"),
+        (["bound", *FEW, "--prior", "initial"], "does not know the initial weights of its training"),
     ):
         code, out, err = landscape(command[0], *offers("blind"), *command[1:])
         assert (code, out, err.count("\n")) == (2, "", 1)

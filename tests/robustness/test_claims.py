@@ -74,7 +74,7 @@ def test_what_the_user_names_is_quoted_and_warnings_of_true_data_are_heard(run, 
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         replace(checkpoint.load(run / "best.pt"), config=columns).interactions()
-    assert "--columns changes nothing" in str(said[0].message)
+    assert "--columns has no effect" in str(said[0].message)
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "monitor.jsonl", "epochs", "pretraining"])

@@ -177,7 +177,7 @@ def test_unknown_items_are_counted_and_a_file_of_none_is_refused(split, tmp_path
     assert found[names.index(30)].tolist() == [1]
     assert (found >= 0).sum() == 2
     path.write_text(json.dumps({"x": [5]}))
-    with pytest.raises(InputError, match="has attributes of no item of"):
+    with pytest.raises(InputError, match="has no attributes of any item of"):
         read_features(path, split.interactions)
 
 

@@ -305,4 +305,4 @@ def test_losses_of_other_users_noise_or_lengths_are_not_compared(
     assert alone["checkpoints"][0]["loss"] > 0
     code, out, err = landscape("sharpness", *both[:2], "--ckpt", run / "best.pt", *frozen)
     assert (code, out) == (2, "")
-    assert "are of different batches (other users or examples, noise" in err
+    assert "have different batches (other users or examples, noise" in err

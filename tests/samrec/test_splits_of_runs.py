@@ -116,7 +116,7 @@ def test_losses_and_ranks_of_two_splits_are_not_compared(run, table, tmp_path, l
         "compare", "--ckpt", out / "best.pt", "--ckpt", plain / "best.pt", "--out", tmp_path / "c"
     )
     assert code == 2
-    assert "are of different splits" in err
+    assert "have different splits" in err
 
 
 def test_a_pre_training_on_another_split_is_refused(table, tmp_path):

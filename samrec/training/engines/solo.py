@@ -35,7 +35,7 @@ class Solo:
         config: the settings.
         learner: what is trained; it moves to `device`.
         device: where to train.
-        rows: of a batch, on CUDA; a batch that needs more is computed without the graph.
+        rows: number of rows of a batch, on CUDA; a batch with more is computed without the graph.
     """
 
     def __init__(self, config: Config, learner: Learner, device: torch.device, rows: int) -> None:
@@ -80,8 +80,8 @@ class Solo:
         Shape (1, parts + 2).
 
         Args:
-            batches: of the one run, the micro-batches.
-            seeds: of dropout.
+            batches: the micro-batches of the one run.
+            seeds: random seeds of dropout.
             lr, rhos: what the schedules say.
         """
         schedule(self.optimizer, lr, rhos[0])

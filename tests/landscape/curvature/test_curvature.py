@@ -154,7 +154,7 @@ def test_copies_that_cannot_be_excluded_are_spoken_of():
     values = np.linspace(0, 1, 300)  # so close that a few products tell no copy from its neighbour
     found = ll.top_eigenpairs(Symmetric(with_spectrum(list(values))), 5, smallest=0)
     assert found.copies_may_be_missing
-    assert "may stand more often" in " ".join(cautions("a", found))
+    assert "may occur more often" in " ".join(cautions("a", found))
     apart = ll.top_eigenpairs(Symmetric(with_spectrum([5.0, 4, 3, 2, *values])), 3, smallest=0)
     assert not apart.copies_may_be_missing
     assert not list(cautions("a", apart))

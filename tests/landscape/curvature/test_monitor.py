@@ -223,7 +223,7 @@ def test_a_block_counts_no_step_outside_of_it():
     monitor = monitored(model, optimizer)
     with monitor:
         descend(model, optimizer, 2)
-        with pytest.raises(ll.InputError, match="counts its steps already"):
+        with pytest.raises(ll.InputError, match="is already counting steps"):
             monitor.__enter__()
     descend(model, optimizer, 1)
     assert [record.step for record in monitor.records] == [1, 2]
@@ -279,8 +279,11 @@ def test_a_file_reloads_and_is_continued(tmp_path):
     assert [r.step for r in resumed.records] == [2, 4, 6]
     resumed.step(4)
     assert [r["step"] for r in map(json.loads, file.read_text().splitlines()[1:])] == [2, 4]
-    with pytest.raises(ll.InputError, match="other settings"):
+    with pytest.raises(ll.InputError, match="different settings"):
         monitored(model, optimizer, file=file, rho=0.2)
+    other = ll.Objective(model, [2 * GROWN], quadratic)
+    with pytest.raises(ll.InputError, match=r"different batches \(.*; give another file"):
+        ll.Monitor(model, other, optimizer=optimizer, k=2, at_most=None, file=file, rho=0.1)
 
 
 @pytest.mark.parametrize(
@@ -342,7 +345,7 @@ def test_what_is_wrong_is_said():
         ((model, probe, nn.MSELoss()), {}, "an Objective of the model alone"),
         ((model, [GROWN]), {}, "batches and a criterion"),
         ((model, probe), {"mode": "training"}, "has a mode of its own"),
-        ((model, probe), {"optimizer": foreign}, "steps no parameter of this model"),
+        ((model, probe), {"optimizer": foreign}, "does not update any parameter of this model"),
         ((nn.Linear(2, 1), probe), {}, "w is missing"),
     ):
         with pytest.raises(ll.InputError, match=message):

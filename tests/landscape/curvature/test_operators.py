@@ -145,7 +145,7 @@ def test_blocks_of_a_matrix_are_those_of_its_groups():
         torch.testing.assert_close(dense(part, "hessian"), exact[inside][:, inside], rtol=1e-12, atol=1e-12)
         (v,) = vectors(part, 1)
         torch.testing.assert_close(ll.hessian(part)(v), exact[inside][:, inside] @ v, rtol=1e-10, atol=1e-10)
-    with pytest.raises(InputError, match="no parameter of the group 'conv'; there are embedding"):
+    with pytest.raises(InputError, match="no parameter group 'conv'; groups: embedding"):
         of.restrict(group="conv")
 
 

@@ -60,7 +60,7 @@ def test_a_negative_effective_dimension_is_explained(quadratic):
             -1.5 if said else 1 / 2 + 1 / 3 + 1 / 5
         )
         told = " ".join(table.title for table in of_spectra({"a": found}))
-        assert ("a: negative eigenvalues take away from the effective dimension" in told) == said
+        assert ("a: negative eigenvalues lower the effective dimension" in told) == said
 
 
 def test_blocks_are_those_of_each_group_alone(sasrec_objective, tmp_path):

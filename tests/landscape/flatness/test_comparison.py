@@ -174,7 +174,7 @@ def test_the_first_is_the_reference_and_what_does_not_apply_is_missing():
         ({}, {"objective_seed": "1"}, "objective_seed"),
         ({}, {"exclude": "item*"}, "exclude"),
         ({}, {"metric": "valid-loss"}, "metric"),
-        ({}, {"batches_sha256": "ef"}, "a and b are of different batches (other users"),
+        ({}, {"batches_sha256": "ef"}, "a and b have different batches (other users"),
     ],
 )
 def test_what_was_measured_otherwise_does_not_compare(settings, provenance, message):

@@ -223,5 +223,5 @@ def test_dealt_rows_keep_their_histories(split):
 def test_ascent_rank_is_of_several_ranks(folder, tmp_path):
     with pytest.raises(InputError, match="ascent rank is for several processes"):
         loop.train(ranks.config(folder, method="samrec", ascent="rank"), tmp_path / "run", "cpu")
-    with pytest.raises(ValueError, match="every keeps one direction, and with ascent rank"):
+    with pytest.raises(ValueError, match="every reuses one direction, but ascent rank"):
         ranks.config(folder, method="samrec", ascent="rank", every=2)

@@ -161,11 +161,11 @@ ONE = {"w": torch.ones(1)}
 @pytest.mark.parametrize(
     ("content", "options", "message"),
     [
-        ({"model": ONE, "ema": ONE}, {}, "no single state dict, but model, ema; say which by key"),
+        ({"model": ONE, "ema": ONE}, {}, "no single state dict, but model, ema; choose one with key"),
         ({"model": ONE, "ema": ONE}, {"key": "net"}, "no single state dict at 'net'"),
         ({"epoch": 3}, {}, "holds no single state dict"),
         ({"w": Mine()}, {}, "holds no single state dict"),
-        ({"_orig_mod.w": ONE["w"], "w": ONE["w"]}, {}, "differ only by what torch wraps with"),
+        ({"_orig_mod.w": ONE["w"], "w": ONE["w"]}, {}, "differ only by what a wrapper of torch adds"),
         (ONE, {"prefix": "model."}, "no name that begins with 'model.'"),
         (Mine(), {}, "holds an object, not a state dict"),
         ([ONE], {}, "holds an object, not a state dict"),

@@ -98,7 +98,7 @@ def test_what_33_points_do_not_reach_is_said_and_pieces_mend_it():
     def kinked(x, y):
         return x.abs() + y
 
-    with pytest.warns(UserWarning, match="33 points per axis do not reach .* split each axis in 2"):
+    with pytest.warns(UserWarning, match="33 points per axis do not reach .* split each axis into 2"):
         result = ll.plane(of(kinked), directions=AXES, tol=1e-3)
     assert not result.certificate.reached
     assert result.certificate.max_error > 1e-3

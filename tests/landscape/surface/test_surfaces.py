@@ -135,7 +135,7 @@ def test_a_trajectory_ends_at_the_model(bowls):
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"directions": "eigen", "seeds": 2}, "has but one choice"),
+        ({"directions": "eigen", "seeds": 2}, "does not depend on the seed"),
         ({"directions": "trajectory", "dim": 1}, "on a plane"),
         ({"directions": "between", "dim": 1, "radius": 1}, "a line takes 2"),
     ],

@@ -47,7 +47,7 @@ def test_what_was_written_is_read(tmp_path_factory, known):
     own = {item: set(known.get(item, [])) for item in INTERACTIONS.item_ids.tolist()}
     numbers = sorted(set().union(*own.values()))
     if not numbers:
-        with pytest.raises(InputError, match=r"a\.json has attributes of no item of here"):
+        with pytest.raises(InputError, match=r"a\.json has no attributes of any item of here"):
             read(folder, text)
         return
     found = read(folder, text)
@@ -83,9 +83,9 @@ def test_items_may_have_names(tmp_path):
         ('{"10": [true]}', "with whole numbers; Input should be a valid integer"),
         ('{"10": [NaN]}', "with whole numbers; "),
         ('{"10": [1e400]}', "with whole numbers; "),
-        ("{}", "has attributes of no item of here"),
-        ('{"10": [], "20": []}', "has attributes of no item of here"),
-        ('{"1": [1], "2": [2]}', "has attributes of no item of here"),
+        ("{}", "has no attributes of any item of here"),
+        ('{"10": [], "20": []}', "has no attributes of any item of here"),
+        ('{"1": [1], "2": [2]}', "has no attributes of any item of here"),
     ],
     ids=range(22),
 )

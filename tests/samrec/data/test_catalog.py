@@ -111,7 +111,7 @@ def test_what_is_there_is_not_asked_for(server, file, tmp_path):
 
 def test_another_file_of_the_name_is_not_overwritten(server, file, tmp_path):
     (tmp_path / "Small.txt").write_text("mine")
-    with pytest.raises(InputError, match=r"Small\.txt is another file than .*; move it"):
+    with pytest.raises(InputError, match=r"Small\.txt is not the file of .*; move it"):
         fetch(file, tmp_path)
     assert (tmp_path / "Small.txt").read_text() == "mine"
     assert server.asked == []

@@ -150,7 +150,7 @@ def test_separators(tmp_path, separator):
 
 def test_a_header_among_the_data_is_no_row(tmp_path):
     rows = "user,item,time\nu1,a,2\nu1,b,1\n"
-    with pytest.warns(UserWarning, match="the header stands 1 more time"):
+    with pytest.warns(UserWarning, match="the header occurs 1 more time"):
         found = read(written(tmp_path, rows + "user,item,time\nu1,c,3\n"))
     assert histories(found) == [["b", "a", "c"]]
     assert found.understood.left_out == {"header among the rows": 1}
@@ -191,13 +191,13 @@ def test_no_other_column_is_taken_for_a_time_and_it_is_said(tmp_path, name):
 def test_of_several_times_the_finest_is_taken_and_it_is_said(tmp_path):
     rows = "".join(f"1,{n},2020-01-0{1 + n // 5},{1000 - n},12:00\n" for n in range(10))
     path = written(tmp_path, "user,item,date,event_time,time\n" + rows)
-    with pytest.warns(UserWarning, match="event_time is the finest and taken"):
+    with pytest.warns(UserWarning, match="event_time is the finest, so it is used"):
         assert histories(read(path)) == [list(range(9, -1, -1))]
 
 
 def test_columns_that_may_both_be_it_are_refused_unless_they_say_the_same(tmp_path):
     path = written(tmp_path, "user,item,item_id,time\n1,a,7,1\n1,b,7,2\n")
-    assert "item and item_id both may be the item, and differ; choose with --columns" in refused(path)
+    assert "item and item_id may both be the item, and differ; choose with --columns" in refused(path)
     assert histories(read(written(tmp_path, "user,item,item_id,time\n1,a,7,2\n1,b,8,1\n"))) == [["b", "a"]]
     path = written(tmp_path, "user,item,time,time\n1,a,1,2\n1,b,2,1\n")
     assert "several columns are called time" in refused(path)

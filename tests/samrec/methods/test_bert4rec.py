@@ -233,7 +233,7 @@ def test_settings_begin_as_documented(split):
     batches = recommendation_batches(config, split, CPU, config.drawn, config.mask_last)
     assert (batches.mask, batches.last, batches.max_length) == (0.2, 0.1, 51)
     assert Config(data="", method="bert4rec", loss="bce", mask=0.6).loss == "bce"
-    with pytest.raises(InputError, match="mask_last is not of method sasrec"):
+    with pytest.raises(InputError, match="mask_last is not a setting of sasrec"):
         configure({"data": "d", "mask_last": 0.5})
     first = initial_model(config, 30)
     plain = initial_model(Config(data="", max_length=51), 30)

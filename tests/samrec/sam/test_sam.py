@@ -326,7 +326,7 @@ def test_half_precision_passes_leave_weights_in_full_precision():
 
 def test_several_closures_with_a_kept_direction_are_refused():
     optimizer = SAM(nn.Linear(1, 1).parameters(), torch.optim.SGD, every=2, lr=0.1)
-    with pytest.raises(ValueError, match="every keeps one direction"):
+    with pytest.raises(ValueError, match="every reuses one direction"):
         optimizer.step([lambda: None, lambda: None])
 
 

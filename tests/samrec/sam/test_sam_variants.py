@@ -158,7 +158,7 @@ def test_of_a_quadratic_of_one_dimension_nothing_is_across(variant):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"variant": "gsma"}, "variant is 'gsma'; there are 'sam', 'friendly', 'gsam', 'looksam'"),
+        ({"variant": "gsma"}, "variant is 'gsma'; choose from 'sam', 'friendly', 'gsam', 'looksam'"),
         ({"variant": "gsam", "every": 2}, "every is 2; GSAM needs"),
         ({"variant": "looksam", "every": 1}, "every is 1; LookSAM"),
     ],

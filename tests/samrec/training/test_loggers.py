@@ -182,7 +182,7 @@ def stand_in(monkeypatch):
 def test_a_logger_that_fails_is_one_warning_and_the_others_go_on(data_file, tmp_path, stand_in, at):
     broken, whole = stand_in("wandb", Fails(at)), stand_in("mlflow", Fails("never"))
     with pytest.warns(
-        UserWarning, match="logging to wandb failed and ends; .*: No space left on device$"
+        UserWarning, match="logging to wandb failed and stops; .*: No space left on device$"
     ) as said:
         outcome = loop.train(small(data_file, epochs=3), tmp_path / "run", "cpu", log=["wandb", "mlflow"])
     assert len(said) == 1

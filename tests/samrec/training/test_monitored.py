@@ -46,5 +46,5 @@ def test_what_cannot_be_monitored_is_said(data_file, tmp_path):
     config = small(data_file, monitor=1)
     with pytest.raises(ll.InputError, match="monitor measures one run in one process"):
         loop.train_together([config, config], [tmp_path / "a", tmp_path / "b"], "cpu")
-    with pytest.raises(ll.InputError, match="monitor is not of method s3rec-pretraining"):
+    with pytest.raises(ll.InputError, match="monitor is not a setting of s3rec-pretraining"):
         configure({"data": str(data_file), "method": "s3rec-pretraining", "monitor": 1})
