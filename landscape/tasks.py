@@ -26,14 +26,14 @@ FOREIGN = (".ckpt",)
 
 @dataclass(frozen=True)
 class TaskOptions:
-    """What a task needs to know beside the checkpoint.
+    """What a task needs to know besides the checkpoint.
 
     Attributes:
         users: how many users (or examples) the frozen objective holds; None for all.
         seed: which of them, and which negatives. The same for all checkpoints that are compared.
         device: `auto`, `cpu` or `cuda`.
-        data: the data file, where it is not where the checkpoint says, or the checkpoint is not to be
-            believed: a path of its own is only read under its folder or the current one.
+        data: the data file. Needed if the data have moved, or if the path that the checkpoint stores lies
+            neither under its folder nor under the current one: such a path is not read.
         include, exclude: name patterns of the parameters that take part.
         metric: what is measured: `loss`, that of training, or another that the task knows, such as a
             validation loss or a ranking metric. An objective's provenance says which it is of.
@@ -77,7 +77,7 @@ class FactTable(Brief):
         headline: the names of a row and a column: the one number to show where there is room for only one.
 
     Raises:
-        InputError: a row has not one value per column.
+        InputError: a row does not have one value per column.
     """
 
     title: str
@@ -97,8 +97,8 @@ class FactCurve(Brief):
     """A titled curve that a task knows of a checkpoint; equal titles make one plot of a report.
 
     Attributes:
-        title: what is drawn upwards.
-        over: what is drawn to the right, such as `epoch`.
+        title: the quantity on the vertical axis.
+        over: the quantity on the horizontal axis, such as `epoch`.
         x, y: the points; a y that is None is left out.
 
     Raises:
@@ -117,7 +117,7 @@ class FactCurve(Brief):
 
 @dataclass(frozen=True, repr=False)
 class Facts(Brief):
-    """What a report shows of a checkpoint beside the measurements.
+    """What a report shows of a checkpoint besides the measurements.
 
     Attributes:
         tables: as `FactTable`.
@@ -146,7 +146,7 @@ class Task(Protocol):
     A function is a task. An object may also have these methods; what it does not have is not drawn:
 
     - `theta(checkpoint)`: the parameters by name, without an objective. They are tensors on the CPU.
-    - `initial(checkpoint)`: the same of the weights that its training began from.
+    - `initial(checkpoint)`: the same for the initial weights of its training.
     - `trajectory(checkpoint)`: the checkpoints that its training kept, as a list of paths in order.
     - `facts(checkpoint, options)`: `Facts`, tables and curves for a report.
     - `differences(checkpoints, options)`: how several checkpoints (a mapping of names to files) differ from

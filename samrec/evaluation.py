@@ -274,7 +274,7 @@ def evaluate(model: Recommender, split: Split, part: Part, among: Ranks = ALONE)
     """Rank `part`'s held-out items and average: `metrics(ranks(model, split, part))`.
 
     Args:
-        model: on the device where it is to rank.
+        model: the recommender, on the device that is to rank.
         split: the users' histories, and the items held out.
         part: `valid` or `test`.
         among: the processes that share the users; by default this one has all.

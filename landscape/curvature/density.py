@@ -92,7 +92,7 @@ class SpectralDensity(Drawn, Result):
 
         It is tr A (A + ridge I)⁻¹, the number of well-determined parameters (MacKay 1992). A + ridge I is the
         precision of a Gaussian posterior, so it must be positive definite: with a Gauss-Newton matrix it is
-        for any ridge > 0, with a Hessian for one above -λmin. A negative λ then takes away from the sum.
+        for any ridge > 0, with a Hessian for one above -λmin. A negative λ then lowers the sum.
 
         Raises:
             InputError: A + ridge I is not positive definite.
@@ -106,7 +106,7 @@ class SpectralDensity(Drawn, Result):
         Local entropy is ln ∫ exp(-L(θ') - γ ‖θ' - θ‖² / 2) dθ' (Chaudhari et al. 2017, arXiv 1611.01838).
         Around a minimum, the quadratic model of L gives it this much more than a flat loss of that height.
         Where the gradient g is not zero, as at a checkpoint trained with dropout, the model's linear term
-        adds ½ gᵀ(A + γI)⁻¹g to that, which is not in here: a density of eigenvalues does not know g.
+        adds ½ gᵀ(A + γI)⁻¹g to that, which is not included: a density of eigenvalues does not know g.
 
         Raises:
             InputError: γ <= 0 or λ <= -γ somewhere, where the integral diverges.

@@ -34,12 +34,12 @@ class SharpnessRecord(Brief):
         residuals: ‖Hv - λv‖ / |λ| of each.
         products: Hessian-vector products of the eigenvalues, those of `preconditioned` among them.
         threshold: the edge of stability of the optimizer (`landscape.curvature.stability.edge_of`).
-        preconditioned: λmax of P⁻¹H, which the threshold is for where P is not the identity.
+        preconditioned: λmax of P⁻¹H, to which the threshold applies where P is not the identity.
         alignment: |cos| of the last update of θ with each eigenvector.
         trace, trace_error: Hutchinson's estimate of tr H, and its standard error.
         sam: L(θ + ρ ∇L/‖∇L‖) - L(θ).
         seconds: wall time of the measurement.
-        overhead: that of all so far, as a share of the training's own time; None before its first step.
+        overhead: time of all measurements so far, relative to the training's own; None before its first step.
     """
 
     step: int

@@ -39,10 +39,10 @@ def edge_of(optimizer: Optimizer, model: nn.Module, space: ParamSpace, gradient_
     | SAM of radius ρ around gradient descent | I | ‖∇L‖/(2ρ) (√(1 + 8ρ/(η‖∇L‖)) - 1) |
     | Adam, AdamW | (1 - β₁ᵗ) (√(v/(1 - β₂ᵗ)) + ε) | (2 + 2β₁) / ((1 - β₁) η) |
 
-    Cohen et al. 2021 (arXiv 2103.00065, momentum in appendix B); Cohen et al. 2022 (arXiv 2207.14484), of
-    which P and 38/η for β₁ = 0.9 are; Long & Bartlett 2024 (arXiv 2309.12488) for SAM, which is recognized
-    by a `base` or `base_optimizer` and a radius `rho`. Groups of parameters with other η enter P, relative to
-    the η of the first. Weight decay is not part of L, and shifts λ by its strength.
+    Cohen et al. 2021 (arXiv 2103.00065, momentum in appendix B); Cohen et al. 2022 (arXiv 2207.14484),
+    for P, and 38/η where β₁ = 0.9; Long & Bartlett 2024 (arXiv 2309.12488) for SAM, which is recognized
+    by a `base` or `base_optimizer` and a radius `rho`. If groups of parameters have different η, their ratios
+    to that of the first are part of P. Weight decay is not part of L, and shifts λ by its strength.
 
     Args:
         optimizer: torch's `SGD`, `Adam` or `AdamW`, or SAM around one. It is only read.

@@ -185,8 +185,8 @@ def pac_bayes_bound(
     Caruana 2001; Dziugaite & Roy 2017, arXiv 1703.11008, section 3). That of the posterior is free, since the
     inequality holds for all at once. Ê_Q is known from draws alone: n of them, of mean X, leave
     kl(X ‖ Ê_Q) <= ln(2K/δ) / n for all K posteriors (Langford & Caruana 2001; Chernoff's bound of one side).
-    Half of δ is for either. Each batch has its own draws, so that a pass over B batches is B draws and not
-    one, and all posteriors share them.
+    Each of the two inequalities takes half of δ. Each batch has its own draws, so that a pass over B batches
+    is B draws and not one, and all posteriors share them.
 
     Posteriors are `plain`, s = σ, and `magnitude-aware`, s_i² = σ² (θ_i - θ0_i)² + ε² with ε = 0.001
     (Neyshabur et al. 2017, arXiv 1706.08947; Jiang et al. 2020, arXiv 1912.02178).

@@ -94,10 +94,10 @@ def compare(
 ) -> Contrasts:
     """Compare each checkpoint with the first.
 
-    Equal seeds and units make the draws those of pairs, so what a user or a perturbation adds to both
-    falls out. The interval of a ratio r = y / x is Fieller's (1954, "Some Problems in Interval Estimation"):
+    With equal seeds and units the draws are paired, so what a user or a perturbation adds to both
+    cancels. The interval of a ratio r = y / x is Fieller's (1954, "Some Problems in Interval Estimation"):
     all r for which y - r x is within t of its standard errors of 0. It is right for small x as well, where
-    the delta method is not, and the interval of x / y is that of y / x turned over. The variance of y - r x
+    the delta method is not, and the interval of x / y is that of y / x inverted. The variance of y - r x
     is that over draws by their number, plus that over units by theirs; t is Student's, with Satterthwaite's
     degrees of freedom (1946).
 

@@ -44,7 +44,7 @@ class Sharpness(Drawn, Result):
     """Sharpness measures of one θ.
 
     Attributes:
-        loss: L(θ), a mean over positions; every rise is one of this mean.
+        loss: L(θ), a mean (over positions, for a recommender); every rise is a rise of it.
         weight_norm: ‖θ‖: a measure that depends on the scale of the weights can drop because they grew.
         measures: by name.
         by_draw: for each measure, in this order, a pseudo-value of each draw (an antithetic pair, a

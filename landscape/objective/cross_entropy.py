@@ -22,8 +22,8 @@ def linear_cross_entropy(
     of z is p ∘ t - p (pᵀt).
 
     Args:
-        hidden: what the last layer reads, shape (*, d).
-        weight: of the last layer, W, shape (vocabulary, d); it may be the table of embeddings.
+        hidden: the inputs of the last layer, shape (*, d).
+        weight: W, the weights of the last layer, shape (vocabulary, d); they may be the table of embeddings.
         targets: shape (*).
         ignore_index: the target of positions that do not count.
 

@@ -43,7 +43,7 @@ class Objective:
     true ones: an embedding's `padding_idx`, which hides a gradient that the loss does have, is lifted in the
     copy, and attention runs by the one path that can be differentiated twice (`twice_differentiable`).
     Weights in half precision are measured in float32. Parameters that were frozen (`requires_grad` is False)
-    are held still, unless all are or `include` names them.
+    are held fixed, unless all are or `include` names them.
 
         def loss(model, batch):
             logits = model(batch["x"])
@@ -70,7 +70,7 @@ class Objective:
         statistics: of BatchNorm: `kept` as they were trained, or `recomputed` over the batches wherever the
             loss is evaluated, for example between two minima, whose own statistics do not fit there (Jordan
             et al., "REPAIR", ICLR 2023, arXiv 2211.08403, section 3); then it has no derivatives.
-        copy: if False, the model's parameters become views of θ, with equal values; leave it alone then.
+        copy: if False, the model's parameters become views of θ, with equal values; do not use it then.
 
     Raises:
         InputError: no batches, or batches that do not end; a weight that is not positive; a loss that is not

@@ -19,8 +19,8 @@ class ParamSpace:
         model: its unique parameters, in `named_parameters` order.
         include, exclude: names, or patterns of names (`*` and `?`, as in a shell; a parameter's name is
             not a pattern). A parameter takes part if it matches one of `include` and none of `exclude`; all
-            others are held still.
-        held: names of further parameters that are held still.
+            others are held fixed.
+        held: names of further parameters that are held fixed.
         group: names the group of a parameter, from its name and the module that holds it, in place of
             `landscape.objective.structure.group_of`.
         filter_axes: by name or pattern, the axis that counts a parameter's filters, or None for one without;

@@ -62,7 +62,7 @@ curves_figure = apart(curves)
 
 
 def training_curves(facts: Facts | Mapping[str, Facts], **style: Any) -> Any:
-    """Draw what tasks tell of trainings: the loss and the validations over the epochs.
+    """Draw the training loss and the validation metrics over the epochs, as tasks report them.
 
     Args:
         facts: what `landscape.tasks.facts_of` returns, of one checkpoint or by the names of several.

@@ -27,8 +27,8 @@ def path(
     """Draw the loss along paths, and a panel for each metric that all of them have.
 
     Lines are solid and curves dashed, in one colour where they join the same two points. The chord between
-    the ends is thin, and the height of the barrier above it is marked. Error bars are standard errors. A
-    range that is small beside its values is drawn over at least a tenth of the largest.
+    the ends is thin, and the height of the barrier above it is marked. Error bars are standard errors. If
+    losses differ little for their size, their axis covers at least a tenth of the largest.
 
     Args:
         paths: a path, or several by name; losses are drawn in their own unit.

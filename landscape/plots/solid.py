@@ -94,8 +94,8 @@ def trajectory(
 ) -> Any:
     """Draw what a trajectory on a plane leaves out: its own losses, and its distance from the plane.
 
-    A training does not run in the plane on which it is drawn. Above stand the loss at each checkpoint itself
-    and, dashed, the loss of the plane where it is drawn; below, how far the checkpoint is from there.
+    A training does not run in the plane on which it is drawn. The upper axes show the loss of each
+    checkpoint and, dashed, that of the plane where it is drawn; the lower ones, its distance from there.
 
     Args:
         slices: a plane with a trajectory, or several by name of the model.

@@ -100,8 +100,8 @@ def spectrum_ridge(
     """Draw how the spectrum changes along a training: a ridge per density, the first at the bottom.
 
     The height of a ridge is the logarithm of the number of eigenvalues per unit of λ, from a hundredth of the
-    height of a single eigenvalue up; all ridges are on one scale, and overlap. One division, from a baseline
-    to the next, is told on the axis.
+    height of a single eigenvalue up; all ridges are on one scale, and overlap. The label says
+    what one division is, from a baseline to the next.
 
     Args:
         densities: by step, epoch or name, in order.

@@ -50,7 +50,7 @@ def surface(
         ax: axes to draw on, one per plane; by default those of a new figure.
         log: colour planes by log₁₀(L - Lmin + ε), with Lmin the least loss shown and ε a thousandth of the
             range. The ticks of the colour bar are losses.
-        title: title of the figure, in place of what is said of a single plane.
+        title: title of the figure, in place of the facts above a single plane.
         cmap: the name of Matplotlib's colour map.
         levels: about how many levels, or the levels themselves in units of the loss.
         size: width and height of a new figure, in inches.
@@ -168,8 +168,8 @@ def metric_lines(
 ) -> Any:
     """Draw several metrics along the same lines: one panel per metric, one colour per model.
 
-    A metric whose range is small beside its values is drawn over at least a tenth of its largest value, so
-    that noise does not look like a valley.
+    If the values of a metric differ little for their size, its axis covers at least a tenth of the largest,
+    so that noise does not look like a valley.
 
     Args:
         metrics: by metric and model, the lines: one, or one per seed.

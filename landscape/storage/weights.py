@@ -35,10 +35,10 @@ def weights_of(path: Path | str, *, key: str | None = None, prefix: str | None =
         path: the file.
         key: which entry is the state dict. Without it, Lightning's is `state_dict`; else it is the file
             itself, or the one entry that holds nothing but tensors.
-        prefix: take what has this in front of its name, and take that away: `model.` of a Lightning module
-            that keeps the network as `self.model`. Without it, only what torch's own wrappers add goes:
-            `torch.compile`, `DataParallel` and `DistributedDataParallel`, sharding and checkpointing.
-            The empty prefix leaves all names as they are.
+        prefix: take only tensors whose names begin with this, and remove it from the names: `model.` for a
+            Lightning module that keeps the network as `self.model`. Without it, only what torch's own
+            wrappers add is removed: `torch.compile`, `DataParallel` and `DistributedDataParallel`, sharding
+            and checkpointing. The empty prefix leaves all names as they are.
 
     Returns:
         The tensors by name, with the shapes and dtypes that they have in the file.
@@ -61,9 +61,9 @@ def load_weights(
 ) -> Model:
     """Load a file's weights into a model, and return the model.
 
-    As `weights_of`; but without a `prefix`, where the names are not the model's, one that makes them so is
-    taken, if there is exactly one. Every weight of the model must be in the file, and have its shape; of tied
-    weights, which Hugging Face saves once, one is enough. An adapter of PEFT
+    As `weights_of`. Without a `prefix`, if the names are not the model's, the prefix that makes them so is
+    removed, if there is exactly one. Every weight of the model must be in the file, and have its shape; of
+    tied weights, which Hugging Face saves once, one is enough. An adapter of PEFT
     (`adapter_model.safetensors`) is loaded into the adapter of a model that has one, and its base stays.
 
     Args:

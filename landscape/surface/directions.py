@@ -55,7 +55,7 @@ def random_direction(
 
     `filter` gives every filter of the direction the norm of the same filter of θ (Li et al., "Visualizing
     the Loss Landscape of Neural Nets", NeurIPS 2018, section 4); `layer` does so tensor by tensor; `none`
-    leaves the draw as it is. Tensors without filters (biases, norms) stand still, as in that paper, unless
+    leaves the draw as it is. Tensors without filters (biases, norms) are fixed, as in that paper, unless
     `biases`; then each such tensor counts as one filter.
 
     The draw is made on the CPU, so a seed means the same direction on every device. `index` numbers

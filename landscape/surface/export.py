@@ -32,7 +32,7 @@ def export(slice: Slice, path: Path) -> Path:
 
     Args:
         slice: a line or a plane; coordinates are in steps of its directions, losses in their own unit.
-        path: where to; a file that is there is replaced, once the new one is whole.
+        path: the file to write; an existing one is replaced once the new one is complete.
 
     Returns:
         The path.

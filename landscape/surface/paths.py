@@ -103,10 +103,10 @@ def barrier(
     """Evaluate L((1 - t) θ_a + t θ_b) for t from 0 to 1.
 
     Args:
-        objective: L, at θ_a. What takes no part (excluded parameters, BatchNorm's statistics) stays as it
-            is here, at θ_b too.
-        other: θ_b, shape (numel,), or an objective there, of the same loss. Where its own loss is another,
-            because other statistics or frozen weights stand still in it, `settings["own_end"]` is that loss,
+        objective: L, at θ_a. What takes no part (excluded parameters, BatchNorm's statistics) keeps its
+            values here, at θ_b too.
+        other: θ_b, shape (numel,), or an objective there, of the same loss. If its own
+            loss differs, because its statistics or frozen weights differ, `settings["own_end"]` is that loss,
             and a warning says so.
         tol, grid, file: as for `line`: the tolerance, a plain grid instead, finished points.
         metrics: other objectives of the same parameters, evaluated at t = 0, 1/4, 1/2, 3/4 and 1.
@@ -154,13 +154,13 @@ def bezier(
     """Train the bend c of φ(t) = (1 - t)² θ_a + 2t(1 - t) c + t² θ_b, and evaluate L on the curve.
 
     c minimizes E_t L(φ(t)), t uniform (Garipov et al., "Loss Surfaces, Mode Connectivity, and Fast
-    Ensembling of DNNs", NeurIPS 2018, eq. 2 and section 3), by Adam with a rate that falls linearly to 0.
-    Each step takes the gradient at one t, out of a golden-ratio sequence, which covers the curve more
+    Ensembling of DNNs", NeurIPS 2018, eq. 2 and section 3), by Adam with a learning rate that falls linearly
+    to 0. Each step takes the gradient at one t, out of a golden-ratio sequence, which covers the curve more
     evenly than random draws. It starts near the middle of the line, not on it: between mirrored minima, no
     gradient leads away.
 
-    A curve that is trained on the very sample by which it is judged proves little, for it learns that by
-    heart. Between SASRec and its copy with permuted dimensions (Beauty, frozen loss of 2,048 users), 100
+    A curve that is trained on the sample by which it is judged proves little, because it memorizes that
+    sample. Between SASRec and its copy with permuted dimensions (Beauty, frozen loss of 2,048 users), 100
     steps on these left no barrier for them, and one of 0.65 for other users, who have 0.45 on the line.
 
     Args:
@@ -169,7 +169,7 @@ def bezier(
             batch of it; fewer than 16 batches are taken again, in whole passes, for at least 16 steps.
             Without `training`, every step takes all of `objective`.
         steps: number of Adam steps.
-        lr: its first rate; a fiftieth of the root mean square of θ_b - θ_a if there is none.
+        lr: initial learning rate (default: a fiftieth of the root mean square of θ_b - θ_a).
         seed: random seed of the sequence and the start.
         points: number of evenly spaced points at which L is then evaluated.
         metrics: as for `barrier`.

@@ -70,7 +70,7 @@ def train(
     `samrec.checkpoint.trajectory`, and with `config.monitor` the measurements of a `landscape.Monitor`.
 
     Every epoch ends with `last.pt` and a line in `metrics.jsonl`; SIGTERM and SIGINT end the run after
-    the step they come in, with a `last.pt` of that step. A step's users, negatives and dropout depend only
+    the current step, with a `last.pt` of that step. A step's users, negatives and dropout depend only
     on the seed and the step's number, so a run resumed from `last.pt` ends, on one device, with the same
     weights as one that was never stopped.
 
@@ -79,10 +79,10 @@ def train(
         out: the run's folder.
         device: as `landscape.device_named` takes it.
         resume: continue the run in `out`, if there is one.
-        shard_items: the ranks share the item table by its rows, so that each holds, and steps, its part.
+        shard_items: split the item table by rows among the ranks; each holds and updates its part.
         max_memory: how much memory the run may take, in GiB; by default what is free. See
             `samrec.training.memory`.
-        log: who is told of the metrics by epoch, the settings and the final table, next to metrics.jsonl:
+        log: where else the metrics by epoch, the settings and the final table go, next to metrics.jsonl:
             `tensorboard` (in OUT/tensorboard), `wandb` and `mlflow`. A resumed run continues theirs.
 
     Returns:

@@ -241,7 +241,7 @@ def test_a_data_loader_is_frozen_in_the_order_it_gave():
 
 def test_many_batches_are_kept_and_say_so(monkeypatch):
     monkeypatch.setattr("landscape.objective.batches.LARGE", 1000)
-    with pytest.warns(UserWarning, match="the batches are kept, all of them"):
+    with pytest.warns(UserWarning, match="all batches are kept in memory"):
         Objective(Flat(), BATCHES, total)
 
 
