@@ -78,7 +78,7 @@ class Contrasts(Drawn):
     Attributes:
         names: names of the checkpoints.
         rows: L(θ), ‖θ‖ and the measures, each followed by its groups.
-        settings: that the measures depend on, the same for all checkpoints.
+        settings: those that the measures depend on, the same for all checkpoints.
         frozen: what is known of the frozen loss, the same for all checkpoints.
     """
 

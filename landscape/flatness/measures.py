@@ -49,11 +49,11 @@ class Sharpness(Drawn, Result):
         measures: by name.
         by_draw: for each measure, in this order, a pseudo-value of each draw (an antithetic pair, a
             probe); their mean is the value. Empty where nothing is drawn.
-        by_unit: the same of each unit, in the order of `Objective.per_example`. Empty where the measure is
+        by_unit: the same for each unit, in the order of `Objective.per_example`. Empty where the measure is
             not a mean over units, or there is one unit alone. The squared standard error of a measure is the
             sum of the variances of both means.
             Equal seeds and units pair the pseudo-values of two checkpoints.
-        loss_by_unit: the same of L(θ). Shape (units,), or empty.
+        loss_by_unit: the same for L(θ). Shape (units,), or empty.
     """
 
     loss: float

@@ -42,7 +42,7 @@ class Estimate:
     Attributes:
         value: value of the measure.
         by_draw: pseudo-values, whose mean is `value`, of each independent draw; empty where nothing is drawn.
-        by_unit: the same of each unit of the objective (of each user); empty where that is not known.
+        by_unit: the same for each unit of the objective (each user); empty where that is not known.
         shown: what else the row says.
     """
 

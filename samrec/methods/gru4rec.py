@@ -61,7 +61,7 @@ class GRU4Rec(Recommender):
         dim: width d of the item table and of each layer.
         max_length: the longest history seen, L.
         layers: GRU layers.
-        dropout: on the embedded input.
+        dropout: dropout rate on the embedded input.
     """
 
     def __init__(
