@@ -203,7 +203,7 @@ class SASRec(Recommender):
         dim: width d of the model.
         max_length: the longest history seen, L.
         layers, heads: Transformer layers, and attention heads per layer (dividing `dim`).
-        dropout: dropout rate on the embedded input, attention weights, and what layers add (see `Architecture`).
+        dropout: dropout rate on the embedded input, attention weights, and what layers add: `Architecture`.
         architecture: one of `PRESETS`, or another.
     """
 
