@@ -62,9 +62,11 @@
     if (flat) return;
     const stops = coloraxis.colorscale.map(([at, color]) => `${color} ${100 * at}%`);
     root.querySelector(".ramp").style.background = `linear-gradient(90deg, ${stops.join(", ")})`;
-    root.querySelectorAll(".ticks span").forEach((tick, i, { length }) => {
-      tick.textContent = Number((low + ((high - low) * i) / (length - 1)).toPrecision(3));
-    });
+    const ticks = [...root.querySelectorAll(".ticks span")];
+    const values = ticks.map((_, i) => low + ((high - low) * i) / (ticks.length - 1));
+    const labels = [3, 4, 5, 6].map((digits) => values.map((value) => Number(value.toPrecision(digits))));
+    const told = labels.find((shown) => new Set(shown).size === shown.length) ?? labels[3];
+    ticks.forEach((tick, i) => (tick.textContent = told[i]));
   };
 
   const draw = async () => {

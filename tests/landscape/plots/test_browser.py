@@ -1,5 +1,6 @@
 """How the page of a comparison behaves in a browser."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -208,6 +209,14 @@ def test_lines_have_the_switch_too(tmp_path, page):
     tab.wait_for_function(f"{top} < 1")
     assert tab.evaluate(top) == pytest.approx(np.log10(2.002))
     assert page.said == []
+
+
+def test_ticks_of_a_narrow_range_differ(tmp_path, page):
+    flat = plane(0.01)
+    found = {"a": replace(flat, losses=flat.losses + 1.35)}
+    tab = opened(page, save_html(interactive_figure(found), tmp_path / "n.html"))
+    labels = tab.locator(".ticks span").all_text_contents()
+    assert sorted(set(labels), key=float) == labels
 
 
 def test_hostile_names_are_shown_and_not_run(tmp_path, page):
