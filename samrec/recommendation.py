@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from landscape.errors import InputError
 from landscape.runtime.devices import device_named
+from landscape.storage.display import Brief, framed
 from landscape.storage.files import replacing
 from samrec.checkpoint import Checkpoint, load
 from samrec.chunks import chunk_rows
@@ -30,8 +31,8 @@ BATCH = 1024  # histories at once
 CHUNKS = 6  # of scores at once on a CPU: float64 products of 500 rows take three quarters of the time of 86's
 
 
-@dataclass(frozen=True, eq=False)
-class Recommendations:
+@dataclass(frozen=True, eq=False, repr=False)
+class Recommendations(Brief):
     """Recommended items, user after user, the best first. All arrays have the shape (recommendations,).
 
     Attributes:
@@ -63,11 +64,20 @@ class Recommendations:
         Raises:
             InputError: another ending, or it cannot be written.
         """
-        import polars as pl
-
-        columns = {"user": self.users, "rank": self.ranks, "item": self.items, "score": self.scores}
-        write_table(pl.DataFrame({name: _series(values) for name, values in columns.items()}), path)
+        write_table(self.to_frame("polars"), path)
         return path
+
+    def to_frame(self, library: Literal["pandas", "polars"] | None = None) -> Any:
+        """Return the columns user, rank, item and score as a data frame, a row per recommendation.
+
+        Args:
+            library: `pandas` or `polars`; by default pandas where it is installed, else polars.
+
+        Raises:
+            InputError: that library is not installed.
+        """
+        columns = {"user": self.users, "rank": self.ranks, "item": self.items, "score": self.scores}
+        return framed({name: _column(values) for name, values in columns.items()}, library)
 
 
 def recommend(
@@ -136,7 +146,7 @@ def save_items(loaded: Checkpoint, path: Path, data: Path | None = None) -> None
 
     writer_of(path)
     table = loaded.model().item.weight.detach().numpy()
-    items = _series(_item_ids(loaded, data)).alias("item")
+    items = pl.Series("item", _column(_item_ids(loaded, data)))
     embedding = pl.Series("embedding", table)
     columns = [items, embedding]
     if path.suffix.lower() == ".csv":
@@ -250,7 +260,6 @@ def write_table(frame: "pl.DataFrame", path: Path) -> None:
         write(frame, temporary)
 
 
-def _series(values: NDArray[Any]) -> "pl.Series":
-    import polars as pl
-
-    return pl.Series(values.tolist()) if values.dtype.kind in "UO" else pl.Series(values)
+def _column(values: NDArray[Any]) -> NDArray[Any] | list[Any]:
+    """Return what both libraries of data frames take: strings as a list."""
+    return values.tolist() if values.dtype.kind in "UO" else values

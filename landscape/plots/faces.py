@@ -2,8 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any, cast
 
 import numpy as np
@@ -14,13 +12,12 @@ from landscape.curvature.eigenpairs import Eigenpairs
 from landscape.curvature.history import SharpnessHistory
 from landscape.curvature.spectrum import Spectrum
 from landscape.curvature.trace import Diagonal, FrobeniusNorm, Trace
-from landscape.errors import InputError
 from landscape.flatness.bounds import Bound
 from landscape.flatness.comparison import Contrast, Contrasts, compare
 from landscape.flatness.measures import Sharpness
 from landscape.plots import tables
 from landscape.runtime.table import Table
-from landscape.storage.display import LINES, flowing
+from landscape.storage.display import LINES, flowing, framed
 from landscape.storage.results import Array
 from landscape.surface.geometry import Quadratic
 from landscape.surface.paths import PathProfile
@@ -66,23 +63,7 @@ def html(result: Any) -> str:
 
 def frame(result: Any, library: str | None) -> Any:
     """Return the numbers of a result as a data frame, as `Shown.to_frame`."""
-    library = library or ("pandas" if find_spec("pandas") else "polars")
-    if library not in ("pandas", "polars"):
-        raise InputError(f"library is {library!r}; choose pandas or polars")
-    columns = FACES[type(result)].columns(result)
-    return optional(library).DataFrame(columns)
-
-
-def optional(library: str) -> Any:
-    """Import a library that need not be installed.
-
-    Raises:
-        InputError: it is not.
-    """
-    try:
-        return import_module(library)
-    except ImportError:
-        raise InputError(f"{library} is not installed: pip install {library}") from None
+    return framed(FACES[type(result)].columns(result), library)
 
 
 def drawn(result: Any, how: str, ax: Any, style: Mapping[str, Any]) -> Any:

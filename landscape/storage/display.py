@@ -5,9 +5,13 @@ is asked for: whoever measures needs neither matplotlib nor polars.
 """
 
 import textwrap
+from collections.abc import Mapping
 from dataclasses import fields
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, Literal
+
+from landscape.errors import InputError
 
 WIDTH, LINES = 80, 6
 """How much a `repr` takes, at most: less than 500 characters."""
@@ -98,6 +102,26 @@ class Turned(Drawn):
 def flowing(said: str, lines: int = LINES) -> str:
     """Break a text into lines of `WIDTH` characters, and cut it where there are more than `lines`."""
     return "\n".join(textwrap.wrap(said, WIDTH, subsequent_indent="  ", max_lines=lines, placeholder=" …"))
+
+
+def framed(columns: Mapping[str, Any], library: str | None) -> Any:
+    """Return columns as a data frame, see `Shown.to_frame`."""
+    library = library or ("pandas" if find_spec("pandas") else "polars")
+    if library not in ("pandas", "polars"):
+        raise InputError(f"library is {library!r}; choose pandas or polars")
+    return optional(library).DataFrame(columns)
+
+
+def optional(library: str) -> Any:
+    """Import a library that need not be installed.
+
+    Raises:
+        InputError: it is not.
+    """
+    try:
+        return import_module(library)
+    except ImportError:
+        raise InputError(f"{library} is not installed: pip install {library}") from None
 
 
 def _faces() -> Any:

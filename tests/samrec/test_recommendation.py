@@ -175,6 +175,17 @@ def test_all_formats_hold_the_same(named, best, answer, tmp_path):
             assert found == sorted(zip(*columns, strict=True))
 
 
+def test_in_python_they_are_short_to_print_and_a_frame(named, best):
+    found = recommend(best, top=3)
+    assert len(repr(found)) <= 500
+    assert len(repr(found).splitlines()) <= 6
+    frame = found.to_frame("polars")
+    assert frame.columns == ["user", "rank", "item", "score"]
+    assert frame.rows() == list(
+        zip(*(getattr(found, name).tolist() for name in ("users", "ranks", "items", "scores")), strict=True)
+    )
+
+
 def test_a_table_is_printed(best, landscape, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     code, out, _ = landscape("recommend", "--ckpt", best, "--user", "user 7", "--user", "user 3", "--top", 2)

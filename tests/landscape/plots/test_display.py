@@ -195,7 +195,7 @@ def test_a_frame_holds_the_losses_at_their_places():
 
 
 def test_without_pandas_a_frame_is_one_of_polars(monkeypatch):
-    monkeypatch.setattr("landscape.plots.faces.find_spec", lambda name: None)
+    monkeypatch.setattr("landscape.storage.display.find_spec", lambda name: None)
     assert type(trace(1.0).to_frame()).__module__.startswith("polars")
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ll.InputError, match="pandas is not installed"):
