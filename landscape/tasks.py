@@ -310,11 +310,14 @@ def objectives_of(
         shared: deal the batches to the ranks, see `Objective.distribute`; else each rank holds all of them.
 
     Raises:
-        InputError: as `objective_of`, or two are of different data, losses or frozen batches; and as
-            `Objective.distribute`.
+        InputError: as `objective_of`, one checkpoint is given twice, or two are of different data, losses or
+            frozen batches; and as `Objective.distribute`.
     """
     from landscape.objective.identity import need_one_loss
 
+    checkpoints = list(checkpoints)
+    if len({Path(checkpoint).resolve() for checkpoint in checkpoints}) < len(checkpoints):
+        raise InputError("the same checkpoint is given twice; each must be another file")
     objectives = {checkpoint: objective_of(checkpoint, options, task) for checkpoint in checkpoints}
     if len(objectives) > 1:
         need_one_loss({checkpoint: of.provenance for checkpoint, of in objectives.items()})

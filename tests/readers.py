@@ -1,6 +1,7 @@
 """Readers for the process of `landscape.storage.apart`, which imports this file."""
 
 import os
+import time
 
 from landscape import InputError
 
@@ -32,6 +33,12 @@ def refusing(file):
 def failing(file):
     yield b"some"
     raise KeyError("a\nb")
+
+
+def waiting(file):
+    """Do nothing, as on a network disk that does not answer."""
+    yield b"some"
+    time.sleep(600)
 
 
 def talkative(file):

@@ -89,8 +89,8 @@ def compare_checkpoints(
         The path of the page, and the main numbers of each checkpoint, as plain values.
 
     Raises:
-        InputError: too many checkpoints, `out` cannot be written to or is in use, and as `objectives_of` and
-            `Objective.distribute`.
+        InputError: too many checkpoints, one of them twice, `out` cannot be written to or is in use, and as
+            `objectives_of` and `Objective.distribute`.
     """
     if len(checkpoints) > MOST:
         raise InputError(f"{len(checkpoints)} checkpoints are given; one report compares {MOST} at most")

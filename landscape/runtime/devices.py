@@ -58,8 +58,11 @@ def free_memory(device: "torch.device") -> int:
     """
     import torch
 
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+    return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else free_main_memory()
+
+
+def free_main_memory() -> int:
+    """Return what `free_memory` does for a CPU, without torch."""
     free = [
         int(line.split()[1]) * 1024 for line in _lines("/proc/meminfo") if line.startswith("MemAvailable")
     ]

@@ -10,6 +10,7 @@ import os
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -32,6 +33,9 @@ serve()
 SLACK = 2**30  # bytes of addresses that a reader may take beside what it reads
 SLOWEST = 2**20  # bytes of a file that are read in a second of CPU time, at least
 PATIENCE = 60  # seconds of CPU time beside those
+LEISURE = (
+    10  # seconds on the clock for one of CPU time: of a disk that no longer answers, more come than that
+)
 SIZE = struct.Struct("<q")
 ENDED, REFUSED, FAILED = -1, -2, -3  # in place of a size
 
@@ -65,7 +69,9 @@ class Apart:
         process = self._started()
         assert process.stdin
         assert process.stdout
-        whole = False
+        whole, over = False, threading.Event()
+        watch = threading.Thread(target=_watch, args=(process, LEISURE * _seconds(size), over), daemon=True)
+        watch.start()
         try:
             for part in (json.dumps(asked).encode(), content):
                 process.stdin.write(SIZE.pack(len(part)) + part)
@@ -78,6 +84,7 @@ class Apart:
             whole = not isinstance(error, _TooLargeError)
             raise
         finally:
+            over.set()
             if not whole:  # what is left of the answer would be taken for the next one
                 process.kill()
                 self.end()
@@ -96,7 +103,19 @@ class Apart:
             for pipe in (process.stdin, process.stdout):
                 with suppress(OSError):
                     pipe.close()  # type: ignore[union-attr] # both are pipes
-            process.wait()
+            with suppress(
+                subprocess.TimeoutExpired
+            ):  # it hangs within the system, where no signal reaches it
+                process.wait(timeout=10)
+
+
+def _watch(process: "subprocess.Popen[bytes]", seconds: float, over: threading.Event) -> None:
+    """End a process that takes too long. Seconds in which this one was stopped (Ctrl-Z) do not count."""
+    while seconds > 0:
+        if over.wait(min(1.0, seconds)):
+            return
+        seconds -= 1
+    process.kill()
 
 
 class _FailedError(ValueError):
@@ -190,6 +209,11 @@ def _serve(asked: dict[str, Any], content: Buffer, answers: BinaryIO) -> None:
         answers.write(SIZE.pack(len(said.encode())) + said.encode())
 
 
+def _seconds(size: int) -> int:
+    """Return the CPU time that reading a file of this size may take."""
+    return PATIENCE + size // SLOWEST
+
+
 def _limit(size: int) -> None:
     """Bound the memory and the time that reading a file of this size may take, where the system can."""
     try:
@@ -197,9 +221,16 @@ def _limit(size: int) -> None:
     except ImportError:
         return
     used = resource.getrusage(resource.RUSAGE_SELF)
-    seconds = int(used.ru_utime + used.ru_stime) + PATIENCE + size // SLOWEST
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+    _lower(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + _seconds(size))
     with suppress(OSError):  # without /proc, of macOS, addresses are not limited either
         pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
         most = pages * resource.getpagesize() + SLACK + size + 2 * most_unpacked(size)
-        resource.setrlimit(resource.RLIMIT_AS, (most, resource.getrlimit(resource.RLIMIT_AS)[1]))
+        _lower(resource.RLIMIT_AS, most)
+
+
+def _lower(limit: int, value: int) -> None:
+    """Set a limit to a value, or to what the system allows at most (`ulimit -v`, a batch system's)."""
+    import resource
+
+    most = resource.getrlimit(limit)[1]
+    resource.setrlimit(limit, (value if most == resource.RLIM_INFINITY else min(value, most), most))

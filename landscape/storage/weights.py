@@ -119,7 +119,7 @@ def _sharded(path: Path, key: str | None) -> dict[str, Tensor]:
         InputError: it is not such an index, a file is not next to it, or lacks a tensor that it should hold.
     """
     try:
-        places: dict[str, str] = json.loads(existing(path, "index").read_bytes())["weight_map"]
+        places: dict[str, str] = json.loads(existing(path, "index", 2**28).read_bytes())["weight_map"]
         files = sorted(set(places.values()))
         if not files or any(Path(file).name != file for file in files):
             raise ValueError("a file is not next to it")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from glob import escape
@@ -12,12 +13,14 @@ from landscape.errors import InputError
 from landscape.objective.identity import UNKNOWN
 from landscape.objective.objective import Objective
 from landscape.runtime.ranks import ALONE, Ranks
-from landscape.storage.files import replacing
+from landscape.storage.files import existing, own, replacing
 from landscape.surface.directions import Direction
 from landscape.surface.strategies import Step
 
 ELSEWHERE = ("checkpoint", "data", "derivatives")
 """Keys that do not decide the loss: where a file was, whose hash is in another key, and what was checked."""
+
+MOST = 2**30  # bytes
 
 
 def fingerprint(objective: Objective, directions: Sequence[Direction], center: float) -> str:
@@ -58,9 +61,11 @@ class PointLog:
         self._replace = True
         self._ahead: list[Any] = [{"fingerprint": fingerprint}]  # written with the next point
         for path in _of_all_ranks(file) if file else ():
-            lines = _lines(path)
+            lines, length = _lines(path)
             if lines and lines[0] == {"fingerprint": fingerprint}:
                 self._read(lines[1:], size, own=path == self.file)
+                if path == self.file and length < path.stat().st_size:
+                    os.truncate(path, length)
         found = ranks.gathered((fingerprint, self.known))  # a network disk may not show all files to all yet
         if any(other != fingerprint for other, _ in found):
             raise InputError(
@@ -116,19 +121,22 @@ def _of_all_ranks(file: Path) -> list[Path]:
     return [path for path in (*sorted(others), file) if path.is_file()]
 
 
-def _lines(file: Path) -> list[Any]:
-    """Read the complete lines, and cut off what follows them."""
+def _lines(file: Path) -> tuple[list[Any], int]:
+    """Return the complete lines, and how many bytes they are.
+
+    Raises:
+        InputError: the file is a link, or larger than any that is written.
+    """
     found: list[Any] = []
     whole = 0
-    content = file.read_bytes()
-    for line in content.splitlines(keepends=True):
+    own(file.parent, file.name)
+    if file.stat().st_size:
+        existing(file, "file of points", MOST)
+    for line in file.read_bytes().splitlines(keepends=True):
         with suppress(ValueError, RecursionError):
             if line.endswith(b"\n"):
                 found.append(json.loads(line))
                 whole += len(line)
                 continue
         break
-    if found and whole < len(content):
-        with file.open("r+b") as opened:
-            opened.truncate(whole)
-    return found
+    return found, whole

@@ -84,7 +84,7 @@ def _table(found: "Recommendations", title: str) -> Table:
 
 def _ids_in(path: Path) -> list[str]:
     try:
-        lines = existing(path, "file of user ids").read_text("utf-8-sig").splitlines()
+        lines = existing(path, "file of user ids", 2**28).read_text("utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise InputError(f"{path} is not text in UTF-8; expected one user id per line") from None
     if not (ids := [line.strip() for line in lines if line.strip()]):

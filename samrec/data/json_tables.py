@@ -11,7 +11,7 @@ import polars as pl
 
 from landscape.errors import InputError
 from samrec.data.reading import TableOptions
-from samrec.data.sources import Source
+from samrec.data.sources import Source, lines, whole
 from samrec.data.text_tables import as_utf8
 
 HEAD = 1000
@@ -73,7 +73,7 @@ class JsonTable:
         if any(isinstance(one.get(name), float) for one in self._head for name in names):
             return None  # of 2.0 polars makes the text 2
         with self._opened() as file:
-            expected = sum(1 for line in file if line.strip())
+            expected = sum(1 for line in lines(file) if line.strip())
         try:
             frame = pl.read_ndjson(self.content, schema=dict.fromkeys(names, pl.String))
         except pl.exceptions.PolarsError:
@@ -88,13 +88,12 @@ class JsonTable:
             yield from self.objects
             return
         with self._opened() as file:
-            for number, line in enumerate(file, start=1):
+            for number, line in enumerate(lines(file), start=1):
                 if line.strip():
                     yield _object(line, number)
 
     def _array(self) -> list[dict[str, Any]]:
-        with self._opened() as file:
-            found = json.loads(file.read().decode())
+        found = json.loads(whole(self.content).removeprefix(codecs.BOM_UTF8).decode())
         for number, one in enumerate(found, start=1):
             if not isinstance(one, dict):
                 raise InputError(f"element {number} of the array is not a JSON object")

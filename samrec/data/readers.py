@@ -12,7 +12,7 @@ from samrec.choices import Format
 from samrec.data.filters import first_of_each, k_core
 from samrec.data.interactions import Interactions
 from samrec.data.reading import TableOptions, Understood
-from samrec.data.sources import TABLES, kind_of
+from samrec.data.sources import TABLES, kind_of, lines
 
 
 def read(
@@ -101,7 +101,7 @@ def _read_lines(path: Path, format: Format) -> Interactions:
 def _rows(path: Path) -> Iterator[tuple[int, int, list[int]]]:
     """Yield (line number, user, items) of every line that is not blank."""
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(lines(file, f"{path}, "), start=1):
             fields = line.split()
             if not fields:
                 continue

@@ -9,6 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from landscape.errors import InputError
+from samrec.data.sources import LONGEST
+
 CHUNK = 2**21
 _LINE, _RETURN = 10, 13
 Bytes = NDArray[np.uint8]
@@ -54,7 +57,9 @@ def _chunks(content: Path | bytes) -> Iterator[Bytes]:
         if file.read(3) != codecs.BOM_UTF8:
             file.seek(0)
         while piece := file.read(CHUNK):
-            piece += file.readline()
+            piece += file.readline(LONGEST)
+            if len(piece) >= LONGEST:
+                raise InputError(f"a line has more than {LONGEST:,} bytes")
             yield np.frombuffer(piece if piece.endswith(b"\n") else piece + b"\n", np.uint8)
 
 

@@ -3,18 +3,21 @@
 import gzip
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import IO
 
 from landscape.errors import InputError
+from landscape.runtime.devices import free_main_memory
 from landscape.storage.archives import most_unpacked
 from landscape.storage.files import existing
 
 TABLES = (".csv", ".tsv", ".parquet", ".inter", ".json", ".jsonl", ".ndjson", ".data", ".dat")
 _GZIP = b"\x1f\x8b"
+LONGEST = 2**28
+"""Bytes of a line that are read: a file may be one line, and larger than the memory."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +73,12 @@ def sources(path: Path) -> list[Source]:
     names = _names(path)
     if archive := _archive(path):
         file, _ = archive
-        room = most_unpacked(file.stat().st_size)
+        room, found = most_unpacked(file.stat().st_size), []
         with zipfile.ZipFile(file) as opened:
-            return [Source(f"{file}/{name}", _member(opened, name, room, file)) for name in names]
+            for name in names:
+                found.append(Source(f"{file}/{name}", content := _member(opened, name, room, file)))
+                room -= len(content)
+        return found
     return [_unpacked(Path(name)) for name in names]
 
 
@@ -141,6 +147,33 @@ def _members(file: Path, wanted: str) -> list[str]:
     return _of_one_kind(sorted(found, key=_by_number), str(file))
 
 
+def lines(file: IO[bytes], where: str = "") -> Iterator[bytes]:
+    """Yield the lines of a file that is open; `where` stands in front of what is wrong with it.
+
+    Raises:
+        InputError: one is longer than `LONGEST`.
+    """
+    number = 1
+    while line := file.readline(LONGEST + 1):
+        if len(line) > LONGEST:
+            raise InputError(f"{where}line {number} has more than {LONGEST:,} bytes")
+        yield line
+        number += 1
+
+
+def whole(content: Path | bytes) -> bytes:
+    """Return all bytes of a file, or those that were packed in it.
+
+    Raises:
+        InputError: they are more than the memory that is free.
+    """
+    if isinstance(content, bytes):
+        return content
+    if (size := content.stat().st_size) > (free := free_main_memory()):
+        raise InputError(f"its {size:,} bytes must be in memory at once, where {free:,} are free")
+    return content.read_bytes()
+
+
 def _hidden(name: str) -> bool:
     """Whether a name is not one of data: `.DS_Store`, `_SUCCESS`, `__MACOSX`."""
     return name.startswith((".", "_"))
@@ -155,7 +188,7 @@ def _by_number(name: str) -> list[tuple[int, int, str]]:
 def _member(opened: zipfile.ZipFile, name: str, room: int, file: Path) -> bytes:
     with opened.open(name) as member:
         content = _all(member, room, file)
-    return _plain(content, file)
+    return _plain(content, room, file)
 
 
 def _unpacked(file: Path) -> Source:
@@ -166,14 +199,14 @@ def _unpacked(file: Path) -> Source:
         return Source(str(file), _all(unpacked, most_unpacked(file.stat().st_size), file))
 
 
-def _plain(content: bytes, file: Path) -> bytes:
-    """Unpack what is packed within an archive."""
+def _plain(content: bytes, room: int, file: Path) -> bytes:
+    """Unpack what is packed within an archive, which is still to be at most `room` bytes."""
     if not content.startswith(_GZIP):
         return content
     import io
 
     with gzip.open(io.BytesIO(content)) as unpacked:
-        return _all(unpacked, most_unpacked(len(content)), file)
+        return _all(unpacked, room, file)
 
 
 def _all(packed: IO[bytes] | gzip.GzipFile, room: int, file: Path) -> bytes:

@@ -15,7 +15,7 @@ from samrec.data.columns import is_header
 from samrec.data.csv_rows import BY_LINE, DATA, DOUBLED, ESCAPED, Way, read_rows
 from samrec.data.reading import TableOptions
 from samrec.data.record_count import Count, count_records
-from samrec.data.sources import Source
+from samrec.data.sources import Source, whole
 
 SEPARATORS = {".tsv": "\t", ".inter": "\t", ".data": "\t", ".dat": "::"}
 """What separates the fields, by the ending; a comma for any other."""
@@ -123,8 +123,7 @@ class TextTable:
 
     def _by_csv(self, chosen: Sequence[int], fields: int) -> tuple[pl.DataFrame, bool]:
         """Let the csv module parse; return whether quotes were taken as data, too."""
-        content = self.content.read_bytes() if isinstance(self.content, Path) else self.content
-        text = content.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
+        text = whole(self.content).removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
         rows, way = read_rows(text, self._byte, self.quote or '"', self._ways, fields, chosen)
         if way is not self._ways[0]:
             self._say(f"read on the assumption that {way.name}")
@@ -171,20 +170,16 @@ def as_utf8(source: Source, encoding: str | None) -> Path | bytes:
     named = encoding or _encoding(start)
     try:
         if named is not None and codecs.lookup(named).name != "utf-8":
-            whole = content.read_bytes() if isinstance(content, Path) else content
-            content = whole.decode(named).removeprefix("\ufeff").encode()
+            content = whole(content).decode(named).removeprefix("\ufeff").encode()
     except LookupError:
         raise InputError(f"no encoding is called {named!r}; try latin-1, cp1252 or utf-16") from None
     except UnicodeDecodeError as error:
         raise InputError(f"the text is not {named}, at byte {error.start}; name another --encoding") from None
     start = _start(content)
-    if b"\r" in start and b"\n" not in start:
-        whole = content.read_bytes() if isinstance(content, Path) else content
-        if b"\n" not in whole:
-            content = whole.replace(b"\r", b"\n")
+    if b"\r" in start and b"\n" not in start and b"\n" not in (text := whole(content)):
+        content = text.replace(b"\r", b"\n")
     if _BLANK.match(start.removeprefix(codecs.BOM_UTF8)):
-        whole = content.read_bytes() if isinstance(content, Path) else content
-        content = _BLANK.sub(b"", whole.removeprefix(codecs.BOM_UTF8), count=1)
+        content = _BLANK.sub(b"", whole(content).removeprefix(codecs.BOM_UTF8), count=1)
     if isinstance(content, bytes):
         content = content.removeprefix(codecs.BOM_UTF8)
     return content
@@ -243,7 +238,7 @@ def _quote(asked: str | None) -> str | None:
 
 def _one_byte(content: Path | bytes, separator: str, name: str) -> bytes:
     """Put one byte in the place of a separator of several, or of one beyond ASCII."""
-    whole = content.read_bytes() if isinstance(content, Path) else content
-    if ONE.encode() in whole:
+    text = whole(content)
+    if ONE.encode() in text:
         raise InputError(f"{name} holds the control character 0x1f, which is reserved here")
-    return whole.replace(separator.encode(), ONE.encode())
+    return text.replace(separator.encode(), ONE.encode())

@@ -12,12 +12,13 @@ import polars as pl
 import pytest
 
 from landscape import InputError
+from landscape.storage import apart as module
 from landscape.storage.apart import Apart, apart
 from landscape.surface.export import read_hdf5
 from samrec.data import parquet
 from samrec.data.readers import read
 from tests.conftest import ROOT
-from tests.readers import crashing, doubled, endless, failing, greedy, refusing, talkative
+from tests.readers import crashing, doubled, endless, failing, greedy, refusing, talkative, waiting
 
 FEW = b"1234"
 CRASH = "needs too much memory or time, or crashes the reader"
@@ -45,6 +46,27 @@ def test_what_a_reader_does_is_an_error_here_and_the_next_file_is_read(case, pro
     with pytest.raises(error, match=said):
         list(process.read(reader, FEW, *arguments))
     assert [bytes(part) for part in process.read(doubled, FEW)] == [FEW, FEW * 2]
+
+
+def test_a_disk_that_does_not_answer_is_waited_for_no_longer_than_a_reader_may_compute(process, monkeypatch):
+    monkeypatch.setattr(module, "LEISURE", 1 / module.PATIENCE)
+    with pytest.raises(ValueError, match=CRASH):
+        list(process.read(waiting, FEW))
+    monkeypatch.undo()
+    assert [bytes(part) for part in process.read(doubled, FEW)] == [FEW, FEW * 2]
+
+
+def test_limits_of_the_system_that_are_lower_are_kept():
+    """Under `ulimit -v`, or a batch system's limits, nothing may be raised; files are read all the same."""
+    code = (
+        "import resource\n"
+        "for limit, most in ((resource.RLIMIT_AS, 2**30), (resource.RLIMIT_CPU, 30)):\n"
+        "    resource.setrlimit(limit, (most, most))\n"
+        "from landscape.storage.apart import Apart; from tests.readers import doubled\n"
+        "print(*map(bytes, Apart().read(doubled, b'1')))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT, check=False)
+    assert found.stdout == b"b'1' b'11'\n", found.stderr
 
 
 def test_what_a_library_prints_does_not_stand_among_the_answers(process):

@@ -1,17 +1,25 @@
 """Pipes, folders, devices, links and endless files where a file is expected: one line, no change."""
 
+import gzip
 import os
 import subprocess
 import sys
+import warnings
+import zipfile
 
 import pytest
 
-from landscape import InputError
+from landscape import InputError, weights_of
+from landscape.curvature.history import read_history
 from landscape.report.report import read_index
 from landscape.storage.files import replacing
+from landscape.surface.point_log import PointLog
+from samrec.cli.recommend import _ids_in
 from samrec.config import configure, read_settings
+from samrec.data import record_count, sources
 from samrec.data.attributes import read_attributes
 from samrec.data.interactions import Interactions
+from samrec.data.readers import read
 from samrec.training.log import read_log
 from samrec.training.loop import train
 from tests.conftest import ROOT
@@ -37,6 +45,9 @@ READERS = {
     "attributes": ("a.json", lambda path: read_attributes(path, HISTORIES)),
     "log": ("metrics.jsonl", read_log),
     "comparison": ("compare.json", lambda path: read_index(path.parent)),
+    "index": ("model.safetensors.index.json", weights_of),
+    "monitor": ("monitor.jsonl", read_history),
+    "users": ("users.txt", _ids_in),
 }
 PLACES = {pipe: "is not a regular file", link: "is not a regular file", endless: "107,374,182,400 bytes"}
 
@@ -48,6 +59,43 @@ def test_what_is_no_file_is_not_read(name, make, tmp_path):
     make(tmp_path / file)
     with pytest.raises(InputError, match=PLACES[make]):
         read(tmp_path / file)
+
+
+@pytest.mark.parametrize("after", [b"", b"1 2 3\n", b"user,item\n1,2\n", b'{"user": 1, "item": 2}\n', b"["])
+@pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.data", "a.jsonl", "a.dat", "a.parquet", "a.zip"])
+def test_data_that_never_end_are_not_read_to_their_end(name, after, tmp_path, monkeypatch):
+    for module in (sources, record_count):
+        monkeypatch.setattr(module, "LONGEST", 2**24)
+    (tmp_path / name).write_bytes(after)
+    with (tmp_path / name).open("ab") as file:
+        file.truncate(2**40)  # of holes
+    with pytest.raises(InputError) as said, warnings.catch_warnings(action="ignore"):
+        read(tmp_path / name)
+    assert len(str(said.value)) <= 300
+
+
+def test_what_is_packed_twice_has_the_room_of_what_is_packed_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "most_unpacked", lambda _: 2**20)
+    row = b"user,item\n" + b"1,2\n" * 2**17
+    for members in ({"a.csv.gz": gzip.compress(row * 4)}, {"a.csv": row, "b.csv": row, "c.csv": row}):
+        with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in members.items():
+                archive.writestr(name, content)
+        with pytest.raises(InputError, match="unpacks to far more than its size"):
+            read(tmp_path / "a.zip" / "*.csv*")
+
+
+def test_points_of_another_surface_and_those_behind_a_link_are_not_cut(tmp_path):
+    cut, path = b'{"mine": 1}\n{"mine', tmp_path / "a.jsonl"
+    path.write_bytes(cut)
+    PointLog(path, "abc", 1)
+    assert path.read_bytes() == cut
+    (tmp_path / "link.jsonl").symlink_to(path)
+    with pytest.raises(InputError, match=r"link\.jsonl is a link"):
+        PointLog(tmp_path / "link.jsonl", "abc", 1)
+    path.write_bytes(b'{"fingerprint": "abc"}\n[0.0, 1.0]\n[1.0, 2')
+    assert PointLog(path, "abc", 1).known == {(0.0,): 1.0}
+    assert path.read_bytes() == b'{"fingerprint": "abc"}\n[0.0, 1.0]\n'
 
 
 def test_training_appends_to_no_pipe(tmp_path):

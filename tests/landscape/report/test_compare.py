@@ -97,6 +97,17 @@ def test_it_refuses_too_many_checkpoints_and_a_folder_in_use(checkpoints, tmp_pa
         compare_checkpoints(checkpoints, tmp_path, OPTIONS, "t", QUICK, "tests.tasks:regression")
 
 
+def test_it_refuses_one_checkpoint_under_two_names(checkpoints, tmp_path):
+    path = next(iter(checkpoints.values()))
+    (tmp_path / "link.pt").symlink_to(path)
+    for same in (path, tmp_path / "link.pt"):
+        with pytest.raises(InputError, match="the same checkpoint is given twice"):
+            compare_checkpoints(
+                {"a": path, "b": same}, tmp_path / "out", OPTIONS, "t", QUICK, "tests.tasks:regression"
+            )
+        assert not (tmp_path / "out").exists()
+
+
 def test_facts_of_another_shape_are_not_made():
     with pytest.raises(InputError, match="one value per column, 2"):
         FactTable("t", ("a", "b"), (FactRow("r", (1.0,)),))
