@@ -3,12 +3,13 @@
 import multiprocessing
 import os
 import resource
+import signal
 import sys
 import time
 
 import torch
 
-from landscape.cli import app
+from landscape.__main__ import main
 
 processes = multiprocessing.get_context("forkserver")
 HEAVY = ["torch._dynamo", "matplotlib.pyplot", "plotly.offline"]  # what commands import when they need it
@@ -17,6 +18,7 @@ processes.set_forkserver_preload(["samrec.training.loop", "landscape.report.repo
 
 def command(arguments, said, room):
     """Run a command in this process, on one thread; what it prints goes to a file."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # until it is the command that is interrupted
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"  # of what it starts: more threads add up in another order
     with said.open("w", encoding="utf-8") as file:
@@ -25,7 +27,8 @@ def command(arguments, said, room):
     if room is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
     sys.argv = ["landscape", *map(str, arguments)]
-    app.main()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    main()
 
 
 def started(arguments, said, room=None):

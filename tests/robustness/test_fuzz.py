@@ -6,11 +6,13 @@ folder of the test, and is tried first by the next soak.
 """
 
 import gzip
+import io
 import os
 import resource
 import sys
 import time
 import warnings
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +27,13 @@ from hypothesis.database import DirectoryBasedExampleDatabase
 from safetensors.torch import save
 
 from landscape import InputError, load, weights_of
+from landscape.curvature.history import read_history
 from landscape.report.report import INDEX, Compared, Comparison, read_index, write_index
 from landscape.storage.apart import SERVE
 from landscape.surface.export import export, read_hdf5
 from landscape.surface.point_log import PointLog
 from samrec import checkpoint
+from samrec.cli.recommend import _ids_in
 from samrec.config import configure, read_settings
 from samrec.data.attributes import read_attributes
 from samrec.data.interactions import Interactions
@@ -39,6 +43,7 @@ from samrec.methods import initial_learner
 from samrec.sweeps.jobs import Job
 from samrec.training.engines.solo import Solo
 from samrec.training.log import read_log
+from samrec.training.loggers import _known
 from samrec.training.loop import train
 from tests.mutations import damaged, redescribed, remeasured, resaved, rewritten, rezipped
 from tests.results import density, facts, hessian, line, plane, sharpness, trace
@@ -110,6 +115,12 @@ def data_of(path: Path) -> None:
     leave_one_out(read(path))
 
 
+def use_index(path: Path) -> None:
+    path.with_name("shard.safetensors").write_bytes(SHARD)
+    weights_of(path)
+
+
+SHARD = save({"a": torch.ones(3, 2), "b": torch.ones(3)})
 HISTORIES = [[1, 2, 3, 4, 5], [2, 3, 4, 1], [5, 4, 1, 2]]
 CONFIG = configure({"data": "d.txt"})
 ROWS = [(user, item, 10 * at) for user, items in enumerate(HISTORIES) for at, item in enumerate(items)]
@@ -118,6 +129,12 @@ READERS = {
     "checkpoint": Reader(use_checkpoint, "a.pt", (damaged, rezipped, resaved, resaved)),
     "weights": Reader(weights_of, "a.ckpt", (damaged, rezipped, resaved, resaved)),
     "safetensors": Reader(weights_of, "a.safetensors"),
+    "lightning": Reader(weights_of, "l.ckpt", (damaged, rezipped, resaved, resaved)),
+    "index": Reader(use_index, "a.safetensors.index.json", JSON),
+    "monitor": Reader(read_history, "monitor.jsonl", JSON),
+    "users": Reader(_ids_in, "users.txt"),
+    "loggers": Reader(_known, "loggers.json", JSON),
+    "zip": Reader(data_of, "a.zip", (damaged, rezipped)),
     "best": Reader(use_checkpoint, "best.safetensors", (damaged, redescribed, redescribed)),
     "result": Reader(use_result, "a.npz", (damaged, rezipped, remeasured, remeasured)),
     "hdf5": Reader(read_hdf5, "a.h5"),
@@ -163,7 +180,13 @@ def sound_files(folder: Path) -> dict[str, list[bytes]]:
     return {
         "checkpoint": [(run / "last.pt").read_bytes(), (run / "best.pt").read_bytes()],
         "weights": [(run / "best.pt").read_bytes()],
-        "safetensors": [save({"a": torch.ones(3, 2), "b": torch.ones(3)})],
+        "safetensors": [SHARD],
+        "lightning": [lightning()],
+        "index": [b'{"metadata": {}, "weight_map": {"a": "shard.safetensors", "b": "shard.safetensors"}}'],
+        "monitor": [MONITOR],
+        "users": [b"u1\nu2\n7\n"],
+        "loggers": [b'{"wandb": "abc", "mlflow": "def"}'],
+        "zip": [zipped({"ratings.csv": f"user,item,timestamp\n{table}".encode()})],
         "best": [(run / "best.safetensors").read_bytes()],
         "result": [(folder / f"{number}.npz").read_bytes() for number in range(6)],
         "hdf5": [(folder / "a.h5").read_bytes()],
@@ -184,6 +207,38 @@ def sound_files(folder: Path) -> dict[str, list[bytes]]:
         "points": [b'{"fingerprint": "abc"}\n{"way": "one"}\n[0.0, 0.5, 1.25]\n[1.0, 0.5, 2.5]\n'],
         "comparison": [(folder / INDEX).read_bytes()],
     }
+
+
+MONITOR = (
+    b'{"monitor": 1, "settings": {"tol": 0.01, "k": 1}, "provenance": {"torch": "2"}}\n'
+    b'{"step": 0, "loss": 1.5, "gradient_norm": 0.5, "eigenvalues": [2.0], "residuals": [0.001]}\n'
+    b'{"step": 4, "loss": 1.0, "gradient_norm": 0.25, "eigenvalues": [3.0], "residuals": [0.002]}\n'
+)
+
+
+def lightning() -> bytes:
+    """What Lightning saves, with the classes of hyperparameters and optimizer left out."""
+    target = io.BytesIO()
+    torch.save(
+        {
+            "epoch": 1,
+            "global_step": 2,
+            "pytorch-lightning_version": "2.6.6",
+            "state_dict": {"model.a": torch.ones(3, 2), "model.b": torch.ones(3)},
+            "optimizer_states": [{"state": {0: {"step": torch.tensor(1.0)}}, "param_groups": [{"lr": 0.1}]}],
+            "hyper_parameters": {"dim": 2},
+        },
+        target,
+    )
+    return target.getvalue()
+
+
+def zipped(members: dict[str, bytes]) -> bytes:
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return target.getvalue()
 
 
 def attempt(reader: Reader, path: Path, content: bytes) -> str:
