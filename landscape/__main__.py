@@ -1,5 +1,6 @@
 """The command `landscape`, and `python -m landscape`."""
 
+import signal
 import sys
 
 
@@ -12,6 +13,10 @@ def main() -> None:
     except KeyboardInterrupt:
         print("landscape: interrupted", file=sys.stderr)
         sys.exit(130)
+    finally:
+        signal.signal(
+            signal.SIGINT, signal.SIG_IGN
+        )  # the command has ended: Python alone would be interrupted
 
 
 if __name__ == "__main__":

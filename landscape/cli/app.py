@@ -26,6 +26,7 @@ GROUP = "landscape.commands"
 """Entry points by which a package adds commands: a name, and a function or a typer app."""
 UNFORESEEN = (MemoryError, RuntimeError, OverflowError, UnicodeError)
 """Errors that become one line without being expected anywhere; all others are defects, with a traceback."""
+INTERRUPTED = 128 + signal.SIGINT
 USAGE: Any = typer.BadParameter.__base__
 """The error of a wrong option or command: click's, or that of the click inside newer versions of typer."""
 
@@ -86,12 +87,11 @@ class Commands(TyperGroup):
         return _measurement(cmd_name) if cmd_name in MEASUREMENTS else _commands().get(cmd_name)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a command; one that a signal stopped ends with one line, and the exit code of that signal."""
+        """Run a command; of one that a signal stopped, typer would forget which signal it was."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as stopped:
-            complain(str(stopped) or "interrupted")
-            raise typer.Exit(128 + getattr(stopped, "signal", signal.SIGINT)) from None
+            raise typer.Abort from stopped
 
 
 @cache
@@ -193,6 +193,8 @@ def main() -> None:
     try:
         _check_folder()
         code = app(arguments or ["--help"], prog_name="landscape", standalone_mode=False)
+        if code == INTERRUPTED:  # by typer, which says nothing: before the command began, or after its end
+            raise typer.Abort
         sys.stdout.flush()
     except InputError as error:
         code = _failed(str(error))
@@ -200,8 +202,9 @@ def main() -> None:
         path = error.ctx.command_path if error.ctx else "landscape"
         said = error.format_message().rstrip(".")
         code = _failed(f"{said or 'Missing command'}; see: {path} --help")
-    except (typer.Abort, KeyboardInterrupt):
-        code = _failed("interrupted", 128 + signal.SIGINT)
+    except (typer.Abort, KeyboardInterrupt) as error:
+        stopped = error.__cause__ or error
+        code = _failed(str(stopped) or "interrupted", 128 + getattr(stopped, "signal", signal.SIGINT))
     except BrokenPipeError:  # the reader of our output has gone: `landscape … | head`
         code = 1
     except OSError as error:  # a full disk, a folder that went away

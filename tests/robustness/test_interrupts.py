@@ -102,7 +102,9 @@ def one_line(said, begins):
     assert "Traceback" not in text, text
     assert "Exception ignored" not in text, text
     lines = [line for line in text.splitlines() if line.startswith("landscape: ")]
-    (line,) = [line for line in lines if not line.startswith("landscape: warning: ")]
+    found = [line for line in lines if not line.startswith("landscape: warning: ")]
+    assert len(found) == 1, text
+    (line,) = found
     assert line.startswith(begins), text
 
 

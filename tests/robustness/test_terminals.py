@@ -106,3 +106,12 @@ def test_ctrl_c_during_the_start_is_one_line(after):
     )
     assert found.returncode in (130, -signal.SIGINT)
     assert found.stderr.splitlines() == ["landscape: interrupted"]
+
+
+@pytest.mark.parametrize("moment", ["make_context", "invoke"])
+def test_ctrl_c_before_and_within_the_command_is_one_line(landscape, monkeypatch, moment):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(app.Commands, moment, interrupted)
+    assert landscape("doctor") == (130, "", "landscape: interrupted\n")
