@@ -234,11 +234,15 @@ def plain_file(path: Path, what: str) -> None:
     """Make sure that what is at a path, if anything, is a file.
 
     Raises:
-        InputError: it is a folder, a pipe or a device.
+        InputError: it is a folder, a pipe or a device, or cannot be looked at.
     """
-    if path.is_dir():
+    try:
+        is_folder, is_other = path.is_dir(), path.exists() and not path.is_file()
+    except OSError as error:  # a name that is too long, a folder that is not ours
+        raise InputError(f"cannot read {what} {path}: {error.strerror}") from error
+    if is_folder:
         raise InputError(f"{path} is a folder, not a {what}")
-    if path.exists() and not path.is_file():  # a pipe may never end
+    if is_other:  # a pipe may never end
         raise InputError(f"{path} is not a regular file; expected a {what}")
 
 

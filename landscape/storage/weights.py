@@ -127,10 +127,10 @@ def _sharded(path: Path, key: str | None) -> dict[str, Tensor]:
         raise InputError(f"{path} is not an index of weights ({type(error).__name__}: {error})") from None
     found: dict[str, Tensor] = {}
     for file in files:
-        tensors = _tensors_of(path.with_name(file), key)
+        tensors = _tensors_of(path.parent / file, key)
         for name in (name for name, place in places.items() if place == file):
             if name not in tensors:
-                raise InputError(f"{path.with_name(file)} lacks {name}, which {path.name} says it holds")
+                raise InputError(f"{path.parent / file} lacks {name}, which {path.name} says it holds")
             found[name] = tensors[name]
     return found
 

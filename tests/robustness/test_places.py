@@ -12,7 +12,7 @@ import pytest
 from landscape import InputError, weights_of
 from landscape.curvature.history import read_history
 from landscape.report.report import read_index
-from landscape.storage.files import replacing
+from landscape.storage.files import existing, replacing
 from landscape.surface.point_log import PointLog
 from samrec.cli.recommend import _ids_in
 from samrec.config import configure, read_settings
@@ -72,6 +72,12 @@ def test_data_that_never_end_are_not_read_to_their_end(name, after, tmp_path, mo
     with pytest.raises(InputError) as said, warnings.catch_warnings(action="ignore"):
         read(tmp_path / name)
     assert len(str(said.value)) <= 300
+
+
+def test_names_that_no_file_can_have(tmp_path):
+    for name in ("a" * 5000, "a" * 256, "a\0b"):
+        with pytest.raises(InputError, match="cannot read file"):
+            existing(tmp_path / name, "file")
 
 
 def test_what_is_packed_twice_has_the_room_of_what_is_packed_once(tmp_path, monkeypatch):
