@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from landscape.cli.options import CheckpointOptions, with_options
+from landscape.cli.options import MOST, CheckpointOptions, with_options
 from landscape.cli.output import show, values, written
 
 if TYPE_CHECKING:
@@ -21,9 +21,12 @@ def command(
         typer.Option(help="Mean of the prior: 0, or the weights that training started from."),
     ] = "zero",
     delta: Annotated[float, typer.Option(help="Probability with which a bound may fail.")] = 0.05,
-    samples: Annotated[int, typer.Option(min=1, help="Minimum number of draws from each posterior.")] = 400,
+    samples: Annotated[
+        int, typer.Option(min=1, max=MOST, help="Minimum number of draws from each posterior.")
+    ] = 400,
     users: Annotated[
-        int | None, typer.Option(min=1, help="Number of users the bound rests on (default: all).")
+        int | None,
+        typer.Option(min=1, max=2**63 - 1, help="Number of users the bound rests on (default: all)."),
     ] = None,
     metric: Annotated[
         str, typer.Option(help="Loss to bound, in [0, 1] for each user (or unit of your own task).")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from landscape.cli.options import MeasurementOptions, by_ranks, with_options
+from landscape.cli.options import MOST, MeasurementOptions, by_ranks, with_options
 from landscape.cli.output import show, written
 from landscape.runtime.table import Table, metric_name
 
@@ -25,9 +25,11 @@ def command(
     ] = 1e-3,
     grid: Annotated[
         int | None,
-        typer.Option(min=2, help="Draw plain grids of N points per axis instead; lines get twice as many."),
+        typer.Option(
+            min=2, max=MOST, help="Draw plain grids of N points per axis instead; lines get twice as many."
+        ),
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="Number of top eigenvalues.")] = 5,
+    top: Annotated[int, typer.Option(min=1, max=MOST, help="Number of top eigenvalues.")] = 5,
     rho: Annotated[float, typer.Option(help="Radius ρ of the sharpness measures.")] = 0.1,
     density: Annotated[bool, typer.Option(help="Measure the spectral density too.")] = True,
     of: MeasurementOptions,

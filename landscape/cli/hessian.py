@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from landscape.cli.options import MeasurementOptions, by_ranks, with_options
+from landscape.cli.options import MOST, MeasurementOptions, by_ranks, with_options
 from landscape.cli.output import show, written
 from landscape.errors import InputError
 from landscape.runtime.ranks import ranks
@@ -25,9 +25,9 @@ class SpectrumOptions:
             help="The Hessian, the generalized Gauss-Newton matrix, or the empirical Fisher matrix."
         ),
     ] = "hessian"
-    top: Annotated[int, typer.Option(min=1, help="Number of largest eigenvalues.")] = 5
+    top: Annotated[int, typer.Option(min=1, max=MOST, help="Number of largest eigenvalues.")] = 5
     smallest: Annotated[
-        int, typer.Option(min=0, help="Number of smallest eigenvalues; 0 saves some products.")
+        int, typer.Option(min=0, max=MOST, help="Number of smallest eigenvalues; 0 saves some products.")
     ] = 1
     method: Annotated[
         Literal["lanczos", "power"],
@@ -36,7 +36,9 @@ class SpectrumOptions:
     tol: Annotated[float, typer.Option(help="Largest residual ‖Hv - λv‖ / |λ|.")] = 1e-3
     max_products: Annotated[
         int | None,
-        typer.Option(min=1, help="Maximum number of Hessian-vector products (default: 100 per eigenvalue)."),
+        typer.Option(
+            min=1, max=MOST, help="Maximum number of Hessian-vector products (default: 100 per eigenvalue)."
+        ),
     ] = None
     memory: Annotated[
         str | None,
@@ -52,11 +54,15 @@ class SpectrumOptions:
     trace_tol: Annotated[
         float | None, typer.Option(help="Stop at this standard error, relative to the trace.")
     ] = None
-    probes: Annotated[int, typer.Option(min=2, help="Maximum number of products for the trace.")] = 30
+    probes: Annotated[
+        int, typer.Option(min=2, max=MOST, help="Maximum number of products for the trace.")
+    ] = 30
     density: Annotated[
         bool, typer.Option("--density", help="Estimate the density of all eigenvalues (Lanczos quadrature).")
     ] = False
-    steps: Annotated[int, typer.Option(min=1, help="Lanczos steps for each of the density's 8 probes.")] = 80
+    steps: Annotated[
+        int, typer.Option(min=1, max=MOST, help="Lanczos steps for each of the density's 8 probes.")
+    ] = 80
     by_group: Annotated[
         bool, typer.Option("--by-group", help="Measure each block too: embedding, attention, ffn, norms.")
     ] = False

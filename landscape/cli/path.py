@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from landscape.cli.options import MeasurementOptions, with_options
+from landscape.cli.options import MOST, MeasurementOptions, with_options
 from landscape.cli.output import show, values, written
 from landscape.errors import InputError
 
@@ -23,10 +23,13 @@ class PathOptions:
     curved: Annotated[
         bool, typer.Option("--bezier", help="Train a Bézier curve that stays low, and measure it too.")
     ] = False
-    steps: Annotated[int, typer.Option(min=1, help="Training steps of the curve, one batch each.")] = 1000
+    steps: Annotated[
+        int, typer.Option(min=1, max=MOST, help="Training steps of the curve, one batch each.")
+    ] = 1000
     tol: Annotated[float, typer.Option(help="Largest error of the line, relative to its range.")] = 1e-3
     grid: Annotated[
-        int | None, typer.Option(min=2, help="Evaluate N evenly spaced points, without an error estimate.")
+        int | None,
+        typer.Option(min=2, max=MOST, help="Evaluate N evenly spaced points, without an error estimate."),
     ] = None
 
 

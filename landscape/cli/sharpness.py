@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from landscape.cli.options import MeasurementOptions, by_ranks, with_options
+from landscape.cli.options import MOST, MeasurementOptions, by_ranks, with_options
 from landscape.cli.output import show, written
 from landscape.errors import InputError
 from landscape.runtime.ranks import ranks
@@ -28,12 +28,15 @@ class SharpnessOptions:
     rise: Annotated[
         float, typer.Option(help="Rise of the mean loss that σ has to reach (pac-bayes-sigma).")
     ] = 0.1
-    steps: Annotated[int, typer.Option(min=1, help="Steps of projected ascent (worst, keskar).")] = 20
+    steps: Annotated[
+        int, typer.Option(min=1, max=MOST, help="Steps of projected ascent (worst, keskar).")
+    ] = 20
     samples: Annotated[
-        int, typer.Option(min=2, help="Number of antithetic pairs (average, pac-bayes-sigma).")
+        int, typer.Option(min=2, max=MOST, help="Number of antithetic pairs (average, pac-bayes-sigma).")
     ] = 20
     probes: Annotated[
-        int, typer.Option(min=2, help="Number of random vectors (trace, frobenius, relative-flatness).")
+        int,
+        typer.Option(min=2, max=MOST, help="Number of random vectors (trace, frobenius, relative-flatness)."),
     ] = 20
 
 

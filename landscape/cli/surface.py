@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from landscape.cli.options import MeasurementOptions, by_ranks, with_options
+from landscape.cli.options import MOST, MeasurementOptions, by_ranks, with_options
 from landscape.cli.output import show, written
 from landscape.errors import InputError
 from landscape.runtime.ranks import ranks
@@ -49,9 +49,10 @@ class SurfaceOptions:
     ] = "random"
     tol: Annotated[float, typer.Option(help="Largest error of the surface, relative to its range.")] = 1e-3
     split: Annotated[
-        int, typer.Option(min=1, help="Split each axis into N pieces, if 33 points miss the tolerance.")
+        int,
+        typer.Option(min=1, max=MOST, help="Split each axis into N pieces, if 33 points miss the tolerance."),
     ] = 1
-    seeds: Annotated[int, typer.Option(min=1, help="Number of random seeds, from --seed on.")] = 1
+    seeds: Annotated[int, typer.Option(min=1, max=MOST, help="Number of random seeds, from --seed on.")] = 1
     normalization: Annotated[
         Literal["filter", "layer", "none"], typer.Option(help="Normalization of random directions.")
     ] = "filter"

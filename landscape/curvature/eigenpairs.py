@@ -1,5 +1,6 @@
 """Top eigenvalues of a symmetric matrix, by either solver, under one stopping rule."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -162,7 +163,7 @@ def top_eigenpairs(
         InputError: k or tol is not positive, `smallest` is negative, a product is not finite, or `memory` is
             less than a product and the eigenvectors take (the message says how much), or given for `power`.
     """
-    if k < 1 or tol <= 0 or smallest < 0 or block < 1:
+    if k < 1 or not 0 < tol < math.inf or smallest < 0 or block < 1:
         raise InputError(
             f"k is {k}, tol {tol:g}, smallest {smallest}, block {block}; "
             "all must be positive, smallest may be 0"

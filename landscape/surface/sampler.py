@@ -4,6 +4,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +26,7 @@ from landscape.surface.strategies import StrategyName
 Radius = float | Literal["auto"]
 Grid = int | Sequence[int]
 SHOWN = {1: 101, 2: 51}  # points per axis of the drawn surface
+MOST_POINTS = 10**7  # of a plain grid: its losses, and their steps, are held in memory
 PLAIN = {1: 51, 2: 25}  # points per axis of a plain grid, by default
 FRESH = 60  # random points that certify a fit: at most 3/60 of it errs by more than the worst of them
 NEAR = 4  # tolerances; a fit is judged once its predicted error, a cautious one, is below that
@@ -341,6 +343,10 @@ def _counts(grid: Grid, dimension: int) -> list[int]:
     if len(counts) != dimension or min(counts) < 2:
         raise InputError(
             f"a grid of {' × '.join(map(str, counts))} points does not span {dimension} dimension(s)"
+        )
+    if prod(counts) > MOST_POINTS:
+        raise InputError(
+            f"a grid of {' × '.join(map(str, counts))} points has more than {MOST_POINTS:,}; choose fewer"
         )
     return counts
 

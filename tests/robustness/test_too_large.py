@@ -1,10 +1,14 @@
 """Settings that no machine can carry out are refused in one line, before anything is taken or written."""
 
+import inspect
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
 
-from landscape import InputError
+from landscape import InputError, plane, top_eigenpairs
+from landscape.cli import app
 from landscape.runtime.devices import measured
 from samrec.config import Config, configure
 from samrec.data.interactions import Interactions
@@ -52,6 +56,29 @@ def test_every_whole_number_has_an_upper_bound():
     for name, field in Config.model_fields.items():
         if "int" in str(field.annotation):
             assert any(hasattr(m, "le") or hasattr(m, "lt") for m in field.metadata), name
+
+
+@pytest.mark.parametrize("name", app.MEASUREMENTS)
+def test_every_whole_number_of_a_measurement_has_an_upper_bound(name, landscape):
+    options = inspect.signature(app._measurement(name).found).parameters
+    kinds = {option: get_args(of.annotation)[0] for option, of in options.items() if get_args(of.annotation)}
+    for option in (option for option, kind in kinds.items() if kind in (int, int | None)):
+        flag = f"--{option.replace('_', '-')}"
+        code, out, err = landscape(name, flag, 2**63)
+        assert (code, out) == (2, "")
+        assert err.startswith(f"landscape: Invalid value for '{flag}': Input should be less than"), err
+
+
+@pytest.mark.parametrize("grid", [10**9, 4000])
+def test_a_grid_has_room(grid, sasrec_objective):
+    with pytest.raises(InputError, match=r"points has more than 10,000,000; choose fewer"):
+        plane(sasrec_objective, grid=grid, radius=1.0)
+
+
+@pytest.mark.parametrize("tol", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_tolerance_is_a_positive_number(tol, operator, symmetric):
+    with pytest.raises(InputError, match=r"all must be positive"):
+        top_eigenpairs(operator(symmetric), k=1, tol=tol)
 
 
 TOO_LARGE = {
