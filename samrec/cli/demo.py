@@ -35,7 +35,7 @@ def command(
       landscape demo --out demo
     """
     from landscape.report.compare import Measurements, compare_checkpoints
-    from landscape.storage.files import locked, writable
+    from landscape.storage.files import locked, own, writable
     from landscape.tasks import Facts
     from samrec.config import configure
     from samrec.data.readers import read
@@ -47,7 +47,7 @@ def command(
 
     synthetic = markov(**DATA, seed=seed)
     data = out / "interactions.txt"
-    with locked(writable(out)):
+    with locked(own(writable(out), "sasrec", "samrec")):
         if data.exists() and read(data).digest != synthetic.interactions.digest:
             raise InputError(f"{out} holds a demo with another seed; choose another --out")
         write_sequences(synthetic.interactions, data)

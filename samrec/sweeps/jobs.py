@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from landscape.errors import InputError
+from landscape.storage.files import own
 from samrec.config import Config, applies, configure, read_settings
 from samrec.training.log import read_log
 
@@ -57,8 +58,8 @@ def plan(settings: Mapping[str, Any], varied: Mapping[str, Sequence[str]], out: 
     A varied setting that a method does not have (SAM's, where it is sasrec) does not multiply its jobs.
 
     Raises:
-        InputError: a setting or a value is invalid, `out` holds runs with other settings, or the method is a
-            pre-training, which ranks nothing.
+        InputError: a setting or a value is invalid, `out` holds runs with other settings or links in place of
+            folders, or the method is a pre-training, which ranks nothing.
     """
     jobs: dict[str, Job] = {}
     for values in product(*varied.values()):
@@ -69,6 +70,7 @@ def plan(settings: Mapping[str, Any], varied: Mapping[str, Sequence[str]], out: 
         combination = {key: value for key, value in combination.items() if applies(key, method)}
         name = ",".join(f"{key}={value}" for key, value in combination.items()).replace(os.sep, "_")
         jobs[name] = Job(combination, configure({**settings, **combination}), out / (name or "run"))
+    own(out, *(job.out.name for job in jobs.values()))
     for job in jobs.values():
         path = job.out / "config.toml"
         if path.exists() and (before := configure(read_settings(path))) != job.config:

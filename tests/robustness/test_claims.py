@@ -105,6 +105,21 @@ def test_a_sweep_follows_no_link_of_a_runs_folder(tmp_path):
     assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
+@pytest.mark.parametrize("leads_to", ["a folder", "nothing"])
+def test_a_sweep_and_a_demo_follow_no_link_in_place_of_a_runs_folder(leads_to, tmp_path, landscape):
+    (tmp_path / "d.txt").write_text("1 1 2 3 4 5\n")
+    (tmp_path / "mine").mkdir()
+    for name in ("seed=0", "samrec"):
+        (tmp_path / name).symlink_to(tmp_path / ("mine" if leads_to == "a folder" else "none"))
+    with pytest.raises(InputError, match=r"seed=0 is a link"):
+        plan({"data": str(tmp_path / "d.txt"), **SMALL}, {"seed": ["0"]}, tmp_path)
+    code, _, err = landscape("demo", "--out", tmp_path)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "samrec is a link; remove it" in err
+    assert not (tmp_path / "none").exists()
+    assert not list((tmp_path / "mine").iterdir())
+
+
 @pytest.mark.parametrize("place", ["current", "own", "elsewhere"])
 def test_data_are_read_where_the_checkpoint_or_the_user_is(place, run, tmp_path, landscape, monkeypatch):
     folders = {name: tmp_path / name for name in ("current", "own", "elsewhere")}

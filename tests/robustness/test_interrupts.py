@@ -213,6 +213,7 @@ def test_a_disk_is_full_for_long(name, folder, compared, tmp_path):
     stops, page = 0, resource.getpagesize()
     with small_disk(tmp_path / "disk") as resize:
         out = tmp_path / "disk" / "out"
+        (tmp_path / "disk" / "other").write_bytes(bytes(page))  # a size of 0 would be none
         arguments = COMMANDS[name].replace("OUT", str(out)).split()
         while stops < MANY:
             shutil.rmtree(out, ignore_errors=True)
@@ -220,7 +221,7 @@ def test_a_disk_is_full_for_long(name, folder, compared, tmp_path):
             if name == "report":
                 shutil.copytree(compared, out)
             held = sum(-p.stat().st_size // page * -page for p in (tmp_path / "disk").rglob("*"))
-            resize(held + draw.randrange(page, max(2 * page, needed), page))
+            resize(held + draw.randrange(0, max(page, needed), page))
             process = started(arguments, said)
             process.join(120)
             if process.exitcode:
