@@ -140,7 +140,7 @@ def _command(arguments: list[str], stdout: str, out: int, err: int) -> None:
         before = getattr(sys, name)
         encoding = "utf-8" if os.isatty(number) else before.encoding
         buffering = 1 if number == 2 or os.isatty(1) else -1
-        made = open(number, "w", buffering, encoding, before.errors, closefd=False)  # noqa: SIM115
+        made = open(number, "w", buffering, encoding, before.errors, closefd=False)  # noqa: SIM115 # until the end
         setattr(sys, name, made)
     sys.argv = ["landscape", *arguments]
     try:
