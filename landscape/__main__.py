@@ -13,10 +13,8 @@ def main() -> None:
     except KeyboardInterrupt:
         print("landscape: interrupted", file=sys.stderr)
         sys.exit(130)
-    finally:
-        signal.signal(
-            signal.SIGINT, signal.SIG_IGN
-        )  # the command has ended: Python alone would be interrupted
+    finally:  # the command has ended, and Python alone would be interrupted
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 if __name__ == "__main__":
