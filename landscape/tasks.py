@@ -317,7 +317,7 @@ def objectives_of(
 
     checkpoints = list(checkpoints)
     if len({Path(checkpoint).resolve() for checkpoint in checkpoints}) < len(checkpoints):
-        raise InputError("the same checkpoint is given twice; each must be another file")
+        raise InputError("the same checkpoint is given twice; each must be a different file")
     objectives = {checkpoint: objective_of(checkpoint, options, task) for checkpoint in checkpoints}
     if len(objectives) > 1:
         need_one_loss({checkpoint: of.provenance for checkpoint, of in objectives.items()})
