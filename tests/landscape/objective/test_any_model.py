@@ -183,9 +183,9 @@ def test_a_loss_with_one_derivative_has_products_by_differences_and_says_so():
     batches = [(x.double(), y) for x, y in BATCHES]
     objective = Objective(model, batches, total)
     v = torch.randn_like(objective.theta)
-    with pytest.raises(InputError, match="differentiated once"):
+    with pytest.raises(InputError, match="differentiated only once"):
         objective.hvp(v)
-    with pytest.raises(InputError, match="differentiated once"):
+    with pytest.raises(InputError, match="differentiated only once"):
         ll.hessian(objective, "reverse")
     with pytest.warns(UserWarning, match="products are differences of gradients"):
         operator = ll.hessian(objective)
