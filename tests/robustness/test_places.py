@@ -149,7 +149,10 @@ def test_a_file_that_is_replaced_keeps_its_mode(tmp_path):
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o600
 
 
-NONE = "landscape: x holds no comparison (no compare.json); make one with: landscape compare --out x"
+NONE = (
+    "landscape: x holds no comparison (no compare.json) and no monitor.jsonl; "
+    "make a comparison with: landscape compare --out x"
+)
 GONE = "landscape: the working directory has been removed; change to another one"
 
 
