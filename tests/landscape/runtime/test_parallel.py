@@ -79,6 +79,7 @@ def contents(folder):
     return comparison.checkpoints, {
         (part, name): value
         for part, result in vars(measured["run"]).items()
+        if result is not None  # no monitor watched this training
         for name, value in vars(result).items()
         if isinstance(value, np.ndarray)
     }

@@ -223,7 +223,9 @@ def test_a_number_is_in_the_units_of_the_column(tmp_path):
     assert split_by("time:2.5", data).targets["test"].tolist() == [2, 2, 2]
     with pytest.raises(InputError, match="has times from 1 to 11, which are not seconds since 1970"):
         split_by("time:2014-01-01", data)
-    with pytest.raises(InputError, match="no item of any user out for test; the times are from 1 to 11"):
+    with pytest.raises(
+        InputError, match="holds out no item of any user for test; the times are from 1 to 11"
+    ):
         split_by("time:12", data)
     dated = read(file_of(tmp_path, MOMENTS), times=True)
     with pytest.raises(InputError, match="has dates as times; write time:5 with a date"):

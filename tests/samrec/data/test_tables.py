@@ -101,7 +101,7 @@ def test_many_users_are_sorted_as_a_loop_would(tmp_path):
         ("a.csv", "user,item,time\n1,2,noon\n", "row 1: 'noon' is not a time"),
         ("a.csv", "user,item\n1,2,3,4\n", "not readable as .csv"),
         ("a.parquet", "hello", "not readable as .parquet"),
-        ("a.json", "hello\n", "line 1: expected a JSON object"),
+        ("a.json", "hello\n", "line 1: expected one JSON object per line"),
         ("a.json", '{"user": 1, "item": 2}\n{"user": \n', "not readable as .json"),
         ("a.csv.gz", "not gzip", "cannot tell user from item"),
     ],
