@@ -1,220 +1,118 @@
-"""`python -m benchmarks.known_models`: time and memory of each measurement on models that people know.
+"""`python -m benchmarks.known_models`: second derivatives of models that people know, ours and peers'.
 
-The models are written here in plain torch and have random weights, so nothing is downloaded. Each measurement
-is of one batch, in one thread. Times are CPU seconds, and as a ratio those of the same run to a Hessian
-product by `torch.autograd.grad` twice. Memory is the peak of all new tensors that are alive at once, in
-multiples of θ (`landscape.runtime.allocations`); what a graph holds is the model's own and is measured next
-to it.
+The models are those of `benchmarks/models.py`, with random weights. Each measurement is of one batch, in one
+thread. With `--peers`, three other packages measure the same in an environment of their own, in turns with
+ours (`peers/known_models.py` says how each is asked). The machine may be busy, so seconds are those that the
+process spent on a CPU, and the least of several rounds. Memory is the peak of all new tensors that are alive
+at once, what set-up left behind included, in multiples of θ (`landscape.runtime.allocations`). A measurement
+that needs more than `--memory` is left out and is null.
 """
 
 import argparse
 import json
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import resource
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 import landscape as ll
+from benchmarks.models import MODELS, drawn, loss
+from benchmarks.packages import PROBES, PRODUCTS, TOP, Package, cpu_seconds, flat, measured
+from benchmarks.surface import said_by
 from benchmarks.train import HERE, write
 from benchmarks.where import where
-from landscape.objective.derivatives import twice_differentiable
 from landscape.runtime.allocations import peak
 
-TOP, PRODUCTS, PROBES = 5, 20, 4
-Batch = tuple[Tensor, Tensor]
-
-
-class Residual(nn.Module):
-    """Two convolutions and what passes them by (He et al. 2016)."""
-
-    def __init__(self, width: int, out: int, stride: int) -> None:
-        super().__init__()
-        self.one, self.two = _conv(width, out, 3, stride), _conv(out, out, 3, 1)
-        self.past = _conv(width, out, 1, stride) if stride > 1 or width != out else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.two(F.relu(self.one(x))) + self.past(x))
-
-
-def _conv(width: int, out: int, size: int, stride: int) -> nn.Module:
-    return nn.Sequential(nn.Conv2d(width, out, size, stride, size // 2, bias=False), nn.BatchNorm2d(out))
-
-
-def resnet(widths: list[int], depth: int) -> nn.Module:
-    """Return a ResNet for images of 32 by 32."""
-    layers: list[nn.Module] = [_conv(3, widths[0], 3, 1), nn.ReLU()]
-    for before, width in zip([widths[0], *widths], widths, strict=False):
-        layers += [Residual(before, width, 2 if width > before else 1)]
-        layers += [Residual(width, width, 1) for _ in range(depth - 1)]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], 10))
-
-
-class Attending(nn.Module):
-    """A layer of a transformer, normalized before (GPT-2, ViT) or after (BERT, SASRec) each part."""
-
-    def __init__(self, dim: int, heads: int, causal: bool, before: bool) -> None:
-        super().__init__()
-        self.heads, self.causal, self.before = heads, causal, before
-        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(2))
-        self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
-        self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
-
-    def forward(self, x: Tensor) -> Tensor:
-        first, second = self.norms
-        if self.before:
-            x = x + self.attention(first(x))
-            x = x + self.mlp(second(x))
-        else:
-            x = second((x := first(x + self.attention(x))) + self.mlp(x))
-        return x
-
-    def attention(self, x: Tensor) -> Tensor:
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
-        output: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
-        return output
-
-
-class Transformer(nn.Module):
-    """Tokens or patches in; logits out, with tied weights for tokens."""
-
-    def __init__(
-        self, dim: int, depth: int, heads: int, length: int, tokens: int, causal: bool, before: bool
-    ):
-        super().__init__()
-        self.tokens = tokens
-        self.enter = nn.Embedding(tokens, dim) if tokens else nn.Conv2d(3, dim, 4, 4)
-        self.place = nn.Parameter(0.02 * torch.randn(length, dim))
-        self.layers = nn.Sequential(*(Attending(dim, heads, causal, before) for _ in range(depth)))
-        self.norm = nn.LayerNorm(dim)
-        if tokens:
-            nn.init.normal_(self.enter.weight, std=0.02)
-        else:
-            self.head = nn.Linear(dim, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.enter(x) if self.tokens else self.enter(x).flatten(2).transpose(1, 2)
-        x = self.norm(self.layers(x + self.place[: x.shape[1]]))
-        return F.linear(x, self.enter.weight) if self.tokens else self.head(x.mean(1))
-
-
-@dataclass(frozen=True)
-class Known:
-    """A model and the shape of one batch.
-
-    Attributes:
-        shape: of the batch; images if `tokens` is 0.
-    """
-
-    build: Callable[[], nn.Module]
-    shape: tuple[int, ...]
-    tokens: int = 0
-
-    def batch(self) -> Batch:
-        """Return random inputs and targets."""
-        if not self.tokens:
-            return torch.randn(self.shape), torch.randint(10, self.shape[:1])
-        return torch.randint(self.tokens, self.shape), torch.randint(self.tokens, self.shape)
-
-
-def _sequence(dim: int, depth: int, heads: int, tokens: int, shape: tuple[int, int], kind: str) -> Known:
-    causal, before = kind != "bert", kind == "gpt"
-    return Known(partial(Transformer, dim, depth, heads, shape[1], tokens, causal, before), shape, tokens)
-
-
-MODELS: Mapping[str, Known] = {
-    "ResNet-20": Known(partial(resnet, [16, 32, 64], 3), (4, 3, 32, 32)),
-    "GPT, 5 M": _sequence(256, 6, 8, 2000, (1, 64), "gpt"),
-    "SASRec": _sequence(64, 2, 2, 12101, (64, 50), "sasrec"),
-    "ResNet-18": Known(partial(resnet, [64, 128, 256, 512], 2), (8, 3, 32, 32)),
-    "ViT-S": Known(partial(Transformer, 384, 12, 6, 64, 0, False, True), (8, 3, 32, 32)),
-    "BERT base": _sequence(768, 12, 12, 30522, (1, 64), "bert"),
-    "GPT-2 small": _sequence(768, 12, 12, 50257, (1, 64), "gpt"),
-}
 QUICK = ("ResNet-20", "GPT, 5 M")
+PEERS = ("PyHessian", "hessian-eigenthings", "curvlinops-for-pytorch")
+Ask = Callable[..., dict[str, Any]]
+"""Takes the options of peers/known_models.py, returns what it says."""
 
 
-def loss(model: Any, batch: Batch) -> tuple[Tensor, int]:
-    """Return the summed cross-entropy, and the number of targets."""
-    logits = model(batch[0])
-    return F.cross_entropy(logits.flatten(0, -2), batch[1].flatten(), reduction="sum"), batch[1].numel()
+def _eigenpairs(operator: ll.Operator) -> tuple[Tensor, Tensor]:
+    found = ll.top_eigenpairs(operator, TOP, smallest=0, max_products=PRODUCTS)
+    return torch.from_numpy(found.eigenvalues), torch.from_numpy(found.eigenvectors)
 
 
-def plain_product(model: nn.Module, batch: Batch, along: list[Tensor]) -> list[Tensor]:
-    """Return the Hessian's product as torch gives it, from a graph that is built anew."""
-    with twice_differentiable():
-        leaves = list(model.parameters())
-        grads = torch.autograd.grad(loss(model, batch)[0], leaves, create_graph=True)
-        return list(torch.autograd.grad(grads, leaves, along))
+OURS = Package(
+    lambda model, batch: ll.hessian(ll.Objective(model, [batch], loss)),
+    ll.Operator.__call__,
+    _eigenpairs,
+    partial(ll.trace, probes=PROBES),
+)
 
 
-def measured(known: Known, rounds: int) -> dict[str, Any]:
-    """Measure one model: seconds, their ratio to a plain product, and the peak of memory in θ."""
-    torch.manual_seed(0)
-    model, batch = known.build().eval(), known.batch()
-    own = list(model.parameters())
-    size = sum(p.nbytes for p in own)
-    along = [torch.randn_like(p) for p in own]
-    held = [*own, *model.buffers(), *batch, *along]
+def ours_alone(name: str, rounds: int) -> dict[str, Any]:
+    """Measure what has no counterpart in a peer: CPU seconds, the least of several, and the peak in θ."""
+    model, batch, along = drawn(name)
+    vector = flat(along)
     objective = ll.Objective(model, [batch], loss)
-    vector = objective.params.flat(along)
     operator = ll.hessian(objective)
     cells: dict[str, Callable[[], Any]] = {
-        "plain product": partial(plain_product, model, batch, along),
         "construction": partial(ll.Objective, model, [batch], loss),
         "value": objective.value,
         "gradient": objective.grad,
         "product, built anew": partial(objective.hvp, vector),
-        "product": partial(operator, vector),
         "hessian(), unchecked": lambda: ll.hessian(ll.Objective(model, [batch], loss, check=False)),
-        "hessian(), checked": lambda: ll.hessian(ll.Objective(model, [batch], loss)),
-    }
-    once: dict[str, Callable[[], Any]] = {
-        f"top {TOP} in {PRODUCTS} products": lambda: ll.top_eigenpairs(
-            operator, TOP, smallest=0, max_products=PRODUCTS
-        ),
         f"power iteration, {PRODUCTS} products": lambda: ll.top_eigenpairs(
             operator, 1, "power", smallest=0, max_products=PRODUCTS, tol=1e-9
         ),
-        f"trace, {PROBES} probes": lambda: ll.trace(operator, probes=PROBES),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in (*cells, *once)}
-    for number in range(rounds):
-        for name, compute in (cells | (once if not number else {})).items():
-            started = time.process_time()
-            compute()
-            seconds[name].append(time.process_time() - started)
-    reference = median(seconds["plain product"])
+    known = [*model.parameters(), *model.buffers(), *batch, *along, objective.theta, vector]
     return {
         "parameters": objective.params.numel,
-        "cells": {
-            name: {
-                "seconds": median(seconds[name]),
-                "/ plain product": median(seconds[name]) / reference,
-                "peak / θ": peak(compute, [*held, objective.theta, vector])[1] / size,
-            }
-            for name, compute in (cells | once).items()
+        "seconds": {
+            called: min(cpu_seconds(compute)[1] for _ in range(rounds)) for called, compute in cells.items()
         },
+        "peak / θ": {called: peak(compute, known)[1] / vector.nbytes for called, compute in cells.items()},
     }
+
+
+def in_turns(name: str, rounds: int, ask: Ask | None) -> dict[str, Any]:
+    """Measure ours and the peers on a model, in turns, and take the least seconds of all rounds."""
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for number in range(rounds):
+        counted = not number
+        runs.setdefault("ours", []).append(measured(OURS, name, counted))
+        for peer in PEERS if ask else ():
+            assert ask
+            told = ["--peer", peer, "--model", name, *(["--counted"] if counted else [])]
+            runs.setdefault(peer, []).append(ask(*told))
+    return {
+        who: found[0] | {"seconds": least([run["seconds"] for run in found])} for who, found in runs.items()
+    }
+
+
+def least(runs: list[dict[str, float | None]]) -> dict[str, float | None]:
+    """Return the least of each cell, of the rounds that had memory for it."""
+    found = {name: [run[name] for run in runs] for name in runs[0]}
+    return {name: min((s for s in of if s is not None), default=None) for name, of in found.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", choices=[*MODELS], default=QUICK)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--peers", type=Path, help="Python of an environment with benchmarks/peers/hessian_requirements.txt"
+    )
+    parser.add_argument("--memory", type=float, default=8, help="gigabytes that a process may have")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "known_models.json")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    found: dict[str, Any] = {"where": where(), "models": {}}
+    most = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    resource.setrlimit(resource.RLIMIT_DATA, (int(asked.memory * 1e9), most))  # the peers inherit it
+    ask = partial(said_by, str(asked.peers), "known_models.py", 1) if asked.peers else None
+    found: dict[str, Any] = {"where": where(), "gigabytes": asked.memory, "models": {}}
     for name in asked.models:
-        found["models"][name] = measured(MODELS[name], asked.rounds)
+        found["models"][name] = {
+            "packages": in_turns(name, asked.rounds, ask),
+            "ours alone": ours_alone(name, asked.rounds),
+        }
         write(found, asked.out)
     print(json.dumps(found, indent=1, ensure_ascii=False))
 

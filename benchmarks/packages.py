@@ -1,0 +1,145 @@
+"""What is measured of each package for second derivatives, ours or a peer, the same way for all.
+
+Peers import this in their own environment, so it needs torch alone.
+"""
+
+import gc
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from benchmarks.models import Batch, drawn, mean_loss
+from landscape.runtime.allocations import Allocations
+
+TOP, PRODUCTS, PROBES = 5, 20, 4
+EIGENPAIRS, TRACE = f"top {TOP} in {PRODUCTS} products", f"trace, {PROBES} probes"
+REPEATED = 3  # products of which the median is taken, after one that is not counted
+
+
+@dataclass(frozen=True)
+class Package:
+    """How a package is asked.
+
+    Attributes:
+        build: model and batch to the operator.
+        product: the operator and v, shape (n,), to Hv.
+        eigenpairs: the operator to the five largest eigenvalues that 20 products find, and their vectors,
+            shape (5, n).
+        trace: the operator to what it estimates from four probes.
+    """
+
+    build: Callable[[nn.Module, Batch], Any]
+    product: Callable[[Any, Tensor], Tensor]
+    eigenpairs: Callable[[Any], tuple[Tensor, Tensor]]
+    trace: Callable[[Any], Any]
+
+    def cells(self, vector: Tensor) -> dict[str, Callable[[Any], Any]]:
+        """Return what is measured of an operator, by name."""
+        return {
+            "product": lambda operator: self.product(operator, vector),
+            EIGENPAIRS: self.eigenpairs,
+            TRACE: self.trace,
+        }
+
+
+def measured(package: Package, name: str, counted: bool) -> dict[str, Any]:
+    """Measure a package on a model: CPU seconds of set-up and of each cell, None where memory is short.
+
+    Args:
+        counted: measure the peak of memory and the residuals as well, which no other run would change.
+    """
+    model, batch, along = drawn(name)
+    vector = flat(along)
+    plain = of_several(lambda: plain_product(model, batch, along))  # and torch is warm
+    operator, setup = cpu_seconds(lambda: package.build(model, batch))
+    seconds = {"plain product": plain, "set-up": setup}
+    found: dict[str, Any] = {"seconds": seconds}
+    cells = package.cells(vector)
+    product = cells["product"]
+    seconds["product"] = of_several(lambda: product(operator))
+    pairs, seconds[EIGENPAIRS] = within_memory(lambda: cpu_seconds(lambda: package.eigenpairs(operator)))
+    _, seconds[TRACE] = within_memory(lambda: cpu_seconds(lambda: package.trace(operator)))
+    if counted:
+        exact = flat(plain_product(model, batch, along))
+        found["product differs by"] = float((product(operator) - exact).norm() / exact.norm())
+        if pairs:
+            found["eigenvalues"] = pairs[0].tolist()
+            found["residuals"] = residuals(model, batch, *pairs)
+        del operator, pairs
+        known = [*model.parameters(), *model.buffers(), *batch, *along, vector]
+        found["peak / θ"] = peaks(lambda: package.build(model, batch), cells, known, vector.nbytes)
+    return found
+
+
+def plain_product(model: nn.Module, batch: Batch, along: Iterable[Tensor]) -> list[Tensor]:
+    """Return the Hessian's product as torch gives it, from a graph that is built anew."""
+    leaves = list(model.parameters())
+    with sdpa_kernel(SDPBackend.MATH):  # the only backend with second derivatives
+        grads = torch.autograd.grad(mean_loss(model(batch[0]), batch[1]), leaves, create_graph=True)
+        return list(torch.autograd.grad(grads, leaves, list(along)))
+
+
+def flat(parts: Iterable[Tensor]) -> Tensor:
+    """Return tensors end to end."""
+    return torch.cat([part.detach().flatten() for part in parts])
+
+
+def split(vector: Tensor, model: nn.Module) -> list[Tensor]:
+    """Return a vector as one tensor per parameter."""
+    own = list(model.parameters())
+    parts = vector.split([p.numel() for p in own])
+    return [part.view_as(p) for part, p in zip(parts, own, strict=True)]
+
+
+def residuals(model: nn.Module, batch: Batch, values: Tensor, vectors: Tensor) -> list[float]:
+    """Measure ‖Hv - λv‖ / |λ| of each pair by plain products."""
+    found = []
+    for value, vector in zip(values.tolist(), vectors, strict=True):
+        unit = vector / vector.norm()
+        image = flat(plain_product(model, batch, split(unit, model)))
+        found.append(float((image - value * unit).norm()) / abs(value))
+    return found
+
+
+def cpu_seconds(compute: Callable[[], Any]) -> tuple[Any, float]:
+    """Return what is computed, and the seconds that this process spent on it."""
+    started = time.process_time()
+    return compute(), time.process_time() - started
+
+
+def of_several(compute: Callable[[], Any]) -> float:
+    """Return the median of the CPU seconds, after a run that is not counted."""
+    return median([cpu_seconds(compute)[1] for _ in range(REPEATED + 1)][1:])
+
+
+def within_memory(compute: Callable[[], Any]) -> tuple[Any, Any]:
+    """Return what is computed, a pair; or None twice if the process may not have so much memory."""
+    try:
+        return compute()
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+            raise
+        return None, None
+
+
+def peaks(
+    build: Callable[[], Any], cells: dict[str, Callable[[Any], Any]], known: Iterable[Tensor], size: int
+) -> dict[str, float | None]:
+    """Return the peak of new tensors in units of `size` bytes; what set-up leaves behind counts in all."""
+    found: dict[str, float | None] = {}
+    with Allocations(known) as counted:
+        operator = build()
+        found["set-up"] = counted.peak / size
+        for name, compute in cells.items():
+            gc.collect()
+            counted.peak = counted.alive
+            done, _ = within_memory(lambda compute=compute: (compute(operator) is not None, None))
+            found[name] = counted.peak / size if done else None
+            del done
+    return found
