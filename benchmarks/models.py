@@ -120,7 +120,7 @@ MODELS: Mapping[str, Known] = {
     "ResNet-18": Known(partial(resnet, [64, 128, 256, 512], 2), (8, 3, 32, 32)),
     "ViT-S": Known(partial(Transformer, 384, 12, 6, 64, 0, False, True), (8, 3, 32, 32)),
     "BERT base": _sequence(768, 12, 12, 30522, (1, 64), "bert"),
-    "GPT-2 small": _sequence(768, 12, 12, 50257, (1, 64), "gpt"),
+    "GPT-2 small": _sequence(768, 12, 12, 50257, (1, 16), "gpt"),
 }
 
 
@@ -131,6 +131,11 @@ def drawn(name: str) -> tuple[nn.Module, Batch, list[Tensor]]:
     return model, batch, [torch.randn_like(p) for p in model.parameters()]
 
 
-def mean_loss(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the cross-entropy, a mean over all targets."""
-    return F.cross_entropy(outputs.flatten(0, -2), targets.flatten())
+def cross_entropy(outputs: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
+    """Return the cross-entropy, a mean over all targets or their sum."""
+    return F.cross_entropy(outputs.flatten(0, -2), targets.flatten(), reduction=reduction)
+
+
+def loss(model: nn.Module, batch: Batch) -> tuple[Tensor, int]:
+    """Return the summed cross-entropy, and the number of targets."""
+    return cross_entropy(model(batch[0]), batch[1], "sum"), batch[1].numel()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from benchmarks.models import Batch, drawn, mean_loss
+from benchmarks.models import Batch, cross_entropy, drawn
 from landscape.runtime.allocations import Allocations
 
 TOP, PRODUCTS, PROBES = 5, 20, 4
@@ -81,7 +81,7 @@ def plain_product(model: nn.Module, batch: Batch, along: Iterable[Tensor]) -> li
     """Return the Hessian's product as torch gives it, from a graph that is built anew."""
     leaves = list(model.parameters())
     with sdpa_kernel(SDPBackend.MATH):  # the only backend with second derivatives
-        grads = torch.autograd.grad(mean_loss(model(batch[0]), batch[1]), leaves, create_graph=True)
+        grads = torch.autograd.grad(cross_entropy(model(batch[0]), batch[1]), leaves, create_graph=True)
         return list(torch.autograd.grad(grads, leaves, list(along)))
 
 

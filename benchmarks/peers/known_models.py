@@ -31,17 +31,17 @@ from scipy.sparse.linalg import eigsh
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from benchmarks.models import MODELS, Batch, mean_loss
+from benchmarks.models import MODELS, Batch, cross_entropy
 from benchmarks.packages import PROBES, PRODUCTS, TOP, Package, flat, measured, split
 
 
 class MeanLoss(nn.Module):
-    """`mean_loss` as a criterion."""
+    """`cross_entropy` as a criterion."""
 
     reduction = "mean"
 
     def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return mean_loss(outputs, targets)
+        return cross_entropy(outputs, targets)
 
 
 def _kept(model: nn.Module, batch: Batch) -> Any:
