@@ -72,15 +72,22 @@ def ours_alone(name: str, rounds: int) -> dict[str, Any]:
     }
 
 
-def in_turns(name: str, rounds: int, ask: Ask | None) -> dict[str, Any]:
+def in_turns(name: str, rounds: int, eigenvalues: bool, ask: Ask | None) -> dict[str, Any]:
     """Measure ours and the peers on a model, in turns, and take the least seconds of all rounds."""
     runs: dict[str, list[dict[str, Any]]] = {}
     for number in range(rounds):
         counted = not number
-        runs.setdefault("ours", []).append(measured(OURS, name, counted))
+        runs.setdefault("ours", []).append(measured(OURS, name, counted, eigenvalues))
         for peer in PEERS if ask else ():
             assert ask
-            told = ["--peer", peer, "--model", name, *(["--counted"] if counted else [])]
+            told = [
+                "--peer",
+                peer,
+                "--model",
+                name,
+                *["--counted"] * counted,
+                *["--no-eigenvalues"] * (not eigenvalues),
+            ]
             runs.setdefault(peer, []).append(ask(*told))
     return {
         who: found[0] | {"seconds": least([run["seconds"] for run in found])} for who, found in runs.items()
@@ -97,6 +104,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", choices=[*MODELS], default=QUICK)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--no-eigenvalues", action="store_true", help="leave them out; they take minutes")
     parser.add_argument(
         "--peers", type=Path, help="Python of an environment with benchmarks/peers/hessian_requirements.txt"
     )
@@ -110,7 +118,7 @@ def main() -> None:
     found: dict[str, Any] = {"where": where(), "gigabytes": asked.memory, "models": {}}
     for name in asked.models:
         found["models"][name] = {
-            "packages": in_turns(name, asked.rounds, ask),
+            "packages": in_turns(name, asked.rounds, not asked.no_eigenvalues, ask),
             "ours alone": ours_alone(name, asked.rounds),
         }
         write(found, asked.out)

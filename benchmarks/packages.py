@@ -7,6 +7,7 @@ import gc
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -39,20 +40,13 @@ class Package:
     eigenpairs: Callable[[Any], tuple[Tensor, Tensor]]
     trace: Callable[[Any], Any]
 
-    def cells(self, vector: Tensor) -> dict[str, Callable[[Any], Any]]:
-        """Return what is measured of an operator, by name."""
-        return {
-            "product": lambda operator: self.product(operator, vector),
-            EIGENPAIRS: self.eigenpairs,
-            TRACE: self.trace,
-        }
 
-
-def measured(package: Package, name: str, counted: bool) -> dict[str, Any]:
+def measured(package: Package, name: str, counted: bool, eigenvalues: bool) -> dict[str, Any]:
     """Measure a package on a model: CPU seconds of set-up and of each cell, None where memory is short.
 
     Args:
         counted: measure the peak of memory and the residuals as well, which no other run would change.
+        eigenvalues: look for them, which takes most of the time.
     """
     model, batch, along = drawn(name)
     vector = flat(along)
@@ -60,18 +54,23 @@ def measured(package: Package, name: str, counted: bool) -> dict[str, Any]:
     operator, setup = cpu_seconds(lambda: package.build(model, batch))
     seconds = {"plain product": plain, "set-up": setup}
     found: dict[str, Any] = {"seconds": seconds}
-    cells = package.cells(vector)
-    product = cells["product"]
-    seconds["product"] = of_several(lambda: product(operator))
-    pairs, seconds[EIGENPAIRS] = within_memory(lambda: cpu_seconds(lambda: package.eigenpairs(operator)))
-    _, seconds[TRACE] = within_memory(lambda: cpu_seconds(lambda: package.trace(operator)))
+    seconds["product"] = of_several(lambda: package.product(operator, vector))
+    cells: dict[str, Callable[[Any], Any]] = {EIGENPAIRS: package.eigenpairs} if eigenvalues else {}
+    cells[TRACE] = package.trace
+    made = {}
+    for called, compute in cells.items():
+        timed = partial(cpu_seconds, partial(compute, operator))
+        made[called], seconds[called] = within_memory(timed)
+    pairs = made.get(EIGENPAIRS)
     if counted:
         exact = flat(plain_product(model, batch, along))
-        found["product differs by"] = float((product(operator) - exact).norm() / exact.norm())
+        differing = package.product(operator, vector) - exact
+        found["product differs by"] = float(differing.norm() / exact.norm())
         if pairs:
             found["eigenvalues"] = pairs[0].tolist()
             found["residuals"] = residuals(model, batch, *pairs)
-        del operator, pairs
+        del operator, pairs, made, exact, differing, timed
+        cells = {"product": lambda operator: package.product(operator, vector)} | cells
         known = [*model.parameters(), *model.buffers(), *batch, *along, vector]
         found["peak / θ"] = peaks(lambda: package.build(model, batch), cells, known, vector.nbytes)
     return found

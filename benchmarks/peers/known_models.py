@@ -90,10 +90,11 @@ def main() -> None:
     parser.add_argument("--peer", choices=PEERS, required=True)
     parser.add_argument("--model", choices=MODELS, required=True)
     parser.add_argument("--counted", action="store_true", help="also measure memory and residuals")
+    parser.add_argument("--no-eigenvalues", action="store_true", help="leave them out")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     with redirect_stdout(sys.stderr), sdpa_kernel(SDPBackend.MATH):
-        found = measured(PEERS[asked.peer], asked.model, asked.counted)
+        found = measured(PEERS[asked.peer], asked.model, asked.counted, not asked.no_eigenvalues)
     print(json.dumps({"version": version(asked.peer)} | found))
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from landscape.errors import InputError
 from landscape.objective.noise import drawn
 from landscape.objective.params import ParamSpace
+from landscape.objective.sums import PIECE, REDUCED
 
 
 class Differentiable(Protocol):
@@ -18,6 +19,7 @@ class Differentiable(Protocol):
 
     params: ParamSpace
     batches: Sequence[Any]
+    weight: float
 
     @property
     def theta(self) -> Tensor: ...
@@ -82,8 +84,8 @@ class Differences:
         self.evaluations += 2
         sloped = False
         if gradient is not None:
-            three = zip(gradient, split(ahead).values(), split(behind).values(), strict=True)
-            mean, length = self._along(((4 * g + a + b) / 6 for g, a, b in three), d)
+            four = _pieces(gradient, split(ahead).values(), split(behind).values(), split(d).values())
+            mean, length = _along(((4 * g + a + b) / 6, part) for g, a, b, part in four)
             slope = (above - below) / (2 * step)
             sloped = abs(slope - mean) <= SLOPE * (abs(slope) + length)
         found, parts = split(ahead.sub_(behind).div_(2 * step)), split(own)
@@ -137,7 +139,7 @@ class Differences:
 
     def _slope(self, of: Differentiable, d: Tensor, gradient: Tensor, steps: int = 3) -> bool | None:
         """Tell whether ⟨∇L, d⟩ is the slope along d; None if that cannot be told."""
-        slope, length = self._along(of.params.split(gradient).values(), d)
+        slope, length = _along(_pieces([gradient], [d]))
 
         def slopes() -> Iterator[tuple[dict[str, Tensor], float]]:
             for step in self.step * 2.0 ** np.arange(steps):
@@ -147,14 +149,6 @@ class Differences:
 
         claimed = torch.tensor(slope, dtype=torch.float64)
         return _judged({"": claimed}, slopes(), self.tol, length)[0]
-
-    def _along(self, gradient: Iterable[Tensor], d: Tensor) -> tuple[float, float]:
-        """Return ⟨∇L, d⟩ and the length of its summands, from one tensor each."""
-        shares = (g.double() * p for g, p in zip(gradient, self.of.params.split(d).values(), strict=True))
-        along = [torch.stack([share.sum(), share.norm()]) for share in shares]
-        return float(torch.stack([a[0] for a in along]).sum()), float(
-            torch.stack([a[1] for a in along]).norm()
-        )
 
     def _curvatures(self, of: Differentiable, d: Tensor) -> Iterator[tuple[dict[str, Tensor], float]]:
         """Yield differences of the gradient, by name, with their noise: short steps avoid kinks."""
@@ -221,3 +215,17 @@ def _judged(
 
 def _moved(theta: Tensor, step: float, d: Tensor) -> Tensor:
     return torch.add(theta, d, alpha=step)
+
+
+def _pieces(*vectors: Iterable[Tensor]) -> Iterator[tuple[Tensor, ...]]:
+    """Yield pieces of vectors that are given as equal tensors, side by side; they stay in a CPU's cache."""
+    for parts in zip(*vectors, strict=True):
+        size = PIECE if parts[0].device.type == "cpu" else REDUCED
+        yield from zip(*(part.reshape(-1).split(size) for part in parts), strict=True)
+
+
+def _along(pairs: Iterable[tuple[Tensor, ...]]) -> tuple[float, float]:
+    """Return ⟨g, d⟩ and the length of its summands, from pieces of g and d."""
+    shares = (g.double() * d for g, d in pairs)
+    sums, norms = zip(*((share.sum(), share.norm()) for share in shares), strict=True)
+    return float(torch.stack(sums).sum()), float(torch.stack(norms).norm())

@@ -65,15 +65,18 @@ class Trust:
         return self.gradient and f"{self.gradient}, {self.evaluations} evaluations"
 
 
-def check_gradient(objective: Differentiable, trust: Trust) -> None:
+def check_gradient(objective: Differentiable, trust: Trust, gradient: Tensor | None = None) -> None:
     """Compare ∇L with differences of L, and note the result.
+
+    Args:
+        gradient: ∇L at θ, where it is known already.
 
     Raises:
         InputError: they disagree; the message names the parameters. Or L jumps at θ.
     """
     of = objective.unchecked()
     one = len(of.batches) == 1
-    own = of.grad()
+    own = of.grad() if gradient is None else gradient
     for number, differences in enumerate(_precisions(of, trust)):
         if not number and _first_look(differences, trust, lambda d: d.confirms_gradient(own)):
             trust.gradient = CHECKED + differences.said
@@ -134,7 +137,8 @@ def check_products(
             if agree:
                 break
         if not trust.gradient:
-            check_gradient(objective, trust)
+            known = [g.detach() for g in graph.grads] if graph and both else None
+            check_gradient(objective, trust, known and of.params.flat(known).div_(objective.weight))
         trust.products[strategy] = None if agree else _wrong_products(of, own, trust, multiply)
     if said := trust.products[strategy]:
         raise InputError(f"{strategy} mode has a derivative of this loss wrong: {said}")
