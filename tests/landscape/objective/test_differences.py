@@ -295,6 +295,20 @@ def test_what_checks_take_is_counted_and_said_once():
     assert objective.restrict(["a.weight"]).provenance["derivatives"] == first
 
 
+@pytest.mark.parametrize("between", [nn.Tanh(), *(GRADIENTS[name][0] for name in ("multiplier", "detached"))])
+def test_a_slope_that_float32_cannot_tell_is_judged_by_the_gradient_of_the_graph(between, monkeypatch):
+    taken = []
+    monkeypatch.setattr(Objective, "grad", lambda of, grad=Objective.grad: taken.append(of) or grad(of))
+    objective = Objective(Net(between), [(X.float(), Y)], lambda *of: (total(*of)[0] + 3e4, 30))
+    if isinstance(between, nn.Tanh):
+        ll.hessian(objective)
+        assert objective.provenance["derivatives"].startswith("checked against the loss, ")
+        assert all(of.theta.dtype == torch.float64 for of in taken)  # the graph has it in float32
+    else:
+        with pytest.raises(InputError, match=r"gradient of a.* not the slope"):
+            ll.hessian(objective)
+
+
 class Single(torch.autograd.Function):
     """The square, with a kernel for float32 alone."""
 
