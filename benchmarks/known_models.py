@@ -5,7 +5,7 @@ thread. With `--peers`, three other packages measure the same in an environment 
 ours (`peers/known_models.py` says how each is asked). The machine may be busy, so seconds are those that the
 process spent on a CPU, and the least of several rounds. Memory is the peak of all new tensors that are alive
 at once, what set-up left behind included, in multiples of θ (`landscape.runtime.allocations`). A measurement
-that needs more than `--memory` is left out and is null.
+that needs more than `--memory` is left out and is null. Results of models that are not asked for stay.
 """
 
 import argparse
@@ -115,9 +115,11 @@ def main() -> None:
     most = resource.getrlimit(resource.RLIMIT_DATA)[1]
     resource.setrlimit(resource.RLIMIT_DATA, (int(asked.memory * 1e9), most))  # the peers inherit it
     ask = partial(said_by, str(asked.peers), "known_models.py", 1) if asked.peers else None
-    found: dict[str, Any] = {"where": where(), "gigabytes": asked.memory, "models": {}}
+    before = json.loads(asked.out.read_text())["models"] if asked.out.exists() else {}
+    found: dict[str, Any] = {"where": where(), "gigabytes": asked.memory, "models": before}
     for name in asked.models:
         found["models"][name] = {
+            "where": found["where"],
             "packages": in_turns(name, asked.rounds, not asked.no_eigenvalues, ask),
             "ours alone": ours_alone(name, asked.rounds),
         }
