@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from landscape.runtime.allocations import Allocations
 
 TOP, PRODUCTS, PROBES = 5, 20, 4
 EIGENPAIRS, TRACE = f"top {TOP} in {PRODUCTS} products", f"trace, {PROBES} probes"
+T = TypeVar("T")
 REPEATED = 3  # products of which the median is taken, after one that is not counted
 
 
@@ -52,16 +53,17 @@ def measured(package: Package, name: str, counted: bool, eigenvalues: bool) -> d
     vector = flat(along)
     plain = of_several(lambda: plain_product(model, batch, along))  # and torch is warm
     operator, setup = cpu_seconds(lambda: package.build(model, batch))
-    seconds = {"plain product": plain, "set-up": setup}
+    seconds: dict[str, float | None] = {"plain product": plain, "set-up": setup}
     found: dict[str, Any] = {"seconds": seconds}
     seconds["product"] = of_several(lambda: package.product(operator, vector))
     cells: dict[str, Callable[[Any], Any]] = {EIGENPAIRS: package.eigenpairs} if eigenvalues else {}
     cells[TRACE] = package.trace
-    made = {}
+    pairs = None
     for called, compute in cells.items():
-        timed = partial(cpu_seconds, partial(compute, operator))
-        made[called], seconds[called] = within_memory(timed)
-    pairs = made.get(EIGENPAIRS)
+        timed = within_memory(partial(cpu_seconds, partial(compute, operator)))
+        seconds[called] = timed and timed[1]
+        pairs = timed[0] if timed and called == EIGENPAIRS else pairs
+        del timed
     if counted:
         exact = flat(plain_product(model, batch, along))
         differing = package.product(operator, vector) - exact
@@ -69,7 +71,7 @@ def measured(package: Package, name: str, counted: bool, eigenvalues: bool) -> d
         if pairs:
             found["eigenvalues"] = pairs[0].tolist()
             found["residuals"] = residuals(model, batch, *pairs)
-        del operator, pairs, made, exact, differing, timed
+        del operator, pairs, exact, differing
         cells = {"product": lambda operator: package.product(operator, vector)} | cells
         known = [*model.parameters(), *model.buffers(), *batch, *along, vector]
         found["peak / θ"] = peaks(lambda: package.build(model, batch), cells, known, vector.nbytes)
@@ -117,14 +119,14 @@ def of_several(compute: Callable[[], Any]) -> float:
     return median([cpu_seconds(compute)[1] for _ in range(REPEATED + 1)][1:])
 
 
-def within_memory(compute: Callable[[], Any]) -> tuple[Any, Any]:
-    """Return what is computed, a pair; or None twice if the process may not have so much memory."""
+def within_memory(compute: Callable[[], T]) -> T | None:
+    """Return what is computed; None if the process may not have so much memory."""
     try:
         return compute()
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
             raise
-        return None, None
+        return None
 
 
 def peaks(
@@ -138,7 +140,7 @@ def peaks(
         for name, compute in cells.items():
             gc.collect()
             counted.peak = counted.alive
-            done, _ = within_memory(lambda compute=compute: (compute(operator) is not None, None))
-            found[name] = counted.peak / size if done else None
-            del done
+            made = within_memory(partial(compute, operator))
+            found[name] = None if made is None else counted.peak / size
+            del made
     return found

@@ -137,11 +137,15 @@ def check_products(
             if agree:
                 break
         if not trust.gradient:
-            known = [g.detach() for g in graph.grads] if graph and both else None
-            check_gradient(objective, trust, known and of.params.flat(known).div_(objective.weight))
+            check_gradient(objective, trust, _mean_of(graph, objective) if graph and both else None)
         trust.products[strategy] = None if agree else _wrong_products(of, own, trust, multiply)
     if said := trust.products[strategy]:
         raise InputError(f"{strategy} mode has a derivative of this loss wrong: {said}")
+
+
+def _mean_of(graph: Graph, objective: Differentiable) -> Tensor:
+    """Return ∇L of one batch from its graph, which holds the gradient of the sum."""
+    return objective.params.flat(slope.detach() for slope in graph.grads).div_(objective.weight)
 
 
 def _looks(of: Differentiable, trust: Trust, graph: Graph | None) -> Iterator[tuple[Differences, float]]:
