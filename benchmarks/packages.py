@@ -94,7 +94,7 @@ def flat(parts: Iterable[Tensor]) -> Tensor:
 def split(vector: Tensor, model: nn.Module) -> list[Tensor]:
     """Return a vector as one tensor per parameter."""
     own = list(model.parameters())
-    parts = vector.split([p.numel() for p in own])
+    parts = torch.split(vector, [p.numel() for p in own])
     return [part.view_as(p) for part, p in zip(parts, own, strict=True)]
 
 
