@@ -117,7 +117,7 @@ class Monitor:
         log: Log | None = None,
         seed: int = 0,
     ) -> None:
-        if k < 1 or every < 1 or tol <= 0 or not (at_most is None or at_most > 0):
+        if k < 1 or every < 1 or not 0 < tol < math.inf or not (at_most is None or at_most > 0):
             raise InputError(f"k is {k}, every {every}, tol {tol:g}, at_most {at_most}; all must be positive")
         if trace < 0 or trace == 1 or not (rho is None or rho > 0):
             raise InputError(f"trace is {trace}, rho {rho}; trace takes two probes or more, rho is positive")

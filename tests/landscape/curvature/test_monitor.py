@@ -339,6 +339,7 @@ def test_what_is_wrong_is_said():
     foreign = torch.optim.SGD(other.parameters(), lr=0.1)
     for arguments, settings, message in (
         ((model, probe), {"k": 0}, "must be positive"),
+        ((model, probe), {"tol": float("nan")}, "must be positive"),
         ((model, probe), {"at_most": 0.0}, "must be positive"),
         ((model, probe), {"trace": 1}, "two probes or more"),
         ((model, probe), {"rho": -1.0}, "rho is positive"),
