@@ -190,7 +190,7 @@ def norm(vector: Tensor) -> float:
 
 def residual(product: Tensor, vector: Tensor, value: float) -> float:
     """Return ‖Hv - λv‖ from the product Hv."""
-    return float(residuals(product, vector, torch.tensor(value)))
+    return float(residuals(product, vector, torch.tensor(value, dtype=torch.float64)))
 
 
 def unit(vector: Tensor) -> Tensor:
