@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from landscape.runtime.table import metric_name
 from landscape.statistics import interval, mean
 from landscape.tasks import FactCurve, FactRow, FactTable
 from samrec.choices import METRICS, VALIDATED
@@ -26,9 +27,9 @@ def difference(first: str, name: str, before: NDArray[np.float64], after: NDArra
     low, high = interval(difference, error, len(after))
     side = "no clear difference from" if low <= 0 <= high else "better than" if low > 0 else "worse than"
     return (
-        f"Ranking of the test items by {name}: {side} {first}. {VALIDATED.upper()} is {after.mean():.4f} "
-        f"against {before.mean():.4f}; the difference is {difference:+.4f} [{low:+.4f}, {high:+.4f}] over "
-        f"{len(after):,} users."
+        f"Ranking of the test items by {name}: {side} {first}. {metric_name(VALIDATED)} is "
+        f"{after.mean():.4f} against {before.mean():.4f}; the difference is {difference:+.4f} "
+        f"[{low:+.4f}, {high:+.4f}] over {len(after):,} users."
     )
 
 
@@ -69,7 +70,7 @@ def curves(log: Sequence[Mapping[str, Any]]) -> tuple[FactCurve, ...]:
         FactCurve(title, "epoch", tuple(values), tuple(values.values()))
         for title, values in (
             ("training loss (dropout on)", losses),
-            (f"validation {VALIDATED.upper()}", validated),
+            (f"validation {metric_name(VALIDATED)}", validated),
         )
         if values
     )

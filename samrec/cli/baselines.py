@@ -7,7 +7,7 @@ import typer
 
 from landscape.cli.options import Json, Seed
 from landscape.cli.output import show
-from landscape.runtime.table import Table
+from landscape.runtime.table import Table, metric_name
 from samrec.choices import METRICS, OF_READING
 from samrec.cli.options import Part
 from samrec.cli.settings import with_settings
@@ -54,7 +54,7 @@ def command(
         {"path": str(data), "part": part, "split": config.split, "users": users, "baselines": found},
         Table(
             f"{data}: {part}, {users} users",
-            ["", *(m.upper() for m in METRICS)],
+            ["", *map(metric_name, METRICS)],
             [[name, *(f"{values[m]:.4f}" for m in METRICS)] for name, values in found.items()],
         ),
     )

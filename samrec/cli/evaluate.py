@@ -9,7 +9,7 @@ import typer
 from landscape.cli.options import Checkpoint, Data, Device, Json, Seed, by_ranks
 from landscape.cli.output import show
 from landscape.runtime.ranks import ranks
-from landscape.runtime.table import Table
+from landscape.runtime.table import Table, metric_name
 from samrec.choices import METRICS, Sampled
 from samrec.cli.options import Part, ShardItems, some_of
 
@@ -120,7 +120,7 @@ def _of_catalogue(values: Mapping[str, float]) -> list[Table]:
 def _of_samples(values: Mapping[str, float], names: Sequence[str]) -> list[Table]:
     """Return a table of the metrics among sampled items, whose names say how these were drawn."""
     told = [(*name.partition(" "), value) for name, value in values.items()]
-    rows = [[f"{name.upper()} {kind}", f"{value:.4f}"] for name, _, kind, value in told if name in names]
+    rows = [[f"{metric_name(name)} {kind}", f"{value:.4f}"] for name, _, kind, value in told if name in names]
     title = "among 100 sampled items; not comparable with the full ranking"
     return [Table(title, ["", "mean"], rows)] if rows else []
 
@@ -136,7 +136,7 @@ def _tables(summary: Mapping[str, Any], names: Sequence[str]) -> Iterator[Table]
         f"{summary['path']}: {summary['part']}, {summary['users']} users"
         + (without if summary["without_target"] else "")
         + inserted,
-        ["", *(name.upper() for name in names)],
+        ["", *map(metric_name, names)],
         [[name, *_written(values, names)] for name, values in rows.items()],
     )
     pairs = {

@@ -8,7 +8,7 @@ import typer
 from landscape.cli.options import Device, Json, Seed
 from landscape.cli.output import show
 from landscape.errors import InputError
-from landscape.runtime.table import Table
+from landscape.runtime.table import Table, metric_name
 from samrec.cli.options import MaxMemory, listed
 
 SHOWN = ("hr@10", "ndcg@10")
@@ -113,7 +113,7 @@ def _over_seeds(runs: list[dict[str, Any]], out: Path) -> Table:
 
     return Table(
         f"{out}: {len(runs)} runs, test, mean ± standard deviation over seeds",
-        ["", "runs", *(metric.upper() for metric in SHOWN), "epoch"],
+        ["", "runs", *map(metric_name, SHOWN), "epoch"],
         [
             [
                 name,

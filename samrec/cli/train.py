@@ -7,7 +7,7 @@ import typer
 
 from landscape.cli.options import Device, Json, by_ranks
 from landscape.cli.output import show
-from landscape.runtime.table import Table
+from landscape.runtime.table import Table, metric_name
 from samrec.choices import METRICS, Log
 from samrec.cli.options import MaxMemory, ShardItems, some_of
 from samrec.cli.settings import with_settings
@@ -107,7 +107,7 @@ def command(
 def _ranked(outcome: "Outcome") -> Table:
     return Table(
         f"{outcome.out}: best epoch {outcome.best_epoch} of {outcome.epochs} ({_time(outcome)})",
-        ["", *(m.upper() for m in METRICS)],
+        ["", *map(metric_name, METRICS)],
         [
             [part, *(f"{values[m]:.4f}" for m in METRICS)]
             for part, values in (("validation", outcome.valid), ("test", outcome.test))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from landscape.errors import InputError
 from landscape.runtime.ranks import ranks
+from landscape.runtime.table import metric_name
 from landscape.storage.files import drop_parts
 from samrec.checkpoint import BEST, Checkpoint, State, kept, load, of_epoch, save, save_best
 from samrec.choices import VALIDATED
@@ -241,7 +242,7 @@ class Run:
             return ""
         *totals, weight, _ = self.sums[-1].tolist()
         text = f"epoch {self.epoch + 1} · loss {sum(totals) / weight:.4f}"
-        return f"{text} · valid {VALIDATED.upper()} {self.valid[VALIDATED]:.4f}" if self.valid else text
+        return f"{text} · valid {metric_name(VALIDATED)} {self.valid[VALIDATED]:.4f}" if self.valid else text
 
     def outcome(
         self, device: torch.device, started: float, durations: list[float], shard_items: bool = False

@@ -41,19 +41,21 @@ def on_meta(monkeypatch):
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: False)
 
 
+def on_a_device(config, split):
+    """Return a learner and a batch on `meta`: tensors there have no numbers, and mix with no others."""
+    learner = initial_learner(config, split, fused=True)
+    batch = with_bits(first_batch(config, split), learner.model, torch.Generator(), count())
+    return learner.to(META), batch.filled([tensor.to(META) for tensor in batch.tensors()])
+
+
 def first_batch(config, split):
     return next(iter(batches_of(config, split, CPU).epoch(16, (0, 0))))
 
 
 @pytest.mark.parametrize("settings", METHODS, ids=named)
 def test_a_loss_and_its_gradient_are_of_one_device_and_ask_for_no_number(split, settings, on_meta):
-    """A tensor on `meta` has no numbers, and mixes with no other device's."""
-    config = Config(data="", **SMALL, **settings)
-    learner = initial_learner(config, split, fused=True)
-    batch = with_bits(first_batch(config, split), learner.model, torch.Generator(), count())
-    learner = learner.to(META)
-    total = learner(batch.filled([tensor.to(META) for tensor in batch.tensors()]))
-    total.sum().backward()
+    learner, batch = on_a_device(Config(data="", **SMALL, **settings), split)
+    learner(batch).sum().backward()
     assert all(p.grad.is_meta for p in learner.parameters() if p.grad is not None)
 
 
@@ -88,9 +90,6 @@ class Sorted(TorchDispatchMode):
 
 @pytest.mark.parametrize("settings", METHODS, ids=named)
 def test_nothing_adds_in_any_order_on_a_gpu(split, settings, on_meta):
-    config = Config(data="", **SMALL, **settings)
-    learner = initial_learner(config, split, fused=True)
-    batch = with_bits(first_batch(config, split), learner.model, torch.Generator(), count())
-    learner = learner.to(META)
+    learner, batch = on_a_device(Config(data="", **SMALL, **settings), split)
     with Sorted():
-        learner(batch.filled([tensor.to(META) for tensor in batch.tensors()])).sum().backward()
+        learner(batch).sum().backward()
