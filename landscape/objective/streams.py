@@ -32,8 +32,9 @@ class Streamed(Sequence[Any]):
         return self._with(_like=like)
 
     def changed(self, change: Callable[[Any], Any]) -> "Streamed":
-        """Return the same, each batch changed after it was read and checked."""
-        return self._with(_change=change)
+        """Return the same, each batch changed after it was read and checked, and after earlier changes."""
+        before = self._change
+        return self._with(_change=(lambda batch: change(before(batch))) if before else change)
 
     def __len__(self) -> int:
         return len(self._span)

@@ -248,3 +248,9 @@ def test_ranks_share_them(monkeypatch):
     of = objective(ll.streamed(Anew()))
     assert sum(part.value() for part in of.per_batch()) / of.count == pytest.approx(of.value(), rel=1e-6)
     assert len(of.first_batch().batches) == 1
+
+
+def test_a_change_follows_those_before_it():
+    batches = ll.streamed([torch.tensor(1.0), torch.tensor(2.0)])
+    changed = batches.changed(lambda batch: batch + 1).changed(lambda batch: batch * 10)
+    assert [float(batch) for batch in changed] == [20, 30]

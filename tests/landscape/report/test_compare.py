@@ -1,16 +1,12 @@
 """Every measurement of several checkpoints, by the library."""
 
 import json
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
-import landscape as ll
 from landscape import InputError
-from landscape.report import compare
 from landscape.report.compare import Measurements, compare_checkpoints
 from landscape.report.report import MOST, read_comparison
 from landscape.storage.files import locked
@@ -40,22 +36,6 @@ class Told:
 
 
 told = Told()
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(ll, "sharpness", partial(ll.sharpness, measures=("sam", "asam")))
-    monkeypatch.setattr(compare, "PROBES", 2)
-    monkeypatch.setattr(compare, "STEPS", 3)
-
-
-@pytest.fixture
-def checkpoints(tmp_path):
-    found = {name: tmp_path / f"{name}.pt" for name in "ab"}
-    for seed, path in enumerate(found.values()):
-        torch.manual_seed(seed)
-        torch.save({"weights": nn.Linear(4, 2).state_dict()}, path)
-    return found
 
 
 def test_what_the_task_tells_stands_beside_what_is_measured(checkpoints, tmp_path):

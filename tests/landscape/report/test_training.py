@@ -11,7 +11,7 @@ from landscape.curvature.history import MONITOR, SharpnessRecord, history_of
 from landscape.report import compare, training
 from landscape.report.compare import compare_checkpoints
 from landscape.report.report import read_comparison, render, result_path
-from tests.landscape.report.test_compare import OPTIONS, QUICK, checkpoints, quick  # noqa: F401 # fixtures
+from tests.landscape.report.test_compare import OPTIONS, QUICK
 from tests.results import HOSTILE
 
 HEADER = {"monitor": 1, "settings": {"k": 2, "tol": 1e-3}, "provenance": {"data": HOSTILE}}
@@ -124,7 +124,7 @@ def test_a_file_does_not_grow_in_memory(tmp_path):
         render(run)
 
 
-def test_a_comparison_keeps_what_a_monitor_wrote_beside_a_checkpoint(checkpoints, tmp_path):  # noqa: F811 # the fixture
+def test_a_comparison_keeps_what_a_monitor_wrote_beside_a_checkpoint(checkpoints, tmp_path):
     out, one = tmp_path / "out", {"a <i>": checkpoints["a"]}
     written(tmp_path, record(1), record(2, 1.5))
     page = compare_checkpoints(one, out, OPTIONS, "t", QUICK, "tests.tasks:regression")["report"]
