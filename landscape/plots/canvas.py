@@ -1,6 +1,7 @@
 """Where plots are drawn: on the axes that are given, or on those of a figure of their own."""
 
 import io
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any, Final, TypeVar
@@ -8,9 +9,10 @@ from typing import Any, Final, TypeVar
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Plain
+from matplotlib.ticker import ScalarFormatter
 
 from landscape.errors import InputError
-from landscape.plots.style import paper, shown
+from landscape.plots.style import paper, shown, superscript
 
 T = TypeVar("T")
 APART: Final = "apart"
@@ -27,6 +29,21 @@ class Figure(Plain):
         with paper():
             self.savefig(buffer, format="png")
         return buffer.getvalue(), {"width": round(SCREEN * self.get_figwidth())}
+
+
+class Numbers(ScalarFormatter):
+    """Labels of ticks in plain text, powers of ten too: formulas take a third of the time of a picture."""
+
+    def __init__(self) -> None:
+        super().__init__(useMathText=False)
+
+    def get_offset(self) -> str:
+        """Return what all labels are to be multiplied with, or what is to be added, above the axis."""
+        told = super().get_offset().replace("\N{MINUS SIGN}", "-")
+        raised = re.sub(
+            r"(^1)?e(-?)\+?(\d+)", lambda found: f"×10{superscript(int(found[2] + found[3]))}", told
+        )
+        return self.fix_minus(raised)
 
 
 def by_name(results: T | Mapping[str, T]) -> Mapping[str, T]:
@@ -58,6 +75,9 @@ def panels(
     with paper():
         figure = Figure(figsize=size) if ax is APART else _of_pyplot(size)
         made = list(figure.subplots(-(-count // columns), columns, squeeze=False, **grid).flat)
+        for axes in made[:count]:
+            for axis in filter(None, (axes.xaxis, axes.yaxis, getattr(axes, "zaxis", None))):
+                axis.set_major_formatter(Numbers())
     for spare in made[count:]:
         spare.remove()
     return made[:count]

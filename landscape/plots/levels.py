@@ -88,9 +88,11 @@ class Scale:
         from matplotlib.cm import ScalarMappable
         from matplotlib.colors import Normalize
 
+        from landscape.plots.canvas import Numbers
+
         known = self.levels(levels)
         colors = ScalarMappable(Normalize(known[0], known[-1]), cmap)
-        bar = figure.colorbar(colors, ax=list(axes), label=self.label, shrink=0.85)
+        bar = figure.colorbar(colors, ax=list(axes), label=self.label, shrink=0.85, format=Numbers())
         if self.log:
             ticks = self.ticks()
             bar.set_ticks(list(ticks), labels=list(ticks.values()))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from landscape.errors import InputError
-from landscape.plots.canvas import apart, by_name, figure_of, panels, titled
+from landscape.plots.canvas import Numbers, apart, by_name, figure_of, panels, titled
 from landscape.plots.levels import LEVELS, Levels, Scale, contours, few_ticks
 from landscape.plots.style import (
     COLORS,
@@ -264,7 +264,7 @@ def quadratic(
             filled = contours(axes, result.coordinates, values, bottom, top, colors, steps)
             axes.set(title=name, xlabel=shown(axis_label(result, 0)))
             if axes is not every[0]:
-                figure_of(axes).colorbar(filled, ax=axes, shrink=0.85)
+                figure_of(axes).colorbar(filled, ax=axes, shrink=0.85, format=Numbers())
         every[0].set_ylabel(shown(axis_label(result, 1)))
         return titled(every, title)
 

@@ -139,6 +139,11 @@ def _time(
 ) -> tuple[int, pl.Series] | None:
     """Return the column of the time, the finest of those that may be it, and its values."""
     if not chosen.times:
+        if options.time_format is not None:
+            raise InputError(
+                f"{rows.path}: a time format is given, and no column is known as a time; "
+                "name it with --columns USER,ITEM,TIME"
+            )
         if not chosen.asked and len(names) > 2:
             others = [name for at, name in enumerate(names) if at not in (chosen.user, chosen.item)]
             _warn(

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 import landscape as ll
 from landscape import InputError
+from landscape.plots import canvas
 from landscape.plots.curves import curves_figure, eigenvalue_figure
 from landscape.plots.interactive import interactive_figure
 from landscape.plots.levels import contours
@@ -172,3 +173,14 @@ def test_an_edge_far_above_the_eigenvalues_leaves_them_readable():
     for edge, scale in ((100.0, "log"), (1.0, "linear")):
         (axes,) = sharpness_figure(replace(history, thresholds=np.array([edge]))).axes
         assert axes.get_yscale() == scale
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [((1e5, 9e5), "×10⁵"), ((1e-7, 9e-7), "×10⁻⁷"), ((0.1, 0.9), ""), ((1e6, 1e6 + 1e-5), "×10⁻⁵+1×10⁶")],
+)
+def test_a_power_of_ten_is_plain_text(values, said):
+    (axes,) = canvas.panels(canvas.APART, 1, (2, 2))
+    axes.plot(values)
+    axes.figure.draw_without_rendering()
+    assert axes.yaxis.get_offset_text().get_text().replace("\N{MINUS SIGN}", "-") == said

@@ -71,6 +71,8 @@ def test_a_format_of_times_that_is_asked_for(tmp_path):
     assert "--time-format" in refused(path, time_format="%Q")
     months = written(tmp_path, "user,item,time\n1,1,03.2010\n1,2,01.2010\n")
     assert histories(read(months, time_format="%m.%Y")) == [[2, 1]]
+    other = written(tmp_path, "user,item,weather\n1,1,03.2010\n1,2,01.2010\n")
+    assert "no column is known as a time" in refused(other, time_format="%m.%Y")
 
 
 def test_dates_without_signs_among_those_with_a_clock_time(tmp_path):
