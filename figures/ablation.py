@@ -8,7 +8,6 @@ from typing import Any
 from figures.plan import Training
 
 DATA = ("Beauty", "Toys_and_Games")
-SEEDS = (0, 1)
 TO_THE_BEST = {"loss": "bce", "epochs": 200, "eval_every": 5, "patience": 50}
 VARIANTS: Mapping[str, dict[str, Any]] = {
     "default": {},
@@ -25,6 +24,8 @@ VARIANTS: Mapping[str, dict[str, Any]] = {
     "bert-positions-start": {"preset": "sasrec-bert", "positions": "start"},
 }
 """The default preset but for one setting; `sasrec-bert` has five others, and is there to compare with."""
+CONFIRMED = ("default", "original-norm", "post-norm", "post-norm-unscaled")
+"""What a second seed is spent on: the default, and what was above it on both data sets under the first."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,9 @@ class Variant(Training):
 
 
 def ablation() -> Iterator[Variant]:
-    """Yield every run: one seed of all variants on all data sets first."""
-    for seed in SEEDS:
+    """Yield every run: one seed of all variants on all data sets, and another of those that led."""
+    for seed, labels in enumerate((tuple(VARIANTS), CONFIRMED)):
         for data in DATA:
-            for label, changed in VARIANTS.items():
-                yield Variant(data, TO_THE_BEST | changed | {"seed": seed}, label, measured=False)
+            for label in labels:
+                own = VARIANTS[label] | {"seed": seed}
+                yield Variant(data, TO_THE_BEST | own, label, measured=False)
