@@ -149,4 +149,4 @@ _PUBLIC = {
     "weights_of": "landscape.storage.weights",
 }
 __all__ = list(_PUBLIC)
-__getattr__ = attributes(__name__, _PUBLIC)
+__getattr__, __dir__ = attributes(__name__, _PUBLIC)

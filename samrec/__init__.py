@@ -21,4 +21,4 @@ _PUBLIC = {
     "train": "samrec.training.loop",
 }
 __all__ = list(_PUBLIC)
-__getattr__ = attributes(__name__, _PUBLIC)
+__getattr__, __dir__ = attributes(__name__, _PUBLIC)

@@ -35,10 +35,12 @@ class PerTarget:
     """
 
     def __init__(self, criterion: Criterion) -> None:
-        if isinstance(criterion, type) or not callable(criterion):
-            named = getattr(criterion, "__name__", type(criterion).__name__)
+        if isinstance(criterion, type):
+            name = criterion.__name__
+            raise InputError(f"the criterion {name} is a class; give one of its objects, {name}()")
+        if not callable(criterion):
             raise InputError(
-                f"the criterion {named} cannot be called with (outputs, targets); "
+                f"the criterion {type(criterion).__name__} cannot be called with (outputs, targets); "
                 "give nn.CrossEntropyLoss(), F.mse_loss, or a function of your own"
             )
         self.scalar: bool | None = None

@@ -82,7 +82,10 @@ def supervised(
 
 def _outputs(model: nn.Module, batch: Any) -> Any:
     if not isinstance(batch, tuple | list) or len(batch) != 2:
-        raise InputError("a batch must be a pair (inputs, targets); for other batches give Objective a loss")
+        raise InputError(
+            "a batch must be a pair (inputs, targets), and a single batch must stand in a list; "
+            "for other batches give Objective a loss"
+        )
     inputs = batch[0]
     if isinstance(inputs, Mapping):
         outputs = model(**inputs)

@@ -71,4 +71,4 @@ _PUBLIC = {
     "trajectory": "landscape.plots.solid",
 }
 __all__ = list(_PUBLIC)
-__getattr__ = attributes(__name__, _PUBLIC)
+__getattr__, __dir__ = attributes(__name__, _PUBLIC)

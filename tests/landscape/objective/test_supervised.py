@@ -162,7 +162,11 @@ def test_a_mean_that_ignores_targets_of_a_later_batch_is_not_taken_for_one_over_
     ("data", "criterion", "message"),
     [
         (batches(SCORES[:, :1]), nn.MSELoss(), r"\(7, 4\) and targets of \(7, 1\)"),
-        (batches(Y), nn.CrossEntropyLoss, "CrossEntropyLoss cannot be called"),
+        (
+            batches(Y),
+            nn.CrossEntropyLoss,
+            r"CrossEntropyLoss is a class; give one of its objects, CrossEntropyLoss\(\)",
+        ),
         (batches(Y), "mse", "str cannot be called"),
         (nn.CrossEntropyLoss(), batches(Y), "list cannot be called"),
         (batches(Y), lambda o, t: F.cross_entropy(o, t).item(), "returned float, not a tensor"),
