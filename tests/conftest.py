@@ -16,6 +16,7 @@ import landscape as ll
 from landscape import Objective
 from landscape.cli import app
 from landscape.curvature.operators import Operator, hessian
+from landscape.report import compare
 from landscape.storage.apart import apart
 from samrec.architecture import Architecture
 from samrec.data.interactions import Interactions
@@ -197,8 +198,10 @@ def runs(data_file, tmp_path_factory):
 
 @pytest.fixture
 def few_measures(monkeypatch):
-    """Let `compare` and `demo` take two measures of sharpness, since all of them take half a minute."""
+    """Let `compare` and `demo` take two measures of sharpness and a short density: all take half a minute."""
     monkeypatch.setattr(ll, "sharpness", partial(ll.sharpness, measures=("sam", "asam")))
+    monkeypatch.setattr(compare, "PROBES", 2)
+    monkeypatch.setattr(compare, "STEPS", 5)
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from samrec.cli import demo, train
 from samrec.cli.settings import with_settings
 from samrec.config import Config, configure
 from samrec.data import synthetic
+from tests import forked
 from tests.conftest import ROOT, RUN
 
 DRAWING = [
@@ -126,28 +127,13 @@ def test_train_reads_settings_from_a_file_and_options_win(answer, data_file, tmp
 
 def test_short_users_are_one_line_of_warning(tmp_path):
     (tmp_path / "a.txt").write_text("1 1 2 3 4 5\n2 2 3\n")
-    ran = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "landscape",
-            "train",
-            "--data",
-            tmp_path / "a.txt",
-            "--out",
-            tmp_path / "run",
-            *RUN,
-            "--json",
-        ],
-        check=True,
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
+    train = ["train", "--data", tmp_path / "a.txt", "--out", tmp_path / "run", *RUN, "--json"]
+    forked.ended(train, tmp_path / "said.txt")
+    warning, found = (tmp_path / "said.txt").read_text("utf-8").splitlines()
+    assert (
+        warning == "landscape: warning: 1 of 2 users have fewer than three items: trained on, not evaluated"
     )
-    assert ran.stderr == (
-        "landscape: warning: 1 of 2 users have fewer than three items: trained on, not evaluated\n"
-    )
-    json.loads(ran.stdout)
+    json.loads(found)
 
 
 def test_data_info(answer, data_file, tmp_path):

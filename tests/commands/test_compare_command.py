@@ -14,7 +14,7 @@ MEASUREMENTS = ("plane", "line", "top_eigenpairs", "trace", "spectral_density", 
 
 @pytest.fixture(scope="module")
 def measured():
-    """Gather which measurements `compare` makes; those of sharpness are two, since all take long."""
+    """Gather which measurements `compare` makes; two of sharpness and a short density: all take long."""
     made = []
 
     def spied(name, function, **fixed):
@@ -28,6 +28,8 @@ def measured():
         for name in MEASUREMENTS:
             fixed = {"measures": ("sam", "asam")} if name == "sharpness" else {}
             patch.setattr(ll, name, spied(name, getattr(ll, name), **fixed))
+        patch.setattr("landscape.report.compare.PROBES", 2)
+        patch.setattr("landscape.report.compare.STEPS", 5)
         yield made
 
 
