@@ -107,7 +107,21 @@ def _plain(text):
 
 QUICK = ["--users", 8]
 COMMANDS = {
-    "hessian": ["--top", 3, "--tol", 0.1, "--trace", "--density", "--steps", 4, "--by-group", "--out", "OUT"],
+    "hessian": [
+        "--top",
+        3,
+        "--tol",
+        0.1,
+        "--trace",
+        "--probes",
+        2,
+        "--density",
+        "--steps",
+        4,
+        "--by-group",
+        "--out",
+        "OUT",
+    ],
     "sharpness": ["--measure", "sam", "--measure", "asam", "--measure", "average", "--out", "OUT/t.csv"],
     "surface": ["--grid", 3, "--out", "OUT"],
     "path": ["--grid", 3, "--metric", "valid-loss", "--metric", "HR@10", "--out", "OUT"],
