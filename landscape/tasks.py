@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from landscape.errors import InputError
+from landscape.runtime.arguments import Seed, Size, checks_arguments
 from landscape.runtime.ranks import ranks
 from landscape.storage.checkpoints import read_checkpoint
 from landscape.storage.display import Brief
@@ -24,6 +25,7 @@ FOREIGN = (".ckpt",)
 """What files of Lightning end with, which name no task."""
 
 
+@checks_arguments
 @dataclass(frozen=True)
 class TaskOptions:
     """What a task needs to know besides the checkpoint.
@@ -39,8 +41,8 @@ class TaskOptions:
             validation loss or a ranking metric. An objective's provenance says which it is of.
     """
 
-    users: int | None = 2048
-    seed: int = 0
+    users: Size | None = 2048
+    seed: Seed = 0
     device: str = "auto"
     data: Path | None = None
     include: tuple[str, ...] = ("*",)
@@ -298,6 +300,7 @@ def joined(weights: "Mapping[str, Tensor]", checkpoint: Path, objective: "Object
     return objective.params.join(weights).to(objective.theta)
 
 
+@checks_arguments
 def objectives_of(
     checkpoints: Iterable[Path], options: TaskOptions, task: str | None = None, shared: bool = False
 ) -> list["Objective"]:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from landscape.cli.options import MOST, CheckpointOptions, with_options
+from landscape.cli.options import CheckpointOptions, with_options
 from landscape.cli.output import show, values, written
+from landscape.runtime.arguments import MOST
 
 if TYPE_CHECKING:
     from landscape.flatness.bounds import Bound

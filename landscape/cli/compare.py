@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from landscape.cli.options import MOST, MeasurementOptions, by_ranks, with_options
+from landscape.cli.options import MeasurementOptions, by_ranks, with_options
 from landscape.cli.output import show, written
+from landscape.runtime.arguments import MOST
 from landscape.runtime.table import Table, metric_name
 
 

@@ -42,8 +42,6 @@ Checkpoints = Annotated[
 Checkpoint = Annotated[
     Path, typer.Option("--ckpt", help="Checkpoint, or a run's folder for its best.pt.", callback=_best)
 ]
-MOST = 10**6
-"""Draws, steps, products and pieces that an option may ask for: more would not end, or not fit the memory."""
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Random seed.")]
 Device = Annotated[DeviceName, typer.Option(help="Device to compute on.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")]

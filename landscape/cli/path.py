@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from landscape.cli.options import MOST, MeasurementOptions, with_options
+from landscape.cli.options import MeasurementOptions, with_options
 from landscape.cli.output import show, values, written
 from landscape.errors import InputError
+from landscape.runtime.arguments import MOST
 
 if TYPE_CHECKING:
     from landscape.objective.objective import Objective

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from landscape.cli.options import MOST, MeasurementOptions, by_ranks, with_options
+from landscape.cli.options import MeasurementOptions, by_ranks, with_options
 from landscape.cli.output import show, written
 from landscape.errors import InputError
+from landscape.runtime.arguments import MOST
 from landscape.runtime.ranks import ranks
 from landscape.storage.checkpoints import checkpoints_in
 

@@ -15,6 +15,7 @@ from landscape.curvature.linear import LinearOperator
 from landscape.curvature.matrix import Operator
 from landscape.errors import InputError
 from landscape.runtime.allocations import peak
+from landscape.runtime.arguments import said
 from landscape.runtime.devices import free_memory
 
 LONGEST = 300  # vectors; past it, the small dense problem of each step begins to cost
@@ -37,9 +38,10 @@ def bytes_of(memory: int | str) -> int:
     """
     if isinstance(memory, str) and (found := _SIZE.fullmatch(memory.strip())):
         number, prefix, binary = found.groups()
-        memory = int(float(number) * (1024 if binary else 1000) ** " kmgt".index(prefix.lower() or " "))
-    if isinstance(memory, bool) or not isinstance(memory, int) or memory <= 0:
-        raise InputError(f'memory is {memory!r}; it must be a number of bytes or a text such as "8 GB"')
+        size = float(number) * (1024 if binary else 1000) ** " kmgt".index(prefix.lower() or " ")
+        memory = int(min(size, 2.0**63))
+    if isinstance(memory, bool) or not isinstance(memory, int) or not 0 < memory < 2**63:
+        raise InputError(f'memory is {said(memory)}; it must be a number of bytes or a text such as "8 GB"')
     return memory
 
 

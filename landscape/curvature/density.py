@@ -14,6 +14,7 @@ from landscape.curvature.probes import Probes, check
 from landscape.errors import InputError
 from landscape.objective.objective import Objective
 from landscape.runtime import progress
+from landscape.runtime.arguments import Count, Seed, checks_arguments
 from landscape.statistics import interval, mean
 from landscape.storage.display import Drawn
 from landscape.storage.ranges import FINITE, POSITIVE, Range
@@ -152,8 +153,9 @@ class SpectralDensity(Drawn, Result):
         return replace(self, nodes=nodes, weights=weights)
 
 
+@checks_arguments
 def spectral_density(
-    target: Objective | LinearOperator, *, probes: int = 8, steps: int = 80, seed: int = 0
+    target: Objective | LinearOperator, *, probes: Count = 8, steps: Count = 80, seed: Seed = 0
 ) -> SpectralDensity:
     """Estimate the density of the eigenvalues of A by stochastic Lanczos quadrature (Lin, Saad & Yang 2016).
 
@@ -175,8 +177,6 @@ def spectral_density(
         InputError: fewer than two probes, which leave no standard error; no steps; a product is not finite.
     """
     check(probes, 2)
-    if steps < 1:
-        raise InputError(f"steps is {steps}; it must be 1 or more")
     with progress.bar("spectral density", probes * steps) as advance:
         source = Probes(target, seed, advance)
         n = source.like.numel()

@@ -1,6 +1,5 @@
 """Top eigenvalues of a symmetric matrix, by either solver, under one stopping rule."""
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from landscape.curvature.solver import Found
 from landscape.errors import InputError
 from landscape.objective.objective import Objective
 from landscape.runtime import progress
+from landscape.runtime.arguments import Count, CountOrZero, Positive, Seed, checks_arguments
 from landscape.runtime.rounding import UNSURE
 from landscape.storage.display import Drawn
 from landscape.storage.ranges import FINITE, NOT_NEGATIVE
@@ -118,18 +118,19 @@ class Eigenpairs(Drawn, Result):
         return ", ".join(reasons) or None
 
 
+@checks_arguments
 def top_eigenpairs(
     target: Objective | LinearOperator,
-    k: int = 1,
+    k: Count = 1,
     method: Method = "lanczos",
     *,
-    smallest: int = 1,
-    tol: float = 1e-3,
-    max_products: int | None = None,
-    block: int = 1,
-    basis: int | None = None,
+    smallest: CountOrZero = 1,
+    tol: Positive = 1e-3,
+    max_products: Count | None = None,
+    block: Count = 1,
+    basis: Count | None = None,
     memory: int | str | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> Eigenpairs:
     """Find the `k` top eigenvalues at θ, stopping on the residual ‖Hv - λv‖ <= tol |λ|.
 
@@ -163,11 +164,6 @@ def top_eigenpairs(
         InputError: k or tol is not positive, `smallest` is negative, a product is not finite, or `memory` is
             less than a product and the eigenvectors take (the message says how much), or given for `power`.
     """
-    if k < 1 or not 0 < tol < math.inf or smallest < 0 or block < 1:
-        raise InputError(
-            f"k is {k}, tol {tol:g}, smallest {smallest}, block {block}; "
-            "all must be positive, smallest may be 0"
-        )
     budget = None if memory is None else bytes_of(memory)
     if budget and method != "lanczos":
         raise InputError("memory is for lanczos; power iteration keeps no basis")

@@ -37,6 +37,7 @@ from landscape.objective.objective import Objective
 from landscape.objective.supervised import supervised
 from landscape.objective.training_mode import Mode
 from landscape.runtime import progress
+from landscape.runtime.arguments import Count, CountOrZero, Positive, Seed, Size, checks_arguments
 from landscape.runtime.precision import full_precision
 from landscape.storage.results import surroundings
 
@@ -99,6 +100,7 @@ class Monitor:
             else; and as `landscape.supervised`.
     """
 
+    @checks_arguments
     def __init__(
         self,
         model: nn.Module,
@@ -106,21 +108,19 @@ class Monitor:
         criterion: Criterion | None = None,
         *,
         optimizer: Optimizer | None = None,
-        every: int = 1,
-        at_most: float | None = 0.05,
-        k: int = 5,
-        tol: float = 1e-3,
-        trace: int = 0,
-        rho: float | None = None,
+        every: Size = 1,
+        at_most: Positive | None = 0.05,
+        k: Count = 5,
+        tol: Positive = 1e-3,
+        trace: CountOrZero = 0,
+        rho: Positive | None = None,
         mode: Mode = "eval",
         file: str | Path | None = None,
         log: Log | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
-        if k < 1 or every < 1 or not 0 < tol < math.inf or not (at_most is None or at_most > 0):
-            raise InputError(f"k is {k}, every {every}, tol {tol:g}, at_most {at_most}; all must be positive")
-        if trace < 0 or trace == 1 or not (rho is None or rho > 0):
-            raise InputError(f"trace is {trace}, rho {rho}; trace takes two probes or more, rho is positive")
+        if trace == 1:
+            raise InputError("trace is 1; it takes two probes or more, or 0 for no trace")
         if isinstance(probe, Objective) == (criterion is not None):
             raise InputError("give batches and a criterion, or an Objective of the model alone")
         if isinstance(probe, Objective) and mode != "eval":

@@ -25,6 +25,7 @@ from landscape.curvature.products import (
 from landscape.errors import InputError
 from landscape.objective.objective import Objective
 from landscape.objective.supervised import need_objective
+from landscape.runtime.arguments import Size, checks_arguments
 from landscape.runtime.devices import fastest, free_memory, measured
 
 __all__ = [
@@ -41,12 +42,13 @@ Kind = Callable[[Objective, Any], BatchProduct]
 ProductStrategy = Literal["reverse", "forward", "differences"]
 
 
+@checks_arguments
 def hessian(
     objective: Objective,
     strategy: ProductStrategy | None = None,
     tune: bool = False,
     *,
-    memory: int | None = None,
+    memory: Size | None = None,
 ) -> Operator:
     """Return ∇²L(θ), which need not be definite.
 
@@ -79,8 +81,6 @@ def hessian(
         "forward": _forward,
         "differences": _differences,
     }
-    if strategy is not None and strategy not in builders:
-        raise InputError(f"strategy {strategy!r} does not exist; choose from {', '.join(builders)}")
     if strategy is not None:
         found = [builders[strategy](objective)]
     else:
@@ -180,7 +180,8 @@ def _tuned(found: Sequence[Operator]) -> Operator:
     return operator
 
 
-def gauss_newton(objective: Objective, *, memory: int | None = None) -> Operator:
+@checks_arguments
+def gauss_newton(objective: Objective, *, memory: Size | None = None) -> Operator:
     """Return the generalized Gauss-Newton matrix Σ Jᵀ (∇²ℓ) J / Σ weights, never negative for a convex ℓ.
 
     The loss is ℓ(z(θ)), z the outputs of the objective's `forward` and J their Jacobian (Schraudolph
@@ -221,7 +222,8 @@ class _Free(nn.Module):
         self.outputs = nn.Parameter(outputs.detach().clone())
 
 
-def empirical_fisher(objective: Objective, *, memory: int | None = None) -> Operator:
+@checks_arguments
+def empirical_fisher(objective: Objective, *, memory: Size | None = None) -> Operator:
     """Return the empirical Fisher matrix Σ_u ∇ℓ_u ∇ℓ_uᵀ / Σ weights, over the examples u of the objective.
 
     It takes the gradients at the true labels, and is a Fisher matrix in no other sense (Kunstner et al. 2019,

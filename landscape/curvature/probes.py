@@ -103,13 +103,11 @@ def meets(value: float, error: float, tol: float | None) -> bool | None:
     return None if tol is None else error <= tol * abs(value)
 
 
-def check(probes: int, least: int, tol: float | None = None) -> None:
-    """Refuse too few probes and a tolerance that cannot be met.
+def check(probes: int, least: int) -> None:
+    """Refuse too few probes.
 
     Raises:
-        InputError: fewer than `least` probes, or `tol` is not positive.
+        InputError: fewer than `least` probes.
     """
     if probes < least:
         raise InputError(f"probes is {probes}, which leaves no standard error; use {least} or more")
-    if tol is not None and not tol > 0:
-        raise InputError(f"tol is {tol:g}; it must be positive, or None to use all probes")

@@ -14,6 +14,7 @@ from landscape.curvature.trace import Trace
 from landscape.curvature.trace import trace as estimate_trace
 from landscape.errors import InputError
 from landscape.objective.objective import Objective
+from landscape.runtime.arguments import Count, CountOrZero, Positive, Seed, checks_arguments
 from landscape.runtime.rounding import UNSURE
 from landscape.storage.display import Drawn
 
@@ -119,24 +120,25 @@ class Spectrum(Drawn):
         return {"ridge": ridge, "gamma": gamma, **values, **errors, **missed}
 
 
+@checks_arguments
 def spectrum(
     objective: Objective,
     *,
     matrix: Matrix = "hessian",
-    top: int = 5,
-    smallest: int = 1,
+    top: Count = 5,
+    smallest: CountOrZero = 1,
     method: Method = "lanczos",
-    tol: float = 1e-3,
-    max_products: int | None = None,
+    tol: Positive = 1e-3,
+    max_products: Count | None = None,
     memory: int | str | None = None,
     trace: bool = False,
     trace_method: TraceMethod = "hutchinson",
-    trace_tol: float | None = None,
-    probes: int = 30,
+    trace_tol: Positive | None = None,
+    probes: Count = 30,
     density: bool = False,
-    steps: int = 80,
+    steps: Count = 80,
     by_group: bool = False,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> Spectrum:
     """Measure the spectrum of the Hessian at θ, or of a matrix akin to it.
 

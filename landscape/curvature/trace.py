@@ -11,9 +11,9 @@ from landscape.curvature.basis import dot
 from landscape.curvature.linear import LinearOperator
 from landscape.curvature.probes import Probes, check, meets
 from landscape.curvature.sketch import Estimator, HutchPlusPlus, XTrace, budgets, exact
-from landscape.errors import InputError
 from landscape.objective.objective import Objective
 from landscape.runtime import progress
+from landscape.runtime.arguments import Count, Positive, Seed, checks_arguments
 from landscape.statistics import interval, mean
 from landscape.storage.ranges import NOT_NEGATIVE
 from landscape.storage.results import Array, Result, agree
@@ -78,13 +78,14 @@ class Diagonal(Result):
     standard_errors: Annotated[Array, NOT_NEGATIVE]
 
 
+@checks_arguments
 def trace(
     target: Objective | LinearOperator,
     *,
     method: Method = "hutchinson",
-    probes: int = 30,
-    tol: float | None = None,
-    seed: int = 0,
+    probes: Count = 30,
+    tol: Positive | None = None,
+    seed: Seed = 0,
 ) -> Trace:
     """Estimate tr A from products with random signs z, without bias.
 
@@ -107,10 +108,7 @@ def trace(
         InputError: fewer than two probes (six for the methods that project), which leave no standard error;
             no such method; `tol` is not positive; or a product is not finite.
     """
-    if method != "hutchinson" and method not in PROJECTING:
-        names = ", ".join(["hutchinson", *PROJECTING])
-        raise InputError(f"trace method {method!r} does not exist; choose from {names}")
-    check(probes, 6 if method in PROJECTING else 2, tol)
+    check(probes, 6 if method in PROJECTING else 2)
     with progress.bar("trace", probes) as advance:
         source = Probes(target, seed, advance)
         if method == "hutchinson":
@@ -133,8 +131,9 @@ def trace(
     )
 
 
+@checks_arguments
 def frobenius_norm(
-    target: Objective | LinearOperator, *, probes: int = 30, tol: float | None = None, seed: int = 0
+    target: Objective | LinearOperator, *, probes: Count = 30, tol: Positive | None = None, seed: Seed = 0
 ) -> FrobeniusNorm:
     """Estimate ‖A‖_F as the root of the mean of ‖Az‖² over random signs z, since E ‖Az‖² = tr A².
 
@@ -150,7 +149,7 @@ def frobenius_norm(
     Raises:
         InputError: fewer than two probes, `tol` is not positive, or a product is not finite.
     """
-    check(probes, 2, tol)
+    check(probes, 2)
     under = tol and 2 * tol  # the relative error of a root is half of that under it
     with progress.bar("Frobenius norm", probes) as advance:
         source = Probes(target, seed, advance)
@@ -164,7 +163,8 @@ def frobenius_norm(
     )
 
 
-def diagonal(target: Objective | LinearOperator, *, probes: int = 30, seed: int = 0) -> Diagonal:
+@checks_arguments
+def diagonal(target: Objective | LinearOperator, *, probes: Count = 30, seed: Seed = 0) -> Diagonal:
     """Estimate the diagonal of A as the mean of z ⊙ Az over random signs z (Bekas, Kokiopoulou & Saad 2007).
 
     Unbiased; the variance of a sample of A_ii is Σ_{j≠i} A_ij². The values sum to Hutchinson's trace.

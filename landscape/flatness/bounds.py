@@ -17,6 +17,7 @@ from landscape.errors import InputError
 from landscape.objective.objective import Objective
 from landscape.objective.supervised import need_objective
 from landscape.runtime import progress
+from landscape.runtime.arguments import Count, Positive, Seed, Share, checks_arguments
 from landscape.runtime.rounding import at_least, between
 from landscape.storage.ranges import NOT_NEGATIVE, POSITIVE
 from landscape.storage.results import Array, Result, agree, need_numbers, surroundings
@@ -163,15 +164,16 @@ class Bound(Result):
         )
 
 
+@checks_arguments
 def pac_bayes_bound(
     objective: Objective,
     prior: Tensor | None = None,
     *,
-    sigmas: Sequence[float] = SIGMAS,
-    delta: float = 0.05,
-    samples: int = 400,
-    guess: float = 0.5,
-    seed: int = 0,
+    sigmas: Sequence[Positive] = SIGMAS,
+    delta: Share = 0.05,
+    samples: Count = 400,
+    guess: Share = 0.5,
+    seed: Seed = 0,
 ) -> Bound:
     """Bound the expected loss of weights drawn from Q = N(θ, diag s²), for a loss in [0, 1].
 
@@ -213,7 +215,7 @@ def pac_bayes_bound(
             its weight not 1, at θ or at a draw.
     """
     need_objective(objective)
-    _check(objective.theta, prior, sigmas, delta, samples, guess)
+    _check(objective.theta, prior)
     started, theta = time.perf_counter(), objective.theta
     at_theta = [_losses(batch, theta) for batch in objective.per_batch()]
     sizes = np.array([len(losses) for losses in at_theta])
@@ -257,15 +259,7 @@ def pac_bayes_bound(
     )
 
 
-def _check(
-    theta: Tensor, prior: Tensor | None, sigmas: Sequence[float], delta: float, samples: int, guess: float
-) -> None:
-    if not (0 < delta < 1 and 0 < guess < 1):
-        raise InputError(f"delta and guess must be between 0 and 1, not {delta:g} and {guess:g}")
-    if samples < 1:
-        raise InputError(f"samples is {samples}; it must be at least 1")
-    if not len(sigmas) or not all(0 < sigma < np.inf for sigma in sigmas):
-        raise InputError("sigmas must hold at least one value, each positive and finite")
+def _check(theta: Tensor, prior: Tensor | None) -> None:
     if prior is not None and not (prior.shape == theta.shape and prior.isfinite().all()):
         raise InputError(f"the prior's mean must be finite and of shape ({len(theta)},), as θ is")
 

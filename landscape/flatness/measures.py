@@ -12,6 +12,7 @@ from landscape.flatness import average_case, first_order, second_order, worst_ca
 from landscape.flatness.point import Estimate, Point, Settings
 from landscape.objective.objective import Objective
 from landscape.objective.supervised import need_objective
+from landscape.runtime.arguments import Count, Positive, Seed, Several, checks_arguments
 from landscape.statistics import influences
 from landscape.storage.display import Brief, Drawn
 from landscape.storage.ranges import NOT_NEGATIVE
@@ -96,18 +97,19 @@ class Measure:
     needs: Callable[[Point], Any] | None = None
 
 
+@checks_arguments
 def sharpness(
     objective: Objective,
     measures: Sequence[str] | None = None,
     *,
-    rho: float = 0.1,
-    sigma: float = 0.01,
-    epsilon: float = 1e-3,
-    steps: int = 20,
-    samples: int = 20,
-    probes: int = 20,
-    rise: float = 0.1,
-    seed: int = 0,
+    rho: Positive = 0.1,
+    sigma: Positive = 0.01,
+    epsilon: Positive = 1e-3,
+    steps: Count = 20,
+    samples: Several = 20,
+    probes: Several = 20,
+    rise: Positive = 0.1,
+    seed: Seed = 0,
 ) -> Sharpness:
     """Measure the sharpness of L at θ; see `MEASURES` for what each name means.
 
@@ -136,10 +138,6 @@ def sharpness(
     """
     if unknown := [name for name in measures or () if name not in MEASURES]:
         raise InputError(f"no sharpness measure {unknown[0]!r}; measures: {', '.join(MEASURES)}")
-    if not all(0 < size < np.inf for size in (rho, sigma, epsilon, rise)):
-        raise InputError("rho, sigma, epsilon and rise must be positive and finite")
-    if not (samples >= 2 and probes >= 2 and steps >= 1):
-        raise InputError("samples and probes must be at least 2, and steps at least 1")
     started = time.perf_counter()
     settings = Settings(rho, sigma, epsilon, steps, samples, probes, rise, seed)
     point = Point(objective, settings)

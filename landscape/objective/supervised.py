@@ -11,15 +11,17 @@ from landscape.objective.criteria import Criterion, PerTarget
 from landscape.objective.identity import criterion_digest
 from landscape.objective.objective import Objective
 from landscape.objective.training_mode import Mode, in_mode
+from landscape.runtime.arguments import Seed, checks_arguments
 
 
+@checks_arguments
 def supervised(
     model: nn.Module,
     batches: Iterable[Any],
     criterion: Criterion,
     *,
     mode: Mode = "eval",
-    seed: int = 0,
+    seed: Seed = 0,
     **options: Any,
 ) -> Objective:
     """Return the mean of a loss over all pairs of inputs and targets, also per example and in two parts.

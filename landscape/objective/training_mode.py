@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from landscape.errors import InputError
 from landscape.objective.batches import tensors_of
+from landscape.runtime.arguments import Seed, checks_arguments
 
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
@@ -25,7 +26,8 @@ class OfModel(Protocol[T_co]):
     def __call__(self, model: Any, batch: Any, /) -> T_co: ...
 
 
-def in_training_mode(loss: OfModel[T], seed: int = 0) -> OfModel[T]:
+@checks_arguments
+def in_training_mode(loss: OfModel[T], seed: Seed = 0) -> OfModel[T]:
     """Return a loss that evaluates its model in training mode, with the randomness frozen.
 
         objective = ll.Objective(model, batches, ll.in_training_mode(loss))

@@ -8,9 +8,7 @@ import numpy as np
 from pydantic import AfterValidator
 
 from landscape.errors import InputError
-
-LARGEST = 1e100
-"""The largest size of any number, infinity apart: its square and its cube are numbers still."""
+from landscape.runtime.arguments import LARGEST
 
 
 @dataclass(frozen=True)

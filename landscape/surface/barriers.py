@@ -5,18 +5,21 @@ from pathlib import Path
 
 from landscape.errors import InputError
 from landscape.objective.objective import Objective
+from landscape.runtime.arguments import Count, Positive, Seed, checks_arguments
 from landscape.surface.paths import PathProfile, barrier, bezier, endpoint
+from landscape.surface.sampler import Points
 
 
+@checks_arguments
 def barriers(
     objectives: Mapping[str, Objective],
     *,
     curved: bool = False,
     training: Callable[[int], Objective] | None = None,
-    steps: int = 1000,
-    seed: int = 0,
-    tol: float = 1e-3,
-    grid: int | None = None,
+    steps: Count = 1000,
+    seed: Seed = 0,
+    tol: Positive = 1e-3,
+    grid: Points | None = None,
     metrics: Mapping[str, Objective] | None = None,
     folder: Path | None = None,
 ) -> dict[str, list[PathProfile]]:

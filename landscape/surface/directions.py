@@ -10,6 +10,7 @@ from torch import Tensor
 
 from landscape.errors import InputError
 from landscape.objective.params import ParamSpace
+from landscape.runtime.arguments import CountOrZero, Seed, checks_arguments
 from landscape.runtime.precision import full_precision
 from landscape.storage.display import Brief
 
@@ -44,11 +45,12 @@ class Direction(Brief):
         }
 
 
+@checks_arguments
 def random_direction(
     params: ParamSpace,
-    seed: int = 0,
+    seed: Seed = 0,
     normalization: Normalization = "filter",
-    index: int = 0,
+    index: CountOrZero = 0,
     biases: bool = False,
 ) -> Direction:
     """Draw a Gaussian direction and scale it as the weights are scaled.

@@ -11,6 +11,7 @@ from landscape.curvature.eigenpairs import top_eigenpairs
 from landscape.errors import InputError
 from landscape.objective.objective import Objective
 from landscape.objective.supervised import need_objective
+from landscape.runtime.arguments import Dimension, Number, Seed, checks_arguments
 from landscape.runtime.ranks import ranks
 from landscape.storage.display import Brief
 from landscape.storage.results import Array
@@ -24,10 +25,11 @@ from landscape.surface.directions import (
     random_direction,
 )
 
-Span = tuple[float, float]
+Span = tuple[Number, Number]
 MARGIN = 0.25  # added on each side, relative to the extent of the points that must be on the slice
 
 
+@checks_arguments
 @dataclass(frozen=True, eq=False, repr=False)
 class Frame(Brief):
     """A line or a plane through θ.
@@ -62,7 +64,8 @@ def random_frame(
     )
 
 
-def eigen_frame(objective: Objective, dimension: int, ends: bool = False, seed: int = 0) -> Frame:
+@checks_arguments
+def eigen_frame(objective: Objective, dimension: Dimension, ends: bool = False, seed: Seed = 0) -> Frame:
     """Return the Hessian's top eigenvectors as directions or, with `ends`, the top and the smallest one.
 
     They have unit norm, so a radius is ‖δ‖.
@@ -106,8 +109,9 @@ def eigen_frame(objective: Objective, dimension: int, ends: bool = False, seed: 
     )
 
 
+@checks_arguments
 def between_frame(
-    objective: Objective, others: Mapping[str, Tensor], dimension: int, name: str, seed: int = 0
+    objective: Objective, others: Mapping[str, Tensor], dimension: Dimension, name: str, seed: Seed = 0
 ) -> Frame:
     """Return the line from θ, called `name`, to another point, or the plane through θ and two others.
 

@@ -18,13 +18,14 @@ from landscape.objective.identity import need_one_loss
 from landscape.objective.objective import Objective
 from landscape.objective.supervised import need_objective
 from landscape.runtime import progress
+from landscape.runtime.arguments import Count, Positive, Seed, checks_arguments
 from landscape.statistics import ratio_error
 from landscape.storage.display import Drawn
 from landscape.storage.ranges import NOT_NEGATIVE, Range
 from landscape.storage.results import Array, Result, agree, surroundings
 from landscape.surface.certificate import unit_parts
 from landscape.surface.directions import difference
-from landscape.surface.sampler import line
+from landscape.surface.sampler import Points, line
 from landscape.surface.slice import Certificate
 
 STATIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -91,12 +92,13 @@ class PathProfile(Drawn, Result):
             agree(len(lengths) == 1)
 
 
+@checks_arguments
 def barrier(
     objective: Objective,
     other: Objective | Tensor,
     *,
-    tol: float = 1e-3,
-    grid: int | None = None,
+    tol: Positive = 1e-3,
+    grid: Points | None = None,
     file: pathlib.Path | None = None,
     metrics: Mapping[str, Objective] | None = None,
 ) -> PathProfile:
@@ -140,15 +142,16 @@ def barrier(
     )
 
 
+@checks_arguments
 def bezier(
     objective: Objective,
     other: Objective | Tensor,
     *,
     training: Callable[[int], Objective] | None = None,
-    steps: int = 1000,
-    lr: float | None = None,
-    seed: int = 0,
-    points: int = 33,
+    steps: Count = 1000,
+    lr: Positive | None = None,
+    seed: Seed = 0,
+    points: Points = 33,
     metrics: Mapping[str, Objective] | None = None,
 ) -> PathProfile:
     """Train the bend c of φ(t) = (1 - t)² θ_a + 2t(1 - t) c + t² θ_b, and evaluate L on the curve.
@@ -186,10 +189,6 @@ def bezier(
     started = time.perf_counter()
     straight = _Curve(objective.theta, end)
     lr = RATE * straight.spread if lr is None else lr
-    if steps < 1 or points < 2 or not 0 < lr < np.inf:
-        raise InputError(
-            f"steps is {steps}, lr {lr:g}, points {points}; steps and lr must be positive, points at least 2"
-        )
     curve = _trained(straight, _draws(objective, training), steps, lr, seed)
     positions = np.linspace(0, 1, points)
     losses = []

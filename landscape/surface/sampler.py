@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
 from landscape.errors import InputError
 from landscape.objective.objective import Objective
 from landscape.objective.supervised import need_objective
+from landscape.runtime.arguments import Count, Positive, Seed, Whole, checks_arguments
 from landscape.statistics import ratio_error
 from landscape.storage.results import Array, surroundings
 from landscape.surface.certificate import checked, fresh_error, uncovered
@@ -23,23 +24,25 @@ from landscape.surface.loss_cache import LossCache
 from landscape.surface.slice import Certificate, Slice
 from landscape.surface.strategies import StrategyName
 
-Radius = float | Literal["auto"]
-Grid = int | Sequence[int]
+Radius = Positive | Literal["auto"]
 SHOWN = {1: 101, 2: 51}  # points per axis of the drawn surface
 MOST_POINTS = 10**7  # of a plain grid: its losses, and their steps, are held in memory
+Points = Annotated[int, Whole(2, MOST_POINTS)]
+Grid = Points | Sequence[Points]
 PLAIN = {1: 51, 2: 25}  # points per axis of a plain grid, by default
 FRESH = 60  # random points that certify a fit: at most 3/60 of it errs by more than the worst of them
 NEAR = 4  # tolerances; a fit is judged once its predicted error, a cautious one, is below that
 
 
+@checks_arguments
 def line(
     objective: Objective,
     *,
     radius: Radius = 1.0,
-    tol: float = 1e-3,
-    grid: int | None = None,
-    split: int = 1,
-    seed: int = 0,
+    tol: Positive = 1e-3,
+    grid: Points | None = None,
+    split: Count = 1,
+    seed: Seed = 0,
     normalization: Normalization = "filter",
     biases: bool = False,
     directions: Sequence[Direction] | None = None,
@@ -90,14 +93,15 @@ def line(
     )
 
 
+@checks_arguments
 def plane(
     objective: Objective,
     *,
     radius: Radius = 1.0,
-    tol: float = 1e-3,
+    tol: Positive = 1e-3,
     grid: Grid | None = None,
-    split: int = 1,
-    seed: int = 0,
+    split: Count = 1,
+    seed: Seed = 0,
     normalization: Normalization = "filter",
     biases: bool = False,
     directions: Sequence[Direction] | None = None,
@@ -174,15 +178,16 @@ def doubling_radius(points: LossCache) -> float:
     return float(f"{high:.2g}")
 
 
+@checks_arguments
 def evaluate_slice(
     objective: Objective,
     frame: Frame,
     *,
     radius: Radius = 1.0,
-    tol: float = 1e-3,
+    tol: Positive = 1e-3,
     grid: Grid | None = None,
-    split: int = 1,
-    seed: int = 0,
+    split: Count = 1,
+    seed: Seed = 0,
     file: Path | None = None,
     strategy: StrategyName | None = None,
     tune: bool = False,
@@ -206,8 +211,6 @@ def evaluate_slice(
     directions, dimension = frame.directions, len(frame.directions)
     if dimension not in SHOWN:
         raise InputError(f"a slice has one direction or two, found {dimension}")
-    if not 0 < tol < np.inf or split < 1:
-        raise InputError(f"tol is {tol:g} and split {split}; both must be positive")
     started = time.perf_counter()
     points = LossCache(objective, directions, file, strategy, tune)
     spans = frame.spans

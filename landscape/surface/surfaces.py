@@ -14,6 +14,7 @@ from landscape.objective.identity import need_one_loss
 from landscape.objective.objective import Objective
 from landscape.objective.supervised import need_objective
 from landscape.runtime import progress
+from landscape.runtime.arguments import Count, Dimension, Positive, Seed, checks_arguments
 from landscape.storage.display import Turned
 from landscape.storage.results import Result
 from landscape.surface.certificate import paired_error
@@ -85,17 +86,18 @@ class Surfaces(Turned):
         ]
 
 
+@checks_arguments
 def surfaces(
     objectives: Mapping[str, Objective],
     *,
-    dim: int = 2,
+    dim: Dimension = 2,
     directions: Directions = "random",
     radius: Radius = 1.0,
-    tol: float = 1e-3,
+    tol: Positive = 1e-3,
     grid: Grid | None = None,
-    split: int = 1,
-    seed: int = 0,
-    seeds: int = 1,
+    split: Count = 1,
+    seed: Seed = 0,
+    seeds: Count = 1,
     normalization: Normalization = "filter",
     biases: bool = False,
     trajectories: Mapping[str, Sequence[Tensor]] | None = None,

@@ -338,11 +338,11 @@ def test_what_is_wrong_is_said():
     probe = ll.Objective(model, [GROWN], quadratic)
     foreign = torch.optim.SGD(other.parameters(), lr=0.1)
     for arguments, settings, message in (
-        ((model, probe), {"k": 0}, "must be positive"),
+        ((model, probe), {"k": 0}, "k is 0; it must be a whole number"),
         ((model, probe), {"tol": float("nan")}, "must be positive"),
         ((model, probe), {"at_most": 0.0}, "must be positive"),
         ((model, probe), {"trace": 1}, "two probes or more"),
-        ((model, probe), {"rho": -1.0}, "rho is positive"),
+        ((model, probe), {"rho": -1.0}, "rho is -1; it must be positive"),
         ((model, probe, nn.MSELoss()), {}, "an Objective of the model alone"),
         ((model, [GROWN]), {}, "batches and a criterion"),
         ((model, probe), {"mode": "training"}, "has a mode of its own"),

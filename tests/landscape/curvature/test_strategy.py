@@ -77,7 +77,7 @@ def test_several_vectors_at_once_fall_back_to_one_after_another():
 
 
 def test_a_strategy_that_there_is_not_is_refused():
-    with pytest.raises(InputError, match="strategy 'sideways' does not exist; choose from reverse, forward"):
+    with pytest.raises(InputError, match="strategy is 'sideways'; it must be one of reverse, forward"):
         ll.hessian(world("MLP"), "sideways")
 
 

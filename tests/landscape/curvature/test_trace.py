@@ -330,7 +330,7 @@ def test_what_is_saved_is_loaded(sasrec_objective, ask, tmp_path):
         (lambda o: ll.frobenius_norm(o, tol=float("nan")), "tol is nan; it must be positive"),
         (
             lambda o: ll.trace(o, method="girard"),
-            "trace method 'girard' does not exist; choose from hutchinson, hutch",
+            "method is 'girard'; it must be one of hutchinson, hutch",
         ),
     ],
 )

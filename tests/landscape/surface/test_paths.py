@@ -266,10 +266,10 @@ def test_paths_that_lead_nowhere_are_refused(transformers):
         with pytest.raises(InputError, match="different models"):
             make(a, ring(0.0, 1.0), metrics={"other": ring(1.0)})
     for kwargs in ({"steps": 0}, {"points": 1}, {"lr": 0.0}, {"lr": np.inf}):
-        with pytest.raises(InputError, match="steps and lr must be positive, points at least 2"):
+        with pytest.raises(InputError, match=r"it must be (positive|a whole number)"):
             ll.bezier(a, ring(0.0, 1.0), **kwargs)
     with pytest.raises(InputError, match="use an lr below 1e"):
-        ll.bezier(a, ring(0.0, 1.0), lr=1e200)
+        ll.bezier(a, ring(0.0, 1.0), lr=1e90)
     with pytest.raises(InputError, match="different models"):
         ll.bezier(a, ring(0.0, 1.0), training=lambda _: ring(1.0))
     assert torch.equal(endpoint(a, ring(0.0, 1.0)), torch.tensor([0.0, 1.0]).double())
