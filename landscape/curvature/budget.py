@@ -16,7 +16,7 @@ from landscape.curvature.matrix import Operator
 from landscape.errors import InputError
 from landscape.runtime.allocations import peak
 from landscape.runtime.arguments import said
-from landscape.runtime.devices import free_memory
+from landscape.runtime.devices import free_memory, gigabytes, need_room
 
 LONGEST = 300  # vectors; past it, the small dense problem of each step begins to cost
 WORKING = 5  # vectors beside the basis, the found ones and a product: the start, and a step's own
@@ -67,6 +67,15 @@ def length(like: Tensor, wanted: int, block: int, basis: int | None) -> int:
     return min(like.numel(), max(basis, needed))
 
 
+def check_room(like: Tensor, wanted: int, block: int, setting: str) -> None:
+    """Make sure that memory holds the least that a basis for `wanted` eigenpairs needs.
+
+    Raises:
+        InputError: it does not.
+    """
+    need_room(min(like.numel(), _least(wanted, block)), like, setting)
+
+
 def _least(wanted: int, block: int) -> int:
     return 2 * wanted + 3 * block
 
@@ -96,7 +105,7 @@ def planned(
     fixed += 16 * rows * min(n, COLUMNS) + 2 * like.element_size() * min(MIXED, n * longest)  # pieces
     if fixed > memory:
         raise InputError(
-            f"memory is {_said(memory)}; a product and {wanted} eigenvectors take {_said(fixed)}"
+            f"memory is {gigabytes(memory)}; a product and {wanted} eigenvectors take {gigabytes(fixed)}"
         )
     spare = 2 * rows + LEAST  # two blocks that are not full, and the search for copies
     rooms: dict[Place, int] = {"device": memory - fixed}
@@ -109,8 +118,8 @@ def planned(
             return plan
     most = max(plans, key=lambda plan: plan.capacity)
     if most.capacity < needed:
-        missing = f"a basis of {needed} vectors takes {_said((needed + spare) * vector)} more"
-        raise InputError(f"memory is {_said(memory)}; {missing}, and no disk has room for it")
+        missing = f"a basis of {needed} vectors takes {gigabytes((needed + spare) * vector)} more"
+        raise InputError(f"memory is {gigabytes(memory)}; {missing}, and no disk has room for it")
     return most
 
 
@@ -122,7 +131,3 @@ def _peak(compute: Callable[[], Any], device: torch.device) -> int:
     before = torch.cuda.memory_allocated(device)
     compute()
     return torch.cuda.max_memory_allocated(device) - before
-
-
-def _said(size: int) -> str:
-    return f"{size / 1e9:.3g} GB" if size >= 1e8 else f"{size / 1e6:.3g} MB"

@@ -15,6 +15,7 @@ from landscape.errors import InputError
 from landscape.objective.objective import Objective
 from landscape.runtime import progress
 from landscape.runtime.arguments import Count, Seed, checks_arguments
+from landscape.runtime.devices import need_room
 from landscape.statistics import interval, mean
 from landscape.storage.display import Drawn
 from landscape.storage.ranges import FINITE, POSITIVE, Range
@@ -180,6 +181,7 @@ def spectral_density(
     with progress.bar("spectral density", probes * steps) as advance:
         source = Probes(target, seed, advance)
         n = source.like.numel()
+        need_room(min(steps, n), source.like, f"steps = {steps:,}")
         found = [_quadrature(source, min(steps, n)) for _ in range(probes)]
     nodes, weights, moments = zip(*found, strict=True)
     return SpectralDensity(

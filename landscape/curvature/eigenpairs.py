@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import numpy as np
 
 from landscape.curvature.basis import Place
-from landscape.curvature.budget import bytes_of, planned
+from landscape.curvature.budget import bytes_of, check_room, planned
 from landscape.curvature.lanczos import lanczos
 from landscape.curvature.linear import LinearOperator, vector_of
 from landscape.curvature.matrix import Operator
@@ -171,6 +171,8 @@ def top_eigenpairs(
     operator = operator_of(target, budget)
     limit = 100 * (k + smallest) if max_products is None else max_products
     like = vector_of(operator)
+    if budget is None:
+        check_room(like, min(k, like.numel()) + min(smallest, like.numel()), block, f"k = {k:,}")
     # Gradients lie largely in the space of the top eigenvectors (Gur-Ari et al. 2018, arXiv 1812.04754).
     gradient = operator.objective.grad() if isinstance(operator, Operator) else None
     solve: Callable[..., Found] = power_iteration

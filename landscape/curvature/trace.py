@@ -14,6 +14,7 @@ from landscape.curvature.sketch import Estimator, HutchPlusPlus, XTrace, budgets
 from landscape.objective.objective import Objective
 from landscape.runtime import progress
 from landscape.runtime.arguments import Count, Positive, Seed, checks_arguments
+from landscape.runtime.devices import need_room
 from landscape.statistics import interval, mean
 from landscape.storage.ranges import NOT_NEGATIVE
 from landscape.storage.results import Array, Result, agree
@@ -117,6 +118,7 @@ def trace(
         elif probes >= source.like.numel():
             samples, error = np.array([exact(source)]), 0.0
         else:
+            need_room(2 * probes, source.like, f"{method} with probes = {probes:,}")
             estimator = PROJECTING[method](source)
             for budget in budgets(PROJECTING[method], probes, tol):
                 samples, error = estimator.spend(budget)

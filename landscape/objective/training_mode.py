@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from landscape.errors import InputError
 from landscape.objective.batches import tensors_of
 from landscape.runtime.arguments import Seed, checks_arguments
 
@@ -59,13 +58,7 @@ def in_training_mode(loss: OfModel[T], seed: Seed = 0) -> OfModel[T]:
 
 
 def in_mode(function: OfModel[T], mode: Mode, seed: int = 0) -> OfModel[T]:
-    """Return a function of a model in a mode by its name: "eval" or "training".
-
-    Raises:
-        InputError: there is no such mode.
-    """
-    if mode not in ("eval", "training"):
-        raise InputError(f"mode is {mode!r}; it must be 'eval' or 'training'")
+    """Return a function of a model in a mode by its name."""
     return in_training_mode(function, seed) if mode == "training" else function
 
 

@@ -61,6 +61,30 @@ def free_memory(device: "torch.device") -> int:
     return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else free_main_memory()
 
 
+def need_room(vectors: int, like: "torch.Tensor", setting: str) -> None:
+    """Make sure that memory holds so many vectors, before any of them is there.
+
+    Args:
+        vectors: their number.
+        like: one of their kind, shape (n,), on their device.
+        setting: what asks for them, for the message.
+
+    Raises:
+        InputError: they take more than is free.
+    """
+    needed, free = vectors * like.numel() * like.element_size(), free_memory(like.device)
+    if needed > free:
+        raise InputError(
+            f"{setting} keeps {vectors:,} vectors of {like.numel():,} numbers in memory, which take "
+            f"{gigabytes(needed)}; {gigabytes(free)} are free"
+        )
+
+
+def gigabytes(size: int) -> str:
+    """Return the words for a number of bytes."""
+    return f"{size / 1e9:.3g} GB" if size >= 1e8 else f"{size / 1e6:.3g} MB"
+
+
 def free_main_memory() -> int:
     """Return what `free_memory` does for a CPU, without torch."""
     free = [

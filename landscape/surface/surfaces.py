@@ -15,6 +15,7 @@ from landscape.objective.objective import Objective
 from landscape.objective.supervised import need_objective
 from landscape.runtime import progress
 from landscape.runtime.arguments import Count, Dimension, Positive, Seed, checks_arguments
+from landscape.runtime.devices import need_room
 from landscape.storage.display import Turned
 from landscape.storage.results import Result
 from landscape.surface.certificate import paired_error
@@ -133,6 +134,7 @@ def surfaces(
     """
     for objective in objectives.values():
         need_objective(objective)
+        need_room(dim * len(objectives) * seeds, objective.theta, f"seeds = {seeds:,}")
     need_one_loss({name: objective.provenance for name, objective in objectives.items()})
     check_directions(directions, dim, seeds)
     look = partial(_views, objectives, directions, dim, normalization, biases, trajectories or {})

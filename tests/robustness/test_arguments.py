@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import landscape as ll
+from landscape.runtime import devices
 from landscape.runtime.arguments import Between, Choice, Each, Whole, _rules
 
 DECORATED = (ll.Frame, ll.Monitor, ll.TaskOptions)
@@ -117,6 +118,42 @@ def test_a_number_of_numpy_is_a_number(operator, symmetric, tmp_path):
     numpy = ll.trace(matrix, probes=np.int64(3), tol=np.float64(0.5), seed=np.uint8(7))
     np.testing.assert_array_equal(numpy.samples, plain.samples)
     assert ll.load(numpy.save(tmp_path / "a.npz")).settings["probes"] == 3
+
+
+class Huge:
+    """A matrix of 10⁹ rows, of which nothing may be asked."""
+
+    shape = (10**9, 10**9)
+    dtype = torch.float32
+    device = torch.device("cpu")
+
+    def __call__(self, vector):
+        raise AssertionError("a product was asked for")
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda huge: ll.top_eigenpairs(huge, 10**5),
+        lambda huge: ll.top_eigenpairs(huge, 10**5, "power", smallest=0),
+        lambda huge: ll.top_eigenpairs(huge, 1, block=10**6),
+        lambda huge: ll.spectral_density(huge, steps=10**6),
+        lambda huge: ll.trace(huge, method="hutch++", probes=10**6),
+        lambda huge: ll.trace(huge, method="xtrace", probes=10**6),
+    ],
+)
+def test_vectors_have_room(ask, monkeypatch):
+    monkeypatch.setattr(devices, "free_memory", lambda _: 10**12)
+    with pytest.raises(
+        ll.InputError, match=r" = [\d,]+ keeps [\d,]+ vectors of 1,000,000,000 numbers in memory, "
+    ):
+        ask(Huge())
+
+
+def test_directions_have_room(sasrec_objective, monkeypatch):
+    monkeypatch.setattr(devices, "free_memory", lambda _: 10**8)
+    with pytest.raises(ll.InputError, match=r"seeds = 1,000,000 keeps 2,000,000 vectors"):
+        ll.surfaces({"a": sasrec_objective}, seeds=10**6)
 
 
 def test_what_is_not_given_is_not_looked_at():

@@ -69,7 +69,7 @@ def test_every_whole_number_of_a_measurement_has_an_upper_bound(name, landscape)
         assert err.startswith(f"landscape: Invalid value for '{flag}': Input should be less than"), err
 
 
-@pytest.mark.parametrize("grid", [10**9, 4000])
+@pytest.mark.parametrize("grid", [10**7, 4000])
 def test_a_grid_has_room(grid, sasrec_objective):
     with pytest.raises(InputError, match=r"points has more than 10,000,000; choose fewer"):
         plane(sasrec_objective, grid=grid, radius=1.0)
@@ -77,7 +77,7 @@ def test_a_grid_has_room(grid, sasrec_objective):
 
 @pytest.mark.parametrize("tol", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_tolerance_is_a_positive_number(tol, operator, symmetric):
-    with pytest.raises(InputError, match=r"all must be positive"):
+    with pytest.raises(InputError, match=r"tol is .*; it must be positive"):
         top_eigenpairs(operator(symmetric), k=1, tol=tol)
 
 

@@ -73,5 +73,5 @@ def test_a_loss_of_your_own_is_frozen_too():
 
 
 def test_an_unknown_mode_is_refused():
-    with pytest.raises(ll.InputError, match="must be 'eval' or 'training'"):
+    with pytest.raises(ll.InputError, match="mode is 'train'; it must be one of eval, training"):
         ll.supervised(model(), BATCHES, nn.MSELoss(), mode="train")

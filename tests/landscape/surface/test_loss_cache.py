@@ -141,7 +141,7 @@ def test_a_strategy_that_is_asked_for_is_used_and_said(fresh, monkeypatch, asked
 
 
 def test_a_strategy_that_there_is_not_is_refused(fresh):
-    with pytest.raises(ll.InputError, match="strategy 'warp' is not available on this device"):
+    with pytest.raises(ll.InputError, match="strategy is 'warp'; it must be one of sequential"):
         ll.line(fresh(), grid=5, strategy="warp")
 
 
