@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from landscape.errors import printable
+from landscape.errors import printable, shortened
 from landscape.runtime.ranks import ranks
 
 WIDTH = 79
+NARROW = 72
+"""Columns of a terminal below which the bar and the time that has passed are left out."""
 PLAIN, NOTEBOOK = 30.0, 1.0
 """Seconds between two lines in a file, and between two changes of the line in a notebook."""
 _state: dict[str, Any] = {"quiet": False, "stage": ""}
@@ -49,14 +51,14 @@ def bar(label: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
     It may be given a short text, which stays beside the bar until the next: `advance("loss 0.31")`; or,
     instead of a step, a new forecast of the total: `advance(total=120)`.
     """
-    said = printable(_state["stage"] + label)
+    place, label = printable(_state["stage"]), printable(label)
     if _state["quiet"] or not ranks().first:
         yield lambda text="", *, total=None: None
     elif sys.stderr.isatty():
-        with _rich(said, total, done) as advance:
+        with _rich(place, label, total, done) as advance:
             yield advance
     else:
-        line = _Line(said, total, done, in_notebook=_in_notebook())
+        line = _Line(place + label, total, done, in_notebook=_in_notebook())
         try:
             yield line.advance
         finally:
@@ -64,25 +66,30 @@ def bar(label: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
 
 
 @contextmanager
-def _rich(label: str, total: int, done: int) -> Iterator[Callable[..., None]]:
+def _rich(place: str, label: str, total: int, done: int) -> Iterator[Callable[..., None]]:
     """Show a bar on one line of a terminal, which goes away at the end."""
     from rich import progress
     from rich.console import Console
     from rich.table import Column
 
-    def cut(share: int) -> Column:
-        return Column(no_wrap=True, overflow="ellipsis", ratio=share)
+    def text(of: str, share: int) -> progress.TextColumn:
+        column = Column(no_wrap=True, overflow="ellipsis", ratio=share)
+        return progress.TextColumn(of, markup=False, table_column=column)
 
-    columns = (
-        progress.TextColumn("{task.description}", markup=False, table_column=cut(3)),
-        progress.BarColumn(bar_width=10),
-        progress.MofNCompleteColumn(table_column=Column(no_wrap=True)),
-        progress.TimeElapsedColumn(table_column=Column(no_wrap=True)),
-        progress.TextColumn("left", table_column=Column(no_wrap=True)),
-        progress.TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
-        progress.TextColumn("{task.fields[text]}", markup=False, table_column=cut(2)),
-    )
-    console = Console(stderr=True)
+    whole, console = Column(no_wrap=True), Console(stderr=True)
+    counts = progress.MofNCompleteColumn(table_column=whole)
+    left = progress.TimeRemainingColumn(compact=True, table_column=whole)
+    room = console.width - 2 * len(str(total)) - 12  # beside counts and the time that is left
+    columns: tuple[progress.ProgressColumn, ...]
+    if console.width < NARROW:
+        columns = text("{task.description} {task.fields[text]}", 1), counts, left
+    else:
+        elapsed, said = progress.TimeElapsedColumn(table_column=whole), progress.TextColumn("left")
+        shown_last = text("{task.fields[text]}", 2)
+        bar_column = progress.BarColumn(bar_width=10)
+        columns = text("{task.description}", 3), bar_column, counts, elapsed, said, left, shown_last
+        room = (room - 26) * 3 // 5
+    label = _fitting(place, room - len(label)) + label
     with progress.Progress(*columns, console=console, transient=True, expand=True) as shown:
         task = shown.add_task(label, total=total, completed=done, text="")
 
@@ -95,6 +102,12 @@ def _rich(label: str, total: int, done: int) -> Iterator[Callable[..., None]]:
                 shown.update(task, text=printable(text))
 
         yield advance
+
+
+def _fitting(place: str, room: int) -> str:
+    """Return where a bar is, cut in the middle where there is little room, or nothing where there is none."""
+    kept = place.removesuffix(": ")
+    return place if len(place) <= room else f"{shortened(kept, room - 2)}: " if room >= 10 else ""
 
 
 class _Line:

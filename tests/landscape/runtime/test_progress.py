@@ -1,11 +1,13 @@
 """Progress: one line on a terminal, a line every 30 s elsewhere, none when it is not wanted."""
 
+import io
 import re
 import sys
 
 import numpy as np
 import pytest
 import torch
+from rich.cells import cell_len
 
 import landscape as ll
 from landscape.curvature.solver import Fall
@@ -88,28 +90,41 @@ def test_a_notebook_has_one_line_that_goes_away(clock, capsys, monkeypatch):
     assert out.endswith("\r" + " " * progress.WIDTH + "\r")
 
 
-def test_a_bar_takes_one_line_of_80_columns(monkeypatch):
-    import io
+class Screen(io.StringIO):
+    def isatty(self):
+        return True
 
-    class Screen(io.StringIO):
-        def isatty(self):
-            return True
 
-    screen = Screen()
-    monkeypatch.setattr(sys, "stderr", screen)
-    monkeypatch.setenv("COLUMNS", "80")
+def drawn(columns, place, label, total, text, monkeypatch):
+    """The lines that a bar draws on a terminal of some columns."""
+    monkeypatch.setattr(sys, "stderr", screen := Screen())
+    monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setenv("TERM", "xterm")
-    with (
-        progress.stage("a-run-with-a-name-that-never-ends", 11, 12),
-        progress.bar("Hessian", 5000) as advance,
-    ):
+    with progress.stage(*place), progress.bar(label, total) as advance:
         for _ in range(3):
-            advance("epoch 12 · loss 0.3123 · valid NDCG@10 0.1234")
+            advance(text)
     text = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", screen.getvalue())
-    lines = [line for part in text.split("\r") for line in part.split("\n") if line.strip()]
+    return [line for part in text.split("\r") for line in part.split("\n") if line.strip()]
+
+
+@pytest.mark.parametrize("columns", [20, 40, 60, 80])
+@pytest.mark.parametrize("name", ["A", "a-run-with-a-name-that-never-ends", "模型" * 9, "[bold]\x1b[2J"])
+@pytest.mark.parametrize(("label", "total"), [("Hessian", 5000), ("relative flatness of item", 10**6)])
+def test_a_bar_takes_one_line(columns, name, label, total, monkeypatch):
+    lines = drawn(columns, (name, 11, 12), label, total, "epoch 12 · loss 0.3123 · valid 0.12", monkeypatch)
     assert lines
-    assert max(map(len, lines)) <= 80
-    assert all("/5000" in line for line in lines)  # not one line is a second one of a bar
+    assert max(map(cell_len, lines)) <= columns
+    if columns >= 40:
+        assert all(f"/{total}" in line for line in lines)  # not one line is a second one of a bar
+        assert columns >= 72 or all(re.search(r" [\d:-]+$", line) for line in lines)  # the time left is whole
+
+
+def test_of_a_long_name_a_narrow_terminal_shows_both_ends_and_what_is_measured(monkeypatch):
+    place = ("a-run-with-a-name-that-never-ends", 11, 12)
+    (line, *_) = drawn(40, place, "Hessian", 500, "", monkeypatch)
+    assert re.match(r"a-run-\w* … .*12: Hessian ", line)
+    (line, *_) = drawn(40, ("A", 1, 1), "surface 51 × 51", 2601, "loss 0.3", monkeypatch)
+    assert line.startswith("A: surface 51 × 51 ")
 
 
 def test_a_forecast_is_right_where_residuals_fall_evenly():
