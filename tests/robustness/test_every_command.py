@@ -123,6 +123,11 @@ def forking(tmp_path_factory, module_patch):
     found.end()
 
 
+def plain(written):
+    """The lines that a terminal shows, one after another, some in the same place."""
+    return re.split(r"[\r\n]+", re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", written.decode("utf-8")))
+
+
 def checked(ended, stream, prints):
     """Check the exit code, that there is one line of error or none, and what is printed."""
     code, said = STREAMS[stream]
@@ -136,9 +141,10 @@ def checked(ended, stream, prints):
     if stream == "a pipe":
         assert prints in ended.out.decode("ascii")
         return
-    lines = re.sub(r"\x1b\[[\d;]*m", "", ended.out.decode("utf-8")).splitlines()
+    lines = plain(ended.out)
     assert prints in " ".join(" ".join(lines).split())
-    assert max(map(cell_len, lines)) <= COLUMNS
+    bars = [line for line in plain(ended.err) if not line.startswith("landscape: ")]
+    assert max(map(cell_len, lines + bars)) <= COLUMNS
 
 
 def refused(ended, case):
