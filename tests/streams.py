@@ -40,10 +40,15 @@ class Ended:
 
 
 class Forking:
-    """A process in an environment of its own, which forks commands."""
+    """A process in an environment of its own, which forks commands.
+
+    Attributes:
+        known: how commands ended that were run for others to read what they wrote, by name and stream.
+    """
 
     def __init__(self, *, draws: bool, **environment: str) -> None:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG"))}
+        self.known: dict[tuple[str, str], Ended] = {}
         self._process = subprocess.Popen(
             [sys.executable, "-c", SERVE, json.dumps([str(ROOT), *sys.path]), json.dumps(draws)],
             env=kept | {"OMP_NUM_THREADS": "1", "TERM": "xterm"} | environment,
@@ -75,7 +80,7 @@ def serve() -> None:
     if not json.loads(sys.argv[2]):
         from matplotlib.figure import Figure
 
-        Figure.savefig = _nothing_drawn  # type: ignore[method-assign] # of which the streams see nothing
+        Figure.savefig = nothing_drawn  # type: ignore[method-assign] # of which the streams see nothing
 
     answers = os.fdopen(os.dup(1), "w", encoding="ascii")
     for line in sys.stdin:
@@ -84,7 +89,7 @@ def serve() -> None:
         answers.flush()
 
 
-def _nothing_drawn(_: object, file: Path | BytesIO, **__: object) -> None:
+def nothing_drawn(_: object, file: Path | BytesIO, **__: object) -> None:
     file.write_bytes(b"drawn") if isinstance(file, Path) else file.write(b"drawn")
 
 

@@ -37,7 +37,7 @@ COMMANDS = {
     "report": "report OUT",
     "recommend": "recommend --ckpt A --out OUT/r.csv",
 }
-QUICK = ("train", "sharpness", "export", "recommend")
+QUICK = ("train", "sharpness", "export")
 
 
 @pytest.fixture(scope="module")

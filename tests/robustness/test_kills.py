@@ -1,6 +1,6 @@
 """`kill -9` at random moments: the same command goes on, ends as if nothing had been, and reads nothing torn.
 
-Five kills a command, and fifty in `make soak`.
+One kill a command, and fifty in `make soak`.
 """
 
 import json
@@ -23,8 +23,8 @@ SETTINGS = {
     "batch-size": 16,
     "eval-every": 2,
     "dropout": 0.3,
-    "epochs": 24,
-    "save-every": 8,
+    "epochs": 12,
+    "save-every": 4,
 }
 FEW = ("--users", 40, "--device", "cpu")
 
@@ -45,7 +45,7 @@ def whole(out):
 
 
 def same_run(a, b):
-    for name in ("last.pt", "best.pt", "best.safetensors", "epochs/epoch-0016.pt"):
+    for name in ("last.pt", "best.pt", "best.safetensors", "epochs/epoch-0008.pt"):
         first, second = load(a / name), load(b / name)
         assert same_weights(first, second)
         assert (first.epoch, first.best, first.valid) == (second.epoch, second.best, second.valid)
@@ -68,7 +68,7 @@ def same_spectrum(a, b):
 
 
 def same_sweep(a, b):
-    for run in ("method=sasrec", "method=samrec"):
+    for run in (path.name for path in b.glob("method=*")):
         assert same_weights(load(a / run / "last.pt"), load(b / run / "last.pt"))
     tests = [[run["test"] for run in json.loads((out / "results.json").read_text("utf-8"))] for out in (a, b)]
     assert tests[0] == tests[1]
@@ -78,14 +78,14 @@ def same_sweep(a, b):
 def commands(data_file, runs):
     """Each command's arguments, and how its results are compared."""
     options = [part for name, value in SETTINGS.items() for part in (f"--{name}", value)]
-    fixed = [f"{name.replace('-', '_')}={value}" for name, value in (SETTINGS | {"epochs": 8}).items()]
+    fixed = [f"{name.replace('-', '_')}={value}" for name, value in (SETTINGS | {"epochs": 4}).items()]
     sasrec = ("--ckpt", runs / "sasrec" / "best.pt", *FEW)
     return {
         "train": (["train", "--data", data_file, *options, "--device", "cpu", "--resume"], same_run),
         "surface": (["surface", *sasrec, "--dim", 1, "--grid", 301], same_surface),
         "hessian": (["hessian", *sasrec, "--top", 3, "--tol", 1e-5, "--trace"], same_spectrum),
-        "sweep": (
-            ["sweep", "--data", data_file, "--vary", "method=sasrec,samrec", "--device", "cpu"]
+        "sweep": (  # each of whose runs is a process that imports torch
+            ["sweep", "--data", data_file, "--device", "cpu", "--vary", "method=samrec"]
             + [part for setting in fixed for part in ("--set", setting)],
             same_sweep,
         ),
@@ -117,10 +117,12 @@ def kill(arguments, same, tmp_path, times, seed):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_killed_command_goes_on_and_equals_one_that_was_not(commands, tmp_path, name):
-    kill(*commands[name], tmp_path, times=2, seed=name)
+    kill(*commands[name], tmp_path, times=1, seed=name)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_is_killed_for_long(commands, tmp_path, name):
-    kill(*commands[name], tmp_path, times=50, seed=f"{name} for long")
+    arguments, same = commands[name]
+    two = ["method=sasrec,samrec" if part == "method=samrec" else part for part in arguments]
+    kill(two, same, tmp_path, times=50, seed=f"{name} for long")

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from landscape import InputError
 from landscape.report import compare as comparing
@@ -16,6 +17,14 @@ from landscape.surface.export import export
 from landscape.tasks import TaskOptions
 from samrec.data.catalog import CATALOG, fetch
 from tests.results import folder_of, line, plane
+from tests.streams import nothing_drawn
+
+
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch):
+    """Let pictures be none: what is told here, a page says in words."""
+    monkeypatch.setattr(Figure, "savefig", nothing_drawn)
+
 
 UNFINISHED = "This report is partial: landscape compare has not finished"
 
