@@ -51,9 +51,8 @@ class Between:
     high: float = math.inf
 
     def allows(self, value: Any) -> bool:
-        if not isinstance(value, Real) or isinstance(value, bool):
-            return False
-        return self.low < value < self.high and (value == 0 or 1 / LARGEST <= abs(value) <= LARGEST)
+        real = isinstance(value, Real) and not isinstance(value, bool)
+        return real and self.low < value < self.high and (value == 0 or 1 / LARGEST <= abs(value) <= LARGEST)
 
     def __str__(self) -> str:
         if self.high < math.inf:
