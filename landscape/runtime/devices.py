@@ -62,10 +62,10 @@ def free_memory(device: "torch.device") -> int:
 
 
 def need_room(vectors: int, like: "torch.Tensor", setting: str) -> None:
-    """Make sure that memory holds so many vectors, before any of them is there.
+    """Make sure that memory holds a number of vectors, before any of them is there.
 
     Args:
-        vectors: their number.
+        vectors: the number.
         like: one of their kind, shape (n,), on their device.
         setting: what asks for them, for the message.
 
