@@ -58,9 +58,13 @@ class Basis:
         """All vectors, in order: tensors of shape (some, n)."""
         return [b[: self._size - i * self._rows] for i, b in enumerate(self._blocks)]
 
-    def append(self, vectors: Tensor) -> None:
-        """Add rows, which are copied."""
+    def append(self, vectors: Tensor, adopt: bool = False) -> None:
+        """Add rows, which are copied; to `adopt` them saves that where each vector is a block of its own."""
         for vector in vectors:
+            if adopt and self._rows == 1 and self.place == "device" and vector.is_contiguous():
+                self._blocks.append(vector[None])
+                self._size += 1
+                continue
             block, row = divmod(self._size, self._rows)
             if block == len(self._blocks):
                 self._blocks.append(self._block())
@@ -112,27 +116,35 @@ def pieces(vectors: Tensor, most: int | None = None) -> Iterator[slice]:
 
 
 @full_precision
-def project_out(vectors: Tensor, blocks: Sequence[Tensor]) -> Tensor:
+def project_out(vectors: Tensor, blocks: Sequence[Tensor], times: int = 2) -> Tensor:
     """Remove from vectors, shape (n,) or (K, n), their parts along the orthonormal rows of all `blocks`.
 
     This is done twice, for rounding, and piece by piece, since long float32 products lose two digits.
-    Vectors are returned as they are if there is nothing to remove.
+    Vectors are returned as they are if there is nothing to remove, and are never written to.
     """
     blocks = [block for block in blocks if len(block)]
     if not blocks:
         return vectors
-    left = torch.empty_like(vectors)
-    for source in (vectors, left):
-        along = [left.new_zeros(*left.shape[:-1], len(block), dtype=torch.float64) for block in blocks]
+    if vectors.dim() == 2 and len(vectors) == 1:
+        return project_out(vectors[0], blocks, times)[None]
+    left, lengths = torch.empty_like(vectors), [len(block) for block in blocks]
+    for source in (vectors, left)[:times]:
+        along = left.new_zeros(*left.shape[:-1], sum(lengths), dtype=torch.float64)
         for piece in pieces(vectors):
-            for summed, block in zip(along, blocks, strict=True):
-                summed.add_(source[..., piece] @ block[:, piece].to(source.device).T)
-        shares = [summed.to(vectors) for summed in along]
+            some = source[..., piece]
+            parts = (block[:, piece].to(some.device) for block in blocks)
+            along += torch.cat([p @ some if some.dim() == 1 else some @ p.T for p in parts], -1)
+        shares = along.to(left).split(lengths, -1)
         for piece in pieces(vectors):
-            rest = source[..., piece]
+            rest = left[..., piece]
+            if source is vectors:
+                rest.copy_(vectors[..., piece])
             for share, block in zip(shares, blocks, strict=True):
-                rest = rest - share @ block[:, piece].to(rest.device)
-            left[..., piece] = rest
+                part = block[:, piece].to(rest.device)
+                if rest.dim() == 1:
+                    rest.addmv_(part.T, share, alpha=-1)
+                else:
+                    rest.addmm_(share, part, alpha=-1)
     return left
 
 
@@ -146,7 +158,9 @@ def grams(a: Tensor, b: Tensor) -> Tensor:
 
 def norms(vectors: Tensor) -> Tensor:
     """Return the lengths of rows, shape (len(vectors),), squares summed in float64, on their device."""
-    lengths = [vectors[:, piece].double().norm(dim=1) for piece in pieces(vectors)]
+    lengths = [
+        torch.linalg.vector_norm(vectors[:, piece], dim=1, dtype=torch.float64) for piece in pieces(vectors)
+    ]
     return (
         torch.stack(lengths).norm(dim=0) if lengths else vectors.new_zeros(len(vectors), dtype=torch.float64)
     )
@@ -198,9 +212,17 @@ def unit(vector: Tensor) -> Tensor:
     return vector / norm(vector)
 
 
+def mix(vector: Tensor, near: Tensor) -> None:
+    """Turn a random unit vector, in place, to one that is near the wanted ones; it stays a unit vector."""
+    if length := norm(near):
+        vector.add_(near, alpha=2 / length)  # twice, so that the two never cancel
+        vector.div_(norm(vector))
+
+
 def random_unit(like: Tensor, rng: np.random.Generator, orthogonal_to: Sequence[Tensor] = ()) -> Tensor:
     """Draw a unit vector, of the kind of `like`, orthogonal to the rows of all blocks in `orthogonal_to`."""
     drawn = like.new_empty(like.shape)
     for piece in pieces(drawn):
         drawn[piece] = torch.from_numpy(rng.standard_normal(piece.stop - piece.start))
-    return unit(project_out(drawn, orthogonal_to))
+    found = project_out(drawn, orthogonal_to)
+    return found.div_(norm(found))

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 
-from landscape.curvature.basis import Place
+from landscape.curvature.basis import Place, norm
 from landscape.curvature.budget import bytes_of, check_room, planned
 from landscape.curvature.lanczos import lanczos
 from landscape.curvature.linear import LinearOperator, vector_of
@@ -37,7 +37,9 @@ class Eigenpairs(Drawn, Result):
             descending in it, with their sign. Shape (k,).
         eigenvectors: one per row, of unit norm. The largest entry is positive, so two runs never mirror each
             other. Shape (k, numel).
-        residuals: ‖Hv - λv‖ / |λ|, by one more product each. Shape (k,).
+        residuals: ‖Hv - λv‖ / |λ|. Lanczos takes it from its products, and one more, of all vectors together,
+            confirms it to a twentieth of it or of the tolerance. Where it does not, and in power iteration,
+            each vector is multiplied once more. Shape (k,).
         converged: whether each residual is within the tolerance.
         smallest_eigenvalues: the most negative first. Shape (smallest,).
         smallest_eigenvectors: theirs, oriented like the others. Shape (smallest, numel).
@@ -175,14 +177,17 @@ def top_eigenpairs(
         check_room(like, min(k, like.numel()) + min(smallest, like.numel()), block, f"k = {k:,}")
     # Gradients lie largely in the space of the top eigenvectors (Gur-Ari et al. 2018, arXiv 1812.04754).
     gradient = operator.objective.grad() if isinstance(operator, Operator) else None
-    solve: Callable[..., Found] = power_iteration
+    slope = np.nan if gradient is None else norm(gradient)
+    start = None if gradient is None else iter([gradient])  # the solver takes it, and nobody holds it
+    del gradient
+    solve: Callable[..., Found] = partial(power_iteration, start=start)
     place: Place | None = None
     if method == "lanczos":
         place, capacity = "device", basis
         if budget:
             wanted = min(k, like.numel()) + min(smallest, like.numel())
             place, capacity = planned(operator, like, budget, wanted, block, basis)
-        solve = partial(lanczos, start=gradient, block=block, capacity=capacity, place=place)
+        solve = partial(lanczos, start=start, block=block, capacity=capacity, place=place)
     with progress.bar(method, limit) as advance:
         found = solve(operator, like, k, smallest, tol, limit, seed, advance)
     seconds = time.perf_counter() - started
@@ -198,7 +203,7 @@ def top_eigenpairs(
         smallest_eigenvectors=vectors[low],
         smallest_residuals=found.residuals[low],
         products=found.products + (budget is not None),  # one to see what it takes
-        gradient_norm=np.nan if gradient is None else float(gradient.double().norm()),
+        gradient_norm=slope,
         settings={
             **told,
             "k": k,

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from landscape.curvature.basis import (
     fetched,
     gram,
     grams,
+    mix,
     norm,
     norms,
     project_out,
@@ -23,8 +24,10 @@ from landscape.curvature.basis import (
 )
 from landscape.curvature.budget import length
 from landscape.curvature.copies import missed
-from landscape.curvature.solver import Counted, Fall, Found, Matvec, oriented, rayleigh, scales
+from landscape.curvature.solver import Counted, Fall, Found, Matvec, measured, scales
 from landscape.storage.results import Array
+
+AGAIN = 0.3  # share of a vector that is left of it, below which what rounding left along the basis counts
 
 
 def lanczos(
@@ -37,7 +40,7 @@ def lanczos(
     seed: int,
     advance: Callable[..., None] = lambda **_: None,
     *,
-    start: Tensor | None = None,
+    start: Iterator[Tensor] | None = None,
     block: int = 1,
     capacity: int | None = None,
     place: Place = "device",
@@ -45,11 +48,11 @@ def lanczos(
 ) -> Found:
     """Find the k largest eigenpairs of a symmetric operator, descending, and the `smallest` smallest.
 
-    A Q = Q T + X B: the vectors of Q orthonormal, kept so by projecting each new one twice against all
-    others; T small and dense, in float64; X the next block. A Ritz pair (θ, Q s) has the residual ‖Bᵀs‖ at
-    no cost; when that says that all wanted pairs are within `tol`, one product each measures it (Golub & Van
-    Loan, ch. 10). Where the basis is full, the wanted Ritz vectors and some beside them become the new one:
-    the thick restart of Wu & Simon (2000).
+    A Q = Q T + X B: the vectors of Q orthonormal, kept so by projecting each new one against all others, and
+    once more if little was left of it (Daniel et al. 1976); T small and dense, in float64; X the next block.
+    A Ritz pair (θ, Q s) has the residual X Bᵀs at no cost (Golub & Van Loan, ch. 10); when that says that all
+    wanted pairs are within `tol`, products measure it (`measured`). Where the basis is full, the wanted Ritz
+    vectors and some beside them become the new one: the thick restart of Wu & Simon (2000).
 
     A Krylov space holds a repeated eigenvalue at most `block` times. Once the wanted pairs are found, a short
     one orthogonal to it is asked for further copies (`landscape.curvature.copies`); where there are any, the
@@ -60,7 +63,7 @@ def lanczos(
         matvec: v -> Av, shape (n,) to (n,); with a method `many` for rows of vectors, if `block` is above 1.
         like: any vector of the operator's shape, dtype and device.
         max_products: stop at about this number of products.
-        start: a vector near the wanted ones; it is mixed with a random one, which misses none.
+        start: yields a vector near the wanted ones; it is mixed with a random one, which misses none.
         block: number of vectors multiplied at once; more of them take more products, at a lower cost each.
         capacity: maximum number of vectors in the basis, by default what half of the free memory holds, up to
             300; raised to the least that the method needs.
@@ -73,11 +76,7 @@ def lanczos(
     wanted = min(k + smallest, n)
     capacity = length(like, k + smallest, block, capacity)
     space = _Space(like, capacity, place, np.random.default_rng(seed))
-    first = space.random(block)
-    if start is not None and start.any():
-        first[0] += 2 * unit(start)  # twice, so that the two never cancel
-        first = space.orthonormal(first, fetched(norms(first))[0])
-    space.append(first)
+    space.append(space.first(block, start))
     fall = Fall()
     trust = 1.0  # factor on the tolerance for estimated residuals
 
@@ -88,16 +87,20 @@ def lanczos(
         largest = float(np.abs(values).max())
         scale = scales(values[chosen], largest, like.dtype)
         scale[tops:] = largest or 1.0  # the smallest may be next to zero: held against ‖A‖
-        estimates = np.linalg.norm(coefficients[:, chosen].T @ space.coupling, axis=1)
+        outside = coefficients[:, chosen].T @ space.coupling
+        estimates = np.linalg.norm(outside, axis=1)
         excess = estimates / (tol * scale)
         if len(values) >= wanted and (forecast := fall.forecast(operator.products, excess)):
             advance(total=min(forecast + wanted, max_products))
         complete = space.size == n
-        spent = operator.products + len(chosen) >= max_products or time.perf_counter() >= deadline
+        together = len(chosen) > 1 and not space.begin  # of a closed space, B does not know the residual
+        reserved = 1 if together else len(chosen)
+        spent = operator.products + reserved >= max_products or time.perf_counter() >= deadline
         arrived = len(values) >= wanted and bool((estimates <= trust * tol * scale).all())
         if complete or spent or arrived:
-            vectors = oriented(space.basis.combined(coefficients[:, chosen]))
-            found, absolute = rayleigh(operator, vectors)
+            vectors = space.basis.combined(coefficients[:, chosen])
+            ahead = (outside, space.ahead) if together else None
+            found, absolute = measured(operator, values[chosen], vectors, ahead, tol * scale)
             relative = absolute / scale
             within = bool((relative <= tol).all())
             copies, sure = vectors[:0], complete
@@ -167,10 +170,18 @@ class _Space:
             drawn = _longer(drawn, unit(project_out(one, [drawn])))
         return drawn
 
+    def first(self, count: int, start: Iterator[Tensor] | None) -> Tensor:
+        """Draw orthonormal vectors, the first of them mixed with the one that `start` yields."""
+        drawn = self.random(count)
+        for near in start or ():
+            mix(drawn[0], near)
+            drawn = self.orthonormal(drawn, fetched(norms(drawn))[0])
+        return drawn
+
     def append(self, block: Tensor) -> None:
         """Add a block to the basis, coupled by `coupling`, or uncoupled if that belongs to another block."""
         first, last = self.size, self.size + len(block)
-        self.basis.append(block)
+        self.basis.append(block, adopt=True)
         self._matrix[first:last, :last] = self._matrix[:last, first:last] = 0
         if self.coupling.shape == (first, len(block)):
             self._matrix[:first, first:last] = self.coupling
@@ -182,9 +193,12 @@ class _Space:
         newest = self.basis.rows(self._newest)
         products = operator.many(newest)
         measured = grams(newest, products), norms(products)
-        left = project_out(products, self.basis.blocks)
+        left = project_out(products, self.basis.blocks, times=1)
         del products
         inner, sizes, lengths = fetched(*measured, norms(left))  # a step waits for the device here alone
+        if (lengths < AGAIN * sizes).any():
+            left = project_out(left, self.basis.blocks, times=1)
+            (lengths,) = fetched(norms(left))
         self._matrix[self._newest : self.size, self._newest : self.size] = (inner + inner.T) / 2
         self._norm = max(self._norm, *sizes)
         self.ahead = self.orthonormal(left, lengths)
@@ -202,7 +216,7 @@ class _Space:
         """Return an orthonormal basis of `vectors`, without those that are only rounding.
 
         Args:
-            vectors: shape (K, n).
+            vectors: shape (K, n). A single one is written over.
             lengths: of these, shape (K,).
         """
         least = 100 * torch.finfo(vectors.dtype).eps * self._norm
@@ -212,7 +226,7 @@ class _Space:
             length = norm(left) if len(found) else float(own)
             if length <= least or self.size + len(found) == vectors.shape[1]:
                 continue
-            left = left / length
+            left = left.div_(length) if len(vectors) == 1 else left / length
             if self._short(length):
                 left = unit(project_out(project_out(left, self.basis.blocks), [found]))
             found = _longer(found, left)

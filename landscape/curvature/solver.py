@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from landscape.curvature.basis import fetched, grams, norm, residuals
+from landscape.curvature.basis import fetched, grams, norm, pieces, residuals
 from landscape.storage.results import Array
 
 Matvec = Callable[[Tensor], Tensor]
+SHARE = 0.05  # of a residual, by which it may be wrong
 LARGEST = 8  # vectors at once, where an operator does not say
 
 
@@ -119,6 +120,49 @@ def rayleigh(operator: Counted, vectors: Tensor) -> tuple[Array, Array]:
     return found[0], found[1]
 
 
+def measured(
+    operator: Counted, values: Array, vectors: Tensor, ahead: tuple[Array, Tensor] | None, allowed: Array
+) -> tuple[Array, Array]:
+    """Return λ and ‖Av - λv‖ of each vector, by one product of all together where that is enough.
+
+    The residual vectors that Lanczos knows come from its own products. One product more, of Σ ± v / √m,
+    confirms all: where it is not the sum of λ v and of these residuals, the difference is at least about the
+    longest error of theirs. A twentieth of what is allowed, or of the residual, is added to it; beyond that,
+    each pair is measured by one product of its own (`rayleigh`).
+
+    Args:
+        values: λ, shape (m,).
+        vectors: of unit norm, shape (m, n). They are `oriented` here.
+        ahead: the residuals as C X, shapes (m, b) and (b, n); None where they are not known.
+        allowed: the length that each residual may have, shape (m,).
+    """
+    if ahead is not None:
+        lengths = np.linalg.norm(ahead[0], axis=1)
+        signs = (2 * np.random.default_rng(0).integers(0, 2, len(values)) - 1) / math.sqrt(len(values))
+
+        def along(coefficients: Array, rows: Tensor, piece: slice) -> Tensor:
+            return torch.from_numpy(coefficients).to(rows.device) @ rows[:, piece].double()
+
+        mixture = torch.empty_like(vectors[0])
+        for piece in pieces(mixture):
+            mixture[piece] = along(signs, vectors, piece)
+        image = operator(mixture)
+        del mixture
+        gaps = [
+            (
+                image[piece].double()
+                - along(signs * values, vectors, piece)
+                - along(signs @ ahead[0], ahead[1], piece)
+            ).norm()
+            for piece in pieces(image)
+        ]
+        error = math.sqrt(len(values)) * float(fetched(torch.stack(gaps).norm())[0])
+        if (error <= SHARE * np.maximum(lengths, allowed)).all():
+            oriented(vectors)
+            return values, np.hypot(lengths, error)
+    return rayleigh(operator, oriented(vectors))
+
+
 def scales(values: Array, norm: float, dtype: torch.dtype) -> Array:
     """Return what the residual of each eigenvalue is relative to: |λ|.
 
@@ -132,5 +176,6 @@ def scales(values: Array, norm: float, dtype: torch.dtype) -> Array:
 def oriented(vectors: Tensor) -> Tensor:
     """Scale each row to norm 1, in place, and fix its sign: the entry of largest magnitude is positive."""
     for vector in vectors:
-        vector.div_(norm(vector) if vector[vector.abs().argmax()] > 0 else -norm(vector))
+        low, high = torch.aminmax(vector)
+        vector.div_(norm(vector) if high >= -low else -norm(vector))
     return vectors

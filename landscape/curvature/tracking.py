@@ -114,7 +114,7 @@ class Tracker:
     def _first(self, matvec: Matvec, near: Tensor, deadline: float) -> Found:
         wanted = self.k + GUARDS - 1
         limits = self.tol, self.max_products, self.seed
-        found = lanczos(matvec, near, wanted, 0, *limits, start=near, deadline=deadline)
+        found = lanczos(matvec, near, wanted, 0, *limits, start=iter([near]), deadline=deadline)
         self._keep(found.vectors, min(wanted + 1, near.numel()))
         k = min(self.k, found.k)
         return Found(

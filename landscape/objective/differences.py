@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from landscape.errors import InputError
-from landscape.objective.noise import drawn
+from landscape.objective.derivatives import gradient
+from landscape.objective.noise import drawn, folded
 from landscape.objective.params import ParamSpace
 from landscape.objective.sums import PIECE, REDUCED
 
@@ -38,6 +39,7 @@ Multiply = Callable[[Any, Tensor], Tensor]
 AROUND = (0.01, 0.03, 0.1)  # distances from θ, in units of the weights, at which a doubt is settled
 NOISE = 64  # units in the last place by which a loss or a gradient may err
 SLOPE = 1e-4  # share by which a slope may differ at a first look
+ROUGH = 1e-3  # the same, as far as the loss is rounded
 
 
 class Differences:
@@ -65,34 +67,49 @@ class Differences:
         return all(self._slope(self.of, d, own, steps=1) for d in along)
 
     def confirms(
-        self, d: Tensor, own: Tensor, gradient: Sequence[Tensor] | None, tol: float
+        self, d: Tensor, own: Sequence[Tensor] | None, slope: tuple[float, float] | None, tol: float
     ) -> tuple[bool, bool]:
         """Tell whether one difference of the gradient is ∇²L d, as it is reported, and one of L the slope.
 
-        Nothing is allowed for noise: what agrees, agrees. The slope between the two points is the mean of the
-        gradient there, by Simpson's rule, so that float32 can take points that lie apart.
+        Little is allowed for noise: what agrees, agrees. The slope between the two points is the mean of the
+        gradient there, by Simpson's rule, so that float32 can take points that lie apart. No two of the
+        gradients are held at once.
 
         Args:
-            d: the direction, shape (numel,).
-            own: ∇²L d, which must agree in every tensor, shape (numel,).
-            gradient: ∇L, as it is reported, one tensor each; None if it is not asked for.
+            d: the direction, shape (numel,), in the precision of θ. Written over.
+            own: ∇²L d, which must agree in every tensor, each one `folded`; None if it is not asked for.
+            slope: ⟨∇L, d⟩, as it is reported, and the length of its summands; None if it is not asked for.
             tol: share of a tensor of ∇²L d by which it may differ.
         """
-        split, d, step = self.of.params.split, d.to(self.of.theta), self._short
-        points = (self.of.moved(_moved(self.of.theta, sign * step, d)) for sign in (1, -1))
-        (above, ahead), (below, behind) = (point.value_and_grad() for point in points)
-        self.evaluations += 2
+        theta, step, split = self.of.theta, self._short, self.of.params.split
+        values, slopes, gradients = [], [], []
+        moved = d.mul_(step).add_(theta)
+        for sign in (1, -1):
+            if sign < 0:
+                moved.neg_().add_(theta, alpha=2)
+            leaves, total = self.of.moved(moved).traced(self.of.batches[0])
+            values.append(float(total.detach()))
+            parts = gradient(total, leaves)
+            del leaves, total
+            self.evaluations += 1
+            if slope is not None:
+                three = pieces_of(parts, split(moved).values(), split(theta).values())
+                slopes.append(along((g, (m - t).mul_(sign / step)) for g, m, t in three)[0])
+            gradients.append([] if own is None else [folded(part) for part in parts])
+            del parts
         sloped = False
-        if gradient is not None:
-            four = _pieces(gradient, split(ahead).values(), split(behind).values(), split(d).values())
-            mean, length = _along(((4 * g + a + b) / 6, part) for g, a, b, part in four)
-            slope = (above - below) / (2 * step)
-            sloped = abs(slope - mean) <= SLOPE * (abs(slope) + length)
-        found, parts = split(ahead.sub_(behind).div_(2 * step)), split(own)
-        sizes = {name: float(tensor.norm()) for name, tensor in found.items()}
-        least = 0.01 * float(np.linalg.norm(list(sizes.values())))
-        gaps = {name: float((parts[name] - tensor).norm()) for name, tensor in found.items()}
-        return all(gaps[name] <= tol * (size + least) for name, size in sizes.items()), sloped
+        if slope is not None:
+            claimed, length = slope
+            found = (values[0] - values[1]) / (2 * step)
+            size, rounded = abs(found) + length, 4 * self.eps * max(map(abs, values)) / step
+            allowed = max(SLOPE * size, min(ROUGH * size, rounded))
+            sloped = abs(found - (4 * claimed + sum(slopes)) / 6) <= allowed
+        measured = [(a - b) / (2 * step) for a, b in zip(*gradients, strict=True)]
+        sizes = [float(tensor.norm()) for tensor in measured]
+        least = 0.01 * float(np.linalg.norm(sizes))
+        pairs = zip(own or (), measured, sizes, strict=True)
+        agree = all(float((a - b).norm()) <= tol * (size + least) for a, b, size in pairs)
+        return agree, sloped
 
     def of_loss(self) -> tuple[bool, list[str]]:
         """Tell whether the gradient is the slope of the loss, and in which tensors it is not."""
@@ -139,7 +156,7 @@ class Differences:
 
     def _slope(self, of: Differentiable, d: Tensor, gradient: Tensor, steps: int = 3) -> bool | None:
         """Tell whether ⟨∇L, d⟩ is the slope along d; None if that cannot be told."""
-        slope, length = _along(_pieces([gradient], [d]))
+        slope, length = along(pieces_of([gradient], [d]))
 
         def slopes() -> Iterator[tuple[dict[str, Tensor], float]]:
             for step in self.step * 2.0 ** np.arange(steps):
@@ -217,14 +234,14 @@ def _moved(theta: Tensor, step: float, d: Tensor) -> Tensor:
     return torch.add(theta, d, alpha=step)
 
 
-def _pieces(*vectors: Iterable[Tensor]) -> Iterator[tuple[Tensor, ...]]:
+def pieces_of(*vectors: Iterable[Tensor]) -> Iterator[tuple[Tensor, ...]]:
     """Yield pieces of vectors that are given as equal tensors, side by side; they stay in a CPU's cache."""
     for parts in zip(*vectors, strict=True):
         size = PIECE if parts[0].device.type == "cpu" else REDUCED
         yield from zip(*(part.reshape(-1).split(size) for part in parts), strict=True)
 
 
-def _along(pairs: Iterable[tuple[Tensor, ...]]) -> tuple[float, float]:
+def along(pairs: Iterable[tuple[Tensor, ...]]) -> tuple[float, float]:
     """Return ⟨g, d⟩ and the length of its summands, from pieces of g and d."""
     shares = (g.double() * d for g, d in pairs)
     sums, norms = zip(*((share.sum(), share.norm()) for share in shares), strict=True)

@@ -18,7 +18,7 @@ from landscape.objective.checks import total_weight
 from landscape.objective.derivatives import leaves_of, twice_differentiable
 from landscape.objective.frozen import OWN, duplicate
 from landscape.objective.lookups import Recorder, Renumbering
-from landscape.objective.noise import normals, size_of
+from landscape.objective.noise import fill_normal, size_of
 from landscape.objective.streams import changed
 from landscape.runtime.precision import without_cudnn
 
@@ -261,14 +261,18 @@ def _chosen(
     return found, total
 
 
-def _elsewhere(weights: Weights) -> Iterator[dict[str, Tensor]]:
-    """Yield points on all sides of the weights, far first: a factor that is 0 there is not 0 elsewhere."""
+def _elsewhere(weights: Weights, points: Weights) -> Iterator[Weights]:
+    """Yield points on all sides of the weights, far first: a factor that is 0 there is not 0 elsewhere.
+
+    Args:
+        points: tensors to which they are written, one after another.
+    """
+    sizes = [size_of(tensor) + 0.1 for tensor in weights.values()]
     for seed, share in enumerate((1.0, -1.0, 0.1)):
-        noise = normals(weights.values(), seed)
-        yield {
-            name: torch.add(tensor, z, alpha=share * (size_of(tensor) + 0.1))
-            for (name, tensor), z in zip(weights.items(), noise, strict=True)
-        }
+        filled = fill_normal((points[name] for name in weights), seed)
+        for z, tensor, size in zip(filled, weights.values(), sizes, strict=True):
+            z.mul_(share * size).add_(tensor)
+        yield points
 
 
 def _reached(
@@ -283,10 +287,11 @@ def _reached(
     Returns:
         Whether they do, and whether the loss was another one than here.
     """
-    seen = 0
-    for moved in _elsewhere(weights):
+    seen, held = 0, duplicate(copied.module)
+    own = {name: parameter.data for name, parameter in held.model.named_parameters()}
+    for moved in _elsewhere(weights, {name: own[name] for name in weights}):  # no further copy is held
         try:
-            expected = copied.at(moved)(batch)[0]
+            expected = held(batch)[0]
         except Exception:  # the loss is not defined there, and nothing can be told
             continue
         found = swapped.at(moved)(batch)[0]
@@ -306,7 +311,7 @@ def _need_dependence(evaluator: Evaluator, weights: Weights, batches: Sequence[A
     """
     for batch in batches:
         here = evaluator.at(weights)(batch)[0]
-        for moved in _elsewhere(weights):
+        for moved in _elsewhere(weights, {n: torch.empty_like(t) for n, t in weights.items()}):
             try:
                 if not torch.equal(evaluator.at(moved)(batch)[0], here):
                     return

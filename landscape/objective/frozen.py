@@ -13,6 +13,7 @@ from landscape.errors import InputError
 from landscape.objective.batches import HALF
 from landscape.objective.derivatives import leaves_of, twice_differentiable
 from landscape.objective.params import ParamSpace
+from landscape.objective.sums import PIECE
 
 OWN = 1e-5  # relative: how far the copy's loss may lie from the model's, which runs the same operations
 LossOf = Callable[[nn.Module], Tensor]
@@ -128,34 +129,42 @@ def held_still(model: nn.Module) -> list[str]:
     return frozen if len(frozen) < len(list(model.parameters())) else []
 
 
-def settled(frozen: nn.Module, space: Callable[[nn.Module], ParamSpace], share: bool = False) -> ParamSpace:
+def settled(
+    frozen: nn.Module, space: Callable[[nn.Module], ParamSpace], owner: nn.Module | None = None
+) -> ParamSpace:
     """Return the space of a copy's parameters, which become views of its θ: no second copy is held.
 
     Args:
         frozen: a `frozen_copy`.
         space: makes the space of a module.
-        share: parameters that do not take part stay those of the model.
+        owner: the model, if it may share all parameters with the copy. Those that take part lie in θ then;
+            the memory where they lay is freed.
     """
     params = space(frozen)
     parts = params.split(params.theta)
     for name, parameter in frozen.named_parameters():
         if name in parts:
             parameter.data = parts[name]
-        elif not share:
+        elif owner is None:
             parameter.data = parameter.data.clone()
+    if owner is not None:
+        _share(owner, parts)
     return params
 
 
 def fingerprint(weights: Iterable[Tensor]) -> list[tuple[int, float]]:
     """Return a hash and a sum of each tensor's values, which tell whether something was written there."""
-    parts = [part for part in weights if part.numel()]
-    return [
-        (int(torch.hash_tensor(part).view(torch.int64)), float(part.sum(dtype=torch.float64)))
-        for part in parts
-    ]
+    found = []
+    for part in weights:
+        some = part.detach().reshape(-1).split(PIECE) if part.numel() else ()
+        sums = [(torch.hash_tensor(s).view(torch.int64), s.sum(dtype=torch.float64)) for s in some]
+        for hashes, totals in [zip(*sums, strict=True)] if sums else []:
+            mixed = torch.hash_tensor(torch.stack(hashes)).view(torch.int64)
+            found.append((int(mixed), float(torch.stack(totals).sum())))
+    return found
 
 
-def share(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+def _share(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Let a model's parameters lie where a copy of them lies: their values stay, and the memory is freed."""
     for name, parameter in uncompiled(model).named_parameters():
         found = weights.get(name)

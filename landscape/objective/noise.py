@@ -7,22 +7,26 @@ import torch
 from torch import Tensor
 
 from landscape.objective.params import ParamSpace
+from landscape.objective.sums import PIECE
 
+FEW = 2**13  # numbers to which a tensor is folded
 PERIOD = 65_537  # a prime, so that the rows of no matrix are alike
 
 
-def normals(like: Iterable[Tensor], seed: int) -> Iterator[Tensor]:
-    """Yield standard normal numbers for tensors, of each one's kind; after `PERIOD` of them, they come again.
+def fill_normal(tensors: Iterable[Tensor], seed: int) -> Iterator[Tensor]:
+    """Yield contiguous tensors, each filled with standard normal numbers; after `PERIOD` of them, they recur.
 
     They are as good as others for a direction, and a random number costs twenty times what a copy of it does.
     """
     few = torch.randn(PERIOD, generator=torch.Generator().manual_seed(seed))
     few, first = torch.cat([few, few]), 0
-    for tensor in like:
-        count = tensor.numel()
-        some = few[first : first + min(count, PERIOD)].to(tensor)
-        first = (first + count) % PERIOD
-        yield some.repeat(-(-count // PERIOD))[:count].view(tensor.shape)
+    for tensor in tensors:
+        flat, some = tensor.view(-1), few[first : first + PERIOD].to(tensor)
+        whole = len(flat) - len(flat) % PERIOD
+        flat[:whole].view(-1, PERIOD).copy_(some)
+        flat[whole:] = some[: len(flat) - whole]
+        first = (first + len(flat)) % PERIOD
+        yield tensor
 
 
 def drawn(params: ParamSpace, seed: int) -> Tensor:
@@ -31,13 +35,32 @@ def drawn(params: ParamSpace, seed: int) -> Tensor:
     sizes = {name: size_of(w) for name, w in weights.items()}
     squares = sum(size**2 * weights[name].numel() for name, size in sizes.items())
     least = 0.1 * (squares / max(params.numel, 1)) ** 0.5 or 1.0
-    parts = params.split(found)
-    for (name, part), z in zip(parts.items(), normals(parts.values(), seed), strict=True):
-        torch.mul(z, max(sizes[name], least), out=part)
+    for size, part in zip(sizes.values(), fill_normal(params.split(found).values(), seed), strict=True):
+        part.mul_(max(size, least))
     return found
 
 
 def size_of(tensor: Tensor) -> float:
     """Return the root mean square of a tensor's numbers, summed in float64."""
-    length = float(torch.linalg.vector_norm(tensor, dtype=torch.float64))
-    return length / math.sqrt(max(tensor.numel(), 1))
+    pieces = tensor.reshape(-1).split(PIECE)
+    lengths = [torch.linalg.vector_norm(some, dtype=torch.float64) for some in pieces]
+    return float(torch.stack(lengths).norm()) / math.sqrt(max(tensor.numel(), 1))
+
+
+def folded(tensor: Tensor) -> Tensor:
+    """Return a tensor as at most `FEW` numbers in float64: sums of its own with random signs.
+
+    Their length is that of the tensor to within a percent or two, and that of a difference of two tensors is
+    that of their difference: the count sketch of Charikar et al. (2002). A short tensor stays as it is.
+    """
+    flat = tensor.detach().reshape(-1)
+    if len(flat) <= FEW:
+        return flat.double()
+    signs = torch.randn(PERIOD, generator=torch.Generator().manual_seed(0)).sign().to(flat)
+    signs, found = torch.cat([signs, signs]), flat.new_zeros(FEW, dtype=torch.float64)
+    for number, some in enumerate(flat.split(PIECE)):
+        first = number * PIECE % PERIOD
+        signed, whole = some * signs[first : first + len(some)], len(some) - len(some) % FEW
+        found += signed[:whole].view(-1, FEW).sum(0, dtype=torch.float64)
+        found[: len(some) - whole] += signed[whole:]
+    return found

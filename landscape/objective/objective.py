@@ -18,7 +18,7 @@ from landscape.objective.checks import repeatability
 from landscape.objective.derivatives import gradient, product, twice_differentiable
 from landscape.objective.differences import Multiply
 from landscape.objective.evaluators import Forward, Loss, LossModule, Part, evaluator_for
-from landscape.objective.frozen import faithful, fingerprint, frozen_copy, held_still, present, settled, share
+from landscape.objective.frozen import faithful, fingerprint, frozen_copy, held_still, present, settled
 from landscape.objective.identity import BATCHES, batches_digest
 from landscape.objective.lookups import rows_read
 from landscape.objective.params import ParamSpace
@@ -104,14 +104,15 @@ class Objective:
         space = partial(
             ParamSpace, include=include, exclude=exclude, held=held, group=group, filter_axes=filter_axes
         )
-        self.params = settled(frozen, space, share=not copy)
+        owner = None if copy else model
+        self.params = settled(frozen, space, owner)
         before, self.batches = fingerprint(self._weights(None).values()), placed(batches, self.theta)
         self.count = len(self.batches)  # over all ranks, see `distribute`
         if not self.batches:
             raise InputError("an objective needs at least one batch")
         found, known_loss = faithful(model, frozen, lambda module: loss(module, self.batches[0])[0])
         if found is not frozen:
-            frozen, self.params = found, settled(found, space)
+            frozen, self.params = found, settled(found, space, owner)
         own = dict(frozen.named_parameters())
         if before != fingerprint(own[entry.name] for entry in self.params.entries):
             raise InputError(CHANGING)
@@ -130,8 +131,6 @@ class Objective:
         self._evaluator, self.weight = evaluator_for(module, weights, self.batches, anew, known_loss)
         if before != fingerprint(weights.values()):
             raise InputError(CHANGING)
-        if not copy:
-            share(model, weights)
 
     @property
     def provenance(self) -> dict[str, str]:

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from landscape.errors import InputError
+from landscape.objective.derivatives import gradient as gradient_of
 from landscape.objective.derivatives import kinked
-from landscape.objective.differences import AROUND, Differences, Differentiable, Multiply
-from landscape.objective.noise import drawn
+from landscape.objective.differences import AROUND, Differences, Differentiable, Multiply, along, pieces_of
+from landscape.objective.noise import drawn, folded
 
 
 class Graph(Protocol):
@@ -37,6 +38,7 @@ ASYMMETRY = 3e-3  # in units of ‖Hv‖: a hundred times what float32 rounds
 ALIKE = 0.05  # share by which the loss itself may differ in float64
 ROUNDED = 1e-3  # share by which a product in float32 may differ from differences
 LARGE = 2**25  # parameters above which products are first looked at in float32, for the memory's sake
+HUGE = 2**29  # parameters above which nothing is looked at in float64
 T = TypeVar("T")
 
 
@@ -75,6 +77,9 @@ def check_gradient(objective: Differentiable, trust: Trust, gradient: Tensor | N
         InputError: they disagree; the message names the parameters. Or L jumps at θ.
     """
     of = objective.unchecked()
+    if _large(of) and _sloped(of.first_batch(), trust):
+        trust.gradient = CHECKED
+        return
     one = len(of.batches) == 1
     own = of.grad() if gradient is None else gradient
     for number, differences in enumerate(_precisions(of, trust)):
@@ -125,22 +130,39 @@ def check_products(
         check_gradient(objective, trust)
     if strategy not in trust.products:
         of = objective.unchecked().first_batch()
-        d = drawn(of.params, 0)
-        own = of.params.flat(graph(list(of.params.split(d).values()))) if graph else multiply(of, d)
-        agree = False
+        d, slope, agree = drawn(of.params, 0), None, False
+        parts = list(of.params.split(d).values())
+        own = [folded(t) for t in (graph(parts) if graph else of.params.split(multiply(of, d)).values())]
         for differences, tol in _looks(of, trust, graph):
-            slopes = [g.detach() for g in graph.grads] if graph and not trust.gradient else None
-            look = partial(Differences.confirms, d=d, own=own, gradient=slopes, tol=tol)
+            if graph and not trust.gradient:
+                slope = along(pieces_of([g.detach() for g in graph.grads], parts))
+            look = partial(Differences.confirms, d=d.to(differences.of.theta), own=own, slope=slope, tol=tol)
             agree, sloped = _first_look(differences, trust, look) or (False, False)
             if sloped:
                 trust.gradient = CHECKED
             if agree:
                 break
+            d.copy_(drawn(of.params, 0))
         if not trust.gradient:
             check_gradient(objective, trust, _mean_of(graph, objective) if graph and both else None)
-        trust.products[strategy] = None if agree else _wrong_products(of, own, trust, multiply)
+        trust.products[strategy] = None if agree else _wrong_products(of, trust, multiply)
     if said := trust.products[strategy]:
         raise InputError(f"{strategy} mode has a derivative of this loss wrong: {said}")
+
+
+def _sloped(of: Differentiable, trust: Trust) -> bool:
+    """Tell whether a batch's gradient is seen to be the slope of its loss, in the memory of a product."""
+    d = drawn(of.params, 0)
+    leaves, total = of.traced(of.batches[0])
+    slope = along(pieces_of(gradient_of(total, leaves), of.params.split(d).values()))
+    del leaves, total
+    look = partial(Differences.confirms, d=d, own=None, slope=slope, tol=0.0)
+    found = _first_look(Differences(of, torch.float32), trust, look)
+    return found is not None and found[1]
+
+
+def _large(of: Differentiable) -> bool:
+    return of.theta.dtype == torch.float32 and of.params.numel > LARGE
 
 
 def _mean_of(graph: Graph, objective: Differentiable) -> Tensor:
@@ -155,7 +177,7 @@ def _looks(of: Differentiable, trust: Trust, graph: Graph | None) -> Iterator[tu
     they tell nothing, since kinks lie in every interval of their length.
     """
     single = of.theta.dtype == torch.float32
-    if single and of.params.numel > LARGE:
+    if _large(of):
         yield (coarse := Differences(of, torch.float32)), coarse.tol
         return
     if single and graph and not kinked(graph.grads):
@@ -164,7 +186,8 @@ def _looks(of: Differentiable, trust: Trust, graph: Graph | None) -> Iterator[tu
     yield finest, max(finest.tol, ROUNDED) if single else finest.tol
 
 
-def _wrong_products(of: Differentiable, own: Tensor, trust: Trust, multiply: Multiply) -> str | None:
+def _wrong_products(of: Differentiable, trust: Trust, multiply: Multiply) -> str | None:
+    own = multiply(of, drawn(of.params, 0))
     for differences in _precisions(of, trust):
         try:
             right, wrong = differences.of_gradient(multiply)
@@ -203,7 +226,7 @@ def _doubled(of: Differentiable, trust: Trust) -> Differentiable | None:
 
     Whether it is, and how finely the loss itself is rounded then, is found out once and noted.
     """
-    if trust.double == "missing":
+    if trust.double == "missing" or (of.params.numel > HUGE and of.theta.dtype != torch.float64):
         return None
     try:
         double = of if of.theta.dtype == torch.float64 else of.in_float64()

@@ -10,6 +10,8 @@ import landscape as ll
 from landscape import InputError
 from landscape.curvature.lanczos import lanczos
 from landscape.curvature.linear import LinearOperator
+from landscape.curvature.power import power_iteration
+from landscape.curvature.solver import Counted, measured
 from tests.worlds import rotated, signs
 
 SPECTRUM = np.array([9.0, 5.0, 4.0, 1.0, 0.5, 0.0, -0.5, -3.0])
@@ -118,3 +120,35 @@ def test_residuals_of_the_smallest_are_relative_to_the_norm(method):
     length = float((entries @ vector - value * vector).norm())
     assert found.smallest_residuals[0] == pytest.approx(length / 100, rel=1e-3, abs=1e-12)
     assert found.smallest_converged == [True]
+
+
+def test_an_operator_may_write_every_product_to_one_tensor():
+    entries, _ = rotated(np.array([5.0, -4.0, 3.0, 2.0, 1.0, 0.5]))
+    room = torch.empty(len(entries), dtype=entries.dtype)
+    found = power_iteration(lambda v: torch.mv(entries, v, out=room), entries[0], 3, 1, 1e-6, 5000, 0)
+    np.testing.assert_allclose(found.values, [5, -4, 3, -4], rtol=1e-8)
+
+
+def test_the_residuals_of_several_pairs_take_one_product():
+    entries, _ = rotated(np.concatenate([np.linspace(1, 2, 60), [2.05, 2.1, 2.2]]))
+    found = lanczos(lambda v: entries @ v, entries[0], 4, 2, 1e-3, max_products=40, seed=0)
+    assert found.products == 40 or (found.residuals <= 1e-3).all()
+    exact = (found.vectors @ entries - torch.from_numpy(found.values)[:, None] * found.vectors).norm(dim=1)
+    scale = np.concatenate([found.values[:4], [found.values[0]] * 2])
+    np.testing.assert_allclose(found.residuals * scale, exact, rtol=1e-6, atol=1e-12)
+
+
+def test_a_residual_that_is_wrong_is_seen_in_the_product_of_all():
+    """The last product, of all vectors together, is of another matrix: each pair is measured by itself."""
+    entries, _ = rotated(np.concatenate([np.linspace(1, 2, 60), [2.05, 2.1, 2.2]]))
+    vectors = torch.linalg.eigh(entries)[1].T.flip(0)[:3].contiguous()
+    values = np.array([2.2, 2.1, 2.05])
+    known = np.zeros((3, 1)), torch.zeros_like(vectors[:1])
+    tilted = entries + 0.1 * torch.outer(vectors[1], vectors[1])
+    for matrix, products in ((entries, 1), (tilted, 4)):
+        operator = Counted(lambda v, matrix=matrix: matrix @ v)
+        found, lengths = measured(operator, values, vectors.clone(), known, np.full(3, 1e-3))
+        assert operator.products == products
+        exact = [2.2, 2.1 + 0.1 * (products == 4), 2.05]
+        np.testing.assert_allclose(found, exact, rtol=1e-8)
+        assert lengths.max() < 1e-10

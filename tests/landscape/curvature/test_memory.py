@@ -10,6 +10,8 @@ from torch import nn
 import landscape as ll
 from landscape.curvature.basis import COLUMNS, Basis, gram, project_out, random_unit
 from landscape.curvature.probes import Probes
+from landscape.objective import trust
+from landscape.objective.noise import FEW, PERIOD, fill_normal, folded
 from landscape.objective.sums import PIECE, Sum
 from landscape.runtime.allocations import Allocations, peak
 from landscape.runtime.ranks import ALONE
@@ -72,7 +74,7 @@ def test_construction_copies_the_model_once(measured):
         objective = ll.Objective(model, [pair], total)
         gc.collect()
         assert theta <= counted.alive <= 1.05 * theta
-    assert counted.peak <= 4.1 * theta
+    assert counted.peak <= 2.1 * theta + 4 * 4 * PIECE
     assert objective.theta.nbytes == theta
 
 
@@ -104,8 +106,32 @@ def test_lanczos_holds_its_basis_and_a_few_vectors(measured):
     )
     assert many - few <= 6 * theta
     assert many <= (9 + 8) * theta
+
+
+def test_power_iteration_holds_a_vector_beside_a_product(measured):
+    objective, known, theta = measured
+    operator, vector = ll.hessian(objective), torch.ones(objective.params.numel)
+    product = peak(lambda: operator(vector), [*known, vector])[1]
     power = peak(lambda: ll.top_eigenpairs(operator, 1, "power", smallest=0, max_products=4), known)[1]
-    assert power <= 8 * theta
+    assert power <= product + 1.1 * theta
+
+
+@pytest.mark.parametrize("large", [0, 2**25])
+def test_checking_derivatives_holds_no_more_than_a_product_does(monkeypatch, large):
+    """The graph, a direction, and one derivative at a time: three vectors, and what is kept of them."""
+    monkeypatch.setattr(trust, "LARGE", large)
+    objective = ll.Objective(network(), [batch()], total)
+    known, theta = [objective.theta, *objective.batches[0]], objective.theta.nbytes
+    assert peak(lambda: ll.hessian(objective), known)[1] <= 3.1 * theta + 8 * 4 * PIECE
+    assert "checked against the loss" in objective.provenance["derivatives"]
+
+
+def test_the_gradient_of_a_large_model_is_checked_in_the_memory_of_a_product(monkeypatch):
+    monkeypatch.setattr(trust, "LARGE", 0)
+    objective = ll.Objective(network(), [batch()], total)
+    known, theta = [objective.theta, *objective.batches[0]], objective.theta.nbytes
+    assert peak(objective.grad, known)[1] <= 2.1 * theta + 8 * 4 * PIECE
+    assert objective.provenance["derivatives"].startswith("checked against the loss")
 
 
 def test_a_trace_holds_one_probe_and_its_product(measured):
@@ -172,3 +198,22 @@ def test_random_signs_do_not_depend_on_the_pieces_they_are_drawn_in():
     rng = np.random.default_rng(3)
     whole = [rng.integers(0, 2, n, dtype=np.int8) * 2 - 1 for _ in range(2)]
     assert np.array_equal(drawn.numpy(), np.stack(whole))
+
+
+@pytest.mark.parametrize("n", [10, PIECE, 5 * PIECE + 17])
+def test_what_is_folded_has_the_length_of_a_tensor_and_of_a_difference(n):
+    generator = torch.Generator().manual_seed(1)
+    a = torch.randn(n, generator=generator)
+    for b in (torch.ones(n), torch.randn(n, generator=generator), a * (torch.arange(n) < n // 3)):
+        exact = float((a - b).double().norm())
+        assert float((folded(a) - folded(b)).norm()) == pytest.approx(exact, rel=0.03)
+    assert folded(a).numel() <= FEW
+
+
+def test_tensors_are_filled_as_if_they_lay_end_to_end():
+    sizes = [(3, 7), (2 * PERIOD + 5,), (40,)]
+    found = torch.cat([t.flatten() for t in fill_normal([torch.empty(size) for size in sizes], 3)])
+    assert torch.equal(found[PERIOD:], found[:-PERIOD])
+    assert found[:PERIOD].unique().numel() > 0.99 * PERIOD
+    assert float(found[:PERIOD].mean()) == pytest.approx(0, abs=0.02)
+    assert float(found[:PERIOD].std()) == pytest.approx(1, abs=0.02)
