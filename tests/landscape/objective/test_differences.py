@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 import landscape as ll
 from landscape import InputError, Objective
+from landscape.objective import noise, trust
 from tests.networks import KINDS, WRONG, network
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -334,6 +335,34 @@ def test_a_loss_that_knows_float32_alone_is_checked_there(factor):
     else:
         with pytest.raises(InputError, match="not the slope"):
             objective.grad()
+
+
+@pytest.fixture
+def taken_for_large(monkeypatch):
+    """Every model in float32 is looked at as a large one is, by numbers that are folded."""
+    monkeypatch.setattr(trust, "LARGE", 0)
+    monkeypatch.setattr(noise, "FEW", 64)
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.01, 1.5])
+@pytest.mark.parametrize("by", [Objective.grad, ll.hessian], ids=["gradient", "product"])
+def test_a_wrong_gradient_of_a_large_model_is_refused(taken_for_large, factor, by):
+    objective = Objective(Net(lambda h: Scaled.apply(h.tanh(), factor)).float(), [(X.float(), Y)], total)
+    if factor == 1:
+        by(objective)
+        assert objective.provenance["derivatives"].startswith("checked against the loss, ")
+    else:
+        with pytest.raises(InputError, match="not the slope"):
+            by(objective)
+
+
+@pytest.mark.filterwarnings(BY_DIFFERENCES)
+@pytest.mark.parametrize("seed", range(0, 8, 4))
+def test_a_wrong_product_of_a_large_model_is_caught(taken_for_large, seed):
+    model, data = network(WRONG["first layer"], seed, torch.float32)
+    right, _ = network(KINDS["layer norm"], seed, torch.float32)
+    assert ll.hessian(ll.supervised(model, data, F.cross_entropy)).strategy.startswith("differences")
+    assert ll.hessian(ll.supervised(right, data, F.cross_entropy)).strategy.startswith("reverse")
 
 
 def need_checked(seed, table, wrong):
