@@ -29,7 +29,7 @@ class HessianReverse:
 
     def __init__(self, objective: Objective, batch: Any) -> None:
         self.leaves, total = objective.traced(batch)
-        self.grads = gradient(total, self.leaves, create_graph=True)
+        self.total, self.grads = total.detach(), gradient(total, self.leaves, create_graph=True)
 
     def __call__(self, vector: Parts, at_once: bool = False) -> Parts:
         return second(self.grads, self.leaves, vector, retain_graph=True, is_grads_batched=at_once)

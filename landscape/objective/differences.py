@@ -37,16 +37,22 @@ class Differentiable(Protocol):
 Multiply = Callable[[Any, Tensor], Tensor]
 """Maps an objective of one batch and a vector to ∇²L · vector."""
 AROUND = (0.01, 0.03, 0.1)  # distances from θ, in units of the weights, at which a doubt is settled
+ALIKE = 0.05  # share by which the loss itself may differ in float64
 NOISE = 64  # units in the last place by which a loss or a gradient may err
 SLOPE = 1e-4  # share by which a slope may differ at a first look
 ROUGH = 1e-3  # the same, as far as the loss is rounded
 
 
 class Differences:
-    """Differences of one loss, which is known to a precision: of θ, or what the loss rounds to."""
+    """Differences of one loss, which is known to a precision: of θ, or what the loss rounds to.
 
-    def __init__(self, of: Differentiable, precision: torch.dtype) -> None:
-        self.of, self.eps = of, torch.finfo(precision).eps
+    Args:
+        like: about the sum of the loss of the first batch, where it is not known yet whether the loss has it,
+            and this precision.
+    """
+
+    def __init__(self, of: Differentiable, precision: torch.dtype, like: float | None = None) -> None:
+        self.of, self.like, self.eps = of, like, torch.finfo(precision).eps
         self.said = "" if precision == torch.float64 else " in float32"
         self.step = self.eps ** (1 / 3)
         self.tol = max(1e-4, 3 * self.step)
@@ -89,6 +95,11 @@ class Differences:
                 moved.neg_().add_(theta, alpha=2)
             leaves, total = self.of.moved(moved).traced(self.of.batches[0])
             values.append(float(total.detach()))
+            if self.like is not None and not (
+                total.dtype == theta.dtype
+                and abs(values[0] - self.like) <= ALIKE * max(abs(values[0]), abs(self.like))
+            ):
+                return False, False
             parts = gradient(total, leaves)
             del leaves, total
             self.evaluations += 1

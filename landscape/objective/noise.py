@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -56,11 +57,17 @@ def folded(tensor: Tensor) -> Tensor:
     flat = tensor.detach().reshape(-1)
     if len(flat) <= FEW:
         return flat.double()
-    signs = torch.randn(PERIOD, generator=torch.Generator().manual_seed(0)).sign().to(flat)
-    signs, found = torch.cat([signs, signs]), flat.new_zeros(FEW, dtype=torch.float64)
+    signs, found = _signs(flat.dtype, flat.device), flat.new_zeros(FEW, dtype=torch.float64)
     for number, some in enumerate(flat.split(PIECE)):
         first = number * PIECE % PERIOD
         signed, whole = some * signs[first : first + len(some)], len(some) - len(some) % FEW
         found += signed[:whole].view(-1, FEW).sum(0, dtype=torch.float64)
         found[: len(some) - whole] += signed[whole:]
     return found
+
+
+@cache
+def _signs(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return `PERIOD` random signs, twice."""
+    signs = torch.randn(PERIOD, generator=torch.Generator().manual_seed(0)).sign()
+    return torch.cat([signs, signs]).to(device, dtype)

@@ -10,6 +10,7 @@ its gradient. All else is for what does not agree at once.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, Protocol, TypeVar
@@ -20,13 +21,25 @@ from torch import Tensor
 from landscape.errors import InputError
 from landscape.objective.derivatives import gradient as gradient_of
 from landscape.objective.derivatives import kinked
-from landscape.objective.differences import AROUND, Differences, Differentiable, Multiply, along, pieces_of
+from landscape.objective.differences import (
+    ALIKE,
+    AROUND,
+    Differences,
+    Differentiable,
+    Multiply,
+    along,
+    pieces_of,
+)
 from landscape.objective.noise import drawn, folded
 
 
 class Graph(Protocol):
-    """The graph of the gradient of one batch: `grads`, and products of the Hessian, one tensor each."""
+    """The graph of the gradient of one batch: its loss, `grads`, and products of the Hessian.
 
+    The last two are one tensor each.
+    """
+
+    total: Tensor
     grads: list[Tensor]
 
     def __call__(self, vector: Sequence[Tensor]) -> Sequence[Tensor]: ...
@@ -35,7 +48,6 @@ class Graph(Protocol):
 CHECKED = "checked against the loss"
 COARSE = 0.1  # share by which float32 (or a lower precision inside of the model) and float64 may differ
 ASYMMETRY = 3e-3  # in units of ‖Hv‖: a hundred times what float32 rounds
-ALIKE = 0.05  # share by which the loss itself may differ in float64
 ROUNDED = 1e-3  # share by which a product in float32 may differ from differences
 LARGE = 2**25  # parameters above which products are first looked at in float32, for the memory's sake
 HUGE = 2**29  # parameters above which nothing is looked at in float64
@@ -141,6 +153,7 @@ def check_products(
             if sloped:
                 trust.gradient = CHECKED
             if agree:
+                trust.double = trust.double if differences.like is None else torch.float64
                 break
             d.copy_(drawn(of.params, 0))
         if not trust.gradient:
@@ -182,6 +195,15 @@ def _looks(of: Differentiable, trust: Trust, graph: Graph | None) -> Iterator[tu
         return
     if single and graph and not kinked(graph.grads):
         yield Differences(of, torch.float32), ROUNDED
+    if single and graph and trust.double is None:
+        double = None
+        with suppress(
+            Exception
+        ):  # which `_doubled` notes; whether the loss is the same there, the look tells
+            double = of.in_float64()
+        if double is not None:
+            yield Differences(double, torch.float64, like=graph.total.item()), ROUNDED
+            del double
     finest = next(_precisions(of, trust))
     yield finest, max(finest.tol, ROUNDED) if single else finest.tol
 
@@ -214,8 +236,10 @@ def _first_look(differences: Differences, trust: Trust, look: Callable[[Differen
     """Return what one difference tells of a derivative; None where it cannot be evaluated."""
     try:
         return look(differences)
-    except (RuntimeError, TypeError):  # float64 lacks a kernel
-        return None
+    except Exception as error:
+        if differences.like is None and not isinstance(error, RuntimeError | TypeError):
+            raise
+        return None  # float64 lacks a kernel, or the loss is another one there
     finally:
         trust.evaluations += differences.evaluations + 1
         differences.evaluations = 0
