@@ -20,6 +20,7 @@ from landscape.errors import InputError
 from landscape.objective.objective import Objective
 from landscape.runtime import progress
 from landscape.runtime.arguments import Count, CountOrZero, Positive, Seed, checks_arguments
+from landscape.runtime.devices import need_room
 from landscape.runtime.rounding import UNSURE
 from landscape.storage.display import Drawn
 from landscape.storage.ranges import FINITE, NOT_NEGATIVE
@@ -173,8 +174,11 @@ def top_eigenpairs(
     operator = operator_of(target, budget)
     limit = 100 * (k + smallest) if max_products is None else max_products
     like = vector_of(operator)
-    if budget is None:
-        check_room(like, min(k, like.numel()) + min(smallest, like.numel()), block, f"k = {k:,}")
+    wanted = min(k, like.numel()) + min(smallest, like.numel())
+    if method != "lanczos":
+        need_room(2 * wanted, like, f"k = {k:,}")  # each vector and its product
+    elif budget is None:
+        check_room(like, wanted, block, f"k = {k:,}")
     # Gradients lie largely in the space of the top eigenvectors (Gur-Ari et al. 2018, arXiv 1812.04754).
     gradient = operator.objective.grad() if isinstance(operator, Operator) else None
     slope = np.nan if gradient is None else norm(gradient)
@@ -185,7 +189,6 @@ def top_eigenpairs(
     if method == "lanczos":
         place, capacity = "device", basis
         if budget:
-            wanted = min(k, like.numel()) + min(smallest, like.numel())
             place, capacity = planned(operator, like, budget, wanted, block, basis)
         solve = partial(lanczos, start=start, block=block, capacity=capacity, place=place)
     with progress.bar(method, limit) as advance:

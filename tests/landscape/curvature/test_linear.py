@@ -12,6 +12,7 @@ from landscape.curvature.lanczos import lanczos
 from landscape.curvature.linear import LinearOperator
 from landscape.curvature.power import power_iteration
 from landscape.curvature.solver import Counted, measured
+from landscape.runtime import devices
 from tests.worlds import rotated, signs
 
 SPECTRUM = np.array([9.0, 5.0, 4.0, 1.0, 0.5, 0.0, -0.5, -3.0])
@@ -152,3 +153,14 @@ def test_a_residual_that_is_wrong_is_seen_in_the_product_of_all():
         exact = [2.2, 2.1 + 0.1 * (products == 4), 2.05]
         np.testing.assert_allclose(found, exact, rtol=1e-8)
         assert lengths.max() < 1e-10
+
+
+def test_power_iteration_needs_room_for_a_vector_and_its_product(matrix, monkeypatch):
+    """Four vectors of eight numbers: too few for a basis that can be restarted."""
+    monkeypatch.setattr(devices, "free_memory", lambda device: 4 * 8 * 8)
+    found = ll.top_eigenpairs(matrix, 1, "power", smallest=0, tol=1e-6)
+    assert found.eigenvalues[0] == pytest.approx(9)
+    with pytest.raises(InputError, match="k = 1 keeps 5 vectors"):
+        ll.top_eigenpairs(matrix, 1, smallest=0)
+    with pytest.raises(InputError, match="k = 3 keeps 6 vectors"):
+        ll.top_eigenpairs(matrix, 3, "power", smallest=0)
