@@ -134,7 +134,7 @@ def project_out(vectors: Tensor, blocks: Sequence[Tensor], times: int = 2) -> Te
             some = source[..., piece]
             parts = (block[:, piece].to(some.device) for block in blocks)
             along += torch.cat([p @ some if some.dim() == 1 else some @ p.T for p in parts], -1)
-        shares = along.to(left).split(lengths, -1)
+        shares = torch.split(along.to(left), lengths, -1)
         for piece in pieces(vectors):
             rest = left[..., piece]
             if source is vectors:

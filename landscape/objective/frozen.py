@@ -156,7 +156,7 @@ def fingerprint(weights: Iterable[Tensor]) -> list[tuple[int, float]]:
     """Return a hash and a sum of each tensor's values, which tell whether something was written there."""
     found = []
     for part in weights:
-        some = part.detach().reshape(-1).split(PIECE) if part.numel() else ()
+        some = torch.split(part.detach().reshape(-1), PIECE) if part.numel() else ()
         sums = [(torch.hash_tensor(s).view(torch.int64), s.sum(dtype=torch.float64)) for s in some]
         for hashes, totals in [zip(*sums, strict=True)] if sums else []:
             mixed = torch.hash_tensor(torch.stack(hashes)).view(torch.int64)

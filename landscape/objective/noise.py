@@ -43,7 +43,7 @@ def drawn(params: ParamSpace, seed: int) -> Tensor:
 
 def size_of(tensor: Tensor) -> float:
     """Return the root mean square of a tensor's numbers, summed in float64."""
-    pieces = tensor.reshape(-1).split(PIECE)
+    pieces = torch.split(tensor.reshape(-1), PIECE)
     lengths = [torch.linalg.vector_norm(some, dtype=torch.float64) for some in pieces]
     return float(torch.stack(lengths).norm()) / math.sqrt(max(tensor.numel(), 1))
 
@@ -58,7 +58,7 @@ def folded(tensor: Tensor) -> Tensor:
     if len(flat) <= FEW:
         return flat.double()
     signs, found = _signs(flat.dtype, flat.device), flat.new_zeros(FEW, dtype=torch.float64)
-    for number, some in enumerate(flat.split(PIECE)):
+    for number, some in enumerate(torch.split(flat, PIECE)):
         first = number * PIECE % PERIOD
         signed, whole = some * signs[first : first + len(some)], len(some) - len(some) % FEW
         found += signed[:whole].view(-1, FEW).sum(0, dtype=torch.float64)
