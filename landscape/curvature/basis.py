@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from landscape.errors import InputError
+from landscape.objective.shards import alike, fill, joint_norm, local, over_ranks
 from landscape.runtime.precision import full_precision
 from landscape.storage.results import Array
 
@@ -41,9 +42,9 @@ class Basis:
 
     def _block(self) -> Tensor:
         """Return room for some rows more."""
-        shape = self._rows, self.like.numel()
+        shape = self._rows, self.like.shape[-1]
         if self.place == "device":
-            return self.like.new_empty(shape)
+            return local(self.like).new_empty(shape)
         if self.place == "host":
             return torch.empty(shape, dtype=self.like.dtype, pin_memory=self.like.device.type == "cuda")
         with tempfile.TemporaryFile() as file:  # it has no name, and goes with the last tensor
@@ -56,7 +57,7 @@ class Basis:
     @property
     def blocks(self) -> list[Tensor]:
         """All vectors, in order: tensors of shape (some, n)."""
-        return [b[: self._size - i * self._rows] for i, b in enumerate(self._blocks)]
+        return [alike(b[: self._size - i * self._rows], self.like) for i, b in enumerate(self._blocks)]
 
     def append(self, vectors: Tensor) -> None:
         """Add rows, which are copied."""
@@ -64,7 +65,7 @@ class Basis:
             block, row = divmod(self._size, self._rows)
             if block == len(self._blocks):
                 self._blocks.append(self._block())
-            self._blocks[block][row] = vector
+            self._blocks[block][row] = local(vector)
             self._size += 1
 
     def rows(self, first: int) -> Tensor:
@@ -77,10 +78,10 @@ class Basis:
     @full_precision
     def combined(self, coefficients: Array) -> Tensor:
         """Return Cᵀ Q for coefficients C, shape (size, K); as rows, shape (K, n)."""
-        found = self.like.new_empty(coefficients.shape[1], self.like.numel())
+        found = local(self.like).new_empty(coefficients.shape[1], self.like.shape[-1])
         for piece, mixed in self._mixed(coefficients):
             found[:, piece] = mixed
-        return found
+        return alike(found, self.like)
 
     @full_precision
     def mix(self, coefficients: Array) -> None:
@@ -96,12 +97,12 @@ class Basis:
     def _mixed(self, coefficients: Array) -> Iterator[tuple[slice, Tensor]]:
         change = torch.from_numpy(coefficients.T.copy()).to(self.like, copy=True)
         for piece in pieces(self.like, max(1, MIXED // self._size)):
-            yield piece, change @ torch.cat([b[:, piece].to(change.device) for b in self.blocks])
+            yield piece, change @ torch.cat([local(b)[:, piece].to(change.device) for b in self.blocks])
 
 
 def rows_at_once(like: Tensor) -> int:
     """Return how many vectors lie in a block."""
-    return max(1, min(ROWS, BLOCK // like.numel()))
+    return max(1, min(ROWS, BLOCK // like.shape[-1]))
 
 
 def pieces(vectors: Tensor, most: int | None = None) -> Iterator[slice]:
@@ -118,45 +119,47 @@ def project_out(vectors: Tensor, blocks: Sequence[Tensor]) -> Tensor:
     This is done twice, for rounding, and piece by piece, since long float32 products lose two digits.
     Vectors are returned as they are if there is nothing to remove.
     """
-    blocks = [block for block in blocks if len(block)]
+    kind, vectors = vectors, local(vectors)
+    blocks = [local(block) for block in blocks if len(block)]
     if not blocks:
-        return vectors
+        return kind
     left = torch.empty_like(vectors)
     for source in (vectors, left):
         along = [left.new_zeros(*left.shape[:-1], len(block), dtype=torch.float64) for block in blocks]
         for piece in pieces(vectors):
             for summed, block in zip(along, blocks, strict=True):
                 summed.add_(source[..., piece] @ block[:, piece].to(source.device).T)
-        shares = [summed.to(vectors) for summed in along]
+        shares = [over_ranks(summed, kind).to(vectors) for summed in along]
         for piece in pieces(vectors):
             rest = source[..., piece]
             for share, block in zip(shares, blocks, strict=True):
                 rest = rest - share @ block[:, piece].to(rest.device)
             left[..., piece] = rest
-    return left
+    return alike(left, kind)
 
 
 def grams(a: Tensor, b: Tensor) -> Tensor:
     """Return the inner products of rows, shape (len(a), len(b)), summed in float64, on the device of `b`."""
+    kind, a, b = b, local(a), local(b)
     found = torch.zeros(len(a), len(b), dtype=torch.float64, device=b.device)
     for piece in pieces(b):
         found += a[:, piece].to(b.device).double() @ b[:, piece].double().T
-    return found
+    return over_ranks(found, kind)
 
 
 def norms(vectors: Tensor) -> Tensor:
     """Return the lengths of rows, shape (len(vectors),), squares summed in float64, on their device."""
+    kind, vectors = vectors, local(vectors)
     lengths = [vectors[:, piece].double().norm(dim=1) for piece in pieces(vectors)]
-    return (
-        torch.stack(lengths).norm(dim=0) if lengths else vectors.new_zeros(len(vectors), dtype=torch.float64)
-    )
+    none = vectors.new_zeros(len(vectors), dtype=torch.float64)
+    return joint_norm(torch.stack(lengths).norm(dim=0) if lengths else none, kind)
 
 
 def residuals(product: Tensor, vector: Tensor, value: Tensor) -> Tensor:
     """Return ‖Hv - λv‖ from the product Hv and λ, shape (), on their device."""
+    kind, product, vector = vector, local(product), local(vector)
     lengths = [(product[p].double() - value * vector[p].double()).norm() for p in pieces(vector)]
-    total: Tensor = torch.stack(lengths).norm()
-    return total
+    return joint_norm(torch.stack(lengths).norm(), kind)
 
 
 def fetched(*numbers: Tensor) -> list[Array]:
@@ -200,7 +203,5 @@ def unit(vector: Tensor) -> Tensor:
 
 def random_unit(like: Tensor, rng: np.random.Generator, orthogonal_to: Sequence[Tensor] = ()) -> Tensor:
     """Draw a unit vector, of the kind of `like`, orthogonal to the rows of all blocks in `orthogonal_to`."""
-    drawn = like.new_empty(like.shape)
-    for piece in pieces(drawn):
-        drawn[piece] = torch.from_numpy(rng.standard_normal(piece.stop - piece.start))
-    return unit(project_out(drawn, orthogonal_to))
+    room = torch.empty_like(like, memory_format=torch.contiguous_format)
+    return unit(project_out(fill(room, rng.standard_normal, COLUMNS), orthogonal_to))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from landscape.curvature.basis import fetched, grams, norm, residuals
+from landscape.objective.shards import local, over_ranks, peak
 from landscape.storage.results import Array
 
 Matvec = Callable[[Tensor], Tensor]
@@ -102,7 +103,7 @@ class Counted:
     def _checked(self, result: Tensor, products: int) -> Tensor:
         self.products += products
         if self._check:
-            fetched(*torch.aminmax(result))
+            fetched(over_ranks(torch.stack(torch.aminmax(local(result))).double(), result))
         for _ in range(products):
             self._advance()
         return result
@@ -132,5 +133,5 @@ def scales(values: Array, norm: float, dtype: torch.dtype) -> Array:
 def oriented(vectors: Tensor) -> Tensor:
     """Scale each row to norm 1, in place, and fix its sign: the entry of largest magnitude is positive."""
     for vector in vectors:
-        vector.div_(norm(vector) if vector[vector.abs().argmax()] > 0 else -norm(vector))
+        vector.div_(norm(vector) if peak(vector) > 0 else -norm(vector))
     return vectors

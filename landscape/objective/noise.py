@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from landscape.objective.params import ParamSpace
+from landscape.objective.shards import share_of
 
 PERIOD = 65_537  # a prime, so that the rows of no matrix are alike
 
@@ -22,7 +23,7 @@ def normals(like: Iterable[Tensor], seed: int) -> Iterator[Tensor]:
         count = tensor.numel()
         some = few[first : first + min(count, PERIOD)].to(tensor)
         first = (first + count) % PERIOD
-        yield some.repeat(-(-count // PERIOD))[:count].view(tensor.shape)
+        yield share_of(some.repeat(-(-count // PERIOD))[:count], tensor)
 
 
 def drawn(params: ParamSpace, seed: int) -> Tensor:
