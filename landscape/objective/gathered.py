@@ -26,6 +26,8 @@ from landscape.runtime.ranks import ALONE, Ranks
 
 OF_TORCH = "torch.distributed."
 _ASKED = ("size", "dim", "ndim", "numel", "is_floating_point", "grad", "__hash__")
+_WRITING = ("__set__", "__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__")
+WRITES = "the model writes to its weights, which it cannot where they are sharded"
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -73,9 +75,10 @@ class Weight(Tensor):
     _share: Shard
 
     @staticmethod
-    def __new__(cls, share: Shard) -> "Weight":
+    def __new__(cls, share: Tensor) -> "Weight":
+        assert isinstance(share, Shard)
         (shape,) = share.dealt.shapes
-        made: Weight = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined] # torch does not declare it
+        made: Weight = Tensor._make_wrapper_subclass(
             cls, shape, dtype=share.dtype, device=share.device, requires_grad=False
         )
         made._share = share
@@ -90,7 +93,7 @@ class Weight(Tensor):
     def data(self, share: Tensor) -> None:
         share = share.data if isinstance(share, Weight) else share
         if not isinstance(share, Shard):
-            raise InputError("the model writes to its weights, which it cannot where it is sharded")
+            raise InputError(WRITES)
         self._share = share
 
     @property
@@ -109,7 +112,9 @@ class Weight(Tensor):
             if args[1:] != (False,):
                 raise InputError("the model keeps weights where torch.func does not reach them")
             return args[0]
-        if name in ("detach", "clone", "double", "float"):
+        if args and isinstance(args[0], Weight) and (name in _WRITING or name.strip("_") + "_" == name):
+            raise InputError(WRITES)
+        if name in ("detach", "double", "float"):
             return Weight(getattr(args[0].data, name)())
         if name in METADATA or name in _ASKED:
             with torch._C.DisableTorchFunctionSubclass():
@@ -118,12 +123,12 @@ class Weight(Tensor):
         return func(*args, **kwargs)
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, *_: Any) -> Any:  # type: ignore[override] # no class method there
         raise InputError(f"a weight of a sharded model was not gathered for {func}")
 
 
 def _whole(weight: Weight) -> Tensor:
-    found: Tensor = Gather.apply(local(weight.data), weight.data.dealt)
+    found: Tensor = Gather.apply(local(weight.data), weight.data.dealt)  # type: ignore[no-untyped-call] # torch's
     return found
 
 
@@ -152,7 +157,7 @@ def unsharded(model: nn.Module) -> nn.Module:
 def in_use(model: nn.Module) -> Iterator[bool]:
     """Let a sharded model be evaluated as it is, in eval mode; yield whether in half precision."""
     modes = {module: module.training for module in model.modules()}
-    states = [module._get_fsdp_state() for module in modes if hasattr(module, "_get_fsdp_state")]
+    states = [ask() for module in modes if callable(ask := getattr(module, "_get_fsdp_state", None))]
     for module in modes:
         module.training = False
     try:
@@ -167,14 +172,14 @@ def in_use(model: nn.Module) -> Iterator[bool]:
 def _reshard(model: nn.Module) -> None:
     """Put the shards back in place of what FSDP2 leaves gathered after a call."""
     for module in model.modules():
-        if hasattr(module, "reshard"):
-            module.reshard()
+        if callable(reshard := getattr(module, "reshard", None)):
+            reshard()
 
 
 def _need_one_model(model: nn.Module) -> None:
     import torch.distributed as dist
 
-    named = (*model.named_parameters(), *model.named_buffers())
+    named: list[tuple[str, Any]] = [*model.named_parameters(), *model.named_buffers()]
     told = [(name, t.shape, t.dtype, None if _is_dtensor(t) else _hash(t)) for name, t in named]
     for other in objects(told):
         if [entry[:3] for entry in other] != [entry[:3] for entry in told]:
@@ -207,9 +212,9 @@ def _share(parameter: Tensor) -> Shard:
     return shard(dealt.share_of(_full(parameter)), dealt)
 
 
-def _full(tensor: Tensor) -> Tensor:
-    tensor = tensor.detach()
-    return tensor.full_tensor() if _is_dtensor(tensor) else tensor
+def _full(tensor: Any) -> Tensor:
+    found: Tensor = tensor.detach()
+    return tensor.detach().full_tensor() if _is_dtensor(tensor) else found
 
 
 def _own_class(module: nn.Module) -> type:

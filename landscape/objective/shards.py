@@ -34,7 +34,7 @@ class Shard(Tensor):
 
     dealt: Dealt
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:  # as torch's own
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override] # torch has an argument for itself
         held = f"{local(self).numel():,} of {self.numel():,} numbers"
         return f"Shard: {held} ({str(self.dtype)[6:]}, {self.device})"
 

@@ -86,7 +86,7 @@ class Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, whole: Tensor) -> Any:
-        return Deal.apply(whole, ctx.dealt), None
+        return Deal.apply(whole, ctx.dealt), None  # type: ignore[no-untyped-call] # torch's
 
 
 class Deal(torch.autograd.Function):
@@ -99,10 +99,10 @@ class Deal(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, share: Tensor) -> Any:
-        return Gather.apply(share, ctx.dealt), None
+        return Gather.apply(share, ctx.dealt), None  # type: ignore[no-untyped-call] # torch's
 
 
-_whole: dict[int, tuple[StorageWeakRef, Tensor, Dealt]] = {}
+_whole: dict[int, tuple[Any, Tensor, Dealt]] = {}
 """The gathered tensors that are in memory; a weak reference keeps the key from being given to another."""
 
 
@@ -114,7 +114,7 @@ def _noted(whole: Tensor, share: Tensor, dealt: Dealt) -> Tensor:
         return whole
     for key in [key for key, (known, *_) in _whole.items() if known.expired()]:
         del _whole[key]
-    known = StorageWeakRef(whole.untyped_storage())
+    known: Any = StorageWeakRef(whole.untyped_storage())  # type: ignore[no-untyped-call] # torch's
     _whole[known.cdata] = known, share.detach(), dealt
     return whole
 
