@@ -85,7 +85,7 @@ class Weight(Tensor):
         return made
 
     @property
-    def data(self) -> Shard:  # type: ignore[override] # an attribute there
+    def data(self) -> Shard:
         """This rank's share."""
         return self._share
 
@@ -123,7 +123,7 @@ class Weight(Tensor):
         return func(*args, **kwargs)
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, *_: Any) -> Any:  # type: ignore[override] # no class method there
+    def __torch_dispatch__(cls, func: Any, *_: Any) -> Any:
         raise InputError(f"a weight of a sharded model was not gathered for {func}")
 
 

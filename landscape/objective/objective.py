@@ -52,7 +52,7 @@ class Objective:
         objective = Objective(model, batches, loss)
 
     Args:
-        model: any module, also one sharded over ranks (docs/howto/sharded.md). Its weights are copied as now.
+        model: any module, also one sharded over ranks (docs/scale.md); its current weights are measured.
         batches: any objects, from a list or a data loader. All are kept, in this order, and their tensors
             moved to the model's device; or they are read anew each time, see `landscape.streamed`.
         loss: maps (model, batch) to (sum of the loss, weight of the batch).
