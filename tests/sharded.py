@@ -106,7 +106,7 @@ def measured(of: ll.Objective, all_of_it: bool) -> dict[str, object]:
     }
     if not all_of_it:
         return found
-    lanczos = ll.top_eigenpairs(of, 1, smallest=1, tol=1e-2)
+    lanczos = ll.top_eigenpairs(of, 1, smallest=1, tol=1e-2, memory="100 MB")
     top = ll.top_eigenpairs(of, 1, method="power", tol=1e-2, max_products=6)
     plane = ll.plane(of, grid=2, seed=1)
     part = of.restrict(group=of.params.entries[-1].group)

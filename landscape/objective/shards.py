@@ -203,6 +203,12 @@ def _ask(func: Any, name: str, args: Sequence[Any], kwargs: Any) -> Any:
     return func(*args, **kwargs)
 
 
+def _rows_held(func: Any, name: str, args: Sequence[Any], kwargs: Any) -> int:
+    if args[0].dim() == 1:  # would be what this rank holds
+        _refuse(func, name, args, kwargs)
+    return int(args[0].shape[0])
+
+
 def _count(func: Any, name: str, args: Sequence[Any], kwargs: Any) -> int:
     (vector,) = args
     return int(vector.dealt.numel * math.prod(vector.shape[:-1]))
@@ -280,7 +286,8 @@ METADATA = frozenset(["shape", "dtype", "device", "requires_grad", "grad_fn", "i
 """Attributes that tell no number of a tensor."""
 _KINDS: dict[str, Any] = {
     "numel": _count,
-    **dict.fromkeys(["requires_grad", "dim", "is_floating_point", "element_size", "hash", "len"], _ask),
+    "len": _rows_held,
+    **dict.fromkeys(["requires_grad", "dim", "is_floating_point", "element_size", "hash"], _ask),
     **dict.fromkeys(["add", "radd", "iadd", "sub", "rsub", "isub", "mul", "rmul", "imul"], _elementwise),
     **dict.fromkeys(["div", "truediv", "itruediv", "neg", "abs", "square", "detach", "clone"], _elementwise),
     **dict.fromkeys(["to", "double", "float", "cpu", "contiguous", "copy", "zeros_like"], _elementwise),
