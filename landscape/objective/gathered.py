@@ -1,9 +1,9 @@
 """A sharded model (FSDP2's `fully_shard`, `parallelize_module`) as one that each rank evaluates whole.
 
-FSDP2's hooks and redistributions of DTensor are not made for second derivatives. So the model is copied without
-them: each weight is gathered where an operation reads it, and dropped after that. Graphs keep shares instead
-of weights, and gather them anew. Every rank evaluates the same batches with the same weights, and keeps its
-share of the derivatives.
+FSDP2's hooks and redistributions of DTensor are not made for second derivatives. So the model is copied
+without them: each weight is gathered where an operation reads it, and dropped after that. Graphs keep shares
+instead of weights, and gather them anew. Every rank evaluates the same batches with the same weights, and
+keeps its share of the derivatives.
 """
 
 import copy
