@@ -1,6 +1,6 @@
 """Vectors of a model that is sharded among processes: of each vector, every rank holds a share.
 
-Of each parameter tensor, its flat numbers are dealt to the ranks in order and in equal shares, the last ones
+The flat numbers of each parameter tensor are dealt to the ranks in order and in equal shares, the last ones
 filled up with zeros. This does not depend on how the model itself is sharded, and every number is at one rank
 only, also of a parameter that all ranks hold. So an inner product is the sum of the ranks' own, and a norm is
 the norm of theirs.
