@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from landscape.errors import InputError
+from landscape.objective.shards import alike, fill, joint_norm, local, over_ranks
 from landscape.runtime.precision import full_precision
 from landscape.storage.results import Array
 
@@ -41,9 +42,9 @@ class Basis:
 
     def _block(self) -> Tensor:
         """Return room for some rows more."""
-        shape = self._rows, self.like.numel()
+        shape = self._rows, self.like.shape[-1]
         if self.place == "device":
-            return self.like.new_empty(shape)
+            return local(self.like).new_empty(shape)
         if self.place == "host":
             return torch.empty(shape, dtype=self.like.dtype, pin_memory=self.like.device.type == "cuda")
         with tempfile.TemporaryFile() as file:  # it has no name, and goes with the last tensor
@@ -56,19 +57,19 @@ class Basis:
     @property
     def blocks(self) -> list[Tensor]:
         """All vectors, in order: tensors of shape (some, n)."""
-        return [b[: self._size - i * self._rows] for i, b in enumerate(self._blocks)]
+        return [alike(b[: self._size - i * self._rows], self.like) for i, b in enumerate(self._blocks)]
 
     def append(self, vectors: Tensor, adopt: bool = False) -> None:
         """Add rows, which are copied; to `adopt` them saves that where each vector is a block of its own."""
         for vector in vectors:
-            if adopt and self._rows == 1 and self.place == "device" and vector.is_contiguous():
-                self._blocks.append(vector[None])
+            if adopt and self._rows == 1 and self.place == "device" and local(vector).is_contiguous():
+                self._blocks.append(local(vector)[None])
                 self._size += 1
                 continue
             block, row = divmod(self._size, self._rows)
             if block == len(self._blocks):
                 self._blocks.append(self._block())
-            self._blocks[block][row] = vector
+            self._blocks[block][row] = local(vector)
             self._size += 1
 
     def rows(self, first: int) -> Tensor:
@@ -81,10 +82,10 @@ class Basis:
     @full_precision
     def combined(self, coefficients: Array) -> Tensor:
         """Return Cᵀ Q for coefficients C, shape (size, K); as rows, shape (K, n)."""
-        found = self.like.new_empty(coefficients.shape[1], self.like.numel())
+        found = local(self.like).new_empty(coefficients.shape[1], self.like.shape[-1])
         for piece, mixed in self._mixed(coefficients):
             found[:, piece] = mixed
-        return found
+        return alike(found, self.like)
 
     @full_precision
     def mix(self, coefficients: Array) -> None:
@@ -100,12 +101,12 @@ class Basis:
     def _mixed(self, coefficients: Array) -> Iterator[tuple[slice, Tensor]]:
         change = torch.from_numpy(coefficients.T.copy()).to(self.like, copy=True)
         for piece in pieces(self.like, max(1, MIXED // self._size)):
-            yield piece, change @ torch.cat([b[:, piece].to(change.device) for b in self.blocks])
+            yield piece, change @ torch.cat([local(b)[:, piece].to(change.device) for b in self.blocks])
 
 
 def rows_at_once(like: Tensor) -> int:
     """Return how many vectors lie in a block."""
-    return max(1, min(ROWS, BLOCK // like.numel()))
+    return max(1, min(ROWS, BLOCK // like.shape[-1]))
 
 
 def pieces(vectors: Tensor, most: int | None = None) -> Iterator[slice]:
@@ -122,11 +123,12 @@ def project_out(vectors: Tensor, blocks: Sequence[Tensor], times: int = 2) -> Te
     This is done twice, for rounding, and piece by piece, since long float32 products lose two digits.
     Vectors are returned as they are if there is nothing to remove, and are never written to.
     """
-    blocks = [block for block in blocks if len(block)]
+    kind, vectors = vectors, local(vectors)
+    blocks = [local(block) for block in blocks if len(block)]
     if not blocks:
-        return vectors
+        return kind
     if vectors.dim() == 2 and len(vectors) == 1:
-        return project_out(vectors[0], blocks, times)[None]
+        return project_out(kind[0], blocks, times)[None]
     left, lengths = torch.empty_like(vectors), [len(block) for block in blocks]
     for source in (vectors, left)[:times]:
         along = left.new_zeros(*left.shape[:-1], sum(lengths), dtype=torch.float64)
@@ -134,7 +136,7 @@ def project_out(vectors: Tensor, blocks: Sequence[Tensor], times: int = 2) -> Te
             some = source[..., piece]
             parts = (block[:, piece].to(some.device) for block in blocks)
             along += torch.cat([p @ some if some.dim() == 1 else some @ p.T for p in parts], -1)
-        shares = torch.split(along.to(left), lengths, -1)
+        shares = torch.split(over_ranks(along, kind).to(left), lengths, -1)
         for piece in pieces(vectors):
             rest = left[..., piece]
             if source is vectors:
@@ -145,32 +147,33 @@ def project_out(vectors: Tensor, blocks: Sequence[Tensor], times: int = 2) -> Te
                     rest.addmv_(part.T, share, alpha=-1)
                 else:
                     rest.addmm_(share, part, alpha=-1)
-    return left
+    return alike(left, kind)
 
 
 def grams(a: Tensor, b: Tensor) -> Tensor:
     """Return the inner products of rows, shape (len(a), len(b)), summed in float64, on the device of `b`."""
+    kind, a, b = b, local(a), local(b)
     found = torch.zeros(len(a), len(b), dtype=torch.float64, device=b.device)
     for piece in pieces(b):
         found += a[:, piece].to(b.device).double() @ b[:, piece].double().T
-    return found
+    return over_ranks(found, kind)
 
 
 def norms(vectors: Tensor) -> Tensor:
     """Return the lengths of rows, shape (len(vectors),), squares summed in float64, on their device."""
+    kind, vectors = vectors, local(vectors)
     lengths = [
         torch.linalg.vector_norm(vectors[:, piece], dim=1, dtype=torch.float64) for piece in pieces(vectors)
     ]
-    return (
-        torch.stack(lengths).norm(dim=0) if lengths else vectors.new_zeros(len(vectors), dtype=torch.float64)
-    )
+    none = vectors.new_zeros(len(vectors), dtype=torch.float64)
+    return joint_norm(torch.stack(lengths).norm(dim=0) if lengths else none, kind)
 
 
 def residuals(product: Tensor, vector: Tensor, value: Tensor) -> Tensor:
     """Return ‖Hv - λv‖ from the product Hv and λ, shape (), on their device."""
+    kind, product, vector = vector, local(product), local(vector)
     lengths = [(product[p].double() - value * vector[p].double()).norm() for p in pieces(vector)]
-    total: Tensor = torch.stack(lengths).norm()
-    return total
+    return joint_norm(torch.stack(lengths).norm(), kind)
 
 
 def fetched(*numbers: Tensor) -> list[Array]:
@@ -221,8 +224,6 @@ def mix(vector: Tensor, near: Tensor) -> None:
 
 def random_unit(like: Tensor, rng: np.random.Generator, orthogonal_to: Sequence[Tensor] = ()) -> Tensor:
     """Draw a unit vector, of the kind of `like`, orthogonal to the rows of all blocks in `orthogonal_to`."""
-    drawn = like.new_empty(like.shape)
-    for piece in pieces(drawn):
-        drawn[piece] = torch.from_numpy(rng.standard_normal(piece.stop - piece.start))
-    found = project_out(drawn, orthogonal_to)
+    room = torch.empty_like(like, memory_format=torch.contiguous_format)
+    found = project_out(fill(room, rng.standard_normal, COLUMNS), orthogonal_to)
     return found.div_(norm(found))

@@ -14,6 +14,7 @@ from landscape.curvature.copies import LEAST
 from landscape.curvature.linear import LinearOperator
 from landscape.curvature.matrix import Operator
 from landscape.errors import InputError
+from landscape.objective.shards import alike, least, local
 from landscape.runtime.allocations import peak
 from landscape.runtime.arguments import said
 from landscape.runtime.devices import free_memory, gigabytes, need_room
@@ -60,10 +61,10 @@ def length(like: Tensor, wanted: int, block: int, basis: int | None) -> int:
         basis: maximum number of vectors, by default what half of the free memory holds; raised to the least
             that restarts need.
     """
-    needed = _least(wanted, block)
+    needed = _fewest(wanted, block)
     if basis is None:
-        room = free_memory(like.device) / 2
-        basis = min(LONGEST + needed, int(room / (like.element_size() * like.numel())))
+        room = least(free_memory(like.device) // 2, like)
+        basis = min(LONGEST + needed, int(room / _bytes(like)))
     return min(like.numel(), max(basis, needed))
 
 
@@ -73,11 +74,15 @@ def check_room(like: Tensor, wanted: int, block: int, setting: str) -> None:
     Raises:
         InputError: it does not.
     """
-    need_room(min(like.numel(), _least(wanted, block)), like, setting)
+    need_room(min(like.numel(), _fewest(wanted, block)), like, setting)
 
 
-def _least(wanted: int, block: int) -> int:
+def _fewest(wanted: int, block: int) -> int:
     return 2 * wanted + 3 * block
+
+
+def _bytes(like: Tensor) -> int:
+    return like.element_size() * like.shape[-1]
 
 
 def planned(
@@ -96,11 +101,13 @@ def planned(
     Raises:
         InputError: the budget is too small for a product and the eigenvectors.
     """
-    n, vector = like.numel(), like.element_size() * like.numel()
-    longest, needed = length(like, wanted, block, basis), min(like.numel(), _least(wanted, block))
+    n, vector = like.shape[-1], _bytes(like)
+    longest, needed = length(like, wanted, block, basis), min(like.numel(), _fewest(wanted, block))
     rows = rows_at_once(like)
     kept = operator.held if isinstance(operator, Operator) else 0
-    fixed = kept + _peak(lambda: operator(torch.ones_like(like)), like.device)
+    fixed = kept + -least(
+        -_peak(lambda: operator(alike(torch.ones_like(local(like)), like)), like.device), like
+    )
     fixed += (wanted + block * WORKING) * vector
     fixed += 16 * rows * min(n, COLUMNS) + 2 * like.element_size() * min(MIXED, n * longest)  # pieces
     if fixed > memory:
@@ -112,6 +119,7 @@ def planned(
     if like.device.type != "cpu":
         rooms["host"] = free_memory(torch.device("cpu")) // 2
     rooms["file"] = shutil.disk_usage(tempfile.gettempdir()).free // 2
+    rooms = {place: least(room, like) for place, room in rooms.items()}
     plans = [Plan(place, min(longest, room // vector - spare)) for place, room in rooms.items()]
     for plan in plans:
         if plan.capacity >= min(longest, 2 * needed):

@@ -49,8 +49,8 @@ def missed(
     most = float(top[-1]) + slack if len(top) else math.inf
     least = float(low[-1]) - slack if len(low) else -math.inf
     above, below = top[top > most][-1:].tolist(), low[low < least][-1:].tolist()
-    none = basis.like.new_empty(0, basis.like.numel())
-    room = none.shape[1] - len(basis)
+    none = basis.like.new_empty(0, basis.like.shape[-1])
+    room = basis.like.numel() - len(basis)
     if not (above or below) or not room:
         return none, True
     steps = min(room, max(LEAST, min(most_steps, int(SHARE * operator.products))))

@@ -18,6 +18,7 @@ from landscape.curvature.power import power_iteration
 from landscape.curvature.solver import Found
 from landscape.errors import InputError
 from landscape.objective.objective import Objective
+from landscape.objective.shards import Shard
 from landscape.runtime import progress
 from landscape.runtime.arguments import Count, CountOrZero, Positive, Seed, checks_arguments
 from landscape.runtime.devices import need_room
@@ -195,7 +196,8 @@ def top_eigenpairs(
         found = solve(operator, like, k, smallest, tol, limit, seed, advance)
     seconds = time.perf_counter() - started
     top, low = slice(0, found.k), slice(found.k, None)
-    vectors = found.vectors.cpu().numpy()
+    # of a sharded model no rank holds whole ones
+    vectors = np.empty((0, like.numel())) if isinstance(like, Shard) else found.vectors.cpu().numpy()
     told, provenance = described(operator)
     return Eigenpairs(
         eigenvalues=found.values[top],

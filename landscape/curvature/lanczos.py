@@ -140,7 +140,7 @@ class _Space:
         self.capacity = capacity
         self.begin = 0
         self.basis = Basis(like, place)
-        self.ahead = self._none = like.new_empty(0, like.numel())
+        self.ahead = self._none = like.new_empty(0, like.shape[-1])
         self.coupling = np.zeros((0, 0))
         self.rng = rng
         self._newest = 0
@@ -165,7 +165,7 @@ class _Space:
     def random(self, count: int) -> Tensor:
         """Draw orthonormal vectors orthogonal to the basis: `count` of them, or as many as exist."""
         drawn = self._none
-        for _ in range(min(count, drawn.shape[1] - self.size)):
+        for _ in range(min(count, self.basis.like.numel() - self.size)):
             one = random_unit(self.basis.like, self.rng, self.basis.blocks)
             drawn = _longer(drawn, unit(project_out(one, [drawn])))
         return drawn
@@ -224,7 +224,7 @@ class _Space:
         for vector, own in zip(vectors, lengths, strict=True):
             left = project_out(vector, [found])
             length = norm(left) if len(found) else float(own)
-            if length <= least or self.size + len(found) == vectors.shape[1]:
+            if length <= least or self.size + len(found) == self.basis.like.numel():
                 continue
             left = left.div_(length) if len(vectors) == 1 else left / length
             if self._short(length):

@@ -30,6 +30,9 @@ class LinearOperator(Protocol):
 
 def vector_of(operator: LinearOperator) -> Tensor:
     """Return a vector of the kind that the operator takes, shape (n,): one number, n times."""
+    like: Tensor | None = getattr(operator, "like", None)
+    if like is not None:
+        return like
     dtype = operator.dtype
     if not isinstance(dtype, torch.dtype):
         dtype = getattr(torch, np.dtype(dtype).name)

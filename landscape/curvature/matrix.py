@@ -58,8 +58,9 @@ class Operator:
         self._build = build
         self._kept = kept  # these touch no module, so that threads may have one each
         on_cpu, threads = self.device.type == "cpu", torch.get_num_threads()
-        self.threads = threads if on_cpu and threads <= len(kept) else 1
-        self.at_once = 1 if on_cpu else min(objective.ranks.gathered(at_once))
+        sharded = objective.params.sharded  # then ranks gather weights in one order
+        self.threads = threads if on_cpu and threads <= len(kept) and not sharded else 1
+        self.at_once = 1 if on_cpu or sharded else min(objective.ranks.gathered(at_once))
 
     def __repr__(self) -> str:
         return f"Operator: {self.name} of order {self.shape[0]:,} on {self.device}"
@@ -116,6 +117,11 @@ class Operator:
     def shape(self) -> tuple[int, int]:
         """(n, n)."""
         return self.objective.params.numel, self.objective.params.numel
+
+    @property
+    def like(self) -> Tensor | None:
+        """Zeros of the kind of vector that it takes, where the model is sharded; else None."""
+        return torch.zeros_like(self.objective.theta) if self.objective.params.sharded else None
 
     @property
     def dtype(self) -> np.dtype[Any]:

@@ -24,6 +24,7 @@ from landscape.curvature.products import (
 )
 from landscape.errors import InputError
 from landscape.objective.objective import Objective
+from landscape.objective.shards import least
 from landscape.objective.supervised import need_objective
 from landscape.runtime.arguments import Size, checks_arguments
 from landscape.runtime.devices import fastest, free_memory, measured
@@ -76,6 +77,8 @@ def hessian(
             derivatives.
     """
     need_objective(objective)
+    if tune and objective.params.sharded:
+        raise InputError("a sharded model has one strategy; leave out tune")
     builders: Mapping[str, Callable[[Objective], Operator]] = {
         "reverse": partial(_reverse, memory=memory),
         "forward": _forward,
@@ -303,14 +306,15 @@ class _Graphs:
         """
         need_objective(objective)
         self.objective, self.kind = objective, kind
-        room = free_memory(objective.theta.device) / 2 + (first[1] if first else 0)
-        room = room if memory is None else min(room, memory)
+        room = free_memory(objective.theta.device) // 2 + (first[1] if first else 0)
+        room = least(room if memory is None else min(room, memory), objective.theta)
         self.kept: list[BatchProduct] = []
         used = largest = 1
         for batch in objective.batches:
             if used + largest > room:
                 break
             graph, size = first or measured(partial(kind, objective, batch), objective.theta.device)
+            size = -least(-size, objective.theta)
             first, largest = None, max(largest, size)
             if used + size + largest > room:  # a product takes about as much as the largest graph again
                 break

@@ -6,14 +6,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from landscape.curvature.basis import pieces
+from landscape.curvature.basis import COLUMNS
 from landscape.curvature.linear import LinearOperator, vector_of
 from landscape.curvature.operators import described, operator_of
 from landscape.curvature.solver import Counted
 from landscape.errors import InputError
 from landscape.objective.objective import Objective
+from landscape.objective.shards import fill
 from landscape.statistics import mean
 from landscape.storage.results import Array, surroundings
 
@@ -42,12 +44,13 @@ class Probes:
 
     def draw(self, count: int) -> Tensor:
         """Return the next `count` probes, one per row."""
-        signs = self.like.new_empty(count, self.like.numel())
+        signs = self.like.new_empty(count, self.like.shape[-1])
         for row in signs:
-            for piece in pieces(row):  # whose lengths, multiples of 4, draw what the whole would
-                signs_of = self._rng.integers(0, 2, piece.stop - piece.start, dtype=np.int8) * 2 - 1
-                row[piece] = torch.from_numpy(signs_of)
+            fill(row, self._signs, COLUMNS)  # a multiple of 4, so that pieces are drawn as the whole would be
         return signs
+
+    def _signs(self, count: int) -> NDArray[np.int8]:
+        return self._rng.integers(0, 2, count, dtype=np.int8) * 2 - 1
 
     def multiply(self, vectors: Tensor) -> Tensor:
         """Return A v of each row.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from landscape.curvature.basis import fetched, grams, norm, pieces, residuals
+from landscape.objective.shards import alike, joint_norm, local, over_ranks, peak
 from landscape.storage.results import Array
 
 Matvec = Callable[[Tensor], Tensor]
@@ -103,7 +104,7 @@ class Counted:
     def _checked(self, result: Tensor, products: int) -> Tensor:
         self.products += products
         if self._check:
-            fetched(*torch.aminmax(result))
+            fetched(over_ranks(torch.stack(torch.aminmax(local(result))).double(), result))
         for _ in range(products):
             self._advance()
         return result
@@ -141,12 +142,12 @@ def measured(
         signs = (2 * np.random.default_rng(0).integers(0, 2, len(values)) - 1) / math.sqrt(len(values))
 
         def along(coefficients: Array, rows: Tensor, piece: slice) -> Tensor:
-            return torch.from_numpy(coefficients).to(rows.device) @ rows[:, piece].double()
+            return torch.from_numpy(coefficients).to(rows.device) @ local(rows)[:, piece].double()
 
-        mixture = torch.empty_like(vectors[0])
+        mixture = torch.empty_like(local(vectors)[0])
         for piece in pieces(mixture):
             mixture[piece] = along(signs, vectors, piece)
-        image = operator(mixture)
+        image = local(operator(alike(mixture, vectors)))
         del mixture
         gaps = [
             (
@@ -156,7 +157,8 @@ def measured(
             ).norm()
             for piece in pieces(image)
         ]
-        error = math.sqrt(len(values)) * float(fetched(torch.stack(gaps).norm())[0])
+        (gap,) = fetched(joint_norm(torch.stack(gaps).norm(), vectors))
+        error = math.sqrt(len(values)) * float(gap)
         if (error <= SHARE * np.maximum(lengths, allowed)).all():
             oriented(vectors)
             return values, np.hypot(lengths, error)
@@ -176,6 +178,5 @@ def scales(values: Array, norm: float, dtype: torch.dtype) -> Array:
 def oriented(vectors: Tensor) -> Tensor:
     """Scale each row to norm 1, in place, and fix its sign: the entry of largest magnitude is positive."""
     for vector in vectors:
-        low, high = torch.aminmax(vector)
-        vector.div_(norm(vector) if high >= -low else -norm(vector))
+        vector.div_(norm(vector) if peak(vector) > 0 else -norm(vector))
     return vectors

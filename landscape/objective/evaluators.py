@@ -17,9 +17,12 @@ from landscape.objective.batches import doubled
 from landscape.objective.checks import total_weight
 from landscape.objective.derivatives import leaves_of, twice_differentiable
 from landscape.objective.frozen import OWN, duplicate
+from landscape.objective.gathered import Weight
 from landscape.objective.lookups import Recorder, Renumbering
 from landscape.objective.noise import fill_normal, size_of
+from landscape.objective.shards import Shard
 from landscape.objective.streams import changed
+from landscape.runtime.dealing import regathering
 from landscape.runtime.precision import without_cudnn
 
 Loss = Callable[[Any, Any], tuple[Tensor, float | Tensor]]
@@ -133,6 +136,23 @@ class Swapped(Evaluator):
 
 
 @dataclass(frozen=True)
+class Gathering(Swapped):
+    """Swapped weights of which each rank holds a share."""
+
+    def at(self, weights: Weights) -> Evaluate:
+        whole = super().at({name: Weight(share) for name, share in weights.items()})
+
+        def evaluate(batch: Any, part: Part = "loss") -> Any:
+            with regathering():
+                return whole(batch, part)
+
+        return evaluate
+
+    def transformable(self, weights: Weights) -> Evaluate:
+        raise RuntimeError("torch's transformations do not gather weights")
+
+
+@dataclass(frozen=True)
 class Compacted(Swapped):
     """Swapped weights, with tables of which only some rows are there; the loss is NaN where it reads another.
 
@@ -236,7 +256,8 @@ def evaluator_for(
 def _chosen(
     module: LossModule, weights: Weights, batches: Sequence[Any], recompute: bool, known: Tensor | None
 ) -> tuple[Evaluator, float]:
-    swapped, copied = Swapped(module), Copied(module)
+    sharded = any(isinstance(weight, Shard) for weight in weights.values())
+    swapped, copied = Gathering(module) if sharded else Swapped(module), Copied(module)
     if recompute and not any(map(_keeps_statistics, module.modules())):
         raise InputError("the model has no BatchNorm whose statistics could be recomputed")
     try:
@@ -250,8 +271,10 @@ def _chosen(
         recomputed = Recomputed(module, batches)
         return recomputed, total_weight(recomputed.at(weights), batches)[0]
     if not reached:
-        total, _ = total_weight(copied.at(weights), batches)
+        total, _ = total_weight((swapped if sharded else copied).at(weights), batches)
         said = "the model keeps weights where torch.func does not reach them"
+        if sharded:
+            raise InputError(f"{said}, and it is sharded; keep each weight as a parameter of a module alone")
         if recompute:
             raise InputError(f"{said}, so its statistics cannot be recomputed; use statistics='kept'")
         warnings.warn(f"{said}; each evaluation takes a copy of it, which is slow", stacklevel=4)

@@ -12,10 +12,13 @@ from torch.nn.parameter import is_lazy
 from landscape.errors import InputError
 from landscape.objective.batches import HALF
 from landscape.objective.derivatives import leaves_of, twice_differentiable
+from landscape.objective.gathered import in_use, is_sharded, unsharded
 from landscape.objective.params import ParamSpace
+from landscape.objective.shards import local
 from landscape.objective.sums import PIECE
 
 OWN = 1e-5  # relative: how far the copy's loss may lie from the model's, which runs the same operations
+ALIKE = 0.05  # the same for one that computes in half precision
 LossOf = Callable[[nn.Module], Tensor]
 M = TypeVar("M", bound=nn.Module)
 
@@ -89,6 +92,8 @@ def faithful(model: nn.Module, frozen: nn.Module, loss: LossOf) -> tuple[nn.Modu
             hidden gradients has another loss than the model.
     """
     with torch.enable_grad(), twice_differentiable():
+        if is_sharded(uncompiled(model)):
+            return _visible(frozen), _as_in_use(uncompiled(model), frozen, loss)
         try:
             expected = loss(frozen)
         except Exception:  # told where the loss is evaluated in earnest
@@ -114,6 +119,29 @@ def faithful(model: nn.Module, frozen: nn.Module, loss: LossOf) -> tuple[nn.Modu
         f"the copy that is measured has a loss of {float(found):g} on the first batch, "
         f"and the model in eval mode {float(expected):g}"
     )
+
+
+def _as_in_use(model: nn.Module, frozen: nn.Module, loss: LossOf) -> Tensor:
+    """Return the loss of a sharded model's copy, checked to be what the model itself gives under its shards.
+
+    Raises:
+        InputError: it is not, as where the model's own code knows how it is sharded.
+    """
+    found = loss(frozen).detach()
+    with in_use(model) as half:
+        try:
+            expected = loss(model)
+        except Exception as error:
+            said = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+            raise InputError(f"the loss of the sharded model cannot be evaluated: {said}") from error
+    if half:
+        warnings.warn("a model that computes in half precision is measured in float32", stacklevel=4)
+    if not torch.allclose(found, expected.to(found), rtol=ALIKE if half else OWN, atol=0, equal_nan=True):
+        raise InputError(
+            f"the loss of the model on the first batch is {float(expected):g} as it is sharded, and "
+            f"{float(found):g} as a whole; its code must not depend on how it is sharded"
+        )
+    return found
 
 
 def uncompiled(model: nn.Module) -> nn.Module:
@@ -155,8 +183,8 @@ def settled(
 def fingerprint(weights: Iterable[Tensor]) -> list[tuple[int, float]]:
     """Return a hash and a sum of each tensor's values, which tell whether something was written there."""
     found = []
-    for part in weights:
-        some = torch.split(part.detach().reshape(-1), PIECE) if part.numel() else ()
+    for part in (local(weight.data) for weight in weights):
+        some = torch.split(part.reshape(-1), PIECE) if part.numel() else ()
         sums = [(torch.hash_tensor(s).view(torch.int64), s.sum(dtype=torch.float64)) for s in some]
         for hashes, totals in [zip(*sums, strict=True)] if sums else []:
             mixed = torch.hash_tensor(torch.stack(hashes)).view(torch.int64)
@@ -184,6 +212,8 @@ def _has_own_modes(model: nn.Module) -> bool:
 
 
 def _copied(model: nn.Module, shared: Mapping[int, Any] | None = None) -> nn.Module:
+    if is_sharded(uncompiled(model)):
+        return unsharded(uncompiled(model))
     try:
         return duplicate(uncompiled(model), shared)
     except RuntimeError as error:
@@ -228,8 +258,10 @@ def present(module: M, model: nn.Module, params: ParamSpace) -> tuple[M, Tensor]
     """Copy a module that holds a frozen `model`, with the buffers of the model as it is now; return it and θ.
 
     Raises:
-        InputError: the model does not have the parameters and buffers that the module knows.
+        InputError: the model does not have the parameters and buffers that the module knows, or is sharded.
     """
+    if params.sharded:
+        raise InputError("a sharded model cannot be followed while it trains; make a new objective of it")
     copied, live = duplicate(module), uncompiled(model)
     tensors = dict(live.named_parameters()) | dict(live.named_buffers())
     with torch.no_grad():

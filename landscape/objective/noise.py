@@ -3,12 +3,16 @@
 import math
 from collections.abc import Iterable, Iterator
 from functools import cache
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from landscape.objective.params import ParamSpace
+from landscape.objective.shards import Shard, fill, local
 from landscape.objective.sums import PIECE
+from landscape.runtime.dealing import gathered
 
 FEW = 2**13  # numbers to which a tensor is folded
 PERIOD = 65_537  # a prime, so that the rows of no matrix are alike
@@ -19,14 +23,16 @@ def fill_normal(tensors: Iterable[Tensor], seed: int) -> Iterator[Tensor]:
 
     They are as good as others for a direction, and a random number costs twenty times what a copy of it does.
     """
-    few = torch.randn(PERIOD, generator=torch.Generator().manual_seed(seed))
-    few, first = torch.cat([few, few]), 0
+    few = torch.randn(PERIOD, generator=torch.Generator().manual_seed(seed)).numpy()
+    few, first = np.concatenate([few, few]), 0
+
+    def draw(count: int) -> Any:
+        nonlocal first
+        begin, first = first, (first + count) % PERIOD
+        return few[begin : begin + count]
+
     for tensor in tensors:
-        flat, some = tensor.view(-1), few[first : first + PERIOD].to(tensor)
-        whole = len(flat) - len(flat) % PERIOD
-        flat[:whole].view(-1, PERIOD).copy_(some)
-        flat[whole:] = some[: len(flat) - whole]
-        first = (first + len(flat)) % PERIOD
+        fill(tensor if isinstance(tensor, Shard) else tensor.view(-1), draw, PERIOD)
         yield tensor
 
 
@@ -52,9 +58,15 @@ def folded(tensor: Tensor) -> Tensor:
     """Return a tensor as at most `FEW` numbers in float64: sums of its own with random signs.
 
     Their length is that of the tensor to within a percent or two, and that of a difference of two tensors is
-    that of their difference: the count sketch of Charikar et al. (2002). A short tensor stays as it is.
+    that of their difference: the count sketch of Charikar et al. (2002). A short tensor stays as it is. Of a
+    sharded one, each rank's share becomes so many.
     """
-    flat = tensor.detach().reshape(-1)
+    flat = local(tensor).detach().reshape(-1)
+    found = _folded(flat)
+    return gathered(found).flatten() if isinstance(tensor, Shard) else found
+
+
+def _folded(flat: Tensor) -> Tensor:
     if len(flat) <= FEW:
         return flat.double()
     signs, found = _signs(flat.dtype, flat.device), flat.new_zeros(FEW, dtype=torch.float64)

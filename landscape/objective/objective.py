@@ -19,9 +19,9 @@ from landscape.objective.derivatives import gradient, product, twice_differentia
 from landscape.objective.differences import Multiply
 from landscape.objective.evaluators import Forward, Loss, LossModule, Part, evaluator_for
 from landscape.objective.frozen import faithful, fingerprint, frozen_copy, held_still, present, settled
+from landscape.objective.gathered import kind_of
 from landscape.objective.identity import BATCHES, batches_digest
 from landscape.objective.lookups import rows_read
-from landscape.objective.params import ParamSpace
 from landscape.objective.streams import changed, placed
 from landscape.objective.structure import Grouping
 from landscape.objective.sums import Sum
@@ -52,7 +52,7 @@ class Objective:
         objective = Objective(model, batches, loss)
 
     Args:
-        model: any module; what is measured is its current weights.
+        model: any module, also one sharded over ranks (docs/scale.md); its current weights are measured.
         batches: any objects, from a list or a data loader. All are kept, in this order, and their tensors
             moved to the model's device; or they are read anew each time, see `landscape.streamed`.
         loss: maps (model, batch) to (sum of the loss, weight of the batch).
@@ -99,10 +99,11 @@ class Objective:
     ) -> None:
         if (forward is None) != (criterion is None):
             raise InputError("forward and criterion are the two parts of one loss; give both or neither")
+        kind, self.ranks = kind_of(model, changed=statistics == "recomputed" or not copy)
         frozen = frozen_copy(model)
         held = held_still(model) if tuple(include) == ("*",) else []
         space = partial(
-            ParamSpace, include=include, exclude=exclude, held=held, group=group, filter_axes=filter_axes
+            kind, include=include, exclude=exclude, held=held, group=group, filter_axes=filter_axes
         )
         owner = None if copy else model
         self.params = settled(frozen, space, owner)
@@ -116,7 +117,6 @@ class Objective:
         own = dict(frozen.named_parameters())
         if before != fingerprint(own[entry.name] for entry in self.params.entries):
             raise InputError(CHANGING)
-        self.ranks = ALONE
         self._trust = Trust(check)
         known = dict(provenance or {}) | getattr(loss, "provenance", {})  # of `in_training_mode`
         self._provenance = known | {
@@ -131,6 +131,7 @@ class Objective:
         self._evaluator, self.weight = evaluator_for(module, weights, self.batches, anew, known_loss)
         if before != fingerprint(weights.values()):
             raise InputError(CHANGING)
+        self.ranks.need_same(self.weight, self._provenance)
 
     @property
     def provenance(self) -> dict[str, str]:
@@ -170,10 +171,9 @@ class Objective:
         total = torch.zeros(len(thetas), dtype=torch.float64, device=self.theta.device)
         with torch.enable_grad(), twice_differentiable():
             weights = self._weights(thetas)
+            point = self._evaluator.transformable
             for batch in self.batches:
-                total += vmap(lambda at, batch=batch: self._evaluator.transformable(at)(batch)[0].detach())(
-                    weights
-                )
+                total += vmap(lambda at, batch=batch: point(at)(batch)[0].detach())(weights)
         return (self.ranks.summed(total) / self.weight).cpu().numpy()
 
     def per_example(self, theta: Tensor | None = None) -> tuple[Array, Array]:
@@ -194,7 +194,7 @@ class Objective:
             InputError: there are fewer batches than ranks, the ranks do not hold the same loss, or its
                 statistics are recomputed over all batches.
         """
-        if ranks.size == 1 or self.ranks is ranks:
+        if ranks.size == 1 or self.ranks is ranks or self.params.sharded:
             return self
         evaluator = self._evaluator.distributed()
         if self.count < ranks.size:
@@ -222,7 +222,7 @@ class Objective:
         """
         weights = self._weights(None)
         tables = {e.name: weights[e.name] for e in self.params.entries if e.group == "embedding"}
-        if 2 * sum(table.numel() for table in tables.values()) < self.params.numel:
+        if self.params.sharded or 2 * sum(table.numel() for table in tables.values()) < self.params.numel:
             return None  # without an evaluation: whatever rows are read, most of θ stays
         with torch.enable_grad(), twice_differentiable():
             read = rows_read(self._evaluator.at(weights), self.batches, tables)
@@ -273,7 +273,7 @@ class Objective:
     def per_batch(self) -> Iterator["Objective"]:
         """Yield the objective of each batch (of this rank), for stochastic descent; L is their mean."""
         for batch in self.batches:
-            yield self._with(ranks=ALONE, batches=[batch], weight=self.weight / self.count)
+            yield self._with(ranks=self.ranks.alone, batches=[batch], weight=self.weight / self.count)
 
     def moved(self, theta: Tensor) -> "Objective":
         """Return the same loss at another θ, shape (numel,)."""
@@ -290,11 +290,11 @@ class Objective:
 
     def first_batch(self) -> "Objective":
         """Return the summed loss of the first batch alone (of this rank)."""
-        return self._with(ranks=ALONE, batches=self.batches[:1], weight=1.0)
+        return self._with(ranks=self.ranks.alone, batches=self.batches[:1], weight=1.0)
 
     def unchecked(self) -> "Objective":
         """Return the loss of this rank's batches, with derivatives as autograd gives them."""
-        return self._with(ranks=ALONE, _trust=Trust(False))
+        return self._with(ranks=self.ranks.alone, _trust=Trust(False))
 
     def _with(self, **changed: Any) -> "Objective":
         other = copy.copy(self)

@@ -31,10 +31,13 @@ class ParamSpace:
             do are not of one floating dtype on one device, or a tensor has no such axis.
 
     Attributes:
+        sharded: whether vectors are shares of the ranks', see `landscape.objective.shards`.
         entries: the tensors that take part, in order.
         theta: their current values, shape (numel,).
         include, exclude: as given.
     """
+
+    sharded = False
 
     def __init__(
         self,
@@ -82,7 +85,7 @@ class ParamSpace:
                 said = f"{entry.name} of shape {tuple(entry.shape)}"
                 raise InputError(f"{said} has no axis {entry.filter_axis} for its filters")
         self._sizes = [t.numel() for t in tensors]
-        self.theta = torch.cat([t.flatten() for t in tensors])
+        self.theta = self.flat(tensors)
 
     def __repr__(self) -> str:
         count = len(self.entries)

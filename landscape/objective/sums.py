@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from landscape.objective.shards import alike, local
 from landscape.runtime.ranks import Ranks
 
 PIECE = 2**16  # numbers that are added at once, so that what is in between stays in the cache
@@ -20,17 +21,18 @@ class Sum:
     """
 
     def __init__(self, like: Tensor) -> None:
-        """Begin a sum of the shape of `like`, (n,) or (K, n)."""
-        self._like = like
+        """Begin a sum of vectors such as `like`, (n,) or (K, n)."""
+        self._kind, self._like = like, local(like)
         self._first: list[Tensor] | None = None
-        self._total = self._lost = like[..., :0]
+        self._total = self._lost = self._like[..., :0]
         self._batches = 0
 
     def add(self, parts: Sequence[Tensor]) -> None:
         """Add a vector; its tensors, with K in front of their own shapes if there are K, are not written."""
         self._batches += 1
+        parts = list(map(local, parts))
         if self._batches == 1:
-            self._first = list(parts)
+            self._first = parts
             return
         self._lay_out(1.0)
         first = 0
@@ -45,15 +47,15 @@ class Sum:
         """Return the sum over the batches of all ranks, divided by `weight`, in the precision of θ."""
         self._lay_out(weight if ranks.size == 1 else 1.0)
         if self._batches == 1 and ranks.size == 1:
-            return self._total
+            return alike(self._total, self._kind)
         step = PIECE if ranks.size == 1 else REDUCED
         for begin in range(0, self._total.shape[-1], step):
             piece = slice(begin, begin + step)
             exact = self._total[..., piece].double()
             if self._lost.numel():
                 exact += self._lost[..., piece]
-            self._total[..., piece] = ranks.summed(exact) / weight
-        return self._total
+            self._total[..., piece] = (exact if ranks.size == 1 else ranks.summed(exact)) / weight
+        return alike(self._total, self._kind)
 
     def _lay_out(self, weight: float) -> None:
         """Lay the first summand end to end, divided by a weight; each tensor is dropped at once."""

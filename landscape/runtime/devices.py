@@ -72,10 +72,11 @@ def need_room(vectors: int, like: "torch.Tensor", setting: str) -> None:
     Raises:
         InputError: they take more than is free.
     """
-    needed, free = vectors * like.numel() * like.element_size(), free_memory(like.device)
+    length = like.shape[-1]  # of a sharded model, what this rank holds
+    needed, free = vectors * length * like.element_size(), free_memory(like.device)
     if needed > free:
         raise InputError(
-            f"{setting} keeps {vectors:,} vectors of {like.numel():,} numbers in memory, which take "
+            f"{setting} keeps {vectors:,} vectors of {length:,} numbers in memory, which take "
             f"{gigabytes(needed)}; {gigabytes(free)} are free"
         )
 

@@ -5,7 +5,7 @@ program: a call below that needs several of them is made by all, in the same ord
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -65,6 +65,14 @@ class Ranks:
     def first(self) -> bool:
         """Whether this is the rank that prints, and writes results."""
         return self.rank == 0
+
+    @property
+    def alone(self) -> "Ranks":
+        """Those that take part where this rank evaluates something by itself."""
+        return ALONE
+
+    def need_same(self, weight: float, provenance: Mapping[str, str]) -> None:
+        """Make sure that ranks which evaluate the same loss were given the same; one alone was."""
 
     def share(self, total: int, rank: int | None = None) -> range:
         """Return the part of `total` numbers that is a rank's, or this one's: contiguous, in order, even."""

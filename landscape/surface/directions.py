@@ -10,6 +10,7 @@ from torch import Tensor
 
 from landscape.errors import InputError
 from landscape.objective.params import ParamSpace
+from landscape.objective.shards import share_of, whole
 from landscape.runtime.arguments import CountOrZero, Seed, checks_arguments
 from landscape.runtime.precision import full_precision
 from landscape.storage.display import Brief
@@ -79,12 +80,12 @@ def random_direction(
         raise InputError(
             f"expected the params of an objective, not {type(params).__name__}: objective.params"
         )
-    drawn = np.random.default_rng((seed, index)).standard_normal(params.numel)
-    theta = params.split(params.theta)
-    parts = params.split(torch.from_numpy(drawn).to(params.theta))
+    rng, theta = np.random.default_rng((seed, index)), params.split(params.theta)
     scaled = {}
     for entry in params.entries:
-        d, w = parts[entry.name], theta[entry.name]
+        part = theta[entry.name]
+        w = whole(part)  # one tensor after another, also of a sharded model
+        d = torch.from_numpy(rng.standard_normal(entry.shape.numel())).to(w).view(entry.shape)
         if entry.filter_axis is None and not biases:
             scaled[entry.name] = torch.zeros_like(d)
         elif normalization == "none":
@@ -94,6 +95,7 @@ def random_direction(
             counting = entry.counting if normalization == "filter" else ()
             over = tuple(axis for axis in range(d.dim()) if axis not in counting)
             scaled[entry.name] = d * (_norm(w, over) / _norm(d, over))
+        scaled[entry.name] = share_of(scaled[entry.name], part)
     direction = params.join(scaled)
     if not direction.any():
         raise InputError("no filter moves: only biases, norms or zeros take part")

@@ -83,6 +83,8 @@ def eigen_frame(objective: Objective, dimension: Dimension, ends: bool = False, 
         InputError: an eigenpair has not converged.
     """
     need_objective(objective)
+    if objective.params.sharded:
+        raise InputError("the eigenvectors of a sharded model are not kept; draw along random directions")
     # distributed, so that all ranks get the same vectors to the last bit
     found = top_eigenpairs(
         objective.distribute(ranks()), 1 if ends else dimension, smallest=int(ends), seed=seed

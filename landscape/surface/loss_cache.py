@@ -11,7 +11,7 @@ from landscape.errors import InputError
 from landscape.objective.derivatives import twice_differentiable
 from landscape.objective.objective import Objective
 from landscape.runtime import progress
-from landscape.runtime.ranks import ranks
+from landscape.runtime.ranks import ALONE, ranks
 from landscape.storage.results import Array
 from landscape.surface.directions import Direction
 from landscape.surface.point_log import PointLog, fingerprint
@@ -69,11 +69,14 @@ class LossCache:
         tune: bool = False,
     ) -> None:
         assert objective.ranks.size == 1, "points are dealt to ranks whole"
+        sharded = objective.params.sharded
+        if file and sharded:
+            raise InputError("finished points of a sharded model are not stored; leave out the file")
         self.objective = objective
         self.directions = directions
         self.center = objective.value()
         self.fingerprint = fingerprint(objective, directions, self.center)
-        self._ranks = ranks()
+        self._ranks = ALONE if sharded else ranks()  # all of them evaluate each point of a sharded model
         self._log = PointLog(file, self.fingerprint, len(directions), self._ranks)
         self.reused = len(self._log.known)
         self.evaluations = self.compared = 0

@@ -12,6 +12,7 @@ from typing import Any
 from landscape.errors import InputError
 from landscape.objective.identity import UNKNOWN
 from landscape.objective.objective import Objective
+from landscape.objective.shards import local
 from landscape.runtime.ranks import ALONE, Ranks
 from landscape.storage.files import existing, own, replacing
 from landscape.surface.directions import Direction
@@ -29,7 +30,7 @@ def fingerprint(objective: Objective, directions: Sequence[Direction], center: f
     told = {key: value for key, value in known.items() if not str(value).startswith(UNKNOWN)}
     digest = hashlib.sha256(json.dumps([told, objective.weight, center.hex()], sort_keys=True).encode())
     for vector in (objective.theta, *(d.vector for d in directions)):
-        digest.update(vector.detach().cpu().contiguous().numpy().data)
+        digest.update(local(vector).detach().cpu().contiguous().numpy().data)
     return digest.hexdigest()
 
 

@@ -103,6 +103,8 @@ def strategies(objective: Objective, directions: Sequence[Direction]) -> list[St
             yield from pool.map(with_a_clone, steps)
 
     found = [_along(objective, vectors)]
+    if objective.params.sharded:
+        return found
     room, threads = _room(objective), torch.get_num_threads()
     if theta.device.type == "cpu" and 1 < threads <= room and _independent(objective, vectors):
         found.append(Strategy("threads", threads, in_threads))
