@@ -132,7 +132,7 @@ def top_eigenpairs(
     tol: Positive = 1e-3,
     max_products: Count | None = None,
     block: Count = 1,
-    basis: Count | None = None,
+    basis: CountOrZero | None = None,
     memory: int | str | None = None,
     seed: Seed = 0,
 ) -> Eigenpairs:

@@ -203,9 +203,11 @@ class _Space:
         self._norm = max(self._norm, *sizes)
         self.ahead = self.orthonormal(left, lengths)
         self.coupling = np.zeros((self.size, len(self.ahead)))
-        alone = len(left) == 1 and not self._short(lengths[0])
-        along = lengths[:, None][:, : len(self.ahead)] if alone else gram(left, self.ahead)
-        self.coupling[self._newest :] = along
+        if len(left) == 1:  # written over: its direction, which the next vector has unless it was short
+            cosine = gram(left, self.ahead) if self._short(lengths[0]) else np.ones((1, len(self.ahead)))
+            self.coupling[self._newest :] = lengths * cosine
+        else:
+            self.coupling[self._newest :] = gram(left, self.ahead)
 
     def _short(self, length: float) -> bool:
         """Tell whether a vector is so short that rounding has turned it back to the basis."""
