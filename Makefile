@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test soak lint format coverage docs dist audit bench clean
+.PHONY: help demo test slow soak lint format coverage docs dist audit bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -13,8 +13,12 @@ demo: .venv/demo  ## synthetic data -> SASRec and SAMRec -> demo/report.html, in
 	@echo "Open $(CURDIR)/demo/report.html"
 
 # In the order of names: the files with the fewest tests, which xdist would leave for the end, are the slowest.
+TWO := -n 2 --dist loadfile --no-loadscope-reorder
 test: .venv/test lint  ## lint, types, tests; with LANDSCAPE_DATA=FOLDER, the tests on real data too
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest $(TWO)
+
+slow: .venv/test  ## the tests that take seconds each, which `make test` leaves out: eight minutes more
+	$(BIN)/python -m pytest $(TWO) -m "slow and not soak"
 
 soak: .venv/test  ## every reader with 10,000 damaged files (or FUZZ of them), every command with 50 kills: an hour
 	$(BIN)/python -m pytest -m soak tests
@@ -30,7 +34,7 @@ format: .venv/test  ## format all files, and mend what lint can mend
 
 coverage: .venv/test  ## which lines no test reaches, processes of their own included: twice the time of the tests
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/coverage run -m pytest $(TWO) -m "not soak"
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from landscape.curvature.basis import fetched, grams, norm, pieces, residuals
+from landscape.curvature.basis import fetched, grams, norms, pieces, residuals
 from landscape.objective.shards import alike, joint_norm, local, over_ranks, peak
 from landscape.storage.results import Array
 
@@ -178,5 +178,5 @@ def scales(values: Array, norm: float, dtype: torch.dtype) -> Array:
 def oriented(vectors: Tensor) -> Tensor:
     """Scale each row to norm 1, in place, and fix its sign: the entry of largest magnitude is positive."""
     for vector in vectors:
-        vector.div_(norm(vector) if peak(vector) > 0 else -norm(vector))
+        vector.div_(norms(vector[None])[0] * peak(vector).sign())
     return vectors

@@ -58,8 +58,8 @@ def folded(tensor: Tensor) -> Tensor:
     """Return a tensor as at most `FEW` numbers in float64: sums of its own with random signs.
 
     Their length is that of the tensor to within a percent or two, and that of a difference of two tensors is
-    that of their difference: the count sketch of Charikar et al. (2002). A short tensor stays as it is. Of a
-    sharded one, each rank's share becomes so many.
+    that of their difference: the count sketch of Charikar et al. (2002). A short tensor stays as it is. Each
+    rank's share of a sharded tensor is folded by itself, and the results are laid end to end.
     """
     flat = local(tensor).detach().reshape(-1)
     found = _folded(flat)

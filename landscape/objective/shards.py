@@ -94,12 +94,12 @@ def least(number: int, like: Tensor) -> int:
     return min(objects(number)) if isinstance(like, Shard) else number
 
 
-def peak(vector: Tensor) -> float:
-    """Return the entry of largest magnitude."""
+def peak(vector: Tensor) -> Tensor:
+    """Return the entry of largest magnitude, shape (), on the vector's device."""
     low, high = torch.aminmax(local(vector))
     if isinstance(vector, Shard):
         low, high = gathered(low).min(), gathered(high).max()
-    return float(high if high >= -low else low)
+    return torch.where(high >= -low, high, low)
 
 
 def whole(part: Tensor) -> Tensor:

@@ -86,6 +86,7 @@ def test_a_shell_can_complete_commands_and_their_options(landscape, monkeypatch)
         assert landscape()[1].split() == [completed]
 
 
+@pytest.mark.slow
 def test_training_and_curvature_need_neither_plots_nor_tables(data_file, tmp_path):
     """On a machine with torch, numpy, scipy, pydantic and typer alone.
 
@@ -220,6 +221,7 @@ def test_a_model_of_ones_own(answer, few_measures, tmp_path):
     assert Path(answer("compare", *task, "--grid", 3, "--out", tmp_path / "out")["report"]).exists()
 
 
+@pytest.mark.slow
 def test_the_demo_ends_in_a_report(answer, few_measures, tmp_path, monkeypatch):
     monkeypatch.setattr(synthetic, "markov", partial(synthetic.markov, users=60))
     monkeypatch.setitem(demo.DATA, "items", 40)

@@ -73,6 +73,7 @@ def test_compare_refuses_more_than_six(landscape, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_report_is_rendered_anew(folder, sasrec, compare, answer):
     page = Path(compare(sasrec, folder)[0]["report"])
     text = page.read_text("utf-8")

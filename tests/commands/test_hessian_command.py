@@ -31,6 +31,7 @@ def test_hessian(answer, both, method, tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("matrix", ["gauss-newton", "fisher"])
 def test_matrices_akin_to_the_hessian_with_blocks_and_spectrum(answer, both, matrix, tmp_path):
     asked = ["--top", 1, "--tol", 0.01, "--by-group", "--density", "--steps", 5, "--out", tmp_path]

@@ -48,6 +48,7 @@ def test_several_seeds_are_a_band(answer, both, tmp_path):
     assert (tmp_path / "surface.pdf").exists()
 
 
+@pytest.mark.slow
 def test_eigenvectors_and_the_quadratic_model(answer, both, tmp_path):
     found = answer(
         "surface",

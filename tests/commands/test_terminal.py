@@ -151,6 +151,7 @@ def check(printed, tables, columns):
             assert any(row[index] for row in table.rows), table.columns
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_measurement_fits_the_terminal(terminal, both, outputs, few_measures, command):
     out = outputs / command
@@ -182,6 +183,7 @@ def test_the_trainer_fits_the_terminal(terminal, runs, data_file, tmp_path):
         terminal(*arguments)
 
 
+@pytest.mark.slow
 def test_a_page_and_a_file_are_named(terminal, outputs, tmp_path, both):
     folder, surface = outputs / "compare", outputs / "surface" / "sasrec.surface.npz"
     if not surface.exists():

@@ -174,6 +174,7 @@ def stop(name, folder, compared, times, how):
     return stops
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["SIGINT", "full"])
 @pytest.mark.parametrize("name", QUICK)
 def test_a_command_is_stopped(name, how, folder):

@@ -115,6 +115,7 @@ def kill(arguments, same, tmp_path, times, seed):
         attempts += 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_killed_command_goes_on_and_equals_one_that_was_not(commands, tmp_path, name):
     kill(*commands[name], tmp_path, times=1, seed=name)

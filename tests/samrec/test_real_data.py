@@ -18,6 +18,8 @@ from samrec.task import objective
 from samrec.training.log import read_log
 from samrec.training.loop import train
 
+pytestmark = pytest.mark.slow
+
 BEAUTY = "226cce9c3105299ca0db9615d7d3fb32b3175e90da43100ae352599f0f0107b8"
 
 

@@ -284,6 +284,7 @@ def test_what_cannot_be_exported_leaves_nothing(best, landscape, tmp_path, sourc
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["sasrec", "gru4rec", "bert4rec"])
 def test_the_exported_scorer_gives_the_same_scores(named, answer, tmp_path, method):
     """For any number of histories, whatever stands behind them, and as `recommend` gives them."""

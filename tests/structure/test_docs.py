@@ -21,6 +21,8 @@ from tests.browser import chromium, faults, new_tab
 from website.generated import generated, modules
 from website.links import links
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("", "docs", "docs/howto", "benchmarks", "examples")
 PAGES = sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("*.md"))

@@ -10,6 +10,8 @@ import torch
 
 import samrec
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PUBLIC = {"landscape", "samrec", "samrec.data.synthetic"}
 SMALL = {

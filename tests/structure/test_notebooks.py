@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL = {
     "digits": ("EPOCHS, WIDTH, IMAGES, TOL = 5, 8, 256, 1e-2", "EPOCHS, WIDTH, IMAGES, TOL = 1, 2, 64, 0.3"),

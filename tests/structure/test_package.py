@@ -18,6 +18,8 @@ PACKAGES = ("landscape", "samrec")
 USE = """
 import importlib.metadata, pathlib, sys
 import landscape, samrec
+
+pytestmark = pytest.mark.slow
 for package in (landscape, samrec):
     assert pathlib.Path(package.__file__).is_relative_to(sys.prefix), package.__file__
     for name in package.__all__:

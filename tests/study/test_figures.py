@@ -315,6 +315,7 @@ def test_a_figure_is_drawn_with_nothing_stored(name, tmp_path):
     assert tmp_path / f"{name}.json" in written
 
 
+@pytest.mark.slow
 def test_the_gallery_is_what_the_stored_results_show(tmp_path):
     main(["--gallery", str(tmp_path)])
     made = {path.name: path for path in tmp_path.iterdir()}

@@ -39,6 +39,7 @@ class Wide(nn.Module):
 CLOSE = torch.linspace(0, 1, 400) ** 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("product", "at_most"), [(0.05, 0.02), (0.3, 0.2), (2.0, 0.02)])
 @pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.Adam])
 def test_the_overhead_is_never_above_the_budget_once_it_has_paid_for_setting_up(

@@ -111,6 +111,7 @@ def test_a_repeated_eigenvalue_is_found_as_often_as_it_stands(solver):
     torch.testing.assert_close(found.vectors[:3] @ found.vectors[:3].T, torch.eye(3).double())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("block", [1, 2])
 @pytest.mark.parametrize(
@@ -218,6 +219,7 @@ def test_eigenvalues_of_a_transformer_agree_with_the_dense_hessian(sasrec_object
     assert found.gradient_norm == pytest.approx(float(sasrec_objective.grad().norm()))
 
 
+@pytest.mark.slow
 def test_power_iteration_agrees_with_the_dense_hessian(sasrec_objective, dense_hessian):
     exact = torch.linalg.eigvalsh(dense_hessian).numpy()
     exact = exact[np.argsort(-np.abs(exact))]

@@ -201,6 +201,7 @@ def train_noisy(make, watched, every=1, block=False, **settings):
     return state, monitor
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [

@@ -105,6 +105,7 @@ def test_power_iteration_finds_both_ends(name):
     assert found.smallest == pytest.approx(exact[0], abs=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WORLDS)
 def test_the_trace_is_within_three_standard_errors_in_99_of_100_seeds(name):
     exact = dense(world(name), "hessian")  # the matrix itself: 6,000 products by autograd take ten seconds

@@ -91,6 +91,7 @@ def test_the_standard_error_of_xtrace_counts_the_covariance_of_its_samples(opera
     assert found.standard_error == pytest.approx((variance / 8 + shared) ** 0.5, rel=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_estimates_are_unbiased_and_their_standard_errors_right(decaying, method):
     exact = float(np.sum(np.arange(1.0, 101) ** -2))
@@ -211,6 +212,7 @@ def test_a_sketch_that_grows_is_one_made_at_once(decaying):
     assert grown.standard_error == pytest.approx(at_once.standard_error, rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_the_trace_of_a_transformer_agrees_with_the_dense_hessian(
     sasrec_objective, dense_hessian, operator, method
@@ -242,6 +244,7 @@ def test_any_matrix_of_an_objective_is_measured():
     assert found.settings["matrix"] == "fisher"
 
 
+@pytest.mark.slow
 def test_the_frobenius_norm_and_its_standard_error_are_those_of_the_theory(operator, symmetric):
     """E ‖Hz‖² = ‖H‖_F², with variance 2 Σ_{i≠j} (H²)_ij²; the error of its root is that over 2‖H‖_F."""
     found = ll.frobenius_norm(operator(symmetric), probes=4000)

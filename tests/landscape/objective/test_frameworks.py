@@ -50,6 +50,7 @@ def check_derivatives(objective):
     assert ll.line(objective, grid=3, radius=0.1).losses[1] == pytest.approx(objective.value(), rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["GPT2", "Llama"])
 def test_a_language_model_that_computes_its_own_loss(name):
     transformers = of("transformers")
@@ -76,6 +77,7 @@ def test_a_classifier_that_returns_an_object():
     measured(objective)
 
 
+@pytest.mark.slow
 def test_a_diffusion_model_and_the_noise_it_is_to_find():
     diffusers = of("diffusers")
     torch.manual_seed(0)

@@ -11,7 +11,7 @@ from landscape.report.report import render
 from tests.browser import chromium, faults, new_tab
 from tests.results import HOSTILE, LONG, facts, folder_of, hostile_folder, line, plane
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -148,6 +148,7 @@ def test_one_checkpoint_is_against_none(tmp_path):
     assert "alone: L(θ) 0.300" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2, 6])
 @pytest.mark.filterwarnings("error")
 def test_any_number_of_long_names_up_to_six(tmp_path, count):

@@ -23,6 +23,8 @@ from tests import ranks
 from tests.commands.test_compare_command import MEASUREMENTS
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 
 def torchrun(*arguments):
     return subprocess.Popen(

@@ -11,6 +11,8 @@ import pytest
 
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 MANY = pytest.param(4, marks=pytest.mark.soak)
 
 

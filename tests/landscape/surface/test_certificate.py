@@ -53,6 +53,7 @@ def test_the_error_is_what_the_certificate_says(name, tol):
     assert error.max() < 5 * tol * np.ptp(result.samples)
 
 
+@pytest.mark.slow
 def test_the_share_that_errs_by_more_is_within_what_is_said_19_times_of_20():
     ripples = of(SMOOTH["ripples"])
     draws = np.random.default_rng(0).uniform(-1, 1, (2, 20_000))

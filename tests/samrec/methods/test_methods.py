@@ -264,6 +264,7 @@ def test_surfaces_of_several_methods_are_on_one_scale(answer, ckpts, tmp_path):
     assert found["checkpoints"]
 
 
+@pytest.mark.slow
 def test_curvature_and_sharpness_of_every_kind_of_model(answer, ckpts, tmp_path):
     four = ckpts(*COMPARED, "gru4rec")
     found = answer("hessian", *four, "--top", 1, "--trace", "--tol", 0.1, "--out", tmp_path, *FEW)
@@ -286,6 +287,7 @@ def test_a_landscape_of_masked_items_stands_by_itself(answer, ckpts, tmp_path):
     assert entry["measures"]["sam"]["value"] > 0
 
 
+@pytest.mark.slow
 def test_one_report_of_several_methods(answer, ckpts, few_measures, tmp_path):
     found = answer("compare", *ckpts(*COMPARED), "--grid", 2, "--top", 1, "--out", tmp_path / "out", *FEW)
     assert [entry["name"] for entry in found["checkpoints"]] == list(COMPARED)

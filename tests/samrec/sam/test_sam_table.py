@@ -44,6 +44,7 @@ def test_a_scaler_changes_nothing_and_skips_what_overflows(base, setting):
         same(found, by_hand(base, skipped=(2, 5), **SETTINGS[setting]))
 
 
+@pytest.mark.slow
 def test_ranks_of_ddp_are_one_process(tmp_path):
     """With gradients that are views of DDP's buckets, too, which the next pass overwrites."""
     command = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "tests.sams", str(tmp_path)]

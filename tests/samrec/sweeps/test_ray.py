@@ -18,6 +18,8 @@ from samrec.sweeps.sweep import sweep
 from tests.conftest import ROOT
 from tests.samrec.training.test_training import SMALL, same_weights
 
+pytestmark = pytest.mark.slow
+
 NODE = {
     "num_cpus": 1,
     "node_ip_address": "127.0.0.1",

@@ -55,6 +55,7 @@ def test_a_folder_of_other_settings_is_refused(base, tmp_path):
         plan({**base, "dim": 16}, {"seed": ["0"]}, tmp_path)
 
 
+@pytest.mark.slow
 def test_runs_on_a_gpu_train_as_one_model_and_equal_their_twins(base, tmp_path, monkeypatch):
     """The CPU stands in: what decides is the kind of device."""
     monkeypatch.setattr(sweeping, "device_named", lambda name: torch.device("cuda"))
@@ -92,6 +93,7 @@ def command(base, out, *more):
     ]
 
 
+@pytest.mark.slow
 def test_a_stopped_sweep_goes_on_by_the_same_command(base, tmp_path, monkeypatch):
     """On a CPU each run is a process, and the same bit for bit as alone."""
     out, base = tmp_path / "sweep", {**base, "epochs": 20}

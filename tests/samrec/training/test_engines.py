@@ -53,6 +53,7 @@ def nearly_the_same(a, b):
         torch.testing.assert_close(tensor, b.weights[name], rtol=1e-5, atol=1e-6, msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -90,6 +91,7 @@ def test_runs_of_sasrec_take_plain_steps_together(data_file, tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [1, 3])
 def test_a_run_may_go_on_alone_or_together(data_file, tmp_path, every):
     """Checkpoints are the same whoever wrote them."""

@@ -12,6 +12,7 @@ from samrec.training import loop
 from tests.samrec.training.test_training import small
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"method": "samrec", "rho": 0.1}], ids=["sasrec", "samrec"])
 def test_a_run_with_a_monitor_has_the_weights_of_one_without(settings, data_file, tmp_path):
     plain = small(data_file, epochs=2, save_every=1, **settings)
@@ -34,6 +35,7 @@ def test_a_run_with_a_monitor_has_the_weights_of_one_without(settings, data_file
     np.testing.assert_allclose(history.thresholds, [edge] * 2)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_continues_the_file(data_file, tmp_path):
     config = small(data_file, epochs=2, monitor=1)
     loop.train(config, tmp_path / "run", "cpu")

@@ -21,6 +21,7 @@ from tests.samrec.training.test_training import at_step, same_weights, small
 EPOCHS = 6  # of four steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("step", [2, 14, 16, 24])
 @pytest.mark.parametrize("settings", [{}, {"method": "samrec", "every": 3}])

@@ -178,6 +178,7 @@ def test_it_stops_when_validation_no_longer_improves(data_file, tmp_path):
     assert outcome.epochs == outcome.best_epoch + 6 < 500
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "loss"),
     [("samrec", "bce"), ("sasrec", "ce"), pytest.param("sasrec", "bce", marks=pytest.mark.soak)],
