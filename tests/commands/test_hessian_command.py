@@ -6,7 +6,7 @@ import torch
 import landscape as ll
 
 
-@pytest.mark.parametrize("method", ["lanczos", "power"])
+@pytest.mark.parametrize("method", ["lanczos", pytest.param("power", marks=pytest.mark.slow)])
 def test_hessian(answer, both, method, tmp_path):
     found = answer(
         "hessian", *both, "--top", 2, "--method", method, "--trace", "--tol", 0.01, "--out", tmp_path

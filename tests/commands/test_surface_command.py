@@ -79,6 +79,7 @@ def test_between_two_checkpoints_with_other_metrics(answer, both, tmp_path):
     assert (tmp_path / "metrics.png").exists()
 
 
+@pytest.mark.slow
 def test_a_trajectory_on_its_plane_moving(answer, data_file, tmp_path):
     run = [
         "--dim",

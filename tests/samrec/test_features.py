@@ -215,6 +215,7 @@ def test_a_checkpoint_needs_no_file_of_attributes(run, config, file, tmp_path):
     assert torch.equal(task.initial(tmp_path / "best.pt")["item.features.weight"], first.item.features.weight)
 
 
+@pytest.mark.slow
 def test_what_is_exported_is_the_sums(run, answer, tmp_path):
     import polars as pl
 

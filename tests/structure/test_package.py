@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 PACKAGES = ("landscape", "samrec")
 USE = """
 import importlib.metadata, pathlib, sys
 import landscape, samrec
-
-pytestmark = pytest.mark.slow
 for package in (landscape, samrec):
     assert pathlib.Path(package.__file__).is_relative_to(sys.prefix), package.__file__
     for name in package.__all__:

@@ -255,6 +255,7 @@ def test_a_run_whose_measurement_was_killed_is_measured_by_the_next_call(ended, 
     assert (bench.results / "minima" / "a.json").exists()
 
 
+@pytest.mark.slow
 def test_what_begins_from_a_pretraining_is_pretrained(bench, tmp_path):
     before = {"method": "s3rec-pretraining", "epochs": 2, "batch_size": 32, "dim": 8}
     run = Training("Beauty", SMALL | {"method": "s3rec"}, before=before, measured=False)

@@ -75,6 +75,7 @@ def test_a_library_that_is_missing_is_named(library, monkeypatch):
         make(monitor(nn.Linear(3, 1)))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # what the library warns of is for it to mend
 @pytest.mark.skipif(
     importlib.util.find_spec("lightning") is None, reason="lightning is not installed: extra [frameworks]"

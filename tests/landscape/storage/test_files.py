@@ -154,6 +154,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_good_file(runs, data_file, 
     ended(more, said)
 
 
+@pytest.mark.slow
 def test_a_full_disk_under_a_surface_keeps_the_points_that_are_whole(runs, tmp_path):
     said = tmp_path / "said.txt"
     surface = ["surface", "--ckpt", runs / "sasrec" / "best.pt", "--dim", 1, "--grid", 101, "--users", 8]

@@ -64,6 +64,7 @@ def bowl(quadratic):
     return quadratic(matrix, torch.tensor([0.513, -0.261], dtype=torch.float64))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grid", [24, 51, 101])
 def test_a_valley_across_the_axes_shows_basins_that_shrink_with_the_square_of_the_step(quadratic, grid):
     essential, *made = basins(ll.plane(bowl(quadratic), grid=grid, radius=3.0, directions=AXES))

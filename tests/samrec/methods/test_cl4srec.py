@@ -250,6 +250,7 @@ def test_both_parts_are_logged_and_fall(data_file, tmp_path):
         assert lines[-1]["losses"][part] < lines[0]["losses"][part]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [

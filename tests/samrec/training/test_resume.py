@@ -135,6 +135,7 @@ def command(data_file, out, *more):
     ]
 
 
+@pytest.mark.slow
 def test_the_command_says_where_it_stopped(data_file, tmp_path):
     out = tmp_path / "run"
     running = subprocess.Popen(
