@@ -17,7 +17,7 @@ TWO := -n 2 --dist loadfile --no-loadscope-reorder
 test: .venv/test lint  ## lint, types, tests; with LANDSCAPE_DATA=FOLDER, the tests on real data too
 	$(BIN)/python -m pytest $(TWO)
 
-slow: .venv/test  ## the tests that take seconds each, which `make test` leaves out: eight minutes more
+slow: .venv/test  ## the tests that take seconds each, which `make test` leaves out: nine minutes more
 	$(BIN)/python -m pytest $(TWO) -m "slow and not soak"
 
 soak: .venv/test  ## every reader with 10,000 damaged files (or FUZZ of them), every command with 50 kills: an hour
