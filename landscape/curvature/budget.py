@@ -14,7 +14,7 @@ from landscape.curvature.copies import LEAST
 from landscape.curvature.linear import LinearOperator
 from landscape.curvature.matrix import Operator
 from landscape.errors import InputError
-from landscape.objective.shards import alike, least, local
+from landscape.objective.shards import alike, greatest, least, local
 from landscape.runtime.allocations import peak
 from landscape.runtime.arguments import said
 from landscape.runtime.devices import free_memory, gigabytes, need_room
@@ -105,9 +105,8 @@ def planned(
     longest, needed = length(like, wanted, block, basis), min(like.numel(), _fewest(wanted, block))
     rows = rows_at_once(like)
     kept = operator.held if isinstance(operator, Operator) else 0
-    fixed = kept + -least(
-        -_peak(lambda: operator(alike(torch.ones_like(local(like)), like)), like.device), like
-    )
+    product = _peak(lambda: operator(alike(torch.ones_like(local(like)), like)), like.device)
+    fixed = kept + greatest(product, like)
     fixed += (wanted + block * WORKING) * vector
     fixed += 16 * rows * min(n, COLUMNS) + 2 * like.element_size() * min(MIXED, n * longest)  # pieces
     if fixed > memory:

@@ -24,7 +24,7 @@ from landscape.curvature.products import (
 )
 from landscape.errors import InputError
 from landscape.objective.objective import Objective
-from landscape.objective.shards import least
+from landscape.objective.shards import greatest, least
 from landscape.objective.supervised import need_objective
 from landscape.runtime.arguments import Size, checks_arguments
 from landscape.runtime.devices import fastest, free_memory, measured
@@ -314,7 +314,7 @@ class _Graphs:
             if used + largest > room:
                 break
             graph, size = first or measured(partial(kind, objective, batch), objective.theta.device)
-            size = -least(-size, objective.theta)
+            size = greatest(size, objective.theta)
             first, largest = None, max(largest, size)
             if used + size + largest > room:  # a product takes about as much as the largest graph again
                 break

@@ -131,7 +131,7 @@ def _as_in_use(model: nn.Module, frozen: nn.Module, loss: LossOf) -> Tensor:
     with in_use(model) as half:
         try:
             expected = loss(model)
-        except Exception as error:
+        except Exception as error:  # of the model or the loss, whose traceback stays above this one
             said = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
             raise InputError(f"the loss of the sharded model cannot be evaluated: {said}") from error
     if half:

@@ -94,6 +94,11 @@ def least(number: int, like: Tensor) -> int:
     return min(objects(number)) if isinstance(like, Shard) else number
 
 
+def greatest(number: int, like: Tensor) -> int:
+    """Return the greatest of the ranks' numbers, likewise."""
+    return -least(-number, like)
+
+
 def peak(vector: Tensor) -> Tensor:
     """Return the entry of largest magnitude, shape (), on the vector's device."""
     low, high = torch.aminmax(local(vector))

@@ -1,20 +1,13 @@
 """Two small checkpoints, and measurements of them that take no time."""
 
-from functools import partial
-
 import pytest
 import torch
 from torch import nn
 
-import landscape as ll
-from landscape.report import compare
-
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(ll, "sharpness", partial(ll.sharpness, measures=("sam", "asam")))
-    monkeypatch.setattr(compare, "PROBES", 2)
-    monkeypatch.setattr(compare, "STEPS", 3)
+def quick(few_measures):
+    """Measure little in every test of this room."""
 
 
 @pytest.fixture
