@@ -29,6 +29,7 @@ FIGURES = (
     "barriers",
     "ranking",
     "generalization",
+    "architecture",
 )
 
 

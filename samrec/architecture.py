@@ -12,9 +12,9 @@ class Architecture:
     """The choices that the variants of the Transformer make.
 
     Attributes:
-        norm: where LayerNorm stands. `pre`: x + f(LN x), and one at the end. `original`: LN x + f(LN x),
-            where attention's keys and values are of x itself, and one at the end, as in the first
-            release. `post`: LN(x + f(x)), and one on the embedded input, as in BERT.
+        norm: where LayerNorm stands. `original`: LN x + f(LN x), where attention's keys and values are of
+            x itself, and one at the end, as in the first release. `pre`: x + f(LN x), and one at the end.
+            `post`: LN(x + f(x)), and one on the embedded input, as in BERT.
         scaled: multiply the item embeddings of the input by √d. They start small, which suits the output
             layer that shares them; unscaled, they would be drowned out by the position embeddings.
         activation, expansion: choices of the feed-forward layer, which maps d to expansion · d to d.
@@ -25,7 +25,7 @@ class Architecture:
             last position (`end`), as left padding does.
     """
 
-    norm: Norm = "pre"
+    norm: Norm = "original"
     scaled: bool = True
     activation: Activation = "relu"
     expansion: int = 1
@@ -37,7 +37,7 @@ class Architecture:
 PRESETS: Mapping[Preset, Architecture] = {
     "sasrec": Architecture(),
     # The first release (github.com/kang205/SASRec); the output projection that it lacks is kept.
-    "sasrec-original": Architecture(norm="original", init="xavier", positions="end"),
+    "sasrec-original": Architecture(init="xavier", positions="end"),
     # What S3Rec (arXiv 2008.07873), CL4SRec and RecBole train under the name of SASRec. S3Rec pads on the
     # left, so its positions are counted from the end.
     "sasrec-bert": Architecture(

@@ -99,7 +99,7 @@ class Config(BaseModel):
     preset: ModelPart[Preset] = setting(
         "sasrec", "Architecture: this toolkit's, the first release's, or that of S3Rec and RecBole"
     )
-    norm: ModelPart[Norm] = setting("pre", "Position of LayerNorm")
+    norm: ModelPart[Norm] = setting("original", "Position of LayerNorm")
     scaled: Annotated[ModelPart[bool], Shown(flags="--scaled/--unscaled")] = setting(
         True, "Multiply input embeddings by √dim"
     )
@@ -131,7 +131,7 @@ class Config(BaseModel):
     clip: StepPart[Finite[float | None]] = setting(None, "Clip gradients to this norm", gt=0)
     precision: StepPart[Precision] = setting("float32", "Precision of matrix products in training")
     eval_every: StepPart[Times[int]] = setting(5, "Epochs between validations")
-    patience: StepPart[Times[int]] = setting(50, "Stop after N epochs without a better validation NDCG@10")
+    patience: StepPart[Times[int]] = setting(40, "Stop after N epochs without a better validation NDCG@10")
     save_every: StepPart[Times[int | None]] = setting(None, "Epochs between checkpoints kept in OUT/epochs")
     monitor: StepPart[Times[int | None]] = setting(
         None, "Epochs between measurements of λmax (monitor.jsonl)"
