@@ -153,11 +153,17 @@ def few_ticks(axis: "Axis") -> None:
 
 
 def few_log_ticks(axis: "Axis") -> None:
-    """Put ticks at 1, 2 and 5 times a power of ten, or at the powers alone where there are many."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+    """Put ticks at 1, 2 and 5 times a power of ten, or at the powers alone where there are many.
+
+    Where an axis is too short for two of them, ticks stand at equal steps.
+    """
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
     low, high = axis.get_view_interval()
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,), numticks=8))
+    if high < 5 * low:
+        axis.set_major_locator(MaxNLocator(5))
+    else:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,), numticks=8))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())
 
