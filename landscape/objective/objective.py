@@ -26,6 +26,7 @@ from landscape.objective.streams import changed, placed
 from landscape.objective.structure import Grouping
 from landscape.objective.sums import Sum
 from landscape.objective.trust import Graph, Trust, check_gradient, check_products
+from landscape.runtime.arguments import Patterns, checks_arguments
 from landscape.runtime.ranks import ALONE, Ranks
 
 Array = NDArray[np.float64]
@@ -36,14 +37,13 @@ _GIVEN_AS = {"per_example": "per_example", "outputs": "forward and criterion"}
 class Objective:
     """L(θ) = Σ_b sum_b(θ) / Σ_b weight_b over frozen batches b, with its gradient and Hessian products.
 
-    The model is copied, once, put into eval mode and never written to. How weights reach it is decided when
-    the objective is made (`landscape.objective.evaluators`): they are swapped in by
-    `torch.func.functional_call`, or, where that does not reach all of a model, set in a copy for each
-    evaluation, which is slower (a warning says so). Sums over batches are rounded once. All derivatives are
-    true ones: an embedding's `padding_idx`, which hides a gradient that the loss does have, is lifted in the
-    copy, and attention runs by the one path that can be differentiated twice (`twice_differentiable`).
-    Weights in half precision are measured in float32. Parameters that were frozen (`requires_grad` is False)
-    are held fixed, unless all are or `include` names them.
+    The model is copied, once, put into eval mode and never written to. How weights reach the copy is decided
+    here (`landscape.objective.evaluators`): by `torch.func.functional_call`, or, where that does not reach
+    all of a model, set for each evaluation, which is slower (a warning says so). Sums over batches are
+    rounded once. All derivatives are true ones: an embedding's `padding_idx`, which hides a gradient that the
+    loss does have, is lifted in the copy, and attention runs by the one path that can be differentiated twice
+    (`twice_differentiable`). Weights in half precision are measured in float32. Parameters that were frozen
+    (`requires_grad` is False) are held fixed, unless all are or `include` names them.
 
         def loss(model, batch):
             logits = model(batch["x"])
@@ -63,8 +63,8 @@ class Objective:
             to the model's outputs, any tensor, and (outputs, batch) to (sum, weight), which should be convex.
         include, exclude: name patterns of the parameters that take part, see `ParamSpace`.
         group, filter_axes: what group each parameter is of, and where its filters lie, see `ParamSpace`.
-        provenance: where the objective came from; results repeat it, and a digest of the batches. Only
-            objectives and results of equal `data_sha256`, `loss` and batches are compared.
+        provenance: where the objective came from; results repeat it and a digest of the batches. Only those
+            of equal `data_sha256`, `loss` and batches are compared.
         check: compare the first gradient with differences of the loss, and the first Hessian product with
             differences of the gradient (`landscape.objective.trust`). Results say so, or `unchecked`.
         statistics: of BatchNorm: `kept` as they were trained, or `recomputed` over the batches wherever the
@@ -79,6 +79,7 @@ class Objective:
             when evaluated (as `max_norm` does), or lacks statistics to recompute; and as `ParamSpace`.
     """
 
+    @checks_arguments
     def __init__(
         self,
         model: nn.Module,
@@ -88,8 +89,8 @@ class Objective:
         per_example: Loss | None = None,
         forward: Forward | None = None,
         criterion: Loss | None = None,
-        include: Sequence[str] = ("*",),
-        exclude: Sequence[str] = (),
+        include: Patterns = ("*",),
+        exclude: Patterns = (),
         provenance: Mapping[str, str] | None = None,
         statistics: Literal["kept", "recomputed"] = "kept",
         group: Grouping | None = None,

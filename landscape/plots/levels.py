@@ -161,7 +161,7 @@ def few_log_ticks(axis: "Axis") -> None:
 
     low, high = axis.get_view_interval()
     if high < 5 * low:
-        axis.set_major_locator(MaxNLocator(5))
+        axis.set_major_locator(MaxNLocator(6, steps=(1, 2, 5, 10)))
     else:
         axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,), numticks=8))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

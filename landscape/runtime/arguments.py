@@ -95,6 +95,18 @@ class Each:
         return f"{self.length or 'one or more'} values, each {' or '.join(map(str, self.rules))}"
 
 
+@dataclass(frozen=True)
+class Texts:
+    """A sequence of strings, which a single string is not: its letters would be taken."""
+
+    def allows(self, value: Any) -> bool:
+        listed = isinstance(value, Sequence) and not isinstance(value, str | bytes)
+        return listed and all(isinstance(each, str) for each in value)
+
+    def __str__(self) -> str:
+        return 'a list of strings, such as ["layer1.*"]'
+
+
 Count = Annotated[int, Whole(1)]
 Several = Annotated[int, Whole(2)]  # of which there is a spread
 Dimension = Annotated[int, Whole(1, 2)]
@@ -104,6 +116,7 @@ Size = Annotated[int, Whole(1, 2**63 - 1)]
 Number = Annotated[float, Between()]
 Positive = Annotated[float, Between(0)]
 Share = Annotated[float, Between(0, 1)]
+Patterns = Annotated[Sequence[str], Texts()]
 
 
 def checks_arguments(function: F) -> F:

@@ -11,9 +11,9 @@ import torch
 
 import landscape as ll
 from landscape.runtime import devices
-from landscape.runtime.arguments import Between, Choice, Each, Whole, _rules
+from landscape.runtime.arguments import Between, Choice, Each, Texts, Whole, _rules
 
-DECORATED = (ll.Frame, ll.Monitor, ll.TaskOptions)
+DECORATED = (ll.Frame, ll.Monitor, ll.Objective, ll.TaskOptions)
 """Classes that are made by hand; the others are results, or hold a direction or facts."""
 FUNCTIONS = {
     name: given for name in ll.__all__ if inspect.isfunction(given := getattr(ll, name)) or given in DECORATED
@@ -22,6 +22,7 @@ ELSEWHERE = {
     ("linear_cross_entropy", "ignore_index"),  # any class: none of them is refused
     ("spectrum", "memory"),  # bytes, or a text: `bytes_of`
     ("top_eigenpairs", "memory"),
+    ("Objective", "filter_axes"),  # an axis by the name of a parameter: `ParamSpace`
     ("Frame", "marks"),  # of any size
     ("Frame", "along"),
 }
@@ -59,6 +60,8 @@ def bad(rules):
     values = [
         value for value in NUMBERS + OTHERS if not (value is True and any(type(r) is Choice for r in flat))
     ]
+    if any(isinstance(rule, Texts) for rule in flat):
+        values.remove([])
     if all(isinstance(rule, Whole) for rule in flat):
         values += WHOLE if any(rule.most < 10**12 for rule in flat) else WHOLE[:-1]
     for rule in flat:
