@@ -70,7 +70,7 @@ class Differences:
     def confirms_gradient(self, own: Tensor) -> bool:
         """Tell whether ∇L, as it is reported, is the slope of the loss along each first direction."""
         along = (drawn(self.of.params, seed) for seed in range(self.directions))
-        return all(self._slope(self.of, d, own, steps=1) for d in along)
+        return all(self._slope(self.of, d, own, steps=2) for d in along)
 
     def confirms(
         self, d: Tensor, own: Sequence[Tensor] | None, slope: tuple[float, float] | None, tol: float
@@ -166,11 +166,11 @@ class Differences:
         return self.of.moved(theta).value()
 
     def _slope(self, of: Differentiable, d: Tensor, gradient: Tensor, steps: int = 3) -> bool | None:
-        """Tell whether ⟨∇L, d⟩ is the slope along d; None if that cannot be told."""
+        """Tell whether ⟨∇L, d⟩ is the slope along d; None if that cannot be told. Short steps avoid kinks."""
         slope, length = along(pieces_of([gradient], [d]))
 
         def slopes() -> Iterator[tuple[dict[str, Tensor], float]]:
-            for step in self.step * 2.0 ** np.arange(steps):
+            for step in (self._short, self.step, 2 * self.step)[:steps]:
                 ahead, behind = (self._value(_moved(of.theta, sign * step, d)) for sign in (1, -1))
                 noise = NOISE * self.eps * max(abs(ahead), abs(behind)) / step
                 yield {"": torch.tensor((ahead - behind) / (2 * step), dtype=torch.float64)}, noise

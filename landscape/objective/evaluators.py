@@ -23,6 +23,7 @@ from landscape.objective.noise import fill_normal, size_of
 from landscape.objective.shards import Shard
 from landscape.objective.streams import changed
 from landscape.runtime.dealing import regathering
+from landscape.runtime.devices import keep_freed_memory
 from landscape.runtime.precision import without_cudnn
 
 Loss = Callable[[Any, Any], tuple[Tensor, float | Tensor]]
@@ -243,6 +244,7 @@ def evaluator_for(
         InputError: as `total_weight`; the loss cannot be evaluated, or is the same wherever the weights are;
             or the statistics of this model cannot be recomputed.
     """
+    keep_freed_memory()
     try:
         with torch.enable_grad(), twice_differentiable():
             return _chosen(module, weights, batches, recompute, known)
