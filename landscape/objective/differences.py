@@ -49,15 +49,20 @@ class Differences:
     Args:
         like: about the sum of the loss of the first batch, where it is not known yet whether the loss has it,
             and this precision.
+        kinked: whether the loss has kinks, millions of them in a convolutional network. `confirms` then takes
+            a step so short that rarely one lies within: where its noise is about the tolerance.
     """
 
-    def __init__(self, of: Differentiable, precision: torch.dtype, like: float | None = None) -> None:
+    def __init__(
+        self, of: Differentiable, precision: torch.dtype, like: float | None = None, kinked: bool = False
+    ) -> None:
         self.of, self.like, self.eps = of, like, torch.finfo(precision).eps
         self.said = "" if precision == torch.float64 else " in float32"
         self.step = self.eps ** (1 / 3)
         self.tol = max(1e-4, 3 * self.step)
         self._least = 10 * NOISE * self.eps / self.tol  # a step at which noise is a tenth of the tolerance
         self._short = (self.step * self._least) ** 0.5
+        self._first = self._least / 10 if kinked else self._short
         self.directions = 1 if self.tol < 1e-3 else 3  # along one, a wrong slope may come near by chance
         self.evaluations = 0
         self.product = of.theta  # ∇²L d at θ, once that was taken
@@ -87,7 +92,7 @@ class Differences:
             slope: ⟨∇L, d⟩, as it is reported, and the length of its summands; None if it is not asked for.
             tol: share of a tensor of ∇²L d by which it may differ.
         """
-        theta, step, split = self.of.theta, self._short, self.of.params.split
+        theta, step, split = self.of.theta, self._first, self.of.params.split
         values, slopes, gradients = [], [], []
         moved = d.mul_(step).add_(theta)
         for sign in (1, -1):

@@ -193,7 +193,8 @@ def _looks(of: Differentiable, trust: Trust, graph: Graph | None) -> Iterator[tu
     if _large(of):
         yield (coarse := Differences(of, torch.float32)), coarse.tol
         return
-    if single and graph and not kinked(graph.grads):
+    kinks = graph is not None and kinked(graph.grads)
+    if single and graph and not kinks:
         yield Differences(of, torch.float32), ROUNDED
     if single and graph and trust.double is None:
         double = None
@@ -202,7 +203,7 @@ def _looks(of: Differentiable, trust: Trust, graph: Graph | None) -> Iterator[tu
         ):  # which `_doubled` notes; whether the loss is the same there, the look tells
             double = of.in_float64()
         if double is not None:
-            yield Differences(double, torch.float64, like=graph.total.item()), ROUNDED
+            yield Differences(double, torch.float64, like=graph.total.item(), kinked=kinks), ROUNDED
             del double
     finest = next(_precisions(of, trust))
     yield finest, max(finest.tol, ROUNDED) if single else finest.tol
