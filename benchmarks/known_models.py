@@ -29,6 +29,7 @@ from landscape.runtime.allocations import peak
 
 QUICK = ("ResNet-20", "GPT, 5 M")
 PEERS = ("PyHessian", "hessian-eigenthings", "curvlinops-for-pytorch")
+TOL = 1e-2  # of a plane, of its range; loss-landscapes and Landscaper draw grids, a value of the loss a point
 Ask = Callable[..., dict[str, Any]]
 """Takes the options of peers/known_models.py, returns what it says."""
 
@@ -63,12 +64,19 @@ def ours_alone(name: str, rounds: int) -> dict[str, Any]:
         ),
     }
     known = [*model.parameters(), *model.buffers(), *batch, *along, objective.theta, vector]
+    drawn_plane, plane_seconds = cpu_seconds(partial(ll.plane, objective, tol=TOL))
     return {
         "parameters": objective.params.numel,
         "seconds": {
             called: min(cpu_seconds(compute)[1] for _ in range(rounds)) for called, compute in cells.items()
         },
         "peak / θ": {called: peak(compute, known)[1] / vector.nbytes for called, compute in cells.items()},
+        "plane": {
+            "tol": TOL,
+            "points": drawn_plane.evaluations,
+            "error": drawn_plane.certificate.max_error,
+            "seconds": plane_seconds,
+        },
     }
 
 

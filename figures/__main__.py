@@ -1,11 +1,14 @@
 """`python -m figures [NAME …]`: render figures into figures/gallery/, all of them if none is named.
 
 Behind every picture stands NAME.json, all that it shows, made of the results in figures/results/ alone.
+The tables are also written into the pages that show them, between `<!-- figures/gallery/NAME.md -->` and
+`<!-- end -->`.
 """
 
 import argparse
 import importlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FOLDER = Path(__file__).parent
+PAGES = ("README.md", "docs/study.md")
+TABLE = re.compile(r"(<!-- (\S+\.md) -->\n).*?(?=<!-- end -->)", re.DOTALL)
 FIGURES = (
     "surfaces",
     "slices",
@@ -69,6 +74,13 @@ def render(names: Sequence[str], results: Path, gallery: Path) -> list[Path]:
     return written
 
 
+def fill(page: Path, root: Path) -> None:
+    """Write the tables that a page names, by their paths from `root`, where it shows them."""
+    with replacing(page) as temporary:
+        filled = TABLE.sub(lambda at: at[1] + (root / at[2]).read_text("utf-8"), page.read_text("utf-8"))
+        temporary.write_text(filled, "utf-8")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").strip(), formatter_class=argparse.RawDescriptionHelpFormatter
@@ -81,6 +93,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"no figure {unknown[0]!r}; there are {', '.join(FIGURES)}")
     for path in render(asked.names or FIGURES, asked.results, asked.gallery):
         print(path)
+    if asked.gallery == FOLDER / "gallery":
+        for name in PAGES:
+            fill(FOLDER.parent / name, FOLDER.parent)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from figures.records import Record, read_records
 from figures.style import markdown, quantity
 
 SHOWN = ("lambda_max", "trace", "sam", "asam", "average-adaptive", "fisher-rao")
+FEWEST = 3  # pairs of which a correlation is shown: of one or two it is 1, 0 or -1 whatever they are
 OUTCOMES = {"gap": "gap", "ndcg@10": "test NDCG@10"}
 CAPTION = (
     "Kendall's τ of sharpness at a run's best epoch (512 users, dropout off) with the generalization gap, "
@@ -105,4 +106,7 @@ def texts(found: dict[str, Any]) -> dict[str, str]:
 
 
 def _cell(known: dict[str, Any] | None) -> str:
-    return "–" if known is None else f"{known['tau']:+.2f}, p {known['p']:.2g} ({known['pairs']} pairs)"
+    if known is None:
+        return "–"
+    pairs = f"({known['pairs']} pair{'s' * (known['pairs'] > 1)})"
+    return f"{known['tau']:+.2f}, p {known['p']:.2g} {pairs}" if known["pairs"] >= FEWEST else f"– {pairs}"
