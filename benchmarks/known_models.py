@@ -126,11 +126,11 @@ def main() -> None:
     before = json.loads(asked.out.read_text())["models"] if asked.out.exists() else {}
     found: dict[str, Any] = {"where": where(), "gigabytes": asked.memory, "models": before}
     for name in asked.models:
-        found["models"][name] = {
-            "where": found["where"],
-            "packages": in_turns(name, asked.rounds, not asked.no_eigenvalues, ask),
-            "ours alone": ours_alone(name, asked.rounds),
-        }
+        entry: dict[str, Any] = {"where": found["where"]}
+        entry["packages"] = in_turns(name, asked.rounds, not asked.no_eigenvalues, ask)
+        found["models"][name] = entry
+        write(found, asked.out)  # the peers take long: what they said is not lost if ours is stopped
+        entry["ours alone"] = ours_alone(name, asked.rounds)
         write(found, asked.out)
     print(json.dumps(found, indent=1, ensure_ascii=False))
 

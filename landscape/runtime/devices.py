@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -51,16 +52,15 @@ def _own_gpu() -> "torch.device":
     return torch.device("cuda", local)
 
 
+@cache
 def keep_freed_memory() -> None:
     """Let the C library keep up to 62 MB that were freed, as glibc does once it has seen so large a block go.
 
     Else what an evaluation frees goes back to the system, and the next one gets it page by page, zeroed: a
-    third of the time of a small convolutional network (mallopt(3), M_MMAP_THRESHOLD). The block is never
-    written to, so it takes no memory. Other C libraries take no notice.
+    third of the time of a small convolutional network (mallopt(3), M_MMAP_THRESHOLD). The block comes zeroed
+    from the system and is never touched, so it takes no memory. Other C libraries take no notice.
     """
-    import numpy as np
-
-    np.empty(31 * 2**20, np.uint8)
+    bytes(31 * 2**20)
 
 
 def free_memory(device: "torch.device") -> int:
