@@ -11,6 +11,7 @@ DATA = ("Beauty", "Toys_and_Games")
 TO_THE_BEST = {"loss": "bce", "epochs": 200, "eval_every": 5, "patience": 50}
 BEFORE = {"norm": "pre"}
 """What the default preset had when this was run; it has `original-norm` since."""
+BERT = {"preset": "sasrec-bert", "norm": "post"}
 VARIANTS: Mapping[str, dict[str, Any]] = {
     "default": {},
     "expansion-4": {"expansion": 4},
@@ -22,10 +23,10 @@ VARIANTS: Mapping[str, dict[str, Any]] = {
     "post-norm-unscaled": {"norm": "post", "scaled": False},
     "original-norm": {"norm": "original"},
     "xavier": {"init": "xavier"},
-    "bert": {"preset": "sasrec-bert"},
-    "bert-positions-start": {"preset": "sasrec-bert", "positions": "start"},
+    "bert": BERT,
+    "bert-positions-start": BERT | {"positions": "start"},
 }
-"""The preset of then but for one setting; `sasrec-bert` differs in five, and is there to compare with."""
+"""That preset but for one setting; `sasrec-bert` differs in five, and is there to compare with."""
 CONFIRMED = ("default", "original-norm", "post-norm", "post-norm-unscaled")
 """What a second seed is spent on: the default, and what was above it on both data sets under the first."""
 
@@ -50,6 +51,5 @@ def ablation() -> Iterator[Variant]:
     for seed, labels in enumerate((tuple(VARIANTS), CONFIRMED)):
         for data in DATA:
             for label in labels:
-                own = VARIANTS[label]
-                own = own if "preset" in own else BEFORE | own
-                yield Variant(data, TO_THE_BEST | own | {"seed": seed}, label, measured=False)
+                own = BEFORE | VARIANTS[label] | {"seed": seed}
+                yield Variant(data, TO_THE_BEST | own, label, measured=False)

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from figures.ablation import DATA, VARIANTS, Variant, ablation
+from figures.plan import late_validation
 from figures.records import Record, read_records
-from figures.stopping import stopped
-from figures.style import SETS, markdown
+from figures.style import SETS, markdown, share
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,10 +28,9 @@ def data(results: Path) -> dict[str, Any]:
 
 def _reached(record: Record, run: Variant) -> dict[str, Any]:
     by_epoch = {int(line["epoch"]): line["ndcg@10"] for line in record.log}
-    late = stopped(record.log, run.rule).late
     best = max(by_epoch.values())
     near = min(epoch for epoch, value in by_epoch.items() if value >= NEAR * best)
-    return {"best": best, "late": sum(by_epoch[epoch] for epoch in late) / len(late), "near": near}
+    return {"best": best, "late": late_validation(record, run.rule), "near": near}
 
 
 def draw(found: dict[str, Any]) -> "dict[str, Figure]":
@@ -52,7 +51,7 @@ def texts(found: dict[str, Any]) -> dict[str, str]:
         head += [f"{SETS[name]}: late", "best", f"epochs to {NEAR:.0%} of it"]
     rows = []
     for label in sorted(variants, key=mean, reverse=True):
-        cells = [f"`{label}`"]
+        cells = [f"`{label}`" if VARIANTS[label] else "none"]
         for name in DATA:
             seeds = variants[label][name]
             cells += [
@@ -65,4 +64,4 @@ def texts(found: dict[str, Any]) -> dict[str, str]:
 
 
 def _values(seeds: Sequence[dict[str, Any]], key: str) -> str:
-    return ", ".join(f"{seed[key]:.4f}".lstrip("0") for seed in seeds) or "–"
+    return ", ".join(share(seed[key]) for seed in seeds) or "–"

@@ -176,10 +176,11 @@ def chosen(records: Mapping[str, Record], data: str, method: str) -> Training | 
     runs = trials(data, method)
     if not all(run.name in records for run in runs):
         return None
-    return max(runs, key=lambda run: _late_validation(records[run.name], run.rule))
+    return max(runs, key=lambda run: late_validation(records[run.name], run.rule))
 
 
-def _late_validation(record: Record, rule: Rule) -> float:
+def late_validation(record: Record, rule: Rule) -> float:
+    """Return the mean of a rule's metric over the late checkpoints."""
     late = stopped(record.log, rule).late
     return sum(line[rule.metric] for line in record.log if line["epoch"] in late) / len(late)
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from figures.questions import CLAIMED, LEVEL, PRIMARY, QUESTIONS, answers, overall
 from figures.records import read_records
-from figures.style import COLOR, METRICS, SETS, markdown
+from figures.style import COLOR, METRICS, SETS, markdown, share
 from landscape.plots.style import PAGE, paper
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def texts(found: dict[str, Any]) -> dict[str, str]:
             name,
             SETS[row["data"]],
             f"{len(row['seeds'])} of {row['planned']}",
-            f"{_value(row['ndcg@10']['late']['theirs'])}, {_value(row['ndcg@10']['late']['ours'])}",
+            f"{share(row['ndcg@10']['late']['theirs'])}, {share(row['ndcg@10']['late']['ours'])}",
             _gain(row["ndcg@10"]["late"]),
             _gain(row["ndcg@10"]["best"]),
             _gain(row["hr@10"]["late"]),
@@ -77,10 +77,6 @@ def texts(found: dict[str, Any]) -> dict[str, str]:
     ]
     table = markdown(head, rows) if rows else "No pair of runs is recorded yet.\n"
     return {"md": f"{table}\nThe primary question, {PRIMARY}: {found['decided']}.\n"}
-
-
-def _value(value: float) -> str:
-    return f"{value:.4f}".replace("0.", ".", 1)
 
 
 def _percent(value: float | None) -> str:

@@ -71,6 +71,11 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def share(value: float) -> str:
+    """Return a value between 0 and 1 with four digits, as papers print a ranking metric: .0438."""
+    return f"{value:.4f}".removeprefix("0")
+
+
 def missing(axes: "Axes", what: str = "no result yet") -> None:
     """Say in a panel that there is nothing to draw: what is missing is never filled in."""
     axes.text(0.5, 0.5, what, ha="center", va="center", color="0.5", transform=axes.transAxes)

@@ -27,6 +27,12 @@ class Stopped(KeyboardInterrupt):
         self.signal = signal
 
 
+def words_of(error: Exception) -> str:
+    """Return an error's class and the first line of its message, if it has one, for a line of ours."""
+    first = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
 def printable(text: str) -> str:
     """Return `text` with what a terminal would act on (control characters, escape sequences) written out."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from landscape.cli.output import complain, write_plainly
-from landscape.errors import MOST, InputError, printable, shortened
+from landscape.errors import MOST, InputError, printable, shortened, words_of
 from landscape.runtime import progress
 from landscape.runtime import ranks as parallel
 
@@ -210,8 +210,7 @@ def main() -> None:
     except OSError as error:  # a full disk, a folder that went away
         code = _failed(f"{error.strerror or error}: {error.filename or 'output'}")
     except told as error:
-        said = str(error).strip().partition("\n")[0]
-        code = _failed(f"{type(error).__name__}{': ' if said else ''}{said} (--traceback shows where)")
+        code = _failed(f"{words_of(error)} (--traceback shows where)")
     _end(code if isinstance(code, int) else 0)
 
 

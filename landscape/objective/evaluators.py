@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from landscape.errors import InputError
+from landscape.errors import InputError, words_of
 from landscape.objective.batches import doubled
 from landscape.objective.checks import total_weight
 from landscape.objective.derivatives import leaves_of, twice_differentiable
@@ -251,8 +251,7 @@ def evaluator_for(
     except (InputError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # of the model or the loss, whose traceback stays above this one
-        said = str(error).strip().partition("\n")[0]
-        raise InputError(f"the loss cannot be evaluated: {type(error).__name__}: {said}") from error
+        raise InputError(f"the loss cannot be evaluated: {words_of(error)}") from error
 
 
 def _chosen(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from landscape.errors import InputError
+from landscape.errors import InputError, words_of
 from landscape.objective.batches import HALF
 from landscape.objective.derivatives import leaves_of, twice_differentiable
 from landscape.objective.gathered import in_use, is_sharded, unsharded
@@ -131,9 +131,10 @@ def _as_in_use(model: nn.Module, frozen: nn.Module, loss: LossOf) -> Tensor:
     with in_use(model) as half:
         try:
             expected = loss(model)
-        except Exception as error:  # of the model or the loss, whose traceback stays above this one
-            said = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-            raise InputError(f"the loss of the sharded model cannot be evaluated: {said}") from error
+        except Exception as error:  # the user's own code may raise anything; its traceback stays above
+            raise InputError(
+                f"the loss of the sharded model cannot be evaluated: {words_of(error)}"
+            ) from error
     if half:
         warnings.warn("a model that computes in half precision is measured in float32", stacklevel=4)
     if not torch.allclose(found, expected.to(found), rtol=ALIKE if half else OWN, atol=0, equal_nan=True):

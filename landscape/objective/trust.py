@@ -193,15 +193,14 @@ def _looks(of: Differentiable, trust: Trust, graph: Graph | None) -> Iterator[tu
     if _large(of):
         yield (coarse := Differences(of, torch.float32)), coarse.tol
         return
-    kinks = graph is not None and kinked(graph.grads)
-    if single and graph and not kinks:
-        yield Differences(of, torch.float32), ROUNDED
-    if single and graph and trust.double is None:
+    if single and graph:
+        kinks = kinked(graph.grads)
+        if not kinks:
+            yield Differences(of, torch.float32), ROUNDED
         double = None
-        with suppress(
-            Exception
-        ):  # which `_doubled` notes; whether the loss is the same there, the look tells
-            double = of.in_float64()
+        if trust.double is None:  # whether the loss is the same there, the look tells
+            with suppress(Exception):  # which `_doubled` notes
+                double = of.in_float64()
         if double is not None:
             yield Differences(double, torch.float64, like=graph.total.item(), kinked=kinks), ROUNDED
             del double
