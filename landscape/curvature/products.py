@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.func import grad, jvp, vmap
 
+from landscape.errors import InputError
 from landscape.objective.batches import doubled
 from landscape.objective.derivatives import gradient, second, twice_differentiable
 from landscape.objective.objective import Objective
@@ -87,7 +88,7 @@ def by_differences(objective: Objective) -> Callable[[Any], HessianDifferences]:
     try:
         precise = objective.in_float64()
         precise.traced(precise.batches[0])
-    except (RuntimeError, TypeError):  # a kernel that float64 has not, or types that do not mix
+    except (InputError, RuntimeError, TypeError):  # other random numbers, no kernel, or types that do not mix
         return partial(HessianDifferences, objective)
     return lambda batch: HessianDifferences(precise, doubled(batch))
 

@@ -12,7 +12,7 @@ from landscape.flatness import average_case, first_order, second_order, worst_ca
 from landscape.flatness.point import Estimate, Point, Settings
 from landscape.objective.objective import Objective
 from landscape.objective.supervised import need_objective
-from landscape.runtime.arguments import Count, Positive, Seed, Several, checks_arguments
+from landscape.runtime.arguments import Count, Names, Positive, Seed, Several, checks_arguments
 from landscape.statistics import influences
 from landscape.storage.display import Brief, Drawn
 from landscape.storage.ranges import NOT_NEGATIVE
@@ -100,7 +100,7 @@ class Measure:
 @checks_arguments
 def sharpness(
     objective: Objective,
-    measures: Sequence[str] | None = None,
+    measures: Names | None = None,
     *,
     rho: Positive = 0.1,
     sigma: Positive = 0.01,
@@ -155,8 +155,9 @@ def sharpness(
     )
 
 
+@checks_arguments
 def sharpness_by_group(
-    objective: Objective, measures: Sequence[str] | None = None, **settings: Any
+    objective: Objective, measures: Names | None = None, **settings: Any
 ) -> dict[str, Sharpness]:
     """Measure each group of parameters separately, with all others held fixed (see `ParamSpace.groups`).
 

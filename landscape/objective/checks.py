@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from landscape.errors import InputError
 
@@ -42,8 +43,8 @@ def total_weight(
             raise InputError(f"the loss is {first.item():g} on batch {index}; nothing can be measured there")
         if not _repeats(first, second):
             raise InputError(
-                f"the loss differs between two evaluations of batch {index} "
-                f"({first.item()!r}, then {second.item()!r}); it must not draw random numbers"
+                f"the loss differs between two evaluations of batch {index} ({first.item()!r}, then "
+                f"{second.item()!r}); it must draw no random numbers, or always the same"
             )
         if not float(weight) > 0 and not float(weight) == first.item() == 0:
             raise InputError(f"the weight of batch {index} is {float(weight):g}; it must be positive")
@@ -51,6 +52,34 @@ def total_weight(
     if batches and not total:
         raise InputError("the weight of each batch is 0: all targets are ignored")
     return total, loss
+
+
+class Drawing(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch has not typed it
+    """Notes whether anything that runs in the block draws random numbers.
+
+    Attributes:
+        seen: whether it does, as torch has its operations tagged.
+    """
+
+    seen = False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.seen |= torch.Tag.nondeterministic_seeded in func.tags
+        return func(*args, **(kwargs or {}))
+
+
+def need_same_draws(single: float, double: float) -> None:
+    """Make sure that a loss which draws random numbers draws the same in float32 and in float64.
+
+    Dropout's masks are the same on a CPU; normal and uniform numbers are others.
+
+    Raises:
+        InputError: the two values of the loss differ by more than rounding makes.
+    """
+    if abs(single - double) > SHUFFLED * max(abs(single), abs(double)):
+        raise InputError("the loss draws random numbers, which are others in float64")
 
 
 def repeatability(device: torch.device) -> dict[str, str]:

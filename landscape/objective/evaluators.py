@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from landscape.errors import InputError, words_of
 from landscape.objective.batches import doubled
-from landscape.objective.checks import total_weight
+from landscape.objective.checks import Drawing, total_weight
 from landscape.objective.derivatives import leaves_of, twice_differentiable
 from landscape.objective.frozen import OWN, duplicate
 from landscape.objective.gathered import Weight
@@ -52,6 +52,7 @@ class LossModule(nn.Module):
         self.per_example = per_example
         self.outputs = forward
         self.criterion = criterion
+        self.draws = False
         self.recurrent = any(isinstance(part, nn.RNNBase) for part in model.modules())
 
     def forward(self, batch: Any, part: Part = "loss") -> Any:
@@ -251,7 +252,13 @@ def evaluator_for(
     except (InputError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # of the model or the loss, whose traceback stays above this one
-        raise InputError(f"the loss cannot be evaluated: {words_of(error)}") from error
+        said = f"the loss cannot be evaluated: {words_of(error)}"
+        torchs = getattr(module.loss, "__module__", "").startswith("torch.nn")
+        if torchs or type(module.model).__name__ in said:  # it was given the model where it expects outputs
+            said += (
+                "; it takes (model, batch): for a criterion of outputs and targets use landscape.supervised"
+            )
+        raise InputError(said) from error
 
 
 def _chosen(
@@ -314,10 +321,13 @@ def _reached(
     seen, held = 0, duplicate(copied.module)
     own = {name: parameter.data for name, parameter in held.model.named_parameters()}
     for moved in _elsewhere(weights, {name: own[name] for name in weights}):  # no further copy is held
+        drawing = Drawing()  # type: ignore[no-untyped-call] # as its class
         try:
-            expected = held(batch)[0]
+            with drawing:
+                expected = held(batch)[0]
         except Exception:  # the loss is not defined there, and nothing can be told
             continue
+        swapped.module.draws |= drawing.seen
         found = swapped.at(moved)(batch)[0]
         if not torch.allclose(found, expected, rtol=OWN, equal_nan=True):
             return False, False

@@ -1,7 +1,7 @@
 """What every measurement is of: one frozen loss L(θ)."""
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from torch.func import vmap
 
 from landscape.errors import InputError
 from landscape.objective.batches import doubled
-from landscape.objective.checks import repeatability
+from landscape.objective.checks import need_same_draws, repeatability
 from landscape.objective.derivatives import gradient, product, twice_differentiable
 from landscape.objective.differences import Multiply
 from landscape.objective.evaluators import Forward, Loss, LossModule, Part, evaluator_for
@@ -26,24 +26,22 @@ from landscape.objective.streams import changed, placed
 from landscape.objective.structure import Grouping
 from landscape.objective.sums import Sum
 from landscape.objective.trust import Graph, Trust, check_gradient, check_products
-from landscape.runtime.arguments import Patterns, checks_arguments
+from landscape.runtime.arguments import Names, checks_arguments
 from landscape.runtime.ranks import ALONE, Ranks
 
 Array = NDArray[np.float64]
 CHANGING = "the model changes its own weights when it is evaluated, so L(θ) is undefined"
-_GIVEN_AS = {"per_example": "per_example", "outputs": "forward and criterion"}
 
 
 class Objective:
     """L(θ) = Σ_b sum_b(θ) / Σ_b weight_b over frozen batches b, with its gradient and Hessian products.
 
-    The model is copied, once, put into eval mode and never written to. How weights reach the copy is decided
-    here (`landscape.objective.evaluators`): by `torch.func.functional_call`, or, where that does not reach
-    all of a model, set for each evaluation, which is slower (a warning says so). Sums over batches are
-    rounded once. All derivatives are true ones: an embedding's `padding_idx`, which hides a gradient that the
-    loss does have, is lifted in the copy, and attention runs by the one path that can be differentiated twice
-    (`twice_differentiable`). Weights in half precision are measured in float32. Parameters that were frozen
-    (`requires_grad` is False) are held fixed, unless all are or `include` names them.
+    The model is copied, once, put into eval mode and never written to. Weights reach the copy by
+    `torch.func.functional_call`, or are set for each evaluation where that does not reach all of a model,
+    slowly (a warning says so). Sums over batches are rounded once. All derivatives are true: an embedding's
+    `padding_idx`, which hides a gradient that the loss has, is lifted in the copy, and attention runs by the
+    one path that can be differentiated twice (`twice_differentiable`). Half precision is measured in float32.
+    Frozen parameters (`requires_grad` is False) are held fixed, unless all are or `include` names them.
 
         def loss(model, batch):
             logits = model(batch["x"])
@@ -89,8 +87,8 @@ class Objective:
         per_example: Loss | None = None,
         forward: Forward | None = None,
         criterion: Loss | None = None,
-        include: Patterns = ("*",),
-        exclude: Patterns = (),
+        include: Names = ("*",),
+        exclude: Names = (),
         provenance: Mapping[str, str] | None = None,
         statistics: Literal["kept", "recomputed"] = "kept",
         group: Grouping | None = None,
@@ -217,9 +215,9 @@ class Objective:
         """Return the same loss of only the coordinates it reads, and their places in θ, shape (read,).
 
         A sample of users reads few rows of a large table, and the others need not be moved at every point.
-        Which rows are read is found by evaluating each batch once, and checked at two points. Where the loss
-        reads others at another point, its value there is NaN. None if less than half would be left out, or if
-        the loss does more with its tables than look rows up.
+        Each batch is evaluated once to find them, and at two points to check. Where the loss reads others at
+        another point, its value there is NaN. None if less than half would be left out, or if the loss does
+        more with its tables than look rows up.
         """
         weights = self._weights(None)
         tables = {e.name: weights[e.name] for e in self.params.entries if e.group == "embedding"}
@@ -239,7 +237,7 @@ class Objective:
             same = False
         return (other, places) if same else None
 
-    def restrict(self, names: Sequence[str] | None = None, group: str | None = None) -> "Objective":
+    def restrict(self, names: Names | None = None, group: str | None = None) -> "Objective":
         """Return the same loss as a function of some parameters only; the others stand still.
 
         Args:
@@ -257,12 +255,17 @@ class Objective:
         return self._with(params=params, _trust=trust, _provenance=self._provenance | told)
 
     def in_float64(self) -> "Objective":
-        """Return the same loss with weights, and floating numbers in the batches, in float64."""
-        return self._with(
-            _evaluator=self._evaluator.in_float64((params := self.params.in_float64()).split(params.theta)),
-            batches=changed(self.batches, doubled),
-            params=params,
-        )
+        """Return the same loss with weights, and floating numbers in the batches, in float64.
+
+        Raises:
+            InputError: it draws random numbers, which are others in float64.
+        """
+        params = self.params.in_float64()
+        evaluator = self._evaluator.in_float64(params.split(params.theta))
+        other = self._with(_evaluator=evaluator, batches=changed(self.batches, doubled), params=params)
+        if self._bound.draws:
+            need_same_draws(*(of.first_batch().value() for of in (self, other)))
+        return other
 
     def clone(self) -> "Objective":
         """Return the same objective around a module of its own, for another thread; all tensors are shared.
@@ -363,17 +366,14 @@ class Objective:
         Raises:
             InputError: the part is one that this objective was not given, or it recomputes statistics.
         """
-        bound = self._bound
-        if (part == "outputs" and bound.outputs is None) or (
-            part == "per_example" and bound.per_example is None
-        ):
-            raise InputError(f"this objective was not given the {_GIVEN_AS[part]} of its loss")
+        if part != "loss" and getattr(self._bound, part) is None:
+            said = part.replace("outputs", "forward and criterion")
+            raise InputError(f"this objective was not given the {said} of its loss")
         self._check_gradient()
         with torch.enable_grad(), twice_differentiable():
             evaluate, leaves = self._evaluator.with_leaves(self._weights(theta))
             found = evaluate(batch, part)
-            if part != "outputs":
-                found = found[0]
+        found = found if part == "outputs" else found[0]
         return leaves, found.reshape(()) if part == "loss" else found
 
     def criterion(self, outputs: Tensor, batch: Any) -> Tensor:

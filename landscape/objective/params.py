@@ -1,7 +1,7 @@
 """A model's parameters as one vector, and what a landscape needs to know of their structure."""
 
 import copy
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from landscape.errors import InputError
 from landscape.objective.structure import Entry, Grouping, blocks_of, filter_axis_of, group_of, owners
+from landscape.runtime.arguments import Names, checks_arguments
 
 
 class ParamSpace:
@@ -39,11 +40,12 @@ class ParamSpace:
 
     sharded = False
 
+    @checks_arguments
     def __init__(
         self,
         model: nn.Module,
-        include: Sequence[str] = ("*",),
-        exclude: Sequence[str] = (),
+        include: Names = ("*",),
+        exclude: Names = (),
         *,
         held: Collection[str] = (),
         group: Grouping | None = None,
@@ -106,7 +108,8 @@ class ParamSpace:
         ahead = vector.shape[:-1]
         return {e.name: part.view((*ahead, *e.shape)) for e, part in zip(self.entries, parts, strict=True)}
 
-    def named(self, names: Sequence[str] | None, group: str | None) -> list[str]:
+    @checks_arguments
+    def named(self, names: Names | None, group: str | None) -> list[str]:
         """Return the names of tensors that take part: some of them, or those of a group.
 
         Raises:

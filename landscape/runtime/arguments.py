@@ -2,10 +2,11 @@
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from functools import wraps
+from functools import reduce, wraps
 from numbers import Integral, Real
+from operator import or_
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Protocol, TypeVar, Union, get_args, get_origin
 
@@ -97,14 +98,14 @@ class Each:
 
 @dataclass(frozen=True)
 class Texts:
-    """A sequence of strings, which a single string is not: its letters would be taken."""
+    """Several strings, which a single one is not: its letters would be taken."""
 
     def allows(self, value: Any) -> bool:
-        listed = isinstance(value, Sequence) and not isinstance(value, str | bytes)
-        return listed and all(isinstance(each, str) for each in value)
+        several = isinstance(value, Sequence | Set) and not isinstance(value, str | bytes)
+        return several and all(isinstance(each, str) for each in value)
 
     def __str__(self) -> str:
-        return 'a list of strings, such as ["layer1.*"]'
+        return 'a list of strings, such as ["a", "b"]'
 
 
 Count = Annotated[int, Whole(1)]
@@ -116,14 +117,15 @@ Size = Annotated[int, Whole(1, 2**63 - 1)]
 Number = Annotated[float, Between()]
 Positive = Annotated[float, Between(0)]
 Share = Annotated[float, Between(0, 1)]
-Patterns = Annotated[Sequence[str], Texts()]
+Names = Annotated[Sequence[str], Texts()]
 
 
 def checks_arguments(function: F) -> F:
     """Let a function, or the constructor of a class, refuse arguments that its signature does not allow.
 
     What counts is `Annotated[…, Rule]`, `Literal` and `bool`, and unions, sequences and pairs of them.
-    Other annotations say nothing here. Numbers of NumPy become Python's own.
+    Other annotations say nothing here. Numbers of NumPy become Python's own. Help and notebooks show plain
+    types; `inspect.unwrap` leads to the rules.
 
     Raises:
         InputError: by the function that is returned; it names the argument.
@@ -148,7 +150,19 @@ def checks_arguments(function: F) -> F:
             given.arguments[name] = _plain(value)
         return function(*given.args, **given.kwargs)
 
+    plain = [p.replace(annotation=_shown(p.annotation)) for p in signature.parameters.values()]
+    vars(checking)["__signature__"] = signature.replace(parameters=plain)
     return checking  # type: ignore[return-value] # its signature is the function's
+
+
+def _shown(annotation: Any) -> Any:
+    """Return a type without its rules."""
+    kind, parts = get_origin(annotation), get_args(annotation)
+    if kind is Annotated:
+        return parts[0]
+    if kind in (Union, UnionType):
+        return reduce(or_, map(_shown, parts))
+    return kind[tuple(map(_shown, parts))] if kind in (Sequence, tuple) else annotation
 
 
 def _rules(annotation: Any) -> tuple[Rule, ...]:

@@ -1,7 +1,7 @@
 """Arguments that mean nothing, or that nothing could carry out, are refused before anything is looked at."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import NoneType
 from typing import Annotated, Literal, get_args, get_origin
 
@@ -35,7 +35,9 @@ def parameters():
     return [
         (name, each, parameter.annotation)
         for name, given in FUNCTIONS.items()
-        for each, parameter in inspect.signature(given).parameters.items()
+        for each, parameter in inspect.signature(
+            inspect.unwrap(given.__init__ if given in DECORATED else given)
+        ).parameters.items()
         if each not in ("objective", "self")
     ]
 
@@ -80,7 +82,17 @@ def test_every_number_flag_and_choice_has_bounds():
     for name, each, annotation in parameters():
         if leaves(annotation) & {int, float, bool, Literal} and (name, each) not in ELSEWHERE:
             assert (name, each) in counted, f"{name}({each}: {annotation})"
+        assert annotation not in (Sequence[str], Sequence[str] | None), (
+            f"{name}({each}) takes one string by letters"
+        )
     assert len(counted) > 90
+
+
+def test_help_and_notebooks_show_plain_types():
+    shown = str(inspect.signature(ll.plane))
+    assert "tol: float = 0.001, grid: int | collections.abc.Sequence[int] | None = None" in shown
+    for name, function in FUNCTIONS.items():
+        assert "Annotated" not in str(inspect.signature(function)), name
 
 
 @pytest.mark.parametrize("name", sorted({name for name, _, _ in DECLARED}))

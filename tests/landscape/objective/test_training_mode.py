@@ -1,6 +1,7 @@
 """The loss of a model in training mode is a function of θ: its randomness is frozen."""
 
 import copy
+import warnings
 
 import numpy as np
 import pytest
@@ -75,3 +76,47 @@ def test_a_loss_of_your_own_is_frozen_too():
 def test_an_unknown_mode_is_refused():
     with pytest.raises(ll.InputError, match="mode is 'train'; it must be one of eval, training"):
         ll.supervised(model(), BATCHES, nn.MSELoss(), mode="train")
+
+
+class Variational(nn.Module):
+    """A VAE: it draws normal numbers, which are others in float64."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(6, 4), nn.Linear(2, 6)
+
+    def forward(self, x):
+        mean, log_variance = self.encoder(x).chunk(2, -1)
+        drawn = mean + torch.randn_like(mean) * (log_variance / 2).exp()
+        return (self.decoder(drawn) - x).square().sum() + log_variance.exp().sum() - log_variance.sum()
+
+
+def seeded(model, batch):
+    torch.manual_seed(3)
+    return model(batch), len(batch)
+
+
+def trained(model, batch):
+    return model(batch), len(batch)
+
+
+@pytest.mark.parametrize("loss", [seeded, ll.in_training_mode(trained)])
+def test_random_numbers_that_are_others_in_float64(loss):
+    """The loss is measured in float32 alone: in float64 it is another one, with nearly the same value."""
+    torch.manual_seed(0)
+    objective = ll.Objective(Variational(), [torch.randn(40, 6) for _ in range(2)], loss)
+    with pytest.raises(ll.InputError, match="draws random numbers, which are others in float64"):
+        objective.in_float64()
+    with warnings.catch_warnings(action="error"):
+        operator = ll.hessian(objective)
+    assert operator.strategy.startswith("reverse over reverse")
+    assert objective.provenance["derivatives"].startswith("checked against the loss in float32")
+    step = 1e-2
+    own = torch.stack([operator(v) for v in torch.eye(operator.shape[0])])
+    for v, row in zip(torch.eye(operator.shape[0]), own, strict=True):
+        ahead, behind = (objective.grad(objective.theta + sign * step * v) for sign in (1, -1))
+        torch.testing.assert_close((ahead - behind) / (2 * step), row, rtol=0.02, atol=0.02)
+    top = float(torch.linalg.eigvalsh(own)[-1])
+    assert ll.top_eigenpairs(operator, 1).eigenvalues[0] == pytest.approx(top, rel=1e-4)
+    plane = ll.plane(objective, tol=0.05)
+    assert plane.certificate.float64 is None
