@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test slow soak lint format coverage docs dist audit bench clean
+.PHONY: help demo test slow soak lint format coverage docs dist audit bench cuda clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ bench: .venv/test  ## time and memory, into benchmarks/results/; with BEAUTY=FIL
 	$(if $(CKPT),$(BIN)/python -m benchmarks.hessian --ckpt $(CKPT) --data $(or $(BEAUTY),Beauty.txt) \
 		$(if $(HESSIAN_PEERS),--peers $(HESSIAN_PEERS)))
 	$(if $(CKPT),$(BIN)/python -m benchmarks.parallel --ckpt $(CKPT) --data $(or $(BEAUTY),Beauty.txt))
+
+cuda:  ## the tests and timings that need a CUDA device, with a PYTHON whose torch has one; with BEAUTY=FILE, training
+	$(PYTHON) -m benchmarks.cuda $(if $(BEAUTY),--data $(BEAUTY))
 
 clean:  ## remove what the others made
 	rm -rf .venv demo build dist

@@ -11,19 +11,17 @@ import torch
 
 def where() -> dict[str, Any]:
     """Say on what this ran."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=Path(__file__).parent,
-    )
+    try:
+        command = ["git", "rev-parse", "--short", "HEAD"]
+        commit = subprocess.check_output(command, text=True, cwd=Path(__file__).parent).strip()
+    except (OSError, subprocess.CalledProcessError):  # no git, or no history
+        commit = None
     model = next(
         (line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
         platform.processor(),
     )
     return {
-        "commit": commit.stdout.strip(),
+        "commit": commit,
         "cpu": model,
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,

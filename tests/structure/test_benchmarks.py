@@ -1,11 +1,14 @@
 """What the benchmarks compare with must be the same work."""
 
 import sys
+from functools import partial
 
 import pytest
 import torch
 
+from benchmarks import cuda
 from benchmarks.compare import lines, main, ratios
+from benchmarks.models import MODELS, Known, resnet
 from benchmarks.padded import Padded
 from benchmarks.train import Ours, in_turns, ratio
 from samrec.config import Config
@@ -42,6 +45,21 @@ def test_turns_alternate_and_the_first_is_not_counted():
     assert seen == ["a0", "b0", "a1", "b1", "a2", "b2"]
     assert [len(values) for values in seconds.values()] == [2, 2]
     assert ratio({"a": [2.0, 6.0, 3.0], "b": [1.0, 2.0, 1.0]}, "a", "b") == 3.0
+
+
+def test_what_a_gpu_is_asked_runs_on_a_cpu(monkeypatch):
+    monkeypatch.setitem(MODELS, "tiny", Known(partial(resnet, [2, 3], 1), (2, 3, 8, 8)))
+    found = cuda.measured("tiny", torch.device("cpu"))
+    assert found["parameters"] > 100
+    assert {"value", "product", "trace, 30 probes"} <= found.keys()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_without_a_gpu_it_says_so(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["cuda.py"])
+    with pytest.raises(SystemExit, match="2"):
+        cuda.main()
+    assert capsys.readouterr().err == "torch finds no CUDA device here\n"
 
 
 OLD = {
