@@ -208,6 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         bench = Bench(asked.work, Path(asked.data), asked.results, device)
         if asked.list:
             show(stages, bench, asked.names)
+            sys.stdout.flush()
         elif asked.landscapes:
             picture(bench)
         elif asked.ablation:
@@ -219,6 +220,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 train(wanted, bench, device, asked.processes)
     except InputError as error:
         sys.exit(f"figures: {error}")
+    except BrokenPipeError:  # the reader has gone: `--list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
 
 
 if __name__ == "__main__":
