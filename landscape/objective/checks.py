@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from landscape.errors import InputError
 
@@ -52,22 +51,6 @@ def total_weight(
     if batches and not total:
         raise InputError("the weight of each batch is 0: all targets are ignored")
     return total, loss
-
-
-class Drawing(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch has not typed it
-    """Notes whether anything that runs in the block draws random numbers.
-
-    Attributes:
-        seen: whether it does, as torch has its operations tagged.
-    """
-
-    seen = False
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        self.seen |= torch.Tag.nondeterministic_seeded in func.tags
-        return func(*args, **(kwargs or {}))
 
 
 def need_same_draws(single: float, double: float) -> None:

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from landscape.errors import InputError, words_of
 from landscape.objective.batches import doubled
-from landscape.objective.checks import Drawing, total_weight
+from landscape.objective.checks import total_weight
 from landscape.objective.derivatives import leaves_of, twice_differentiable
 from landscape.objective.frozen import OWN, duplicate
 from landscape.objective.gathered import Weight
@@ -25,6 +25,7 @@ from landscape.objective.streams import changed
 from landscape.runtime.dealing import regathering
 from landscape.runtime.devices import keep_freed_memory
 from landscape.runtime.precision import without_cudnn
+from landscape.runtime.watching import watching
 
 Loss = Callable[[Any, Any], tuple[Tensor, float | Tensor]]
 Forward = Callable[[Any, Any], Tensor]
@@ -54,6 +55,10 @@ class LossModule(nn.Module):
         self.criterion = criterion
         self.draws = False
         self.recurrent = any(isinstance(part, nn.RNNBase) for part in model.modules())
+
+    def saw(self, operation: Any, _inputs: Any, _outputs: Any) -> None:
+        """Note whether an operation of the loss draws random numbers, as torch has tagged it."""
+        self.draws |= torch.Tag.nondeterministic_seeded in operation.tags
 
     def forward(self, batch: Any, part: Part = "loss") -> Any:
         with without_cudnn if self.recurrent else nullcontext():
@@ -321,13 +326,11 @@ def _reached(
     seen, held = 0, duplicate(copied.module)
     own = {name: parameter.data for name, parameter in held.model.named_parameters()}
     for moved in _elsewhere(weights, {name: own[name] for name in weights}):  # no further copy is held
-        drawing = Drawing()  # type: ignore[no-untyped-call] # as its class
         try:
-            with drawing:
+            with watching(swapped.module.saw):
                 expected = held(batch)[0]
         except Exception:  # the loss is not defined there, and nothing can be told
             continue
-        swapped.module.draws |= drawing.seen
         found = swapped.at(moved)(batch)[0]
         if not torch.allclose(found, expected, rtol=OWN, equal_nan=True):
             return False, False

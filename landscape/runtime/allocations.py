@@ -2,15 +2,16 @@
 
 import weakref
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from landscape.runtime.watching import watching
 
-class Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's
+
+class Allocations:
     """Counts the bytes of the storages that operations return, until they are freed.
 
     What an operation takes inside and gives back before it returns is not seen, nor are NumPy's arrays.
@@ -26,14 +27,20 @@ class Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's
         Args:
             known: tensors that are not counted, such as a model's.
         """
-        super().__init__()  # type: ignore[no-untyped-call] # torch's
         self.alive = self.peak = 0
         self._seen = {t.untyped_storage()._cdata for t in known}
+        self._watch = watching(self._saw)
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        before = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
-        found = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(found):
+    def __enter__(self) -> Self:
+        self._watch.__enter__()
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self._watch.__exit__(*raised)
+
+    def _saw(self, _operation: Any, inputs: Any, outputs: Any) -> None:
+        before = {t.untyped_storage()._cdata for t in tree_leaves(inputs) if isinstance(t, Tensor)}
+        for tensor in tree_leaves(outputs):
             if isinstance(tensor, Tensor) and tensor.layout == torch.strided:
                 storage = tensor.untyped_storage()
                 if storage._cdata not in before | self._seen:
@@ -41,7 +48,6 @@ class Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's
                     self.alive += storage.nbytes()
                     weakref.finalize(storage, self._freed, storage._cdata, storage.nbytes())
         self.peak = max(self.peak, self.alive)
-        return found
 
     def _freed(self, key: int, size: int) -> None:
         self._seen.discard(key)

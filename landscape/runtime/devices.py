@@ -1,6 +1,5 @@
 """Where to compute, how much memory is free there, and what is fastest."""
 
-import sys
 import time
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -113,29 +112,23 @@ def measured(build: Callable[[], T], device: "torch.device") -> tuple[T, int]:
     """Return what `build` makes, and how many bytes its tensors and the graphs behind them hold."""
     import torch
     from torch.multiprocessing.reductions import StorageWeakRef
-    from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
+
+    from landscape.runtime.watching import watching
 
     if device.type == "cuda":
         before = torch.cuda.memory_allocated(device)
         return (made := build()), torch.cuda.memory_allocated(device) - before
     sizes: dict[int, tuple[Any, int]] = {}
 
-    class Noted(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's
-        @classmethod
-        def _should_skip_dynamo(cls) -> bool:
-            return "torch._dynamo" in sys.modules  # else torch imports its compiler, 2 s, to ward it off
+    def note(_operation: Any, _inputs: Any, outputs: Any) -> None:
+        for tensor in tree_leaves(outputs):
+            if isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided:
+                storage = tensor.untyped_storage()
+                held = StorageWeakRef(storage)  # type: ignore[no-untyped-call] # torch's
+                sizes[storage.data_ptr()] = held, storage.nbytes()
 
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            found = func(*args, **(kwargs or {}))
-            for tensor in tree_leaves(found):
-                if isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided:
-                    storage = tensor.untyped_storage()
-                    held = StorageWeakRef(storage)  # type: ignore[no-untyped-call] # torch's
-                    sizes[storage.data_ptr()] = held, storage.nbytes()
-            return found
-
-    with Noted():  # type: ignore[no-untyped-call] # torch's
+    with watching(note):
         made = build()
     return made, sum(size for storage, size in sizes.values() if not storage.expired())
 

@@ -29,3 +29,15 @@ def test_a_name_that_is_nearly_right_is_answered_with_the_right_one():
 def test_completion_imports_nothing():
     code = "import sys, landscape; dir(landscape); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_measuring_does_not_import_torchs_compiler():
+    """It takes seconds, and torch imports it as soon as an operation is watched the usual way."""
+    code = """
+import sys, torch, landscape as ll
+model, batch = torch.nn.Linear(3, 2), (torch.randn(4, 3), torch.tensor([0, 1, 1, 0]))
+objective = ll.supervised(model, [batch], torch.nn.CrossEntropyLoss())
+ll.top_eigenpairs(objective, memory="1 MB"), ll.plane(objective, grid=3)
+sys.exit("torch._dynamo" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
