@@ -29,14 +29,20 @@ def bce(model: Recommender, batch: Batch) -> tuple[Tensor, Tensor]:
     return gbce(model, batch, calibration=0.0)
 
 
-def gbce(model: Recommender, batch: Batch, calibration: float = 0.75) -> tuple[Tensor, Tensor]:
+def gbce(
+    model: Recommender, batch: Batch, calibration: float = 0.75, fused: bool = False
+) -> tuple[Tensor, Tensor]:
     """Generalized BCE of gSASRec (Petrov & Macdonald, RecSys 2023, arXiv 2308.07192).
 
     With k of n - 1 possible negatives drawn, α = k / (n - 1), BCE overestimates probabilities; here the
     target's is raised to the power β = 1 - t (1 - α). t, the calibration, is 0 for plain BCE and 1 for
     the probabilities of a softmax. The paper's factor 1/(k + 1) is left out, so that t = 0 is `bce`.
+
+    Args:
+        fused: compute the gradient on the way forward, which is faster with many negatives. Autograd can
+            then differentiate it once, and no more (a second time raises).
     """
-    return _of_drawn(model, batch, partial(_gbce, calibration=calibration))
+    return _of_drawn(model, batch, partial(_gbce, calibration=calibration), fused)
 
 
 def _gbce(scores: Tensor, items: int, calibration: float) -> Tensor:
@@ -46,13 +52,16 @@ def _gbce(scores: Tensor, items: int, calibration: float) -> Tensor:
     return beta * F.softplus(-target) + F.softplus(negatives).sum(0)
 
 
-def sampled_softmax(model: Recommender, batch: Batch) -> tuple[Tensor, Tensor]:
+def sampled_softmax(model: Recommender, batch: Batch, fused: bool = False) -> tuple[Tensor, Tensor]:
     """Cross-entropy over the target and k uniform negatives, which stand for all n - 1 other items.
 
     Each negative's score is raised by log((n - 1) / k), minus the log of how often it is expected in the
     sample (Jean et al., ACL 2015, arXiv 1412.2007); the sum of exponentials is then unbiased.
+
+    Args:
+        fused: as for `gbce`.
     """
-    return _of_drawn(model, batch, _sampled_softmax)
+    return _of_drawn(model, batch, _sampled_softmax, fused)
 
 
 def _sampled_softmax(scores: Tensor, items: int) -> Tensor:
@@ -109,7 +118,9 @@ LOSSES: Mapping[choices.Loss, Loss] = {
 def loss_of(name: choices.Loss, calibration: float, fused: bool = False) -> Loss:
     """Return a loss by name; `fused` where only its first derivative is needed."""
     if name == "gbce":
-        return partial(gbce, calibration=calibration)
+        return partial(gbce, calibration=calibration, fused=fused)
+    if name == "sampled":
+        return partial(sampled_softmax, fused=fused)
     return fused_cross_entropy if fused and name == "ce" else LOSSES[name]
 
 
@@ -127,6 +138,7 @@ def parts_of(name: choices.Loss, calibration: float, items: int) -> Parts:
 
 
 KEPT = 2**26  # 256 MB in float32
+MANY = 32  # negatives from which on the fused form is faster
 ROWS = 64  # positions a chunk has at least, since each chunk passes once over the whole table's gradient
 
 
@@ -144,9 +156,15 @@ def drawn_scores(model: Recommender, batch: Batch) -> Tensor:
 
 
 def _of_drawn(
-    model: Recommender, batch: Batch, costs: Callable[[Tensor, int], Tensor]
+    model: Recommender, batch: Batch, costs: Callable[[Tensor, int], Tensor], fused: bool
 ) -> tuple[Tensor, Tensor]:
-    return _weighted(costs(drawn_scores(model, batch), model.item.num_embeddings), batch)
+    if not fused or len(batch.negatives) < MANY or isinstance(model.item, ShardedEmbedding):
+        return _weighted(costs(drawn_scores(model, batch), model.item.num_embeddings), batch)
+    expected, targets, used = _positions(model, batch)
+    candidates = torch.cat([targets[None], batch.negatives.flatten(1)]).T
+    arguments = expected, model.item.weight, candidates, used, costs
+    total: Tensor = _FusedDrawn.apply(*arguments)  # type: ignore[no-untyped-call] # torch's
+    return total, used.sum()
 
 
 def _weighted(costs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -179,7 +197,53 @@ def _chunk(expected: Tensor, table: Tensor, targets: Tensor, used: Tensor) -> Te
     return F.cross_entropy(expected @ table.T, targets, reduction="none").mul(used).sum()
 
 
-class _FusedCrossEntropy(torch.autograd.Function):
+class _Fused(torch.autograd.Function):
+    """A loss of the model's outputs and the item table, whose gradients are computed on the way forward."""
+
+    @staticmethod
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        # create_graph would take the saved gradients for constants; `once_differentiable` lets that pass
+        if torch.is_grad_enabled():
+            raise RuntimeError("this form of the loss has a first derivative only; use the one not fused")
+        d_expected, d_table = ctx.saved_tensors
+        return d_expected * scale, d_table * scale, None, None, None
+
+
+class _FusedDrawn(_Fused):
+    """The cost of the scores s_c = ⟨x, E_c⟩ of candidates. If g = ∂cost/∂s, dx = Σ g_c E_c and dE_c = g_c x.
+
+    Positions go by chunks whose rows of the table fit a CPU's cache, where those of all are gigabytes.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        expected: Tensor,
+        table: Tensor,
+        candidates: Tensor,
+        used: Tensor,
+        costs: Callable[[Tensor, int], Tensor],
+    ) -> Tensor:
+        total = torch.zeros((), dtype=torch.float64, device=table.device)
+        d_expected, d_table = torch.empty_like(expected), torch.zeros_like(table)
+        size = chunk_rows(candidates.shape[1] * table.shape[1], table.device)
+        with torch.autocast(table.device.type, enabled=False):
+            for first in range(0, len(expected), size):
+                part = slice(first, first + size)
+                x, drawn = expected[part].to(table.dtype), candidates[part]
+                rows = F.embedding(drawn, table)
+                with torch.enable_grad():
+                    scores = torch.einsum("pcd,pd->cp", rows, x).detach().requires_grad_()
+                    cost = (costs(scores, len(table)) * used[part]).sum()
+                    (slopes,) = torch.autograd.grad(cost, scores)
+                total += cost.detach()
+                d_expected[part] = torch.einsum("cp,pcd->pd", slopes, rows)
+                add_rows(d_table, drawn.flatten(), torch.einsum("cp,pd->pcd", slopes, x).flatten(0, 1))
+        ctx.save_for_backward(d_expected, d_table)
+        return total.to(expected.dtype)
+
+
+class _FusedCrossEntropy(_Fused):
     """With s = X Eᵀ and p = softmax(s): dX = (p - 1_target) E and dE = (p - 1_target)ᵀ X, chunk by chunk.
 
     The target's 1 is subtracted by index. Under autocast, scores and p are in its precision, sums are not.
@@ -231,11 +295,3 @@ class _FusedCrossEntropy(torch.autograd.Function):
             d_expected = shard.ranks.summed(d_expected)[own]
         ctx.save_for_backward(d_expected, d_table)
         return total.to(expected.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        # create_graph would take the saved gradients for constants; `once_differentiable` lets that pass
-        if torch.is_grad_enabled():
-            raise RuntimeError("fused_cross_entropy has a first derivative only; use cross_entropy")
-        d_expected, d_table = ctx.saved_tensors
-        return d_expected * scale, d_table * scale, None, None, None

@@ -282,6 +282,22 @@ def test_cross_entropy_is_that_of_all_scores_whatever_the_chunk(split, model, mo
             torch.testing.assert_close(found, gradients, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("loss", [gbce, sampled_softmax])
+@pytest.mark.parametrize("chunk", [1, 600, 2**20])
+def test_a_fused_loss_of_many_negatives_is_the_plain_one(loss, chunk, split, model, monkeypatch):
+    monkeypatch.setitem(chunks.SCORES, "cpu", chunk)
+    batches = TrainingBatches(split, 6, torch.device("cpu"), losses.MANY)
+    (batch,) = batches.of_users(split.trained[:5], 8, (0,))
+    found = []
+    for fused in (False, True):
+        total, weight = loss(model, batch, fused=fused)
+        assert weight == int((batch.used > 0).sum())
+        found.append((total, *torch.autograd.grad(3 * total, list(model.parameters()), retain_graph=True)))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-7)
+    with pytest.raises(RuntimeError, match="has a first derivative only"):
+        torch.autograd.grad(total, model.item.weight, create_graph=True)
+
+
 def test_fused_cross_entropy_survives_scores_that_overflow(split, model):
     (batch,) = TrainingBatches(split, 6, torch.device("cpu")).of_users(split.trained[:5], 8, (0,))
     with torch.no_grad():
