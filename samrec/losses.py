@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -227,7 +228,8 @@ class _FusedDrawn(_Fused):
         total = torch.zeros((), dtype=torch.float64, device=table.device)
         d_expected, d_table = torch.empty_like(expected), torch.zeros_like(table)
         size = chunk_rows(candidates.shape[1] * table.shape[1], table.device)
-        with torch.autocast(table.device.type, enabled=False):
+        kind = table.device.type
+        with torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext():
             for first in range(0, len(expected), size):
                 part = slice(first, first + size)
                 x, drawn = expected[part].to(table.dtype), candidates[part]

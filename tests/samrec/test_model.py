@@ -314,6 +314,17 @@ def test_fused_cross_entropy_refuses_a_second_derivative(split, model):
         torch.autograd.grad(total, model.item.weight, create_graph=True)
 
 
+@pytest.mark.parametrize("loss", [gbce, sampled_softmax])
+def test_half_precision_leaves_the_scores_of_many_negatives_in_full(loss, split, model):
+    batches = TrainingBatches(split, 6, torch.device("cpu"), losses.MANY)
+    (batch,) = batches.of_users(split.trained[:20], 20, (0,))
+    found = []
+    for fused in (False, True):
+        with torch.autocast("cpu", torch.bfloat16):
+            found.append(loss(model.float(), batch, fused=fused)[0])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=0)
+
+
 def test_half_precision_products_give_nearly_the_same_gradient(split, model):
     (batch,) = TrainingBatches(split, 6, torch.device("cpu")).of_users(split.trained[:20], 20, (0,))
     model = model.float()

@@ -22,6 +22,7 @@ METHODS = [
     {"method": "samrec"},
     {"method": "samrec", "loss": "gbce", "negatives": 4},
     {"method": "samrec", "loss": "sampled", "negatives": 4},
+    {"method": "samrec", "loss": "gbce", "negatives": 40},
     {"method": "sasrec", "loss": "ce"},
     {"method": "bert4rec"},
     {"method": "cl4srec"},
