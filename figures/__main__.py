@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FOLDER = Path(__file__).parent
-PAGES = ("README.md", "docs/study.md")
+PAGES = ("README.md", "docs/study.md", "docs/sam-step.md")
 TABLE = re.compile(r"(<!-- (\S+\.md) -->\n).*?(?=<!-- end -->)", re.DOTALL)
 FIGURES = (
     "surfaces",
@@ -35,6 +35,7 @@ FIGURES = (
     "ranking",
     "generalization",
     "architecture",
+    "steps",
 )
 
 

@@ -4,10 +4,12 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 import landscape as ll
 from benchmarks.where import where
@@ -17,13 +19,23 @@ from landscape.objective.objective import Objective
 from landscape.storage.files import replacing
 from landscape.surface.frames import eigen_frame
 from landscape.tasks import TaskOptions, objective_of
-from samrec.checkpoint import kept
+from samrec.checkpoint import kept, load
+from samrec.config import Config
+from samrec.data.packing import Batch
+from samrec.data.readers import read
+from samrec.data.split import Split, leave_one_out
+from samrec.losses import drawn_scores, loss_of
+from samrec.methods import batches_of, initial_model
+from samrec.model import Recommender
 
 PAIR = "second"  # the folder of the landscapes of one pair of runs; the first study's are in "first"
 USERS = 2048  # of the figures; a minimum among many is measured on a quarter of them
 MANY = 512
 SEEDS = 10  # of random lines
 EIGEN_RADIUS = 4.0
+BATCHES = 20  # of a training, on which a step of SAM is looked at
+RHO = 0.1  # of the study's SAM
+SATURATED = 0.05  # a position's share σ(-s) of the largest slope, below which it counts as saturated
 TABLES = ("item.weight", "position.weight")  # what the planes without embeddings hold still
 OF_GROUPS = ("trace", "sam", "asam", "average-adaptive")
 FLATNESS = ("sam", "asam", "average", "average-adaptive", "fisher-rao", "relative-flatness-embedding")
@@ -93,6 +105,7 @@ def landscapes(sasrec: Sequence[Record], samrec: Sequence[Record]) -> Iterator[M
             yield Measurement(f"{PAIR}/planes/{one}.{view}", "npz", (record,), partial(_plane, record, view))
         for seed in range(SEEDS):
             yield Measurement(f"{PAIR}/lines/{one}.{seed}", "npz", (record,), partial(_line, record, seed))
+        yield Measurement(f"{PAIR}/steps/{one}", "json", (record,), partial(_steps, record))
         yield Measurement(f"{PAIR}/spectra/{one}.density", "npz", (record,), partial(_density, record))
         yield Measurement(
             f"{PAIR}/spectra/{one}.eigenvalues", "npz", (record,), partial(_eigenvalues, record)
@@ -199,3 +212,63 @@ def _barrier(a: Record, b: Record, bench: Bench, name: str) -> None:
     ranks = bench.objective(bench.best(a), a, metric="ndcg@10")
     found = ll.barrier(start, end, metrics={"ndcg@10": ranks})
     _save(found, a, bench, name, other=_named(found.provenance["other"], b))
+
+
+def _steps(record: Record, bench: Bench, name: str) -> None:
+    best = load(bench.best(record))
+    config = best.config
+    split = leave_one_out(read(bench.data / f"{record.data}.txt"))
+    model = initial_model(config, split.num_items)
+    found = {"initial": _step(model, config, split)}
+    model.load_state_dict(best.weights)
+    bench.write({"run": record.name, **found, "best": _step(model, config, split)}, name)
+
+
+def _step(model: Recommender, config: Config, split: Split) -> dict[str, Any]:
+    """Measure what a step of SAM makes of the gradient of a batch, as the training has it, with dropout.
+
+    Angles are in degrees: between a batch's gradients at w and at w + ρ ∇L/‖∇L‖, and between those of one
+    batch and of the next at w. To first order the former is the part of ρ H u that is not along u = ∇L/‖∇L‖.
+    """
+    device = torch.device("cpu")
+    batches = batches_of(config, split, device).epoch(config.batch_size, (config.seed, 0))
+    loss = ll.in_training_mode(loss_of(config.loss, config.calibration))
+    rows: dict[str, list[float]] = {}
+    gradients = []
+    for batch in islice(batches, BATCHES):
+        objective = ll.Objective(model, [batch], loss, check=False)
+        gradient = objective.grad()
+        norm = float(gradient.norm())
+        unit = gradient / norm
+        risen, image = objective.grad(objective.theta + RHO * unit), objective.hvp(unit)
+        along = float(unit @ image)
+        told = {
+            "loss": objective.value(),
+            "gradient_norm": norm,
+            "longer": float(risen.norm()) / norm - 1,
+            "angle": _angle(gradient, risen),
+            "longer_to_first_order": RHO * along / norm,
+            "angle_to_first_order": float(np.degrees(RHO * (image - along * unit).norm() / norm)),
+            **ll.in_training_mode(_saturated)(model, batch),
+        }
+        for key, value in told.items():
+            rows.setdefault(key, []).append(value)
+        gradients.append(gradient)
+    rows["angle_of_batches"] = [_angle(a, b) for a, b in pairwise(gradients)]
+    return {key: {"mean": float(np.mean(v)), "sd": float(np.std(v, ddof=1))} for key, v in rows.items()}
+
+
+def _angle(a: torch.Tensor, b: torch.Tensor) -> float:
+    cosine = float(a.double() @ b.double() / (a.double().norm() * b.double().norm()))
+    return float(np.degrees(np.arccos(min(1.0, cosine))))
+
+
+def _saturated(model: Recommender, batch: Batch) -> dict[str, float]:
+    """Return the shares of targets and of negatives whose slope has all but vanished."""
+    with torch.no_grad():
+        slopes = torch.sigmoid(drawn_scores(model, batch))
+    used = batch.used > 0
+    return {
+        "saturated_targets": float((1 - slopes[0][used] < SATURATED).float().mean()),
+        "saturated_negatives": float((slopes[1][used] < SATURATED).float().mean()),
+    }
