@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from figures import measure
 from figures import run as runner
 from figures.__main__ import FIGURES, FOLDER, main, render
 from figures.ablation import ablation
-from figures.measure import Bench, Measurement
+from figures.measure import Bench, Measurement, _step
 from figures.plan import (
     CHOSEN_SEEDS,
     DATA,
@@ -34,7 +35,9 @@ from figures.records import LARGEST, Record, read_ranks, read_records, write_rec
 from figures.stopping import Rule, stopped
 from landscape import InputError, Slice, load
 from samrec.checkpoint import kept
+from samrec.config import Config
 from samrec.evaluation import metrics
+from samrec.methods import initial_model
 from samrec.training.loop import train
 
 RESULTS = FOLDER / "results"
@@ -301,13 +304,27 @@ def test_landscapes_are_measured_where_the_figures_look_for_them(ended, bench, m
         write_record(recorded(run), {7: np.zeros(3, int)}, bench.results)
     todo = runner.pictured(bench)
     first = {path.name for path in (RESULTS / "first").iterdir()}
-    assert {m.name.split("/")[1] for m in todo} | {"trajectories", "runs", "ranks", "minima"} == first
+    assert {m.name.split("/")[1] for m in todo} | {"trajectories", "runs", "ranks", "minima"} == first | {
+        "steps"
+    }
     assert len({m.name for m in todo}) == len(todo)
     for kind in ("lines", "barriers"):
         measurement = next(m for m in todo if m.name.split("/")[1] == kind)
         measurement.make(bench, measurement.name)
         assert measurement.path(bench.results).exists()
     assert len(runner.pictured(bench)) == len(todo) - 2
+
+
+def test_a_step_of_sam_is_measured_on_the_batches_of_a_training(split, monkeypatch):
+    """For a small ρ, what is measured is what the Hessian foretells."""
+    monkeypatch.setattr(measure, "RHO", 1e-3)
+    config = Config(data="", dim=8, max_length=8, batch_size=8, dropout=0.2)
+    found = _step(initial_model(config, split.num_items), config, split)
+    assert found["loss"]["mean"] == pytest.approx(2 * np.log(2), rel=0.01)
+    assert found["saturated_targets"]["mean"] == found["saturated_negatives"]["mean"] == 0
+    for key in ("longer", "angle"):
+        assert found[key]["mean"] == pytest.approx(found[f"{key}_to_first_order"]["mean"], rel=0.1)
+    assert 10 < found["angle_of_batches"]["mean"] < 120
 
 
 @pytest.mark.parametrize("name", FIGURES)
