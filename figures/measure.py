@@ -14,6 +14,7 @@ import torch
 import landscape as ll
 from benchmarks.where import where
 from figures.records import Record
+from figures.style import PAIR
 from landscape.flatness.tables import entries
 from landscape.objective.objective import Objective
 from landscape.storage.files import replacing
@@ -28,7 +29,6 @@ from samrec.losses import drawn_scores, loss_of
 from samrec.methods import batches_of, initial_model
 from samrec.model import Recommender
 
-PAIR = "second"  # the folder of the landscapes of one pair of runs; the first study's are in "first"
 USERS = 2048  # of the figures; a minimum among many is measured on a quarter of them
 MANY = 512
 SEEDS = 10  # of random lines

@@ -10,7 +10,7 @@ from scipy.stats import t
 
 from figures.plan import DATA, main_runs
 from figures.records import Record, read_records
-from figures.style import COLOR, MARKER, SETS, markdown, missing, quantity
+from figures.style import COLOR, MARKER, SETS, markdown, missing, quantity, ratio_axis
 from landscape.plots.style import COLUMN, PAGE, paper
 
 if TYPE_CHECKING:
@@ -26,15 +26,14 @@ CAPTION = (
 
 
 def data(results: Path) -> dict[str, Any]:
-    """Collect each measure's ratios by seed and their mean, of the main runs and of the first study's."""
+    """Collect each measure's ratios by seed and their mean, of the main runs."""
     records = read_records(results)
-    main = [records[run.name] for run in main_runs(records) if run.name in records]
-    first = list(read_records(results / "first").values())
-    panels = {}
-    for name in DATA:
-        for runs, folder, when in ((main, results, ""), (first, results / "first", ", first study")):
-            if panel := _panel([run for run in runs if run.data == name], folder):
-                panels[f"{SETS[name]}, BCE{when}"] = panel
+    runs = [records[run.name] for run in main_runs(records) if run.name in records]
+    panels = {
+        f"{SETS[name]}, BCE": panel
+        for name in DATA
+        if (panel := _panel([run for run in runs if run.data == name], results))
+    }
     return {"caption": CAPTION, "panels": panels}
 
 
@@ -85,6 +84,9 @@ def draw(found: dict[str, Any]) -> "dict[str, Figure]":
             axes.axvline(1, color=COLOR["sasrec"], lw=0.8, zorder=0)
             axes.set_yticks(range(len(panel["rows"])), [quantity(key) for key in panel["rows"]])
             axes.set(title=label, xlabel="SAMRec / SASRec", ylim=(len(panel["rows"]) - 0.5, -0.5))
+            ratios = [ratio for row in panel["rows"].values() for ratio in (1, *row["ratios"])]
+            axes.set_xlim(min(ratios) / 1.2, max(ratios) * 1.2)  # an interval of two pairs may be endless
+            ratio_axis(axes)
         return {"": figure}
 
 

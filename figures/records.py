@@ -28,7 +28,7 @@ class Record(BaseModel):
         settings: all that its method has, but for where its data lie.
         where: the machine, versions, commit and day.
         log: a line a validation: epoch, seconds of training up to there, mean loss of the epoch, and all
-            metrics of the validation (in the first study's records HR@10 and NDCG@10 alone).
+            metrics of the validation.
         valid, test: metrics of the best epoch by validation NDCG@10.
     """
 

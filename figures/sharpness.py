@@ -6,15 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from figures.measure import OF_GROUPS
-from figures.style import COLOR, METHODS, PAIR, invariant, markdown, missing, quantity, title
+from figures.style import COLOR, METHODS, PAIR, invariant, markdown, missing, quantity, ratio_axis, title
 from landscape.flatness.comparison import Contrast
 from landscape.flatness.notation import PLAIN
 from landscape.plots.style import PAGE, paper
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-TICKS = (0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.4, 2, 3, 5, 10)
 
 
 def data(results: Path) -> dict[str, Any]:
@@ -56,16 +54,8 @@ def _ratios(found: dict[str, Any]) -> "Figure":
             axes.plot(ratio, place, "s", ms=4, color=COLOR["samrec"], mfc=_face(low <= 1 <= high))
         axes.axvline(1, color=COLOR["sasrec"], lw=0.8, zorder=0)
         axes.set_yticks(range(len(rows)), [quantity(row["measure"]) for row in rows])
-        axes.set(
-            xlabel="SAMRec / SASRec",
-            title=title(label),
-            xscale="log",
-            ylim=(len(rows) - 0.5, -0.5),
-        )
-        left, right = axes.get_xlim()
-        ticks = [tick for tick in TICKS if left <= tick <= right]
-        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        axes.minorticks_off()
+        axes.set(xlabel="SAMRec / SASRec", title=title(label), ylim=(len(rows) - 0.5, -0.5))
+        ratio_axis(axes)
     if found:
         _explain(figure)
     return figure

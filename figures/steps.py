@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from figures.measure import BATCHES, RHO, SATURATED
-from figures.measure import PAIR as SECOND
-from figures.style import METHODS, markdown, title
+from figures.style import METHODS, PAIR, markdown, title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 def data(results: Path) -> dict[str, Any]:
     """Collect what was measured: both methods begin with the same weights."""
     found: dict[str, Any] = {}
-    for path in sorted((results / SECOND / "steps").glob("*.json"), reverse=True):
+    for path in sorted((results / PAIR / "steps").glob("*.json"), reverse=True):
         label, method = path.stem.split(".")
         known = json.loads(path.read_text("utf-8"))
         rows = found.setdefault(label, {"before training": known["initial"]})

@@ -1,5 +1,6 @@
 """What all figures of the study share beside the house style: one colour and one name a method."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,8 @@ COLOR = dict(zip(METHODS, COLORS, strict=False))
 MARKER = dict(zip(METHODS, "os^Dv", strict=False))
 LOSSES = {"bce": "BCE", "ce": "CE"}
 SETS = {"Beauty": "Beauty", "Toys_and_Games": "Toys", "Sports_and_Outdoors": "Sports", "Yelp": "Yelp"}
-PAIR = "first"  # whose landscapes are drawn: of one pair of the first study's runs
+TICKS = (0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.4, 2, 3, 5, 10)
+PAIR = "pair"  # the folder of the landscapes, which are of one pair of runs
 METRICS = {"hr@10": "HR@10", "ndcg@10": "NDCG@10"}
 QUANTITIES = {
     LOSS: "L(θ), dropout off",
@@ -74,6 +76,19 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def share(value: float) -> str:
     """Return a value between 0 and 1 with four digits, as papers print a ranking metric: .0438."""
     return f"{value:.4f}".removeprefix("0")
+
+
+def ratio_axis(axes: "Axes") -> None:
+    """Give an axis of ratios equal steps for equal factors, and few plain numbers."""
+    axes.set_xscale("log")
+    left, right = axes.get_xlim()
+    ticks: list[float] = []
+    for tick in sorted(TICKS, key=lambda tick: abs(math.log(tick))):  # from 1 outwards
+        near = any(abs(math.log(tick / other)) < math.log(right / left) / 7 for other in ticks)
+        if left <= tick <= right and not near:
+            ticks.append(tick)
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
 
 
 def missing(axes: "Axes", what: str = "no result yet") -> None:

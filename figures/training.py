@@ -31,7 +31,7 @@ CAPTION = (
 
 def data(results: Path) -> dict[str, Any]:
     """Collect what was measured at the epochs that were kept, and the validations of the same runs."""
-    records = read_records(results / PAIR) | read_records(results)
+    records = read_records(results)
     panels: dict[str, Any] = {}
     for path in sorted((results / PAIR / "trajectories").glob("*.json")):
         label, method = path.stem.rsplit(".", 1)

@@ -33,6 +33,7 @@ from figures.plan import (
 )
 from figures.records import LARGEST, Record, read_ranks, read_records, write_record
 from figures.stopping import Rule, stopped
+from figures.style import PAIR
 from landscape import InputError, Slice, load
 from samrec.checkpoint import kept
 from samrec.config import Config
@@ -83,8 +84,7 @@ def test_every_run_has_a_name_of_its_own_that_is_a_file():
     assert all(re.fullmatch(r"[\w.+-]+", name) and len(name) < 100 for name in by_name)
     by_settings = {json.dumps([run.config(Path()).model_dump(), run.before]) for run in runs}
     assert len(by_settings) == len(by_name)  # stages share runs that are the same, and no others
-    known = read_records(RESULTS / "first").keys() | {run.name for run in ablation()}
-    assert not known & by_name.keys()
+    assert not {run.name for run in ablation()} & by_name.keys()
 
 
 def test_methods_have_sam_alone_between_them_and_equal_work():
@@ -303,10 +303,8 @@ def test_landscapes_are_measured_where_the_figures_look_for_them(ended, bench, m
         shutil.copy(epochs[epoch], bench.work / run.name / "best.pt")
         write_record(recorded(run), {7: np.zeros(3, int)}, bench.results)
     todo = runner.pictured(bench)
-    first = {path.name for path in (RESULTS / "first").iterdir()}
-    assert {m.name.split("/")[1] for m in todo} | {"trajectories", "runs", "ranks", "minima"} == first | {
-        "steps"
-    }
+    known = {path.name for path in (RESULTS / PAIR).iterdir()}
+    assert {m.name.split("/")[1] for m in todo} | {"trajectories"} == known
     assert len({m.name for m in todo}) == len(todo)
     for kind in ("lines", "barriers"):
         measurement = next(m for m in todo if m.name.split("/")[1] == kind)
@@ -388,9 +386,7 @@ def test_records_are_what_their_names_say():
         }
 
 
-@pytest.mark.parametrize(
-    "results", [RESULTS, RESULTS / "first", RESULTS / "ablation"], ids=lambda path: path.name
-)
+@pytest.mark.parametrize("results", [RESULTS, RESULTS / "ablation"], ids=lambda path: path.name)
 def test_stored_metrics_are_those_of_the_stored_ranks(results):
     for record in read_records(results).values():
         (ranks,) = read_ranks(record, results)
