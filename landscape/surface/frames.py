@@ -1,6 +1,6 @@
 """Lines and planes through θ: their directions, their extent, and the points marked on them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -41,6 +41,10 @@ class Frame(Brief):
         trajectory: the projected trajectory of a training run, shape (epochs, directions).
         along: what the projection leaves out, for each point of the trajectory: its own `losses`, and its
             `distances` from where it is drawn, in units of ‖θ‖.
+
+    Raises:
+        InputError: something else than directions; or a mark or a point of the trajectory that is not one
+            finite number per direction.
     """
 
     directions: Sequence[Direction]
@@ -48,6 +52,19 @@ class Frame(Brief):
     marks: Mapping[str, Sequence[float]] = field(default_factory=dict)
     trajectory: Array | None = None
     along: Mapping[str, Sequence[float]] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.directions, Sequence) or not all(
+            isinstance(direction, Direction) for direction in self.directions
+        ):
+            raise InputError('directions must be a list of Direction; of a vector v: Direction(v, "mine")')
+        size = len(self.directions)
+        way: Iterable[object] = [] if self.trajectory is None else self.trajectory
+        for place in (*self.marks.values(), *way):
+            if np.shape(place) != (size,) or not np.isfinite(np.asarray(place, np.float64)).all():
+                raise InputError(
+                    f"a place on this frame is {size} finite number(s), one per direction; found {place}"
+                )
 
 
 def random_frame(

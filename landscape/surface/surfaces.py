@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any, Literal
 
+import numpy as np
 from torch import Tensor
 
 from landscape.errors import InputError
@@ -207,7 +207,7 @@ def facts(result: Slice) -> dict[str, Any]:
         "seconds": result.seconds,
         "certificate": result.certificate,
         "statement": result.statement,
-        "doubling_width": {"min": float(widths.min()), "median": median(widths.tolist())},
+        "doubling_width": {"min": float(widths.min()), "median": float(np.median(widths))},
         "convex_share": convex_share(result),
         "basins": found and [{"at": b.at, "loss": b.birth, "persistence": b.persistence} for b in found],
         "marks": result.marks,
