@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,7 +60,7 @@ class Frame(Brief):
         ):
             raise InputError('directions must be a list of Direction; of a vector v: Direction(v, "mine")')
         size = len(self.directions)
-        way: Iterable[object] = [] if self.trajectory is None else self.trajectory
+        way: Iterable[Any] = [] if self.trajectory is None else self.trajectory
         for place in (*self.marks.values(), *way):
             if np.shape(place) != (size,) or not np.isfinite(np.asarray(place, np.float64)).all():
                 raise InputError(
