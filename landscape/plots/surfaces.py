@@ -107,6 +107,12 @@ def step_lengths(result: Slice) -> str:
     return lengths[0] if len(set(lengths)) == 1 else " and ".join(lengths)
 
 
+def mark_label(mark: Mapping[str, Any]) -> str:
+    """Return what stands beside a mark: its name, and its own loss where another is drawn there."""
+    own = mark.get("own_end")
+    return f"{mark['name']}{'' if own is None else f' (its own loss is {own:.4g})'}"
+
+
 def axis_label(result: Slice, axis: int) -> str:
     """Return the label of an axis: what a step along it is."""
     direction = result.directions[axis]
@@ -293,9 +299,8 @@ def _lines(slices: Mapping[str, Slice], ax: Any, title: str | None, size: Size |
         axes.plot(result.coordinates[0], result.losses, color=color, label=label)
         for mark in result.marks:
             axes.plot(mark["at"][0], mark["loss"], "o", ms=3, color=color)
-            axes.annotate(
-                shown(mark["name"]), (mark["at"][0], mark["loss"]), (3, 3), textcoords="offset points", size=6
-            )
+            place = mark["at"][0], mark["loss"]
+            axes.annotate(shown(mark_label(mark)), place, (3, 3), textcoords="offset points", size=6)
         if not result.marks:
             axes.plot(0, result.center, "o", ms=3, color=color)
     few_ticks(axes.xaxis)
@@ -324,7 +329,7 @@ def _planes(
         on_the_plane(axes, result)
         axes.set(xlabel=shown(axis_label(result, 0)))
         facts = (
-            f"{f'{shown(name)}: ' * bool(name)}L(θ) = {result.center:.3f}, ‖d‖/‖θ‖ = {step_lengths(result)}"
+            f"{f'{shown(name)}: ' * bool(name)}L(θ) = {result.center:.4g}, ‖d‖/‖θ‖ = {step_lengths(result)}"
         )
         fits = int(22 * panel)  # characters of this size
         axes.set_title(f"{textwrap.fill(facts, fits)}\n{textwrap.fill(result.statement, fits)}", fontsize=6)
@@ -347,7 +352,7 @@ def on_the_plane(axes: "Axes", result: Slice) -> None:
         axes.plot(*mark["at"], "o", color="white", ms=3)
         inwards = 1 if mark["at"][0] < result.coordinates[0].mean() else -1
         axes.annotate(
-            shown(mark["name"]),
+            shown(mark_label(mark)),
             mark["at"],
             (3 * inwards, 3),
             textcoords="offset points",

@@ -154,9 +154,16 @@ def coordinates(step: Tensor, directions: Sequence[Direction]) -> list[float]:
     Args:
         step: shape (numel,).
         directions: any number, linearly independent.
+
+    Raises:
+        InputError: they are not, or are not of the step's size.
     """
+    need_directions(directions, step)
     basis = torch.stack([d.vector.double() for d in directions])
-    found: list[float] = torch.linalg.solve(basis @ basis.T, basis @ step.double()).tolist()
+    try:
+        found: list[float] = torch.linalg.solve(basis @ basis.T, basis @ step.double()).tolist()
+    except RuntimeError:  # of a matrix without an inverse
+        raise InputError("the directions depend on each other, so a step has many coordinates") from None
     return found
 
 

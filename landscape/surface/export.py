@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from landscape.errors import InputError
-from landscape.runtime.arguments import checks_arguments
+from landscape.runtime.arguments import checks_arguments, said
 from landscape.storage.files import existing, replacing
 from landscape.storage.hdf5 import read_datasets, write_datasets
 from landscape.storage.results import Array
@@ -42,6 +42,8 @@ def export(slice: Slice, path: Path) -> Path:
     Raises:
         InputError: another ending, a file that cannot be written, or HDF5 without h5py.
     """
+    if not isinstance(slice, Slice):
+        raise InputError(f"export writes a line or a plane, not {said(slice)}; of several, one at a time")
     ending = path.suffix.lower()
     if ending == ".npz":
         return slice.save(path)

@@ -158,6 +158,26 @@ def test_a_place_on_a_plane_is_two_finite_numbers(where):
             ll.Frame(axes, **more)
 
 
+@pytest.mark.parametrize("point", [vector(1), vector(1, 2, 3, 4)[None], {"weight": vector(1)}, np.ones(4)])
+def test_a_point_of_another_model_is_refused(bowl, point):
+    with pytest.raises(InputError, match=r"is none of this objective|expected a landscape\.Objective"):
+        between_frame(bowl, {"b": point}, 1, "a")
+    with pytest.raises(InputError, match=r"is none of this objective|expected a landscape\.Objective"):
+        trajectory_frame(bowl, [bowl.theta, point, point])
+
+
+def test_no_points_span_no_plane(bowl):
+    with pytest.raises(InputError, match="span fewer than 2"):
+        trajectory_frame(bowl, [])
+
+
+def test_coordinates_along_directions_that_depend_on_each_other_are_refused():
+    with pytest.raises(InputError, match="depend on each other"):
+        coordinates(vector(1, 2, 3, 4), [axis(0), axis(0)])
+    with pytest.raises(InputError, match="must be a tensor like"):
+        coordinates(vector(1), [axis(0)])
+
+
 def test_a_trajectory_of_lists_is_an_array(bowl):
     found = evaluate_slice(bowl, ll.Frame([axis(0), axis(1)], trajectory=[[0.0, 1.0], [0.0, 0.5]]), grid=3)
     np.testing.assert_array_equal(found.trajectory, [[0, 1], [0, 0.5]])
