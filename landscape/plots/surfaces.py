@@ -108,7 +108,7 @@ def step_lengths(result: Slice) -> str:
 
 
 def mark_label(mark: Mapping[str, Any]) -> str:
-    """Return what stands beside a mark: its name, and its own loss where another is drawn there."""
+    """Return the label of a mark: its name, and its own loss where another is drawn there."""
     own = mark.get("own_end")
     return f"{mark['name']}{'' if own is None else f' (its own loss is {own:.4g})'}"
 

@@ -28,8 +28,8 @@ def point_of(objective: Objective, other: Objective | Tensor) -> Tensor:
         other = other.theta
     if other.shape != theta.shape:
         raise InputError(
-            f"a point of {other.numel()} parameters, of shape {tuple(other.shape)}, is none of this objective, "
-            f"whose theta has the shape {tuple(theta.shape)}"
+            f"a point of {other.numel()} parameters, of shape {tuple(other.shape)}, is not one of "
+            f"this objective, whose theta has the shape {tuple(theta.shape)}"
         )
     return other.detach().to(theta)
 

@@ -160,9 +160,9 @@ def test_a_place_on_a_plane_is_two_finite_numbers(where):
 
 @pytest.mark.parametrize("point", [vector(1), vector(1, 2, 3, 4)[None], {"weight": vector(1)}, np.ones(4)])
 def test_a_point_of_another_model_is_refused(bowl, point):
-    with pytest.raises(InputError, match=r"is none of this objective|expected a landscape\.Objective"):
+    with pytest.raises(InputError, match=r"is not one of this objective|expected a landscape\.Objective"):
         between_frame(bowl, {"b": point}, 1, "a")
-    with pytest.raises(InputError, match=r"is none of this objective|expected a landscape\.Objective"):
+    with pytest.raises(InputError, match=r"is not one of this objective|expected a landscape\.Objective"):
         trajectory_frame(bowl, [bowl.theta, point, point])
 
 
