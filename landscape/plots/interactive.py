@@ -87,7 +87,7 @@ def _lines(slices: Mapping[str, Slice]) -> Any:
     from plotly import graph_objects as go
 
     figure = go.Figure()
-    for (name, result), color in zip(slices.items(), COLORS * len(slices), strict=False):
+    for number, (name, result) in enumerate(slices.items()):
         losses = _finite(result.losses)
         figure.add_scatter(
             x=result.coordinates[0],
@@ -95,7 +95,8 @@ def _lines(slices: Mapping[str, Slice]) -> Any:
             customdata=_numbers(losses, result),
             hovertemplate=f"<b>{escape(name)}</b><br>{ON_LINE}",
             name=escape(name),
-            line_color=color,
+            line_color=COLORS[number % len(COLORS)],
+            line_dash=("solid", "dash", "dot")[number // len(COLORS) % 3],
         )
     return figure.update_layout(
         xaxis_title=f"α, {escape(axis_label(next(iter(slices.values())), 0))}",

@@ -46,7 +46,7 @@ def _slice(result: Slice) -> list[str]:
         number(result.center, known.standard_error if known else None),
         *(f"{loss:.5g}" for loss in result.range),
         f"{known.max_error:.1e}{'' if known.reached else ' > --tol'}" if known else "plain grid",
-        f"{result.evaluations}{f' + {stored} stored' if (stored := result.settings.get('reused')) else ''}",
+        str(result.evaluations + result.settings.get("reused", 0)),  # some of them in an earlier run
         f"{result.seconds:.1f}",
     ]
 

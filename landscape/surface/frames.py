@@ -158,7 +158,7 @@ def between_frame(
     """
     need_objective(objective)
     if not 1 <= len(others) <= dimension:
-        raise InputError(f"found {1 + len(others)} checkpoints; a line takes 2 of them, a plane 2 or 3")
+        raise InputError(f"found {1 + len(others)} checkpoint(s); a line takes 2 of them, a plane 2 or 3")
     theta = objective.theta
     steps = {other: difference(theta, point_of(objective, point)) for other, point in others.items()}
     first, *more = steps.values()

@@ -47,7 +47,7 @@ def own_end(other: Objective | Tensor, reached: float) -> dict[str, float]:
     warnings.warn(
         f"the other model's loss is {own:.4g}, but {reached:.4g} with what is fixed in the first one: "
         "BatchNorm statistics or frozen weights differ; see Objective's statistics='recomputed'",
-        stacklevel=4,
+        stacklevel=2,
     )
     return {"own_end": own}
 
