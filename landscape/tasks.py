@@ -343,12 +343,22 @@ def _registered(checkpoint: Path) -> Task:
 
 def _imported(task: str) -> Task:
     module, _, name = task.partition(":")
+    if not module or module.startswith(".") or module.endswith(".py") or "/" in module:
+        meant = f"{Path(module).stem or 'mytask'}:{name or 'objective'}"
+        raise InputError(
+            f"--task takes package.module:function, not {task!r}; of a file, {meant} in its folder"
+        )
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)  # as for `python -m landscape`; the script `landscape` stands elsewhere
     try:
-        found: Task = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+        imported = import_module(module)
+    except ImportError as error:
         raise InputError(f"no task {task!r} ({error}); expected package.module:function") from None
+    if not hasattr(imported, name):
+        raise InputError(
+            f"no task {task!r} ({module} has no attribute {name!r}); expected package.module:function"
+        )
+    found: Task = getattr(imported, name)
     if not callable(found):
         raise InputError(f"{task} is not a function or another callable; expected package.module:function")
     return found

@@ -73,8 +73,8 @@ def _table(entries: list[dict[str, Any]]) -> Table:
     columns = [
         {key: PLAIN.number(entry["headlines"].get(key)) for key in headlines}
         | {
-            "L(θ)": f"{entry['loss']:.4f}",
-            "‖θ‖": f"{entry['weight_norm']:.2f}",
+            "L(θ)": f"{entry['loss']:.5g}",
+            "‖θ‖": f"{entry['weight_norm']:.4g}",
             "λmax": f"{entry['eigenvalues'][0]:.4g}{'' if entry['converged'][0] else UNSURE}",
             "trace": PLAIN.number(entry["trace"], entry["trace_se"]),
         }

@@ -181,7 +181,7 @@ def settled(
     return params
 
 
-def fingerprint(weights: Iterable[Tensor]) -> list[tuple[int, float]]:
+def fingerprint(weights: Iterable[Tensor]) -> list[tuple[int, str]]:
     """Return a hash and a sum of each tensor's values, which tell whether something was written there."""
     found = []
     for part in (local(weight.data) for weight in weights):
@@ -189,7 +189,7 @@ def fingerprint(weights: Iterable[Tensor]) -> list[tuple[int, float]]:
         sums = [(torch.hash_tensor(s).view(torch.int64), s.sum(dtype=torch.float64)) for s in some]
         for hashes, totals in [zip(*sums, strict=True)] if sums else []:
             mixed = torch.hash_tensor(torch.stack(hashes)).view(torch.int64)
-            found.append((int(mixed), float(torch.stack(totals).sum())))
+            found.append((int(mixed), float(torch.stack(totals).sum()).hex()))  # NaN equals itself in words
     return found
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.utils.parametrize import ParametrizationList
 
 Grouping = Callable[[str, nn.Module], str]
 """Maps a parameter's name and the module that holds it to the name of a group."""
@@ -16,6 +17,8 @@ INNER = ("output", "linear1", "linear2", "lin1", "lin2", "fc1", "fc2")
 """What else the layers of a feed-forward block are called, right within a numbered one."""
 HEADS = ("head", "lm_head", "classifier", "fc", "score", "qa_outputs", "pooler", "cls", "predictions")
 """What the last layers are called, as whole names between two dots, with or without a number."""
+PARAMETRIZED = ".parametrizations."
+"""What torch puts between a module and the tensor of it that is computed from others."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +57,20 @@ class Entry:
 
 
 def owners(model: nn.Module) -> dict[str, nn.Module]:
-    """Map each parameter's name to the module that holds it."""
-    return {
-        f"{prefix}.{name}" if prefix else name: module
-        for prefix, module in model.named_modules()
-        for name, _ in module.named_parameters(recurse=False)
-    }
+    """Map each parameter's name to the module that holds it, or of whose weight it is the original.
+
+    The magnitudes of a weight norm belong to the norm.
+    """
+    modules = dict(model.named_modules())
+    found = {}
+    for prefix, module in modules.items():
+        for name, _ in module.named_parameters(recurse=False):
+            holder = module
+            if isinstance(module, ParametrizationList):
+                magnitudes = name == "original0" and is_norm(module[0])
+                holder = module[0] if magnitudes else modules[f".{prefix}".rpartition(PARAMETRIZED)[0][1:]]
+            found[f"{prefix}.{name}" if prefix else name] = holder
+    return found
 
 
 def group_of(name: str, holders: Mapping[str, nn.Module]) -> str:
@@ -88,7 +99,10 @@ def group_of(name: str, holders: Mapping[str, nn.Module]) -> str:
 
 def filter_axis_of(name: str, tensor: Tensor, holder: nn.Module) -> int | None:
     """Return the axis of a parameter that counts the outputs of the module that holds it, or None."""
-    if tensor.dim() < 2 or is_norm(holder):
+    leaf = name.rpartition(".")[2]
+    bias = leaf == "bias" or leaf.startswith("bias_") or leaf.endswith("_bias")  # such as attention's bias_k
+    magnitude = leaf.endswith("_g") and hasattr(holder, f"{leaf[:-1]}v")  # of torch's older weight norm
+    if tensor.dim() < 2 or is_norm(holder) or bias or magnitude:
         return None
     if isinstance(holder, _ConvTransposeNd):
         return 1

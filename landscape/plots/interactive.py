@@ -11,15 +11,15 @@ from landscape.flatness.notation import PLAIN
 from landscape.plots.levels import log_floor
 from landscape.plots.page import page
 from landscape.plots.style import COLORS
-from landscape.plots.surfaces import axis_label, common_dimension, loss_range, step_lengths
+from landscape.plots.surfaces import axis_label, common_dimension, loss_range, mark_label, step_lengths
 from landscape.storage.files import replacing
 from landscape.storage.results import Array
 from landscape.surface.slice import Slice
 
 ALONE = '{% extends "report.html.j2" %}{% block report %}{{ self.slices() }}{% endblock %}'
-NUMBERS = "<br>loss %{customdata[0]:.4f}<br>rise over L(θ) %{customdata[1]:+.4f}<extra></extra>"
-ON_PLANE = f"α %{{x:.3f}}<br>β %{{y:.3f}}{NUMBERS}"
-ON_LINE = f"α %{{x:.3f}}{NUMBERS}"
+NUMBERS = "<br>loss %{customdata[0]:.5g}<br>rise over L(θ) %{customdata[1]:+.4g}<extra></extra>"
+ON_PLANE = f"α %{{x:.4g}}<br>β %{{y:.4g}}{NUMBERS}"
+ON_LINE = f"α %{{x:.4g}}{NUMBERS}"
 
 
 def interactive_figure(slices: Mapping[str, Slice]) -> Any:
@@ -87,7 +87,7 @@ def _lines(slices: Mapping[str, Slice]) -> Any:
     from plotly import graph_objects as go
 
     figure = go.Figure()
-    for (name, result), color in zip(slices.items(), COLORS * len(slices), strict=False):
+    for number, (name, result) in enumerate(slices.items()):
         losses = _finite(result.losses)
         figure.add_scatter(
             x=result.coordinates[0],
@@ -95,7 +95,8 @@ def _lines(slices: Mapping[str, Slice]) -> Any:
             customdata=_numbers(losses, result),
             hovertemplate=f"<b>{escape(name)}</b><br>{ON_LINE}",
             name=escape(name),
-            line_color=color,
+            line_color=COLORS[number % len(COLORS)],
+            line_dash=("solid", "dash", "dot")[number // len(COLORS) % 3],
         )
     return figure.update_layout(
         xaxis_title=f"α, {escape(axis_label(next(iter(slices.values())), 0))}",
@@ -177,7 +178,7 @@ def _on_the_plane(result: Slice) -> Iterator[tuple[Array, str, list[str]]]:
     if len(result.trajectory):
         yield result.trajectory, "lines+markers", [f"checkpoint {i}" for i in range(len(result.trajectory))]
     if result.marks:
-        names = [escape(mark["name"]) for mark in result.marks]
+        names = [escape(mark_label(mark)) for mark in result.marks]
         yield np.array([mark["at"] for mark in result.marks]), "markers+text", names
 
 

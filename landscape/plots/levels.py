@@ -19,6 +19,8 @@ Levels = int | Sequence[float]
 """About how many levels, at round numbers; or the levels themselves, in units of the loss."""
 ROOM = (0.3, 0.17)
 """Inches between the middles of two labels, to the right and upwards, where neither covers the other."""
+LONGEST = 4
+"""How many times as long as the other an axis may be, so that steps along both have one length."""
 MARGIN = 0.11
 """Inches from the middle of a label to the frame, which would cut it."""
 
@@ -72,8 +74,10 @@ class Scale:
         rises = np.sort(np.concatenate([powers, 3 * powers])) if len(powers) < 4 else powers
         found = {float(self.heights(self.low)): f"{self.low:.3g}"}
         for rise in rises[(rises >= 2 * self.epsilon) & (rises <= span)].tolist():
-            digits = max(0, 1 - int(np.floor(np.log10(rise))))
-            found[float(self.heights(self.low + rise))] = f"{self.low + rise:.{digits}f}"
+            loss = self.low + rise
+            digits = max(0, 1 - int(np.floor(np.log10(rise))))  # after the point, that the rise shows
+            figures = digits + 1 + int(np.floor(np.log10(abs(loss)))) if loss else 1
+            found[float(self.heights(loss))] = f"{loss:.{max(1, figures)}g}"
         return found
 
     @property
@@ -87,12 +91,17 @@ class Scale:
         """Draw the colour bar of all these axes, with ticks in units of the loss."""
         from matplotlib.cm import ScalarMappable
         from matplotlib.colors import Normalize
+        from matplotlib.ticker import MaxNLocator
 
         from landscape.plots.canvas import Numbers
 
         known = self.levels(levels)
         colors = ScalarMappable(Normalize(known[0], known[-1]), cmap)
-        bar = figure.colorbar(colors, ax=list(axes), label=self.label, shrink=0.85, format=Numbers())
+        # as many ticks at any height, since labels that the layout changes would not fit into it
+        steps = None if self.log else MaxNLocator(6)
+        bar = figure.colorbar(
+            colors, ax=list(axes), label=self.label, shrink=0.85, format=Numbers(), ticks=steps
+        )
         if self.log:
             ticks = self.ticks()
             bar.set_ticks(list(ticks), labels=list(ticks.values()))
@@ -131,15 +140,15 @@ def contours(
     x, y = coordinates
     finite = np.ma.masked_invalid(scale.heights(values).T)  # contour wants rows of y
     axes.set_facecolor(MISSING)
+    lengths = [float(np.ptp(axis)) for axis in coordinates]
+    axes.set_aspect("equal" if max(lengths) <= LONGEST * min(lengths) else "auto")
     filled = axes.contourf(x, y, finite, levels=steps, cmap=colors, norm=Normalize(steps[0], steps[-1]))
     chosen = dict(list(scale.ticks().items())[1:]) if log else {h: f"{h:g}" for h in steps[1:-2:2].tolist()}
     ink = "white" if _luminance(colormaps[colors](0.5)) < 0.6 else "0.25"
     if chosen:
         dashes = "solid" if log else None  # else those below 0 are dashed, where a logarithm means nothing
         lines = axes.contour(x, y, finite, levels=list(chosen), colors=ink, linewidths=0.5, linestyles=dashes)
-        axes.set_aspect("equal")
         _labelled(axes, lines, chosen)
-    axes.set_aspect("equal")
     few_ticks(axes.xaxis)
     few_ticks(axes.yaxis)
     return filled

@@ -1,5 +1,6 @@
 """Planes in three dimensions, and what a training's way over a plane leaves out of the picture."""
 
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,8 @@ from landscape.plots.style import COLORS, COLUMN, LOSS_MAP, PAGE, paper, shown
 from landscape.plots.surfaces import Size, axis_label, common_dimension, loss_range
 from landscape.surface.slice import Slice
 
+LABEL = 24
+"""Characters in a line of an axis label: the layout leaves no room for longer ones."""
 VIEW = (28, -50)
 """Degrees above the plane and around it, from where it is seen."""
 
@@ -72,8 +75,8 @@ def surface_3d(
                 antialiased=False,  # else the seams of the mesh show
             )
             axes.set(zlim=(heights[0], heights[-1]), title=shown(name))
-            axes.set_xlabel(shown(axis_label(result, 0)), labelpad=-6, fontsize=6)
-            axes.set_ylabel(shown(axis_label(result, 1)), labelpad=-6, fontsize=6)
+            for put, axis in ((axes.set_xlabel, 0), (axes.set_ylabel, 1)):
+                put(textwrap.fill(shown(axis_label(result, axis)), LABEL), labelpad=-6, fontsize=6)
             axes.tick_params(labelsize=5, pad=-3)
             for axis in (axes.xaxis, axes.yaxis):
                 axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 COLUMN, PAGE = 3.33, 7.0  # inches, ACM's column and page
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe & Ito
+DASHES = ("-", "--", ":")  # of lines, once all colours are in use
 LOSS_MAP = "cividis"
 DIFFERENCE_MAP = "PuOr"
 MISSING = "#d9d9d9"

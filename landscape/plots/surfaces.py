@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from landscape.errors import InputError
-from landscape.plots.canvas import Numbers, apart, by_name, figure_of, panels, titled
+from landscape.plots.canvas import APART, Numbers, apart, by_name, figure_of, panels, titled
 from landscape.plots.levels import LEVELS, Levels, Scale, contours, few_ticks
 from landscape.plots.style import (
     COLORS,
     COLUMN,
+    DASHES,
     DIFFERENCE_MAP,
     LOSS_MAP,
     PAGE,
@@ -27,6 +28,10 @@ from landscape.surface.slice import Slice
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+ROUNDING = 1e-13
+"""Relative range of a loss that is constant but for the rounding of a polynomial through it."""
+FEW = 4
+"""Lines whose legend has room within their frame."""
 Size = tuple[float, float]
 """Width and height of a figure, in inches."""
 
@@ -97,7 +102,8 @@ def loss_range(slices: Mapping[str, Slice]) -> tuple[float, float]:
     ranges = np.array([s.range for s in slices.values()])
     if np.isnan(ranges).all():
         raise InputError("no point of these slices has a finite loss; use a smaller radius")
-    return float(np.nanmin(ranges[:, 0])), float(np.nanmax(ranges[:, 1]))
+    low, high = float(np.nanmin(ranges[:, 0])), float(np.nanmax(ranges[:, 1]))
+    return low, high if high - low > ROUNDING * max(abs(low), abs(high)) else low
 
 
 def step_lengths(result: Slice) -> str:
@@ -105,6 +111,12 @@ def step_lengths(result: Slice) -> str:
     norm = result.settings["theta_norm"]
     lengths = [f"{d['norm'] / norm if norm else float('nan'):.2g}" for d in result.directions]
     return lengths[0] if len(set(lengths)) == 1 else " and ".join(lengths)
+
+
+def mark_label(mark: Mapping[str, Any]) -> str:
+    """Return the label of a mark: its name, and its own loss where another is drawn there."""
+    own = mark.get("own_end")
+    return f"{mark['name']}{'' if own is None else f' (its own loss is {own:.4g})'}"
 
 
 def axis_label(result: Slice, axis: int) -> str:
@@ -287,21 +299,25 @@ def _line_and_model(result: Slice, expected: Array, ax: Any, size: Size) -> "lis
 
 
 def _lines(slices: Mapping[str, Slice], ax: Any, title: str | None, size: Size | None) -> Any:
-    (axes,) = panels(ax, 1, size or (COLUMN, 2.3))
-    for (name, result), color in zip(slices.items(), COLORS * len(slices), strict=False):
-        label = f"{shown(name)} (‖d‖/‖θ‖ = {step_lengths(result)})"
-        axes.plot(result.coordinates[0], result.losses, color=color, label=label)
-        for mark in result.marks:
+    rows = -(-len(slices) // 2) if len(slices) > FEW else 0  # of a legend below the frame
+    (axes,) = panels(ax, 1, size or (COLUMN, 2.3 + 0.13 * rows))
+    for number, (name, result) in enumerate(slices.items()):
+        color, again = COLORS[number % len(COLORS)], number // len(COLORS) % len(DASHES)
+        length = f"‖d‖/‖θ‖ = {step_lengths(result)}"
+        label = f"{shown(name)} ({length})" if name else length
+        axes.plot(result.coordinates[0], result.losses, DASHES[again], color=color, label=label)
+        for index, mark in enumerate(result.marks):
             axes.plot(mark["at"][0], mark["loss"], "o", ms=3, color=color)
-            axes.annotate(
-                shown(mark["name"]), (mark["at"][0], mark["loss"]), (3, 3), textcoords="offset points", size=6
-            )
+            _named(axes, mark, (mark["at"][0], mark["loss"]), index, result)
         if not result.marks:
             axes.plot(0, result.center, "o", ms=3, color=color)
     few_ticks(axes.xaxis)
     axes.set(xlabel=shown(axis_label(next(iter(slices.values())), 0)), ylabel="loss")
     axes.set_title(_certificates(slices), fontsize=6, loc="left")
-    axes.legend()
+    if len(slices) > FEW and (ax is None or ax is APART):
+        figure_of(axes).legend(loc="outside lower center", ncols=2, fontsize=6)
+    else:
+        axes.legend()
     return titled([axes], title)
 
 
@@ -323,9 +339,9 @@ def _planes(
         contours(axes, result.coordinates, result.losses, scale.low, scale.high, cmap, levels, scale.log)
         on_the_plane(axes, result)
         axes.set(xlabel=shown(axis_label(result, 0)))
-        facts = (
-            f"{f'{shown(name)}: ' * bool(name)}L(θ) = {result.center:.3f}, ‖d‖/‖θ‖ = {step_lengths(result)}"
-        )
+        equal = "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}"
+        facts = f"{f'{shown(name)}: ' * bool(name)}L(θ){equal}{result.center:.4g}, ‖d‖/‖θ‖{equal}"
+        facts += step_lengths(result)
         fits = int(22 * panel)  # characters of this size
         axes.set_title(f"{textwrap.fill(facts, fits)}\n{textwrap.fill(result.statement, fits)}", fontsize=6)
         label = axis_label(result, 1)
@@ -343,21 +359,30 @@ def on_the_plane(axes: "Axes", result: Slice) -> None:
         x, y = result.trajectory.T
         axes.plot(x, y, ".-", color="white", ms=3, lw=0.8)
         axes.plot(x[0], y[0], "o", color="white", ms=4, mfc="none")
-    for mark in result.marks:
+    for index, mark in enumerate(result.marks):
         axes.plot(*mark["at"], "o", color="white", ms=3)
-        inwards = 1 if mark["at"][0] < result.coordinates[0].mean() else -1
-        axes.annotate(
-            shown(mark["name"]),
-            mark["at"],
-            (3 * inwards, 3),
-            textcoords="offset points",
-            ha="left" if inwards > 0 else "right",
-            size=6,
-            color="white",
-            path_effects=[withStroke(linewidth=1, foreground="0.2")],  # where the loss is high, it is yellow
-        )
+        outline = [withStroke(linewidth=1, foreground="0.2")]  # where the loss is high, it is yellow
+        _named(axes, mark, mark["at"], index, result, color="white", path_effects=outline)
     if not result.marks:
         axes.plot(0, 0, "+", color="white", ms=6)
+
+
+def _named(
+    axes: "Axes", mark: Mapping[str, Any], place: Sequence[float], index: int, result: Slice, **style: Any
+) -> None:
+    """Write the label of a mark towards the middle, above it and below it in turn: labels meet there."""
+    inwards = 1 if place[0] < result.coordinates[0].mean() else -1
+    above = 1 if index % 2 == 0 else -1
+    axes.annotate(
+        shown(mark_label(mark)),
+        (place[0], place[1]),
+        (3 * inwards, 3 * above),
+        textcoords="offset points",
+        ha="left" if inwards > 0 else "right",
+        va="bottom" if above > 0 else "top",
+        size=6,
+        **style,
+    )
 
 
 def _certificates(slices: Mapping[str, Slice]) -> str:

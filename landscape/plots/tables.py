@@ -44,9 +44,9 @@ def _slice(result: Slice) -> list[str]:
     known = result.certificate
     return [
         number(result.center, known.standard_error if known else None),
-        *(f"{loss:.4f}" for loss in result.range),
+        *(f"{loss:.5g}" for loss in result.range),
         f"{known.max_error:.1e}{'' if known.reached else ' > --tol'}" if known else "plain grid",
-        str(result.evaluations),
+        str(result.evaluations + result.settings.get("reused", 0)),  # some of them in an earlier run
         f"{result.seconds:.1f}",
     ]
 
@@ -91,10 +91,10 @@ def of_paths(found: Mapping[str, PathProfile], title: str) -> Table:
         [
             [
                 name,
-                *(f"{loss:.4f}" for loss in path.ends),
+                *(f"{loss:.5g}" for loss in path.ends),
                 number(path.height, path.standard_error) + path.doubt,
                 f"{path.at:.2f}",
-                f"{path.length:.2f}",
+                f"{path.length:.4g}",
                 f"{path.seconds:.1f}",
             ]
             for name, path in found.items()
@@ -271,7 +271,7 @@ def of_comparison(comparison: Contrasts) -> list[Table]:
 _LOWEST: Mapping[str, Callable[[Posterior], str]] = {
     "bound": lambda row: f"{between(0, row.bound, 4)[1]} ({_worth(row)})",
     "at σ": lambda row: f"{row.sigma:.4g}",
-    "loss under Q": lambda row: f"{row.loss:.4f}",
+    "loss under Q": lambda row: f"{row.loss:.5g}",
     "KL / m": lambda row: f"{row.kl_per_unit:.4g}",
     "KL too large by a factor of": lambda row: (
         f"{row.excess:.3g} (σ = {row.excess_sigma:.4g})" if np.isfinite(row.excess) else "no KL is enough"
@@ -289,8 +289,8 @@ def of_bounds(found: Mapping[str, Bound]) -> list[Table]:
         f"δ = {first.settings['delta']:g}; a random guess has a loss of {first.guess:g})",
         ["", *found],
         [
-            ["L(θ)", *(f"{each.loss:.4f}" for each in found.values())],
-            ["‖θ - θ0‖", *(f"{each.distance:.1f}" for each in found.values())],
+            ["L(θ)", *(f"{each.loss:.5g}" for each in found.values())],
+            ["‖θ - θ0‖", *(f"{each.distance:.4g}" for each in found.values())],
             *(
                 [f"{kind}: {label}", *(write(each.posteriors[kind]) for each in found.values())]
                 for kind in first.kinds

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import reduce, wraps
 from numbers import Integral, Real
 from operator import or_
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Protocol, TypeVar, Union, get_args, get_origin
 
@@ -108,6 +109,17 @@ class Texts:
         return 'a list of strings, such as ["a", "b"]'
 
 
+@dataclass(frozen=True)
+class Place:
+    """A path, as text too."""
+
+    def allows(self, value: Any) -> bool:
+        return isinstance(value, str | Path) and str(value) != ""
+
+    def __str__(self) -> str:
+        return "a path"
+
+
 Count = Annotated[int, Whole(1)]
 Several = Annotated[int, Whole(2)]  # of which there is a spread
 Dimension = Annotated[int, Whole(1, 2)]
@@ -123,9 +135,9 @@ Names = Annotated[Sequence[str], Texts()]
 def checks_arguments(function: F) -> F:
     """Let a function, or the constructor of a class, refuse arguments that its signature does not allow.
 
-    What counts is `Annotated[…, Rule]`, `Literal` and `bool`, and unions, sequences and pairs of them.
-    Other annotations say nothing here. Numbers of NumPy become Python's own. Help and notebooks show plain
-    types; `inspect.unwrap` leads to the rules.
+    What counts is `Annotated[…, Rule]`, `Literal`, `bool` and `Path`, and unions, sequences and pairs of
+    them. Other annotations say nothing here. Numbers of NumPy become Python's own, and a text that is a path
+    becomes a `Path`. Help and notebooks show plain types; `inspect.unwrap` leads to the rules.
 
     Raises:
         InputError: by the function that is returned; it names the argument.
@@ -147,7 +159,7 @@ def checks_arguments(function: F) -> F:
             (rules, optional), value = declared[name], given.arguments[name]
             if not (value is None and optional) and not any(rule.allows(value) for rule in rules):
                 raise InputError(f"{name} is {said(value)}; it must be {' or '.join(map(str, rules))}")
-            given.arguments[name] = _plain(value)
+            given.arguments[name] = Path(value) if Place() in rules and value else _plain(value)
         return function(*given.args, **given.kwargs)
 
     plain = [p.replace(annotation=_shown(p.annotation)) for p in signature.parameters.values()]
@@ -168,8 +180,8 @@ def _shown(annotation: Any) -> Any:
 def _rules(annotation: Any) -> tuple[Rule, ...]:
     """Return what an annotation allows besides None; nothing if a part of it says nothing."""
     kind, parts = get_origin(annotation), get_args(annotation)
-    if annotation is bool or kind is Literal:
-        return (Choice(parts or (True, False)),)
+    if annotation is bool or kind is Literal or annotation is Path:
+        return (Place() if annotation is Path else Choice(parts or (True, False)),)
     if kind is Annotated:
         return tuple(part for part in parts[1:] if hasattr(part, "allows"))
     inner = [_rules(part) for part in parts if part is not NoneType]
@@ -196,5 +208,6 @@ def said(value: Any) -> str:
     if isinstance(value, Integral) and abs(int(value)) >= 10**30:
         return "an integer of more than 30 digits"
     if isinstance(value, Real) and not isinstance(value, bool):
-        return f"{value:g}" if not isinstance(value, Integral) else str(value)
+        written = f"{value:g}" if not isinstance(value, Integral) else str(value)
+        return f"{written}.0" if isinstance(value, float) and written.lstrip("-").isdigit() else written
     return shortened(repr(value), 60) if isinstance(value, str | Sequence | Mapping) else type(value).__name__

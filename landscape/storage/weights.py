@@ -19,6 +19,7 @@ WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module."
 """What torch puts into names, anywhere, when it wraps a module; no module of anybody else's is called so."""
 PARALLEL = "module."  # what DataParallel and DistributedDataParallel put in front of all names
 PEFT = "base_model.model."  # what PEFT puts in front of all names of an adapter
+MOST_NAMED = 6  # entries of a file that is no state dict, in a message
 INDEX = ".index.json"  # what Hugging Face's lists of files end with
 EXTRA = "_extra_state"  # of modules that keep something else beside their tensors
 
@@ -199,7 +200,8 @@ def _chosen(path: Path, content: Any, key: str | None) -> dict[str, Stored]:
     if key is None and (whole := _state(content)):
         return whole
     if len(states) != 1:
-        named = f", but {', '.join(states)}; choose one with key" if states else ""
+        entries = ", ".join([*map(str, content)][:MOST_NAMED]) + ", …" * (len(content) > MOST_NAMED)
+        named = f", but {', '.join(states)}; choose one with key" if states else f"; its entries: {entries}"
         where = "" if key is None else f" at {key!r}"
         raise InputError(f"{path} holds no single state dict{where}{named}")
     (state,) = states.values()

@@ -102,6 +102,24 @@ def random_direction(
     return Direction(direction, "random", seed, normalization, {"biases": biases})
 
 
+def need_directions(directions: Sequence[Direction], theta: Tensor) -> None:
+    """Refuse what is not a list of directions to go from θ.
+
+    Raises:
+        InputError: something in it is no `Direction`; a vector is not of θ's shape, of real numbers and on
+            its device; or it is zero or not finite.
+    """
+    for vector in (direction.vector for direction in directions):
+        if not isinstance(vector, Tensor) or (vector.shape, vector.device) != (theta.shape, theta.device):
+            found = f"of {tuple(vector.shape)} on {vector.device}" if isinstance(vector, Tensor) else "none"
+            raise InputError(
+                f"the vector of a direction is {found}; it must be a tensor like objective.theta, of "
+                f"{tuple(theta.shape)} on {theta.device}"
+            )
+        if vector.is_complex() or not 0 < float(vector.detach().double().norm()) < torch.inf:
+            raise InputError("the vector of a direction is zero, not finite or complex")
+
+
 def difference(a: Tensor, b: Tensor) -> Direction:
     """Return the direction from one point to another, both of shape (numel,); a step of 1 reaches it.
 
@@ -136,9 +154,16 @@ def coordinates(step: Tensor, directions: Sequence[Direction]) -> list[float]:
     Args:
         step: shape (numel,).
         directions: any number, linearly independent.
+
+    Raises:
+        InputError: they are not, or are not of the step's size.
     """
+    need_directions(directions, step)
     basis = torch.stack([d.vector.double() for d in directions])
-    found: list[float] = torch.linalg.solve(basis @ basis.T, basis @ step.double()).tolist()
+    try:
+        found: list[float] = torch.linalg.solve(basis @ basis.T, basis @ step.double()).tolist()
+    except RuntimeError:  # of a matrix without an inverse
+        raise InputError("the directions depend on each other, so a step has many coordinates") from None
     return found
 
 

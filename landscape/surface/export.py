@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from landscape.errors import InputError
+from landscape.runtime.arguments import checks_arguments, said
 from landscape.storage.files import existing, replacing
 from landscape.storage.hdf5 import read_datasets, write_datasets
 from landscape.storage.results import Array
@@ -19,6 +20,7 @@ HDF5 = (".h5", ".hdf5")
 _AXES = ("xcoordinates", "ycoordinates")
 
 
+@checks_arguments
 def export(slice: Slice, path: Path) -> Path:
     """Write a slice for another program, in the format that the ending of `path` names.
 
@@ -40,6 +42,8 @@ def export(slice: Slice, path: Path) -> Path:
     Raises:
         InputError: another ending, a file that cannot be written, or HDF5 without h5py.
     """
+    if not isinstance(slice, Slice):
+        raise InputError(f"export writes a line or a plane, not {said(slice)}; of several, one at a time")
     ending = path.suffix.lower()
     if ending == ".npz":
         return slice.save(path)

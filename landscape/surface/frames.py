@@ -1,7 +1,8 @@
 """Lines and planes through θ: their directions, their extent, and the points marked on them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from landscape.surface.directions import (
     principal,
     random_direction,
 )
+from landscape.surface.points import point_of
 
 Span = tuple[Number, Number]
 MARGIN = 0.25  # added on each side, relative to the extent of the points that must be on the slice
@@ -41,6 +43,10 @@ class Frame(Brief):
         trajectory: the projected trajectory of a training run, shape (epochs, directions).
         along: what the projection leaves out, for each point of the trajectory: its own `losses`, and its
             `distances` from where it is drawn, in units of ‖θ‖.
+
+    Raises:
+        InputError: something else than directions; or a mark or a point of the trajectory that is not one
+            finite number per direction.
     """
 
     directions: Sequence[Direction]
@@ -48,6 +54,19 @@ class Frame(Brief):
     marks: Mapping[str, Sequence[float]] = field(default_factory=dict)
     trajectory: Array | None = None
     along: Mapping[str, Sequence[float]] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.directions, Sequence) or not all(
+            isinstance(direction, Direction) for direction in self.directions
+        ):
+            raise InputError('directions must be a list of Direction; of a vector v: Direction(v, "mine")')
+        size = len(self.directions)
+        way: Iterable[Any] = [] if self.trajectory is None else self.trajectory
+        for place in (*self.marks.values(), *way):
+            if np.shape(place) != (size,) or not np.isfinite(np.asarray(place, np.float64)).all():
+                raise InputError(
+                    f"a place on this frame is {size} finite number(s), one per direction; found {place}"
+                )
 
 
 def random_frame(
@@ -113,7 +132,11 @@ def eigen_frame(objective: Objective, dimension: Dimension, ends: bool = False, 
 
 @checks_arguments
 def between_frame(
-    objective: Objective, others: Mapping[str, Tensor], dimension: Dimension, name: str, seed: Seed = 0
+    objective: Objective,
+    others: Mapping[str, Tensor | Objective],
+    dimension: Dimension,
+    name: str,
+    seed: Seed = 0,
 ) -> Frame:
     """Return the line from θ, called `name`, to another point, or the plane through θ and two others.
 
@@ -122,7 +145,7 @@ def between_frame(
 
     Args:
         objective: L, at θ.
-        others: the other points by name, each of shape (numel,): one or two.
+        others: the other points by name, each of shape (numel,), or objectives there: one or two.
         dimension: 1 for the line, 2 for a plane.
         name: name of θ, for its mark.
         seed: random seed of the second axis, if it is random.
@@ -131,13 +154,13 @@ def between_frame(
         The frame, with all points as marks: θ at the origin, the first of `others` at 1.
 
     Raises:
-        InputError: too few or too many others, or they lie on one line.
+        InputError: too few or too many others, they lie on one line, or they are of another model.
     """
     need_objective(objective)
     if not 1 <= len(others) <= dimension:
-        raise InputError(f"found {1 + len(others)} checkpoints; a line takes 2 of them, a plane 2 or 3")
+        raise InputError(f"found {1 + len(others)} checkpoint(s); a line takes 2 of them, a plane 2 or 3")
     theta = objective.theta
-    steps = {other: difference(theta, point.to(theta)) for other, point in others.items()}
+    steps = {other: difference(theta, point_of(objective, point)) for other, point in others.items()}
     first, *more = steps.values()
     directions = [first]
     if dimension == 2:
@@ -160,10 +183,11 @@ def trajectory_frame(objective: Objective, points: Sequence[Tensor]) -> Frame:
         the projected points, shape (points, 2). Each point is evaluated once, for `along`.
 
     Raises:
-        InputError: the points do not span a plane.
+        InputError: the points do not span a plane, or are of another model.
     """
+    need_objective(objective)
     theta = objective.theta
-    run = torch.stack([point.to(theta) for point in points])
+    run = torch.stack([point_of(objective, point) for point in points] or [theta])
     directions = principal(run)
     steps = np.array([coordinates(point - theta, directions) for point in run])
     basis = torch.stack([direction.vector.double() for direction in directions])

@@ -11,10 +11,13 @@ from landscape.curvature.solver import Counted
 from landscape.objective.objective import Objective
 from landscape.objective.supervised import need_objective
 from landscape.storage.results import Array, Result, agree, surroundings
-from landscape.surface.directions import Direction
+from landscape.surface.chebyshev import Axis, at_points
+from landscape.surface.directions import Direction, need_directions
 from landscape.surface.slice import Slice
 
 RAYS = 72  # on a plane, one every 5°
+SURE = 0.2  # of L(θ): a larger error moves the doubling width, on a parabola, by more than a tenth
+NEAREST = 1e-6  # of the slice: the first step from θ at which its loss is looked at
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -55,6 +58,7 @@ def quadratic_model(objective: Objective, directions: Sequence[Direction]) -> Qu
         InputError: a product is not finite, or the loss has no derivatives.
     """
     need_objective(objective)
+    need_directions(directions, objective.theta)
     started = time.perf_counter()
     center, gradient = objective.value_and_grad()
     vectors = [d.vector.double() for d in directions]
@@ -75,26 +79,28 @@ def doubling_widths(slice: Slice) -> Array:
     """Return the distance from θ at which the loss first reaches 2 L(θ).
 
     One value for each side of a line, and for each of 72 directions on a plane, in units of the coordinates;
-    inf where the loss does not double on the slice. The loss is taken as linear between the drawn points.
-    NaN where L(θ) is not positive, or θ is not on the slice.
-    """
-    from scipy.interpolate import RegularGridInterpolator
+    inf where the loss does not double on the slice. The loss is the polynomial, and on a plain grid linear
+    between the points; one that is not finite has doubled.
 
+    NaN where the slice cannot tell: L(θ) is not positive; θ is not on the slice; the certified error is above
+    a fifth of L(θ); or, on a plain grid, the loss doubles within a step of θ.
+    """
     dimension = len(slice.coordinates)
     low, high = np.array([[axis[0], axis[-1]] for axis in slice.coordinates]).T
-    if not slice.center > 0 or (low > 0).any() or (high < 0).any():
-        return np.full(2 if dimension == 1 else RAYS, np.nan)
-    loss = RegularGridInterpolator(slice.coordinates, slice.losses)
     if dimension == 1:
         units = np.array([[-1.0], [1.0]])
     else:
         angles = 2 * np.pi * np.arange(RAYS) / RAYS
         units = np.stack([np.cos(angles), np.sin(angles)], 1)
+    certain = slice.error is None or slice.error <= SURE * slice.center
+    if not (slice.center > 0 and certain and (low <= 0).all() and (high >= 0).all()):
+        return np.full(len(units), np.nan)
     with np.errstate(divide="ignore"):
         reach = np.where(units > 0, high / units, np.where(units < 0, low / units, np.inf)).min(1)
-    share = np.linspace(0, 1, 4 * max(slice.losses.shape))
+    even = np.linspace(0, 1, 4 * max(slice.losses.shape))
+    share = np.sort(np.concatenate([even, np.geomspace(NEAREST, 1, 400)]))
     steps = share[:, None] * reach  # (steps, rays)
-    along = loss(np.clip(steps[..., None] * units, low, high))
+    along = _loss_at(slice, np.clip(steps[..., None] * units, low, high))
     above = along >= 2 * slice.center
     first = above.argmax(0)
     rays = np.arange(len(units))
@@ -102,7 +108,23 @@ def doubling_widths(slice: Slice) -> Array:
     rise = along[first, rays] - along[before, rays]
     part = np.where(rise > 0, (2 * slice.center - along[before, rays]) / np.where(rise > 0, rise, 1), 0)
     found = steps[before, rays] + part * (steps[first, rays] - steps[before, rays])
+    if slice.error is None:
+        cell = np.array([np.diff(axis).max() for axis in slice.coordinates])
+        found[(np.abs(found[:, None] * units) < cell).all(1)] = np.nan
     return np.where(above.any(0), found, np.inf)
+
+
+def _loss_at(slice: Slice, places: Array) -> Array:
+    """Return the loss at scattered places of a slice, shape (…, dimensions), as an array of shape (…)."""
+    if slice.error is not None:
+        axes = [Axis.through(nodes, int(slice.settings["split"])) for nodes in slice.nodes]
+        return at_points(axes, slice.samples, places.reshape(-1, len(axes))).reshape(places.shape[:-1])
+    from scipy.interpolate import RegularGridInterpolator
+
+    largest = np.finfo(np.float64).max
+    finite = np.where(np.isfinite(slice.losses), slice.losses, largest)
+    found: Array = RegularGridInterpolator(slice.coordinates, finite)(places)
+    return found
 
 
 def convex_share(slice: Slice) -> float:

@@ -3,10 +3,9 @@
 import math
 import pathlib
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import count, islice, repeat, zip_longest
+from itertools import count, islice, repeat
 from typing import Annotated, Any
 
 import numpy as np
@@ -14,9 +13,7 @@ import torch
 from torch import Tensor
 
 from landscape.errors import InputError
-from landscape.objective.identity import need_one_loss
 from landscape.objective.objective import Objective
-from landscape.objective.supervised import need_objective
 from landscape.runtime import progress
 from landscape.runtime.arguments import Count, Positive, Seed, checks_arguments
 from landscape.statistics import ratio_error
@@ -25,6 +22,7 @@ from landscape.storage.ranges import NOT_NEGATIVE, Range
 from landscape.storage.results import Array, Result, agree, surroundings
 from landscape.surface.certificate import unit_parts
 from landscape.surface.directions import difference
+from landscape.surface.points import check_parameters, own_end, point_of
 from landscape.surface.sampler import Points, line
 from landscape.surface.slice import Certificate
 
@@ -32,7 +30,6 @@ STATIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Where other metrics are evaluated."""
 RATE = 0.02  # of the bend, in root mean squares of θ_b - θ_a
 NUDGE = 1e-3  # of its start, in the same unit
-SAME = 1e-4  # relative: of losses that differ by the arithmetic alone
 PER_DRAW = 16  # steps at least: to draw a small loss costs ten gradients of it
 GOLDEN = (5**0.5 - 1) / 2
 
@@ -127,7 +124,6 @@ def barrier(
     found = line(objective, directions=way, spans=[(0.0, 1.0)], tol=tol, grid=grid, file=file)
     # θ_a + (θ_b - θ_a) may differ from θ_b in the last bits
     losses = np.append(found.losses[:-1], objective.value(end))
-    own = _own_end(other, float(losses[-1]))
     settings = {key: found.settings[key] for key in ("tol", "grid", "strategy", "reused", "fingerprint")}
     return _path(
         objective,
@@ -137,7 +133,7 @@ def barrier(
         losses,
         metrics,
         certificate=found.certificate,
-        settings=settings | {"evaluations": found.evaluations + 1} | own,
+        settings=settings | {"evaluations": found.evaluations + 1},
         started=started,
     )
 
@@ -221,33 +217,9 @@ def endpoint(objective: Objective, other: Objective | Tensor) -> Tensor:
     Raises:
         InputError: its parameters have other names or shapes, its loss is another, or the two are one point.
     """
-    need_objective(objective)
-    if not isinstance(other, Tensor):
-        need_objective(other)
-        _check_parameters(objective, other)
-        need_one_loss({"the first end": objective.provenance, "the other": other.provenance})
-        other = other.theta
-    end = other.detach().to(objective.theta)
+    end = point_of(objective, other)
     difference(objective.theta, end)
     return end
-
-
-def _own_end(other: Objective | Tensor, reached: float) -> dict[str, float]:
-    """Return the loss of the other model itself, where it is not that of the first at the same parameters.
-
-    They differ in what takes no part: BatchNorm's statistics, or frozen weights.
-    """
-    if not isinstance(other, Objective):
-        return {}
-    own = other.value()
-    if abs(own - reached) <= SAME * max(abs(own), abs(reached), SAME):
-        return {}
-    warnings.warn(
-        f"the other model's loss is {own:.4g}, but {reached:.4g} with what is fixed in the first one: "
-        "BatchNorm statistics or frozen weights differ; see Objective's statistics='recomputed'",
-        stacklevel=3,
-    )
-    return {"own_end": own}
 
 
 @dataclass(frozen=True, eq=False)
@@ -316,7 +288,7 @@ def _draws(objective: Objective, training: Callable[[int], Objective] | None) ->
         return
     for number in count():
         drawn = training(number)
-        _check_parameters(objective, drawn)
+        check_parameters(objective, drawn)
         # Unchecked: a wrong gradient makes a bad bend, and what it is worth is measured on `objective`.
         batches = list(drawn.unchecked().per_batch())
         yield from batches * math.ceil(PER_DRAW / len(batches))
@@ -355,7 +327,7 @@ def _path(
         bend=np.empty(0) if curve.bend is None else curve.bend.double().cpu().numpy(),
         certificate=certificate,
         metrics={name: _along(metric, curve, name) for name, metric in (metrics or {}).items()},
-        settings=settings,
+        settings={**settings, **own_end(other, last)},
         provenance=objective.provenance
         | {"other": other.provenance if isinstance(other, Objective) else {}}
         | surroundings(objective.theta.device),
@@ -378,14 +350,4 @@ def _along(metric: Objective, curve: _Curve, name: str) -> dict[str, list[float]
 
 def _check_metrics(objective: Objective, metrics: Mapping[str, Objective] | None) -> None:
     for metric in (metrics or {}).values():
-        _check_parameters(objective, metric)
-
-
-def _check_parameters(a: Objective, b: Objective) -> None:
-    """Refuse two vectors whose coordinates do not mean the same."""
-    one, other = ([f"{e.name} of {tuple(e.shape)}" for e in o.params.entries] for o in (a, b))
-    for mine, theirs in zip_longest(one, other, fillvalue="nothing"):
-        if mine != theirs:
-            raise InputError(
-                f"no path leads between different models: where one has {mine}, the other has {theirs}"
-            )
+        check_parameters(objective, metric)

@@ -18,7 +18,7 @@ from landscape.statistics import ratio_error
 from landscape.storage.results import Array, surroundings
 from landscape.surface.certificate import checked, fresh_error, uncovered
 from landscape.surface.chebyshev import FINEST, Axis, on_grid
-from landscape.surface.directions import Direction, Normalization, cosine
+from landscape.surface.directions import Direction, Normalization, cosine, need_directions
 from landscape.surface.frames import Frame, Span, random_frame
 from landscape.surface.loss_cache import LossCache
 from landscape.surface.slice import Certificate, Slice
@@ -30,6 +30,7 @@ MOST_POINTS = 10**7  # of a plain grid: its losses, and their steps, are held in
 Points = Annotated[int, Whole(2, MOST_POINTS)]
 Grid = Points | Sequence[Points]
 PLAIN = {1: 51, 2: 25}  # points per axis of a plain grid, by default
+PARALLEL = 1e-9  # of 1 - |cosine|: two directions of it are one
 FRESH = 60  # random points that certify a fit: at most 3/60 of it errs by more than the worst of them
 NEAR = 4  # tolerances; a fit is judged once its predicted error, a cautious one, is below that
 
@@ -77,8 +78,7 @@ def line(
         InputError: fewer than two points; a radius, tolerance or span that is not positive and finite; not
             one direction; or a strategy that is not available here.
     """
-    directions = _given(directions, 1) or random_frame(objective, 1, seed, normalization, biases).directions
-    frame = Frame(directions, spans)
+    frame = _frame(objective, 1, directions, spans, seed, normalization, biases)
     return evaluate_slice(
         objective,
         frame,
@@ -128,8 +128,7 @@ def plane(
     Raises:
         InputError: as `line`, or not two directions.
     """
-    directions = _given(directions, 2) or random_frame(objective, 2, seed, normalization, biases).directions
-    frame = Frame(directions, spans)
+    frame = _frame(objective, 2, directions, spans, seed, normalization, biases)
     return evaluate_slice(
         objective,
         frame,
@@ -144,16 +143,27 @@ def plane(
     )
 
 
-def _given(directions: Sequence[Direction] | None, dimension: int) -> Sequence[Direction] | None:
-    if directions and len(directions) != dimension:
-        raise InputError(f"expected {dimension} direction(s), found {len(directions)}")
-    return directions
+def _frame(
+    objective: Objective,
+    dimension: int,
+    directions: Sequence[Direction] | None,
+    spans: Sequence[Span] | None,
+    seed: int,
+    normalization: Normalization,
+    biases: bool,
+) -> Frame:
+    if directions is None:
+        directions = random_frame(objective, dimension, seed, normalization, biases).directions
+    frame = Frame(directions, spans)
+    if len(frame.directions) != dimension:
+        raise InputError(f"expected {dimension} direction(s), found {len(frame.directions)}")
+    return frame
 
 
 def doubling_radius(points: LossCache) -> float:
     """Return the radius, to two digits, at which L first reaches 2 L(θ) along ± one of the directions.
 
-    The radius is doubled from 1/64 on, then bisected.
+    The radius is doubled or halved from 1/64 on, then bisected.
 
     Raises:
         InputError: L(θ) is not positive, or has not doubled at a radius of 64.
@@ -171,6 +181,8 @@ def doubling_radius(points: LossCache) -> float:
         high *= 2
         if high > 64:
             raise InputError("the loss has not doubled at a radius of 64; give a radius")
+    while doubled(high / 2):  # ends at 0, where L is L(θ)
+        high /= 2
     low = high / 2
     while high / low > 1.05:
         middle = float(np.sqrt(low * high))
@@ -211,6 +223,10 @@ def evaluate_slice(
     directions, dimension = frame.directions, len(frame.directions)
     if dimension not in SHOWN:
         raise InputError(f"a slice has one direction or two, found {dimension}")
+    need_directions(directions, objective.theta)
+    angle = cosine(*directions) if dimension == 2 else None
+    if angle is not None and 1 - abs(angle) < PARALLEL:
+        raise InputError("the two directions are parallel, so they do not span a plane")
     started = time.perf_counter()
     points = LossCache(objective, directions, file, strategy, tune)
     spans = frame.spans
@@ -241,10 +257,10 @@ def evaluate_slice(
             {"name": name, "at": list(at), "loss": float(loss)}
             for (name, at), loss in zip(frame.marks.items(), at_marks, strict=True)
         ],
-        trajectory=np.empty((0, dimension)) if frame.trajectory is None else frame.trajectory,
+        trajectory=np.array([] if frame.trajectory is None else frame.trajectory).reshape(-1, dimension),
         center=points.center,
         directions=provenances,
-        cosine=cosine(*directions) if dimension == 2 else None,
+        cosine=angle,
         evaluations=points.evaluations + 1,  # the centre
         settings={
             "spans": [list(span) for span in spans],

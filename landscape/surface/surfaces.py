@@ -1,12 +1,12 @@
 """Surfaces of several models on one scale: along the same kind of directions, of one or several seeds."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any, Literal
 
+import numpy as np
 from torch import Tensor
 
 from landscape.errors import InputError
@@ -23,6 +23,7 @@ from landscape.surface.directions import Normalization
 from landscape.surface.frames import Frame, between_frame, eigen_frame, random_frame, trajectory_frame
 from landscape.surface.geometry import Quadratic, convex_share, doubling_widths, quadratic_model
 from landscape.surface.loss_cache import LossCache
+from landscape.surface.points import own_end
 from landscape.surface.sampler import PLAIN, Grid, Radius, doubling_radius, evaluate_slice
 from landscape.surface.slice import Slice
 from landscape.surface.topology import certified_basins
@@ -113,7 +114,8 @@ def surfaces(
         dim: 1 for lines, 2 for planes.
         directions: `random`; the top Hessian eigenvectors (`eigen`), or the top and the bottom one
             (`eigen-ends`); from the first model to one or two others (`between`, one slice in all); or the
-            plane of a training's trajectory.
+            plane of a training's trajectory. Between models, what takes no part (BatchNorm's statistics) is
+            the first one's; a mark where another's own loss differs holds it as `own_end`, with a warning.
         radius, tol, grid, split: as for `line` and `plane`. `auto` is one radius for all: that of the model
             whose loss doubles last.
         seed, seeds: the random directions of `seeds` seeds, from `seed` on.
@@ -132,11 +134,16 @@ def surfaces(
         InputError: several seeds of directions that are not random, a trajectory in one dimension, or as
             `evaluate_slice` and the frames.
     """
+    if not isinstance(objectives, Mapping) or not objectives:
+        raise InputError('surfaces takes objectives by name: {"my model": objective}')
     for objective in objectives.values():
         need_objective(objective)
         need_room(dim * len(objectives) * seeds, objective.theta, f"seeds = {seeds:,}")
     need_one_loss({name: objective.provenance for name, objective in objectives.items()})
     check_directions(directions, dim, seeds)
+    drawn: dict[str, Any] = {f"metrics[{metric!r}]": of for metric, of in (metrics or {}).items()}
+    drawn |= {"trajectories": trajectories} if directions == "trajectory" else {}
+    _need_each(list(objectives)[: 1 if directions == "between" else None], drawn)
     look = partial(_views, objectives, directions, dim, normalization, biases, trajectories or {})
     views = [view for each in range(seed, seed + seeds) for view in look(each, seeds > 1)]
     if radius == "auto":
@@ -159,6 +166,8 @@ def surfaces(
                 seed=view.seed,
                 file=view.points(folder),
             )
+        if directions == "between":
+            slices[label] = _with_own_ends(slices[label], objectives)
         view.save(slices[label], folder, "surface")
         if quadratic:
             quadratics[label] = quadratic_model(objective, view.frame.directions)
@@ -189,6 +198,20 @@ def check_directions(directions: Directions, dim: int, seeds: int) -> None:
         raise InputError("a trajectory is drawn on a plane, not on a line")
 
 
+def _need_each(names: Iterable[str], given: Mapping[str, Any]) -> None:
+    """Make sure that each model has what is drawn of it, by the name of what that is."""
+    for what, of in given.items():
+        for name in names:
+            if not isinstance(of, Mapping) or name not in of:
+                raise InputError(f"{what} must hold an entry for each model, and there is none of {name!r}")
+
+
+def _with_own_ends(found: Slice, objectives: Mapping[str, Objective]) -> Slice:
+    """Return a slice whose marks say where the loss of a model itself is not what is drawn there."""
+    marks = [{**mark, **own_end(objectives[mark["name"]], mark["loss"])} for mark in found.marks]
+    return replace(found, marks=marks)
+
+
 def facts(result: Slice) -> dict[str, Any]:
     """Return what a slice says in numbers and words: its fields without the arrays, and its shape.
 
@@ -207,7 +230,7 @@ def facts(result: Slice) -> dict[str, Any]:
         "seconds": result.seconds,
         "certificate": result.certificate,
         "statement": result.statement,
-        "doubling_width": {"min": float(widths.min()), "median": median(widths.tolist())},
+        "doubling_width": {"min": float(widths.min()), "median": float(np.median(widths))},
         "convex_share": convex_share(result),
         "basins": found and [{"at": b.at, "loss": b.birth, "persistence": b.persistence} for b in found],
         "marks": result.marks,
@@ -245,7 +268,7 @@ def _views(
     """Yield the view of each model; between models there is one, the first one's."""
     if directions == "between":
         (name, objective), *others = objectives.items()
-        frame = between_frame(objective, {o: at.theta for o, at in others}, dim, name, seed)
+        frame = between_frame(objective, dict(others), dim, name, seed)
         yield _View(name, name, seed, frame)
         return
     for name, objective in objectives.items():

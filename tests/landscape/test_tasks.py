@@ -8,6 +8,7 @@ import torch
 
 import landscape as ll
 from examples import task
+from landscape.tasks import task_of
 
 OWN = ["--task", "examples.task:objective", "--users", 100]
 
@@ -159,6 +160,11 @@ def deaf(checkpoint, options):
         (["--task", "bad_task:text"], "is not a function"),
         (["--task", "bad_task:missing"], "no attribute 'missing'"),
         (["--task", "no_such_module:f"], "No module named"),
+        (["--task", "bad_task.py:deaf"], "of a file, bad_task:deaf in its folder"),
+        (["--task", "./bad_task.py:deaf"], "of a file, bad_task:deaf in its folder"),
+        (["--task", "some/where/bad_task.py"], "of a file, bad_task:objective in its folder"),
+        (["--task", ".bad_task:deaf"], "--task takes package.module:function"),
+        (["--task", ":deaf"], "--task takes package.module:function"),
         (["--task", "bad_task:deaf", "--exclude", "*bias"], "pass include=options.include"),
         (
             ["--task", "examples.task:objective", "--ckpt", "none.ckpt"],
@@ -175,6 +181,14 @@ def test_a_task_that_cannot_be_used_is_one_line(landscape, digits, tmp_path, mon
     assert (code, out) == (2, "")
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_an_error_of_the_module_itself_is_its_own(tmp_path, monkeypatch):
+    """And not that there is no such task."""
+    (tmp_path / "failing_task.py").write_text("raise ValueError('the data are not here')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match="the data are not here"):
+        task_of(tmp_path / "a.pt", "failing_task:objective")
 
 
 def test_parameters_that_were_frozen_are_held_still_under_a_task(answer, digits, tmp_path, monkeypatch):

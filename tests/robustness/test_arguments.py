@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import NoneType
 from typing import Annotated, Literal, get_args, get_origin
 
@@ -11,7 +12,7 @@ import torch
 
 import landscape as ll
 from landscape.runtime import devices
-from landscape.runtime.arguments import Between, Choice, Each, Texts, Whole, _rules
+from landscape.runtime.arguments import Between, Choice, Each, Place, Texts, Whole, _rules
 
 DECORATED = (ll.Frame, ll.Monitor, ll.Objective, ll.TaskOptions)
 """Classes that are made by hand; the others are results, or hold a direction or facts."""
@@ -64,6 +65,8 @@ def bad(rules):
     ]
     if any(isinstance(rule, Texts) for rule in flat):
         values.remove([])
+    if any(isinstance(rule, Place) for rule in flat):
+        values = [value for value in values if not isinstance(value, str)] + [""]
     if all(isinstance(rule, Whole) for rule in flat):
         values += WHOLE if any(rule.most < 10**12 for rule in flat) else WHOLE[:-1]
     for rule in flat:
@@ -169,6 +172,18 @@ def test_directions_have_room(sasrec_objective, monkeypatch):
     monkeypatch.setattr(devices, "free_memory", lambda _: 10**8)
     with pytest.raises(ll.InputError, match=r"seeds = 1,000,000 keeps 2,000,000 vectors"):
         ll.surfaces({"a": sasrec_objective}, seeds=10**6)
+
+
+def test_a_text_is_a_path(sasrec_objective, tmp_path):
+    for found in (
+        ll.line(sasrec_objective, grid=3, file=f"{tmp_path}/a.jsonl"),
+        ll.barrier(sasrec_objective, sasrec_objective.theta + 1, grid=3, file=f"{tmp_path}/b.jsonl"),
+        *ll.surfaces({"a": sasrec_objective}, dim=1, grid=3, folder=f"{tmp_path}/new").slices.values(),
+    ):
+        ll.load(found.save(f"{tmp_path}/a.npz"))
+    ll.export(ll.load(f"{tmp_path}/new/a.surface.npz"), f"{tmp_path}/a.csv")
+    assert {path.name for path in tmp_path.iterdir()} == {"a.jsonl", "b.jsonl", "new", "a.npz", "a.csv"}
+    assert ll.TaskOptions(data="a.csv").data == Path("a.csv")
 
 
 def test_what_is_not_given_is_not_looked_at():

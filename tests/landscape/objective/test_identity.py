@@ -142,6 +142,14 @@ def test_a_barrier_says_where_the_other_end_is_not_its_own(model):
     assert found.settings["own_end"] == b.value()
     assert found.ends[1] == a.value(b.theta)
     assert f"own loss at its end is {b.value():.4g}" in found.doubt
+    with pytest.warns(UserWarning, match="BatchNorm statistics or frozen weights differ"):
+        assert ll.bezier(a, b, steps=1, points=3).settings["own_end"] == b.value()
+    with pytest.warns(UserWarning, match="BatchNorm statistics or frozen weights differ"):
+        drawn = ll.surfaces({"a": a, "b": b}, directions="between", dim=1, grid=3).slices["a"]
+    assert [mark.get("own_end") for mark in drawn.marks] == [None, b.value()]
+    assert drawn.marks[1]["loss"] == pytest.approx(a.value(b.theta))
+    labels = [text.get_text() for text in drawn.plot().texts]
+    assert labels == ["a", f"b (its own loss is {b.value():.4g})"]
 
 
 def test_recomputed_statistics_are_each_models_own():
@@ -149,4 +157,6 @@ def test_recomputed_statistics_are_each_models_own():
     a, b = (ll.supervised(with_norm(seed), loader(False), F.cross_entropy, **options) for seed in (0, 1))
     found = ll.barrier(a, b, grid=3)
     assert "own_end" not in found.settings
+    drawn = ll.surfaces({"a": a, "b": b}, directions="between", dim=1, grid=3).slices["a"]
+    assert not any("own_end" in mark for mark in drawn.marks)
     assert found.ends[1] == pytest.approx(b.value(), rel=1e-5)

@@ -26,6 +26,14 @@ def regression(sizes, dtype=torch.float64):
     return model, batches
 
 
+def test_weights_that_are_not_numbers_give_no_loss():
+    """And do not pass for a model that changes its own weights."""
+    model, batches = regression([3])
+    nn.init.constant_(model[0].weight, float("nan"))
+    with pytest.raises(InputError, match="the loss is nan on batch 0"):
+        Objective(model, batches, squared)
+
+
 def test_batches_of_different_sizes_average_exactly():
     model, batches = regression([1, 2, 30])
     x, y = (torch.cat(parts) for parts in zip(*batches, strict=True))

@@ -1,6 +1,10 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations
+from torch.nn.utils.parametrize import register_parametrization
 
 from landscape import InputError, Objective, ParamSpace
 
@@ -104,6 +108,62 @@ class Factors(nn.Linear):
 )
 def test_a_filter_is_what_makes_one_output(model, name, axis):
     assert {e.name: e.filter_axis for e in ParamSpace(model).entries}[name] == axis
+
+
+@pytest.mark.parametrize("wrap", [parametrizations.weight_norm, parametrizations.spectral_norm])
+@pytest.mark.parametrize(
+    ("model", "axis"),
+    [
+        (nn.Linear(4, 6), 0),
+        (nn.Conv2d(4, 6, 3), 0),
+        (nn.ConvTranspose2d(4, 6, 3, groups=2), 1),
+        (nn.Embedding(6, 4), 0),
+    ],
+)
+def test_a_parametrized_weight_is_a_weight_of_its_layer(model, axis, wrap):
+    plain = ParamSpace(nn.ModuleDict({"a": model})).entries[0]
+    for root in (nn.ModuleDict({"a": copy.deepcopy(model)}), copy.deepcopy(model)):
+        wrap(root["a"] if isinstance(root, nn.ModuleDict) else root)
+        found = {entry.name.rpartition(".")[2]: entry for entry in ParamSpace(root).entries}
+        whole = found["original1" if wrap is parametrizations.weight_norm else "original"]
+        assert (whole.filter_axis, whole.blocks, whole.group) == (axis, plain.blocks, plain.group)
+        if "original0" in found:
+            assert (found["original0"].filter_axis, found["original0"].group) == (None, "norm")
+
+
+class Pair(nn.Module):
+    """A matrix as a product of two; its parts are not those of a weight norm."""
+
+    def forward(self, a, b):
+        return a @ b
+
+    def right_inverse(self, weight):
+        return weight[:, :1], weight[:1]
+
+
+def test_only_the_magnitudes_of_a_weight_norm_stand_still():
+    model = nn.Linear(4, 6)
+    register_parametrization(model, "weight", Pair())
+    assert [e.filter_axis for e in ParamSpace(model).entries] == [None, 0, 0]
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm")
+def test_biases_of_any_shape_have_no_filters():
+    class Experts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight, self.up_proj_bias = (nn.Parameter(torch.ones(3, 4)) for _ in range(2))
+
+    for model, names in (
+        (
+            nn.MultiheadAttention(4, 2, add_bias_kv=True),
+            {"bias_k", "bias_v", "in_proj_bias", "out_proj.bias"},
+        ),
+        (Experts(), {"up_proj_bias"}),
+        (nn.ParameterDict({"bias": torch.ones(1, 4), "w": torch.ones(3, 4)}), {"bias"}),
+        (nn.utils.weight_norm(nn.LSTM(3, 4, bias=False), "weight_ih_l0"), {"weight_ih_l0_g"}),
+    ):
+        assert {e.name for e in ParamSpace(model).entries if e.filter_axis is None} == names
 
 
 def test_filter_axes_can_be_said():

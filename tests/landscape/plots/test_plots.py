@@ -10,14 +10,15 @@ from landscape import InputError
 from landscape.plots import canvas
 from landscape.plots.curves import curves_figure, eigenvalue_figure
 from landscape.plots.interactive import interactive_figure
-from landscape.plots.levels import contours
+from landscape.plots.levels import Scale, contours
 from landscape.plots.monitor import sharpness_figure
 from landscape.plots.spectra import broadened, spectrum_ridge_figure
 from landscape.plots.style import save_figure
-from landscape.plots.surfaces import quadratic_figure, surface_figure
+from landscape.plots.surfaces import loss_range, quadratic_figure, surface_figure
+from landscape.plots.tables import _slice
 from landscape.surface.geometry import Quadratic
 from landscape.tasks import FactCurve
-from tests.results import COMMON, hessian, line, plane
+from tests.results import COMMON, hessian, line, plane, shown
 
 
 def panels(figure):
@@ -184,3 +185,72 @@ def test_a_power_of_ten_is_plain_text(values, said):
     axes.plot(values)
     axes.figure.draw_without_rendering()
     assert axes.yaxis.get_offset_text().get_text().replace("\N{MINUS SIGN}", "-") == said
+
+
+def bounds(figure, artists):
+    figure.draw_without_rendering()
+    return [artist.get_window_extent() for artist in artists]
+
+
+@pytest.mark.parametrize("dimension", [1, 2])
+def test_labels_of_two_marks_do_not_meet_and_stay_on_the_picture(dimension):
+    rest = [0.0] * (dimension - 1)
+    names = {"a model with seed 0": -0.5, "a model with seed 1": 0.5}
+    marks = [{"name": name, "at": [at, *rest], "loss": 0.1} for name, at in names.items()]
+    marks[1]["own_end"] = 0.123456
+    figure = surface_figure({"": (line, plane)[dimension - 1](marks=marks)})
+    texts = figure.axes[0].texts[-2:]
+    assert texts[1].get_text() == "a model with seed 1 (its own loss is 0.1235)"
+    first, second = bounds(figure, texts)
+    assert not first.overlaps(second)
+    for box in (first, second):
+        assert 0 <= box.x0 <= box.x1 <= figure.bbox.width
+
+
+def test_many_lines_are_told_apart_and_their_legend_covers_none():
+    slices = {f"model {i}": line(height=1 + i) for i in range(10)}
+    figure = surface_figure(slices)
+    drawn = [one for one in figure.axes[0].lines if one.get_label().startswith("model")]
+    assert len({(one.get_color(), one.get_linestyle()) for one in drawn}) == len(drawn) == 10
+    frame, legend = bounds(figure, [figure.axes[0], figure.legends[0]])
+    assert not frame.overlaps(legend)
+    page = interactive_figure(slices)
+    assert len({(trace.line.color, trace.line.dash) for trace in page.data}) == 10
+
+
+def test_a_single_line_has_a_label_without_a_name():
+    (text,) = surface_figure({"": line()}).axes[0].get_legend().get_texts()
+    assert text.get_text().startswith("‖d‖/‖θ‖ = ")
+
+
+def test_a_constant_has_the_picture_of_a_constant():
+    noisy = plane()
+    noise = 1 + 1e-15 * np.random.default_rng(0).standard_normal(noisy.losses.shape)
+    constant = replace(noisy, losses=noise)
+    low, high = loss_range({"": constant})
+    assert low == high == pytest.approx(1)
+    assert not surface_figure({"": constant}).axes[0].texts  # no level lies within
+
+
+@pytest.mark.parametrize(("width", "aspect"), [(1, 1.0), (0.5, 1.0), (0.05, "auto"), (20, "auto")])
+def test_steps_have_one_length_unless_one_axis_is_far_longer(width, aspect):
+    x, y = np.linspace(-width, width, 5), np.linspace(-1, 1, 5)
+    figure = surface_figure({"": shown(x[:, None] ** 2 + y**2, x, y)})
+    assert figure.axes[0].get_aspect() == aspect
+
+
+@pytest.mark.parametrize("height", [1e-9, 1e-5, 1.0, 1e6])
+def test_losses_of_any_size_are_written_with_their_digits(height):
+    scale = Scale(height, 2 * height, log=True)
+    written = scale.ticks().values()
+    np.testing.assert_allclose(
+        scale.heights([float(text) for text in written]), list(scale.ticks()), atol=0.3
+    )
+    assert max(map(len, written)) <= 9
+    low, high = _slice(line(height=height))[1:3]
+    assert (float(low), float(high)) == pytest.approx((0, height))
+
+
+def test_points_are_those_of_earlier_runs_too():
+    resumed = line(settings={"theta_norm": 2.0, "reused": 116})
+    assert _slice(replace(resumed, evaluations=1))[4] == "117"

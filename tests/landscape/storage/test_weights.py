@@ -163,7 +163,8 @@ ONE = {"w": torch.ones(1)}
     [
         ({"model": ONE, "ema": ONE}, {}, "no single state dict, but model, ema; choose one with key"),
         ({"model": ONE, "ema": ONE}, {"key": "net"}, "no single state dict at 'net'"),
-        ({"epoch": 3}, {}, "holds no single state dict"),
+        ({"epoch": 3}, {}, "holds no single state dict; its entries: epoch"),
+        ({"state": {"net": ONE}, "step": 1}, {}, "holds no single state dict; its entries: state, step"),
         ({"w": Mine()}, {}, "holds no single state dict"),
         ({"_orig_mod.w": ONE["w"], "w": ONE["w"]}, {}, "differ only by what a wrapper of torch adds"),
         (ONE, {"prefix": "model."}, "no name that begins with 'model.'"),

@@ -264,6 +264,12 @@ def test_an_unknown_ending_is_refused(line, name, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("other", [None, {"a": 1}, "surface.npz"])
+def test_what_is_no_slice_is_refused(other, tmp_path):
+    with pytest.raises(InputError, match="export writes a line or a plane"):
+        ll.export(other, tmp_path / "a.csv")
+
+
 def test_without_h5py_nothing_is_written_and_the_message_says_how_to_get_it(line, tmp_path, monkeypatch):
     path = export(line, tmp_path / "a.h5")
     monkeypatch.setitem(sys.modules, "h5py", None)

@@ -11,6 +11,7 @@ from landscape.surface.frames import between_frame, eigen_frame, trajectory_fram
 from landscape.surface.geometry import convex_share, doubling_widths, quadratic_model
 from landscape.surface.loss_cache import LossCache
 from landscape.surface.sampler import doubling_radius, evaluate_slice
+from tests.results import shown
 
 RNG = np.random.default_rng(0)
 
@@ -117,6 +118,71 @@ def test_a_trajectory_lies_on_its_plane_and_ends_at_the_centre(bowl):
         trajectory_frame(bowl, points[:2])
 
 
+@pytest.mark.parametrize(
+    ("directions", "message"),
+    [
+        (torch.ones(4), "directions must be a list of Direction"),
+        ([torch.ones(4)], "directions must be a list of Direction"),
+        (Direction(vector(1, 0, 0, 0), "mine"), "directions must be a list of Direction"),
+        ([], r"expected 1 direction\(s\), found 0"),
+        ([Direction(vector(1, 0, 0, 0), "mine")] * 2, r"expected 1 direction\(s\), found 2"),
+        ([Direction(vector(1), "mine")], r"is of \(1,\) on cpu; it must be a tensor like objective.theta"),
+        ([Direction(vector(1, 0, 0, 0)[None], "mine")], r"is of \(1, 4\) on cpu"),
+        ([Direction(np.ones(4), "mine")], "is none; it must be a tensor"),
+        ([Direction(vector(0, 0, 0, 0), "mine")], "zero, not finite or complex"),
+        ([Direction(vector(1, 0, np.nan, 0), "mine")], "zero, not finite or complex"),
+        ([Direction(1j * vector(1, 0, 0, 0), "mine")], "zero, not finite or complex"),
+    ],
+)
+def test_what_is_no_direction_of_the_objective_is_refused(bowl, directions, message):
+    with pytest.raises(InputError, match=message):
+        ll.line(bowl, directions=directions)
+
+
+def test_the_quadratic_model_refuses_them_too(bowl):
+    with pytest.raises(InputError, match=r"is of \(1,\) on cpu"):
+        quadratic_model(bowl, [Direction(vector(1), "mine")])
+
+
+def test_parallel_directions_span_no_plane(bowl):
+    along = vector(1, 2, 3, 4)
+    with pytest.raises(InputError, match="are parallel, so they do not span a plane"):
+        ll.plane(bowl, directions=[Direction(along, "mine"), Direction(-2 * along, "mine")])
+
+
+@pytest.mark.parametrize("where", [[0.0], [0.0, 1.0, 2.0], 1.0, [0.0, np.nan]])
+def test_a_place_on_a_plane_is_two_finite_numbers(where):
+    axes = [axis(0), axis(1)]
+    for more in ({"marks": {"here": where}}, {"trajectory": np.array([where, where])}):
+        with pytest.raises(InputError, match=r"is 2 finite number\(s\), one per direction"):
+            ll.Frame(axes, **more)
+
+
+@pytest.mark.parametrize("point", [vector(1), vector(1, 2, 3, 4)[None], {"weight": vector(1)}, np.ones(4)])
+def test_a_point_of_another_model_is_refused(bowl, point):
+    with pytest.raises(InputError, match=r"is not one of this objective|expected a landscape\.Objective"):
+        between_frame(bowl, {"b": point}, 1, "a")
+    with pytest.raises(InputError, match=r"is not one of this objective|expected a landscape\.Objective"):
+        trajectory_frame(bowl, [bowl.theta, point, point])
+
+
+def test_no_points_span_no_plane(bowl):
+    with pytest.raises(InputError, match="span fewer than 2"):
+        trajectory_frame(bowl, [])
+
+
+def test_coordinates_along_directions_that_depend_on_each_other_are_refused():
+    with pytest.raises(InputError, match="depend on each other"):
+        coordinates(vector(1, 2, 3, 4), [axis(0), axis(0)])
+    with pytest.raises(InputError, match="must be a tensor like"):
+        coordinates(vector(1), [axis(0)])
+
+
+def test_a_trajectory_of_lists_is_an_array(bowl):
+    found = evaluate_slice(bowl, ll.Frame([axis(0), axis(1)], trajectory=[[0.0, 1.0], [0.0, 0.5]]), grid=3)
+    np.testing.assert_array_equal(found.trajectory, [[0, 1], [0, 0.5]])
+
+
 def test_a_perpendicular_is_as_long_and_spans_the_same_plane():
     a, b = (difference(torch.zeros(5).double(), torch.from_numpy(RNG.standard_normal(5))) for _ in range(2))
     c = perpendicular(b, a)
@@ -157,6 +223,44 @@ def test_a_parabola_doubles_where_it_should(quadratic):
     assert np.isinf(doubling_widths(ll.line(objective, directions=[axis(0)], radius=0.1))).all()
     assert doubling_radius(LossCache(objective, [axis(0), axis(1)])) == pytest.approx(0.5, rel=0.06)
     assert ll.line(objective, directions=[axis(0)], radius="auto").losses[-1] == pytest.approx(2, rel=0.1)
+
+
+@pytest.mark.parametrize("least", [1.0, 1e-2, 1e-4, 1e-6, 1e-10])
+def test_a_minimum_that_is_nearly_fitted_doubles_where_it_should(quadratic, least):
+    """L = c + x² + 4 y² doubles at √c and at √c / 2, also where that is far within the first drawn point."""
+    objective = quadratic(torch.diag(vector(2, 8, 2, 2)), torch.zeros(4).double())
+    objective._bound.loss = lambda model, _: (model() + least, 1)
+    axes, width = [axis(0), axis(1)], least**0.5
+    assert doubling_radius(LossCache(objective, axes[:1])) == pytest.approx(width, rel=0.06)
+    np.testing.assert_allclose(doubling_widths(ll.line(objective, directions=axes[:1])), width, rtol=0.01)
+    widths = doubling_widths(ll.plane(objective, directions=axes))
+    assert (widths.min(), widths.max()) == pytest.approx((width / 2, width), rel=0.01)
+
+
+@pytest.mark.parametrize("grid", [20, 21])
+@pytest.mark.parametrize("dimension", [1, 2])
+def test_a_doubling_within_a_step_of_a_plain_grid_is_not_known(quadratic, dimension, grid):
+    objective = quadratic(torch.diag(vector(2, 2, 2, 2)), torch.zeros(4).double())
+    measure = (ll.line, ll.plane)[dimension - 1]
+    for least, known in ((0.25, True), (1e-4, False)):
+        objective._bound.loss = lambda model, _, least=least: (model() + least, 1)
+        widths = doubling_widths(measure(objective, directions=[axis(0), axis(1)][:dimension], grid=grid))
+        np.testing.assert_allclose(widths, 0.5 if known else np.nan, rtol=0.03)
+
+
+def test_a_doubling_that_the_error_could_have_made_is_not_known(quadratic):
+    objective = quadratic(torch.diag(vector(2, 2, 2, 2)), torch.zeros(4).double())
+    objective._bound.loss = lambda model, _: (model() + 0.01 + 0.1 * (40 * model()).sin() ** 2, 1)
+    with pytest.warns(UserWarning, match="do not reach"):
+        rough = ll.line(objective, directions=[axis(0)], radius=3)
+    assert rough.error > rough.center
+    assert np.isnan(doubling_widths(rough)).all()
+
+
+def test_a_loss_that_is_not_finite_has_doubled():
+    losses = np.array([np.inf, 1, 1, 1, 1, 1, 1, np.nan, 1])
+    widths = doubling_widths(shown(losses, np.linspace(-1, 1, 9), center=1.0))
+    np.testing.assert_allclose(widths, [0.75, 0.5], atol=0.03)  # the last points with a loss
 
 
 def test_a_loss_that_never_doubles_has_no_automatic_radius(quadratic):

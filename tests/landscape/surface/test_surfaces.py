@@ -132,11 +132,20 @@ def test_a_trajectory_ends_at_the_model(bowls):
     np.testing.assert_allclose(found.trajectory[-1], 0, atol=1e-9)
 
 
+@pytest.mark.parametrize("given", [{}, [1], "a", 1])
+def test_surfaces_takes_objectives_by_name(given):
+    with pytest.raises(InputError, match="takes objectives by name"):
+        ll.surfaces(given)
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
         ({"directions": "eigen", "seeds": 2}, "does not depend on the seed"),
         ({"directions": "trajectory", "dim": 1}, "on a plane"),
+        ({"directions": "trajectory"}, "trajectories must hold an entry for each model.* none of 'flat'"),
+        ({"metrics": {"m": {}}}, r"metrics\['m'\] must hold an entry for each model.* none of 'flat'"),
+        ({"metrics": {"m": 1}}, r"metrics\['m'\] must hold an entry for each model.* none of 'flat'"),
         ({"directions": "between", "dim": 1, "radius": 1}, "a line takes 2"),
     ],
 )
