@@ -337,6 +337,45 @@ def test_a_loss_that_knows_float32_alone_is_checked_there(factor):
             objective.grad()
 
 
+class Quantized(nn.Linear):
+    """Weights in steps, whose kernel knows float32 alone; between two steps their slope is 0."""
+
+    def forward(self, x):
+        weight = torch.fake_quantize_per_tensor_affine(self.weight.float(), 0.1, 0, -128, 127)
+        return F.linear(x.float(), weight, self.bias.float())
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_slope_that_agrees_at_one_place_by_chance_is_not_taken_for_right(seed):
+    torch.manual_seed(seed)
+    model = Quantized(3, 2)
+    batches = [(torch.randn(n, 3), torch.randint(2, (n,))) for n in (8, 5)]
+    with pytest.raises(InputError, match="gradient of weight is not the slope"):
+        Objective(model, batches, total).grad()
+
+
+class Units(nn.Module):
+    """Two weights in their physical units, of which one is a hundred million times the other."""
+
+    def __init__(self):
+        super().__init__()
+        self.stiffness = nn.Parameter(torch.tensor([2e4, -1e4, 3e4], dtype=torch.float64))
+        self.strain = nn.Parameter(torch.tensor([1e-4, 3e-4, -2e-4], dtype=torch.float64))
+
+    def forward(self, x):
+        return torch.tanh(x @ self.stiffness * 1e-4) + torch.sin(x @ self.strain * 1e4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_weights_in_units_far_apart_raise_no_false_alarm(dtype):
+    batch = X[:, :3].to(dtype), X[:, 3].to(dtype)
+    objective = Objective(
+        Units().to(dtype), [batch], lambda m, b: (F.mse_loss(m(b[0]), b[1], reduction="sum"), 30)
+    )
+    ll.hessian(objective)
+    assert objective.provenance["derivatives"].startswith("checked against the loss")
+
+
 @pytest.fixture
 def taken_for_large(monkeypatch):
     """Every model in float32 is looked at as a large one is, by numbers that are folded."""
