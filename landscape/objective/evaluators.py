@@ -52,7 +52,7 @@ class LossModule(nn.Module):
         self.per_example = per_example
         self.outputs = forward
         self.criterion = criterion
-        self.draws = False
+        self.draws = self.differentiates = False
         self.recurrent = any(isinstance(part, nn.RNNBase) for part in model.modules())
 
     def forward(self, batch: Any, part: Part = "loss") -> Any:
@@ -60,6 +60,9 @@ class LossModule(nn.Module):
             return self._part(batch, part)
 
     def _part(self, batch: Any, part: Part) -> Any:
+        if self.differentiates:  # by the weights: as MAML does, and a penalty on the gradient
+            for weight in self.model.parameters():
+                weight.requires_grad_()
         if part == "outputs":
             assert self.outputs is not None
             return self.outputs(self.model, batch)
@@ -126,6 +129,8 @@ class Swapped(Evaluator):
     """The usual case: weights replace the module's own during a call (`torch.func.functional_call`)."""
 
     def at(self, weights: Weights) -> Evaluate:
+        if self.module.differentiates and not any(tensor.requires_grad for tensor in weights.values()):
+            return self.with_leaves(weights)[0]
         named = {f"model.{name}": tensor for name, tensor in weights.items()}
         return lambda batch, part="loss": functional_call(self.module, named, (batch, part))
 
@@ -247,6 +252,12 @@ def evaluator_for(
     keep_freed_memory()
     try:
         with torch.enable_grad(), twice_differentiable():
+            try:
+                return _chosen(module, weights, batches, recompute, known)
+            except RuntimeError as error:
+                if "does not require grad" not in str(error):
+                    raise
+            module.differentiates = True
             return _chosen(module, weights, batches, recompute, known)
     except (InputError, MemoryError, torch.OutOfMemoryError):
         raise
