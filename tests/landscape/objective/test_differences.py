@@ -389,6 +389,50 @@ class Units(nn.Module):
         return torch.tanh(x @ self.stiffness * 1e-4) + torch.sin(x @ self.strain * 1e4)
 
 
+class Once(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, z):
+        ctx.save_for_backward(z)
+        return z**3
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, slope):
+        return 3 * slope * ctx.saved_tensors[0] ** 2
+
+
+@pytest.mark.filterwarnings(BY_DIFFERENCES)
+def test_products_by_differences_hold_for_weights_in_units_far_apart():
+    def eigenvalues(cube):
+        def loss(model, batch):
+            return (cube(model(batch[0])) - batch[1]).square().sum(), 30
+
+        found = ll.top_eigenpairs(Objective(Units(), [(X[:, :3], X[:, 3])], loss), 3)
+        return np.concatenate([found.eigenvalues, found.smallest_eigenvalues])
+
+    expected = eigenvalues(lambda z: z**3)
+    np.testing.assert_allclose(eigenvalues(Once.apply), expected, atol=2e-3 * np.abs(expected).max())
+
+
+@pytest.mark.filterwarnings(BY_DIFFERENCES)
+@pytest.mark.parametrize("seed", range(4))
+def test_products_by_differences_are_of_the_loss_whose_noise_is_others_in_float64(seed):
+    torch.manual_seed(seed)
+    model = Net(Once.apply).float()
+
+    def loss(kind):
+        def noisy(model, batch):
+            noise = np.random.default_rng(seed).standard_normal(
+                batch[0].shape, kind or str(batch[0].dtype)[6:]
+            )
+            return total(model, (batch[0] + 0.1 * torch.from_numpy(noise).to(batch[0]), batch[1]))
+
+        return ll.hessian(Objective(model, [(X.float(), Y)], noisy))
+
+    v = torch.randn(len(loss("float32").objective.theta))
+    torch.testing.assert_close(loss(None)(v), loss("float32")(v), rtol=0.02, atol=1e-3)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_weights_in_units_far_apart_raise_no_false_alarm(dtype):
     batch = X[:, :3].to(dtype), X[:, 3].to(dtype)
