@@ -1,4 +1,4 @@
-"""Derivatives of losses in steps, in units far apart, with infinite slopes, and with other noise in float64."""
+"""Derivatives of losses in steps, in units far apart, with infinite slopes, and with noise by precision."""
 
 import numpy as np
 import pytest
