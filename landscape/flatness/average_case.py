@@ -1,7 +1,9 @@
 """Measures of the mean loss under Gaussian noise δ = σ C z."""
 
 import numpy as np
+import torch
 
+from landscape.errors import InputError
 from landscape.flatness.noise import Noise, sigma_reaching
 from landscape.flatness.point import Estimate, Point
 from landscape.statistics import influences
@@ -33,6 +35,22 @@ def pac_bayes_sigma(point: Point) -> Estimate:
 def pac_bayes_sigma_adaptive(point: Point) -> Estimate:
     """1/σ² as before, with noise relative to each weight."""
     return _inverse_variance(point, point.adaptive_noise)
+
+
+def rise_resolved(point: Point) -> None:
+    """Make sure that the rise which σ has to reach is more than the loss rounds off.
+
+    Raises:
+        InputError: it is less: the σ would be that of rounding errors.
+    """
+    sums, weights = point.units
+    dtype = point.theta.dtype
+    least = torch.finfo(dtype).eps * float(np.abs(sums).sum() / weights.sum())
+    if point.settings.rise < least:
+        raise InputError(
+            f"a rise of {point.settings.rise:g} is less than {str(dtype)[6:]} resolves of a loss of "
+            f"{point.loss:g}; give a rise of more than {least:.2g}"
+        )
 
 
 def _mean_rise(point: Point, noise: Noise) -> Estimate:

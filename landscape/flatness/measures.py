@@ -279,6 +279,7 @@ MEASURES: Mapping[str, Measure] = {
         "Neyshabur et al. 2017, arXiv 1706.08947; Jiang et al. 2020, arXiv 1912.02178",
         _RISEN,
         average_case.pac_bayes_sigma,
+        needs=average_case.rise_resolved,
     ),
     "pac-bayes-sigma-adaptive": Measure(
         "1/σ² at E L(θ + σ |θ| z) - L(θ) = rise",
@@ -286,6 +287,7 @@ MEASURES: Mapping[str, Measure] = {
         _RISEN,
         average_case.pac_bayes_sigma_adaptive,
         invariant=True,
+        needs=average_case.rise_resolved,
     ),
     "gradient-norm": Measure("‖g‖", "Zhao et al. 2022, arXiv 2202.03599", (), first_order.gradient_norm),
     "fisher-rao": Measure(

@@ -33,7 +33,7 @@ def kept(batches: Iterable[Any], like: Tensor) -> list[Any]:
     size, length = 0, _length(batches)
     for number, batch in enumerate(_iterated(batches)):
         tensors = list(tensors_of(batch))
-        size += sum(t.nbytes for t in tensors)
+        size += sum(part.nbytes for t in tensors for part in parts_of(t))
         if number >= length and (size > LARGE or number >= MANY):
             raise InputError(
                 f"the batches have no length and do not end after {number:,} ({size / 2**30:.1f} GiB); "
@@ -72,6 +72,21 @@ def tensors_of(batch: Any) -> list[Tensor]:
 
     mapped(batch, note)
     return found
+
+
+def parts_of(tensor: Tensor) -> list[Tensor]:
+    """Return the dense tensors that a sparse or nested one is made of; of a dense one, itself."""
+    if tensor.is_nested:
+        nested: Any = tensor  # torch has not typed what only these have
+        sizes = nested._nested_tensor_size() if tensor.layout == torch.strided else nested.offsets()
+        return [tensor.values(), sizes]
+    if tensor.layout == torch.sparse_coo:
+        return [tensor._indices(), tensor._values()]
+    if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
+    if tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
+        return [tensor.ccol_indices(), tensor.row_indices(), tensor.values()]
+    return [tensor]
 
 
 def doubled(batch: Any) -> Any:

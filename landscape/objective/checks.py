@@ -43,7 +43,8 @@ def total_weight(
         if not _repeats(first, second):
             raise InputError(
                 f"the loss differs between two evaluations of batch {index} ({first.item()!r}, then "
-                f"{second.item()!r}); it must draw no random numbers, or always the same"
+                f"{second.item()!r}); it must draw no random numbers, or always the same, and change nothing "
+                "that it reads: no buffer, counter or input in place"
             )
         if not float(weight) > 0 and not float(weight) == first.item() == 0:
             raise InputError(f"the weight of batch {index} is {float(weight):g}; it must be positive")

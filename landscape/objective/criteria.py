@@ -54,8 +54,15 @@ class PerTarget:
         found: tuple[Tensor, Tensor] = self._way(outputs, targets)
         return found
 
-    def separates(self, outputs: Any, targets: Any) -> bool:
-        """Tell whether the criterion's scalar is the mean, or the sum, over the examples of a batch."""
+    def separates(self, outputs: Any, targets: Any, beside: tuple[Any, Any] | None = None) -> bool:
+        """Tell whether the criterion's scalar is the mean, or the sum, over the examples of a batch.
+
+        Args:
+            beside: outputs and targets of another batch, whose first example is put before them where it
+                fits: a mean over tokens is one over examples as long as all of these have equally many.
+        """
+        if beside is not None:
+            outputs, targets = _with_an_example(beside, (outputs, targets))
         try:
             sums, weights = self._one_by_one(outputs, targets)
         except Exception:  # whatever a loss of many examples does with one
@@ -111,12 +118,8 @@ class PerTarget:
         return _by_example(costs, weights, targets)
 
     def _one_by_one(self, outputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
-        count = _count(targets)
-
-        def part(of: Any, i: int) -> Any:
-            return mapped(of, lambda t: t[i : i + 1] if t.dim() and len(t) == count else t)
-
-        own = [self._own(part(outputs, i), part(targets, i)).reshape(()) for i in range(count)]
+        pairs = (_example((outputs, targets), i) for i in range(_count(targets)))
+        own = [self._own(*pair).reshape(()) for pair in pairs]
         sums = torch.stack(own)
         return sums, torch.ones_like(sums)
 
@@ -193,6 +196,26 @@ def _by_example(costs: Tensor, weights: Tensor, targets: Any) -> tuple[Tensor, T
     if costs.numel() % count:
         count = len(costs)
     return costs.reshape(count, -1).sum(1), weights.reshape(count, -1).sum(1)
+
+
+def _example(pair: tuple[Any, Any], i: int) -> Any:
+    """Return the outputs and targets of one example of a batch."""
+    count = _count(pair[1])
+    return mapped(pair, lambda t: t[i : i + 1] if t.dim() and len(t) == count else t)
+
+
+def _with_an_example(of: tuple[Any, Any], pair: tuple[Any, Any]) -> Any:
+    """Return outputs and targets with the first example of others before them, where they fit together."""
+    count, parts = _count(pair[1]), iter(tensors_of(_example(of, 0)))
+
+    def joined(tensor: Tensor) -> Tensor:
+        part = next(parts)
+        return torch.cat([part, tensor]) if tensor.dim() and len(tensor) == count else tensor
+
+    try:
+        return mapped(pair, joined)
+    except RuntimeError:  # they have other shapes
+        return pair
 
 
 def _count(targets: Any) -> int:

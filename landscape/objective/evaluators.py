@@ -16,7 +16,7 @@ from landscape.errors import InputError, words_of
 from landscape.objective.batches import doubled
 from landscape.objective.checks import total_weight
 from landscape.objective.derivatives import leaves_of, twice_differentiable
-from landscape.objective.frozen import OWN, duplicate
+from landscape.objective.frozen import OWN, duplicate, twin
 from landscape.objective.gathered import Weight
 from landscape.objective.lookups import Recorder, Renumbering
 from landscape.objective.noise import fill_normal, size_of
@@ -53,7 +53,7 @@ class LossModule(nn.Module):
         self.per_example = per_example
         self.outputs = forward
         self.criterion = criterion
-        self.draws = False
+        self.draws = self.differentiates = False
         self.recurrent = any(isinstance(part, nn.RNNBase) for part in model.modules())
 
     def saw(self, operation: Any, _inputs: Any, _outputs: Any) -> None:
@@ -65,6 +65,9 @@ class LossModule(nn.Module):
             return self._part(batch, part)
 
     def _part(self, batch: Any, part: Part) -> Any:
+        if self.differentiates:  # by the weights: as MAML does, and a penalty on the gradient
+            for weight in self.model.parameters():
+                weight.requires_grad_()
         if part == "outputs":
             assert self.outputs is not None
             return self.outputs(self.model, batch)
@@ -114,8 +117,7 @@ class Evaluator(ABC):
 
     def clone(self) -> Self:
         """Return the same around a module of its own, which shares all tensors."""
-        shared: dict[int, Any] = {id(t): t for t in (*self.module.parameters(), *self.module.buffers())}
-        return replace(self, module=duplicate(self.module, shared))
+        return replace(self, module=twin(self.module))
 
     def in_float64(self, weights: Weights) -> Self:
         """Return the same in float64, around a module that has these weights, which are in float64."""
@@ -132,6 +134,8 @@ class Swapped(Evaluator):
     """The usual case: weights replace the module's own during a call (`torch.func.functional_call`)."""
 
     def at(self, weights: Weights) -> Evaluate:
+        if self.module.differentiates and not any(tensor.requires_grad for tensor in weights.values()):
+            return self.with_leaves(weights)[0]
         named = {f"model.{name}": tensor for name, tensor in weights.items()}
         return lambda batch, part="loss": functional_call(self.module, named, (batch, part))
 
@@ -253,6 +257,12 @@ def evaluator_for(
     keep_freed_memory()
     try:
         with torch.enable_grad(), twice_differentiable():
+            try:
+                return _chosen(module, weights, batches, recompute, known)
+            except RuntimeError as error:
+                if "does not require grad" not in str(error):
+                    raise
+            module.differentiates = True
             return _chosen(module, weights, batches, recompute, known)
     except (InputError, MemoryError, torch.OutOfMemoryError):
         raise
@@ -270,7 +280,7 @@ def _chosen(
     module: LossModule, weights: Weights, batches: Sequence[Any], recompute: bool, known: Tensor | None
 ) -> tuple[Evaluator, float]:
     sharded = any(isinstance(weight, Shard) for weight in weights.values())
-    swapped, copied = Gathering(module) if sharded else Swapped(module), Copied(module)
+    swapped, copied = Gathering(module) if sharded else Swapped(twin(module)), Copied(module)
     if recompute and not any(map(_keeps_statistics, module.modules())):
         raise InputError("the model has no BatchNorm whose statistics could be recomputed")
     try:
@@ -314,11 +324,12 @@ def _elsewhere(weights: Weights, points: Weights) -> Iterator[Weights]:
 def _reached(
     swapped: Evaluator, copied: Evaluator, weights: Weights, batch: Any, here: Tensor
 ) -> tuple[bool, bool]:
-    """Tell whether swapped weights, elsewhere, give the loss that they give as the model's own.
+    """Tell whether swapped weights, elsewhere, give the loss that they give as a fresh model's own.
 
-    They do not where the model keeps its weights in a second place, such as a list. Two points tell, on
-    either side, if the loss is finite there and another one than `here`: a gate that hides a weight at one of
-    them may be open at the other. Otherwise, further points are tried.
+    They do not where the model keeps its weights in a second place, such as a list, or keeps what it once
+    computed from them, such as attention biases. Two points tell, on either side, if the loss is finite there
+    and another one than `here`: a gate that hides a weight at one of them may be open at the other.
+    Otherwise, further points are tried.
 
     Returns:
         Whether they do, and whether the loss was another one than here.
@@ -331,6 +342,7 @@ def _reached(
                 expected = held(batch)[0]
         except Exception:  # the loss is not defined there, and nothing can be told
             continue
+        copied.module.draws = swapped.module.draws
         found = swapped.at(moved)(batch)[0]
         if not torch.allclose(found, expected, rtol=OWN, equal_nan=True):
             return False, False

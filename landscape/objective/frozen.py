@@ -41,6 +41,11 @@ def duplicate(module: M, shared: Mapping[int, Any] | None = None) -> M:
         return copy.deepcopy(module, memo)
 
 
+def twin(module: M) -> M:
+    """Return a copy that shares all tensors: what it keeps of an evaluation, the module does not have."""
+    return duplicate(module, {id(t): t for t in (*module.parameters(), *module.buffers())})
+
+
 def frozen_copy(model: nn.Module) -> nn.Module:
     """Return a copy in eval mode, whose weights are at least float32.
 
@@ -95,7 +100,7 @@ def faithful(model: nn.Module, frozen: nn.Module, loss: LossOf) -> tuple[nn.Modu
         if is_sharded(uncompiled(model)):
             return _visible(frozen), _as_in_use(uncompiled(model), frozen, loss)
         try:
-            expected = loss(frozen)
+            expected = loss(twin(frozen))
         except Exception:  # told where the loss is evaluated in earnest
             return _visible(frozen), None
         if not isinstance(expected, Tensor):
@@ -112,7 +117,7 @@ def faithful(model: nn.Module, frozen: nn.Module, loss: LossOf) -> tuple[nn.Modu
         elif not any(map(_hides, frozen.modules())):
             return frozen, expected.detach()
         for candidate in map(_visible, candidates):
-            found = loss(candidate)
+            found = loss(twin(candidate))
             if torch.allclose(found, expected.to(found), rtol=OWN, atol=0, equal_nan=True):
                 return candidate, found.detach()
     raise InputError(

@@ -10,9 +10,11 @@ from uuid import uuid4
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from landscape.errors import InputError
+from landscape.objective.batches import parts_of
 
 BATCHES = "batches_sha256"
 DIFFERENT = {
@@ -86,14 +88,18 @@ class _Values(pickle.Pickler):
     def persistent_id(self, value: Any) -> str | None:
         """Return what a tensor or an array of numbers is known by; other values are pickled as they are."""
         if isinstance(value, Tensor):
-            dtype, shape = value.dtype, tuple(value.shape)
-            plain = value.detach().cpu().resolve_conj().resolve_neg().contiguous()
-            numbers = plain.reshape(-1).view(torch.uint8).numpy()
+            dtype, shape = value.dtype, () if value.is_nested else tuple(value.shape)
+            arrays = [_array(part) for part in parts_of(value)]
         elif isinstance(value, np.ndarray) and not value.dtype.hasobject:
-            dtype, shape, numbers = value.dtype, value.shape, np.ascontiguousarray(value)
+            dtype, shape, arrays = value.dtype, value.shape, [np.ascontiguousarray(value)]
         else:
             return None
-        return f"{dtype} {shape} {hashlib.sha256(numbers.tobytes()).hexdigest()}"
+        return f"{dtype} {shape} {' '.join(hashlib.sha256(array.tobytes()).hexdigest() for array in arrays)}"
+
+
+def _array(tensor: Tensor) -> NDArray[Any]:
+    plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
+    return plain.reshape(-1).view(torch.uint8).numpy()
 
 
 def _described(part: Any, depth: int) -> Any:

@@ -15,6 +15,7 @@ from landscape.objective.sums import PIECE
 from landscape.runtime.dealing import gathered
 
 FEW = 2**13  # numbers to which a tensor is folded
+FARTHEST = 1000
 PERIOD = 65_537  # a prime, so that the rows of no matrix are alike
 
 
@@ -37,13 +38,17 @@ def fill_normal(tensors: Iterable[Tensor], seed: int) -> Iterator[Tensor]:
 
 
 def drawn(params: ParamSpace, seed: int) -> Tensor:
-    """Return a random vector that moves every tensor by about its own size, shape (numel,)."""
+    """Return a random vector that moves every tensor by about its own size, shape (numel,).
+
+    A small one is moved by more, by a tenth of the size of all, since its own part of a slope would not show;
+    but not by more than `FARTHEST` times its size, where weights have physical units.
+    """
     found, weights = torch.empty_like(params.theta), params.split(params.theta)
     sizes = {name: size_of(w) for name, w in weights.items()}
     squares = sum(size**2 * weights[name].numel() for name, size in sizes.items())
     least = 0.1 * (squares / max(params.numel, 1)) ** 0.5 or 1.0
     for size, part in zip(sizes.values(), fill_normal(params.split(found).values(), seed), strict=True):
-        part.mul_(max(size, least))
+        part.mul_(max(size, min(least, FARTHEST * size or least)))
     return found
 
 

@@ -323,12 +323,10 @@ class Objective:
         """
         self._check_gradient()
         value, total = torch.zeros((), dtype=torch.float64, device=self.theta.device), Sum(self.theta)
-        with torch.enable_grad(), twice_differentiable():
-            evaluate, leaves = self._evaluator.with_leaves(self._weights(theta))
-            for batch in self.batches:
-                summed = evaluate(batch)[0]
-                value += summed.detach().reshape(())
-                total.add(gradient(summed, leaves))
+        for batch in self.batches:
+            leaves, summed = self.traced(batch, theta=theta)
+            value += summed.detach()
+            total.add(gradient(summed, leaves))
         return float(self.ranks.summed(value)) / self.weight, total.mean(self.weight, self.ranks)
 
     def grad(self, theta: Tensor | None = None) -> Tensor:
@@ -347,12 +345,10 @@ class Objective:
         return self._hvp(vector, theta)
 
     def _hvp(self, vector: Tensor, theta: Tensor | None = None) -> Tensor:
-        total = Sum(self.theta)
-        with torch.enable_grad(), twice_differentiable():
-            evaluate, leaves = self._evaluator.with_leaves(self._weights(theta))
-            along = list(self.params.split(vector.to(self.theta)).values())
-            for batch in self.batches:
-                total.add(product(evaluate(batch)[0], leaves, along))
+        total, along = Sum(self.theta), list(self.params.split(vector.to(self.theta)).values())
+        for batch in self.batches:
+            leaves, summed = self.traced(batch, theta=theta)
+            total.add(product(summed, leaves, along))
         return total.mean(self.weight, self.ranks)
 
     def traced(

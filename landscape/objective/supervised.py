@@ -71,9 +71,9 @@ def supervised(
     objective = Objective(model, batches, loss, per_example=per_example, **parts, **options)
     if not taken.scalar:
         return objective
-    whole_only = taken.whole or not all(
-        taken.separates(objective.traced(batch, "outputs")[1], batch[1]) for batch in objective.batches
-    )
+    pairs = ((objective.traced(batch, "outputs")[1], batch[1]) for batch in objective.batches)
+    first = next(pairs)
+    whole_only = taken.whole or not all(taken.separates(*pair, beside=first) for pair in pairs)
     if whole_only and objective.count > 1:
         raise InputError(
             "the criterion's scalar is not the mean over a batch's examples, so several batches have none; "

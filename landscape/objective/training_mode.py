@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from landscape.objective.batches import tensors_of
+from landscape.objective.batches import parts_of, tensors_of
 from landscape.runtime.arguments import Seed, checks_arguments
 
 T_co = TypeVar("T_co", covariant=True)
@@ -49,7 +49,7 @@ def in_training_mode(loss: OfModel[T], seed: Seed = 0) -> OfModel[T]:
 
     @wraps(loss)
     def evaluate(model: Any, batch: Any) -> T:
-        tensors = tensors_of(batch)
+        tensors = [part for tensor in tensors_of(batch) for part in parts_of(tensor)]
         with _DRAWING, _seeded(tensors, seed), _training(model):
             return loss(model, batch)
 

@@ -9,6 +9,7 @@ Nearly always a first look is enough: the derivative as it is reported, beside a
 its gradient. All else is for what does not agree at once.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ from landscape.objective.differences import (
     along,
     pieces_of,
 )
-from landscape.objective.noise import drawn, folded
+from landscape.objective.noise import drawn, folded, size_of
 
 
 class Graph(Protocol):
@@ -94,6 +95,11 @@ def check_gradient(objective: Differentiable, trust: Trust, gradient: Tensor | N
         return
     one = len(of.batches) == 1
     own = of.grad() if gradient is None else gradient
+    if infinite := [n for n, part in of.params.split(own).items() if not math.isfinite(size_of(part))]:
+        raise InputError(
+            f"autograd's gradient of {_some(infinite)} is not finite where the loss is: torch.where hides an "
+            "infinite slope from the value alone; keep what it leaves out away from the function"
+        )
     for number, differences in enumerate(_precisions(of, trust)):
         if not number and _first_look(differences, trust, lambda d: d.confirms_gradient(own)):
             trust.gradient = CHECKED + differences.said

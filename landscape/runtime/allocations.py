@@ -1,7 +1,7 @@
 """How many bytes of tensors are alive at once: a count of storages, which is the same in every run."""
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self
 
 import torch
@@ -39,19 +39,24 @@ class Allocations:
         self._watch.__exit__(*raised)
 
     def _saw(self, _operation: Any, inputs: Any, outputs: Any) -> None:
-        before = {t.untyped_storage()._cdata for t in tree_leaves(inputs) if isinstance(t, Tensor)}
-        for tensor in tree_leaves(outputs):
-            if isinstance(tensor, Tensor) and tensor.layout == torch.strided:
-                storage = tensor.untyped_storage()
-                if storage._cdata not in before | self._seen:
-                    self._seen.add(storage._cdata)
-                    self.alive += storage.nbytes()
-                    weakref.finalize(storage, self._freed, storage._cdata, storage.nbytes())
+        before = {storage._cdata for storage in _storages(inputs)}
+        for storage in _storages(outputs):
+            if storage._cdata not in before | self._seen:
+                self._seen.add(storage._cdata)
+                self.alive += storage.nbytes()
+                weakref.finalize(storage, self._freed, storage._cdata, storage.nbytes())
         self.peak = max(self.peak, self.alive)
 
     def _freed(self, key: int, size: int) -> None:
         self._seen.discard(key)
         self.alive -= size
+
+
+def _storages(found: Any) -> Iterator[torch.UntypedStorage]:
+    """Yield where the dense tensors among some values lie."""
+    for tensor in tree_leaves(found):
+        if isinstance(tensor, Tensor) and tensor.layout == torch.strided:
+            yield tensor.untyped_storage()
 
 
 def peak(compute: Callable[[], Any], known: Iterable[Tensor] = ()) -> tuple[Any, int]:

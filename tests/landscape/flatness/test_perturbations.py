@@ -180,6 +180,15 @@ def test_the_pac_bayes_sigma_of_a_quadratic(quadratic, positive, name):
     np.testing.assert_allclose(found.by_draw[0], each, rtol=1e-8)
 
 
+@pytest.mark.parametrize("name", ["pac-bayes-sigma", "pac-bayes-sigma-adaptive"])
+def test_a_rise_that_the_loss_rounds_off_has_no_sigma(quadratic, positive, name):
+    objective = quadratic(positive.float(), torch.linspace(0.5, 1.5, 12))
+    loss = objective.value()
+    ll.sharpness(objective, [name], rise=1e-5 * loss)
+    with pytest.raises(InputError, match="less than float32 resolves of a loss of"):
+        ll.sharpness(objective, [name], rise=1e-8 * loss)
+
+
 def test_at_the_pac_bayes_sigma_the_average_rise_is_the_one_asked_for(sasrec_objective):
     found = ll.sharpness(sasrec_objective, ["pac-bayes-sigma"], samples=3, rise=0.3)
     sigma = found.measures["pac-bayes-sigma"].settings["sigma"]

@@ -206,6 +206,18 @@ def test_a_loss_that_differentiates_inside_is_measured_as_in_training():
     assert ll.plane(Objective(model, [x], residual), grid=3).losses.shape == (3, 3)
 
 
+def test_a_loss_that_differentiates_by_the_weights_is_measured_too():
+    model = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 3)).double()
+
+    def penalized(model, batch):
+        summed, weight = total(model, batch)
+        slopes = torch.autograd.grad(summed, list(model.parameters()), create_graph=True)
+        return summed + 0.1 * sum(slope.square().sum() for slope in slopes), weight
+
+    need_right(model, (X, Y), penalized)
+    assert ll.plane(Objective(model, [(X, Y)], penalized), grid=3).losses.shape == (3, 3)
+
+
 @pytest.mark.filterwarnings("ignore:.*which is slow")
 def test_weights_in_a_second_place_behind_a_closed_gate():
     need_right(Gated().double(), (X, Y))

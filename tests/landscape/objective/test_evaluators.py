@@ -35,6 +35,23 @@ class Hoarder(Plain):
         return F.linear(x, *self.weights).tanh()
 
 
+class Caching(Plain):
+    """Computes something of its weights once, as timm's LeViT does with attention biases in eval mode."""
+
+    kept = None
+
+    def forward(self, x):
+        weight = 2 * self.layer.weight if self.kept is None else self.kept
+        self.kept = weight
+        return F.linear(x, weight, self.layer.bias).tanh()
+
+
+class Forgetting(Caching):
+    def forward(self, x):
+        self.kept = None
+        return super().forward(x)
+
+
 class Clamping(Plain):
     """Keeps its weights within a box by writing to them, as some models with constraints do."""
 
@@ -95,6 +112,17 @@ def test_copies_and_swapped_weights_give_the_same_loss_and_derivatives():
     torch.testing.assert_close(one.grad(theta), other.grad(theta))
     torch.testing.assert_close(one.hvp(v), other.hvp(v))
     torch.testing.assert_close(one.in_float64().clone().grad(theta), other.grad(theta))
+
+
+def test_what_a_model_keeps_of_an_evaluation_is_not_read_at_another_point():
+    with pytest.warns(UserWarning, match="does not reach them"):
+        caching = Objective(Caching(), [X[:5], X[5:]], loss)
+    forgetting = Objective(Forgetting(), [X[:5], X[5:]], loss)
+    theta, v = 1.3 * forgetting.theta, torch.randn_like(forgetting.theta)
+    assert caching.value(theta) == pytest.approx(forgetting.value(theta), rel=1e-12)
+    torch.testing.assert_close(caching.grad(), forgetting.grad())
+    for product in (Objective.hvp, lambda objective, v: ll.hessian(objective)(v)):
+        torch.testing.assert_close(product(caching, v), product(forgetting, v))
 
 
 def test_what_an_evaluator_cannot_do_it_says_itself():

@@ -119,6 +119,34 @@ def test_batches_keep_their_kind_in_float64(kind):
     assert precise.value() == pytest.approx(supervised(net()).value(), rel=1e-6)
 
 
+SPARSE = {
+    "coo": lambda: X.relu().to_sparse(),
+    "csr": lambda: X.relu().to_sparse_csr(),
+    "nested": lambda: torch.nested.nested_tensor([*X.relu()[:, None]], layout=torch.jagged),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
+@pytest.mark.parametrize("kind", SPARSE)
+def test_batches_that_are_sparse_or_nested(kind):
+    def loss(model, batch):
+        x, weight = batch[0], model[0].weight
+        hidden = F.linear(x, weight).values() if x.is_nested else (x @ weight.T).squeeze()
+        return F.cross_entropy(model[2](hidden.tanh()), batch[1], reduction="sum"), len(batch[1])
+
+    def sources(make):
+        one, same = [(make(), Y)], [(make(), Y)]
+        objective = ll.Objective(net(), one, loss)
+        streamed = ll.Objective(net(), ll.streamed(same), loss)
+        assert objective.provenance["batches_sha256"] == streamed.provenance["batches_sha256"]
+        return objective, streamed, ll.Objective(net(), one, ll.in_training_mode(loss))
+
+    expected = ll.top_eigenpairs(sources(X.relu)[0]).eigenvalues
+    for objective in sources(SPARSE[kind]):
+        found = ll.top_eigenpairs(objective, memory="1 GB").eigenvalues
+        assert found == pytest.approx(expected, rel=1e-3)
+
+
 def test_a_generator_that_ends_is_frozen():
     assert supervised(net(), (pair for pair in [(X, Y), (X, Y)])).count == 2
 

@@ -134,6 +134,23 @@ def test_dropout_is_off_and_the_model_as_it_was():
     assert model.training
 
 
+def test_a_model_that_goes_on_with_its_own_statistics_is_refused():
+    class Centered(nn.Linear):
+        def __init__(self):
+            super().__init__(3, 2)
+            self.register_buffer("mean", torch.zeros(2))
+
+        def forward(self, x):
+            y = super().forward(x)
+            self.mean.lerp_(y.mean(0).detach(), 0.1)
+            return y - self.mean
+
+    model = Centered()
+    with pytest.raises(InputError, match=r"differs between two evaluations of batch 0.* no buffer"):
+        Objective(model, [torch.ones(4, 3)], lambda m, x: (m(x).sum(), len(x)))
+    assert not model.mean.any()
+
+
 def test_a_loss_that_draws_random_numbers_is_refused_by_its_batch():
     model, batches = regression([2, 2])
 

@@ -158,6 +158,19 @@ def test_a_mean_that_ignores_targets_of_a_later_batch_is_not_taken_for_one_over_
         ll.supervised(MODEL, batches(IGNORED.flip(0)), lambda o, t: 0.5 * F.cross_entropy(o, t))
 
 
+def test_a_mean_over_tokens_is_none_over_examples_where_batches_have_more_and_fewer():
+    def mean(outputs, targets):
+        return (F.cross_entropy(outputs, targets, reduction="none")).sum() / (targets != -100).sum()
+
+    targets = torch.arange(24).reshape(6, 4) % 3
+    inputs = torch.randn(6, 3, 4, generator=torch.Generator().manual_seed(0))
+    model = nn.Conv1d(3, 3, 1)
+    assert ll.supervised(model, [(inputs[:3], targets[:3]), (inputs[3:], targets[3:])], mean).count == 2
+    targets[3:, 1:] = -100
+    with pytest.raises(InputError, match="not the mean over a batch's examples"):
+        ll.supervised(model, [(inputs[:3], targets[:3]), (inputs[3:], targets[3:])], mean)
+
+
 @pytest.mark.parametrize(
     ("data", "criterion", "message"),
     [
