@@ -146,6 +146,11 @@ class Objective:
         return f"Objective: {self.params.numel:,} parameters ({str(self.theta.dtype)[6:]}), {said}{value}"
 
     @property
+    def draws(self) -> bool:
+        """Whether the loss draws random numbers: threads would mix their sequences."""
+        return self._bound.draws
+
+    @property
     def theta(self) -> Tensor:
         """The point that is measured, shape (params.numel,)."""
         return self.params.theta
@@ -260,8 +265,7 @@ class Objective:
         Raises:
             InputError: it draws random numbers, which are others in float64.
         """
-        params = self.params.in_float64()
-        evaluator = self._evaluator.in_float64(params.split(params.theta))
+        evaluator = self._evaluator.in_float64((params := self.params.in_float64()).split(params.theta))
         other = self._with(_evaluator=evaluator, batches=changed(self.batches, doubled), params=params)
         if self._bound.draws:
             need_same_draws(*(of.first_batch().value() for of in (self, other)))

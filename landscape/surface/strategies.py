@@ -1,6 +1,7 @@
 """Strategies to evaluate many points: one after another, one in each thread, or many at once."""
 
 import math
+import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ Step = tuple[float, ...]
 Losses = Generator[float, None, None]
 StrategyName = Literal["sequential", "threads", "vmap"]
 _SAID = {"sequential": "sequential", "threads": "{} threads, a point each", "vmap": "vmap, {} points at once"}
+PATIENCE = 5.0  # seconds, and twenty times an evaluation, after which another one is taken to be locked out
 TRIAL = 6  # points that a strategy is timed on, or twice its width
 
 
@@ -169,27 +171,36 @@ def _independent(objective: Objective, vectors: Sequence[Tensor]) -> bool:
 
     It is not where something that clones share is written to, such as a dictionary in which a hook keeps
     activations. Whether threads meet there is a matter of chance, so this one waits for the other evaluation,
-    by the first batch, after some of the modules that are called: five of them, most of them late.
+    by the first batch, after some of the modules that are called: five of them, most of them late. Nor is it
+    where the loss draws random numbers, of which threads share one sequence, or holds a lock.
     """
+    if objective.draws:
+        return False
     own, other = objective.first_batch(), objective.first_batch().clone()
     there = moved(objective.theta, [0.5] * len(vectors), vectors)
     chosen: set[int] = set()
-    count, busy = 0, False
+    count, busy, locked = 0, False, False
 
     def interrupt(*_: Any) -> None:
-        nonlocal count, busy
+        nonlocal count, busy, locked
         count += not busy
-        if count in chosen and not busy:
+        if count in chosen and not (busy or locked):
             busy = True
-            pool.submit(other.value, there).result()
+            try:
+                pool.submit(other.value, there).result(patience)
+            except TimeoutError:  # it waits for what this one holds, as frozen dropout does
+                locked = True
             busy = False
 
     with ThreadPoolExecutor(1) as pool, _after_each_module(interrupt):
+        started = time.perf_counter()
         alone = own.value()
+        patience = PATIENCE + 20 * (time.perf_counter() - started)
         chosen |= {count // 3, 2 * count // 3, *range(count - 2, count + 1)}
         count = 0
         found = own.value()
-    return math.isclose(found, alone, rel_tol=1e-6) or not math.isfinite(alone)
+    same = math.isclose(found, alone, rel_tol=1e-6) or not math.isfinite(alone)
+    return same and not locked
 
 
 @contextmanager

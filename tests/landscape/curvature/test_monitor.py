@@ -343,7 +343,7 @@ def test_what_is_wrong_is_said():
         ((model, probe), {"tol": float("nan")}, "must be positive"),
         ((model, probe), {"at_most": 0.0}, "must be positive"),
         ((model, probe), {"trace": 1}, "two probes or more"),
-        ((model, probe), {"rho": -1.0}, "rho is -1; it must be positive"),
+        ((model, probe), {"rho": -1.0}, "rho is -1.0; it must be positive"),
         ((model, probe, nn.MSELoss()), {}, "an Objective of the model alone"),
         ((model, [GROWN]), {}, "batches and a criterion"),
         ((model, probe), {"mode": "training"}, "has a mode of its own"),

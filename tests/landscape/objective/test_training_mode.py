@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import landscape as ll
+from landscape.surface import strategies
 
 X = torch.randn(12, 4, generator=torch.Generator().manual_seed(1))
 BATCHES = [(x, x.sum(1, keepdim=True)) for x in X.split(6)]
@@ -120,3 +121,19 @@ def test_random_numbers_that_are_others_in_float64(loss):
     assert ll.top_eigenpairs(operator, 1).eigenvalues[0] == pytest.approx(top, rel=1e-4)
     plane = ll.plane(objective, tol=0.05)
     assert plane.certificate.float64 is None
+
+
+@pytest.mark.parametrize("between", [nn.Dropout(0.5), nn.BatchNorm1d(5)])
+def test_surfaces_of_a_frozen_randomness_end(between, monkeypatch):
+    """Where a machine has several threads: each evaluation holds what another one needs."""
+    monkeypatch.setattr(strategies, "PATIENCE", 0.2)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        plane = ll.plane(ll.supervised(model(between), BATCHES, nn.MSELoss(), mode="training"), grid=3)
+        seeded = ll.Objective(model(between), BATCHES, lambda m, b: (m(b[0]).square().sum(), 6))
+        if isinstance(between, nn.BatchNorm1d):
+            assert "threads" in ll.plane(seeded, grid=3).settings["strategy"]
+    finally:
+        torch.set_num_threads(threads)
+    assert plane.settings["strategy"] == "sequential"
