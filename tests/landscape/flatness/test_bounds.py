@@ -340,7 +340,7 @@ def test_the_command_for_people(landscape, both):
 
 def test_bad_input_to_the_command(landscape, both, runs, tmp_path):
     for extra, message in [
-        (["--delta", 1], "delta is 1; it must be between 0 and 1"),
+        (["--delta", 1], "delta is 1.0; it must be between 0 and 1"),
         (["--prior", "initial", "--task", "tests.tasks:regression"], "use --prior zero"),
     ]:
         refused(landscape, "bound", *both, *extra, message=message, tmp_path=tmp_path)
