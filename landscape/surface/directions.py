@@ -116,7 +116,7 @@ def need_directions(directions: Sequence[Direction], theta: Tensor) -> None:
                 f"the vector of a direction is {found}; it must be a tensor like objective.theta, of "
                 f"{tuple(theta.shape)} on {theta.device}"
             )
-        if vector.is_complex() or not 0 < float(vector.detach().double().norm()) < torch.inf:
+        if vector.dtype.is_complex or not 0 < float(vector.detach().double().norm()) < torch.inf:
             raise InputError("the vector of a direction is zero, not finite or complex")
 
 
