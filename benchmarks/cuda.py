@@ -22,6 +22,7 @@ import landscape as ll
 from benchmarks.models import MODELS, drawn, loss
 from benchmarks.train import HERE, epochs, on_a_gpu, write
 from benchmarks.where import where
+from landscape.errors import words_of
 
 ROUNDS = 3
 SLOW = "five eigenvalues", "plane"
@@ -96,8 +97,8 @@ def main() -> None:
         for device in ("cuda", "cpu"):
             try:
                 of_model[device] = measured(name, torch.device(device))
-            except Exception as error:  # the next model may do
-                of_model[device] = f"{type(error).__name__}: {error}"
+            except Exception as error:  # a model may not fit the device; the others are measured all the same
+                of_model[device] = words_of(error)
             write(found, asked.out)
     if asked.data:
         found["epochs"] = epochs(asked.data, torch.device("cuda"), ROUNDS, with_padded=False)
