@@ -1,12 +1,13 @@
 """From a checkpoint to its objective, and to what else is known of it, by a task."""
 
 import sys
+import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from landscape.errors import InputError
 from landscape.runtime.arguments import Seed, Size, checks_arguments
@@ -184,13 +185,15 @@ def objective_of(checkpoint: Path, options: TaskOptions, task: str | None = None
         options: what is measured, and on what.
         task: as `task_of` takes it.
 
+    A warning says which of `data` and `users` were given and are not read by the task.
+
     Raises:
         InputError: as `task_of`, or the task returns no objective, or does not heed the metric, the patterns
             or the device of the options.
     """
     from landscape.objective.objective import Objective
 
-    found = task_of(checkpoint, task)(checkpoint, options)
+    found = _built(task_of(checkpoint, task), checkpoint, options)
     if not isinstance(found, Objective):
         raise InputError(f"the task {task} returned {type(found).__name__}, not a landscape.Objective")
     if (metric := found.provenance.get("metric", "loss")).casefold() != options.metric.casefold():
@@ -221,7 +224,9 @@ def theta_of(
     read = getattr(task_of(checkpoint, task), "theta", None)
     if read:
         return joined(read(checkpoint), checkpoint, objective)
-    theta = objective_of(checkpoint, replace(options, users=1), task).theta  # its loss is not wanted
+    with warnings.catch_warnings():  # of one user or of all: its loss is not wanted
+        warnings.filterwarnings("ignore", "the task of .* does not read users")
+        theta = objective_of(checkpoint, replace(options, users=1), task).theta
     if theta.shape != objective.theta.shape:
         raise InputError(f"{checkpoint} has {len(theta):,} parameters, not {len(objective.theta):,}")
     return theta
@@ -325,6 +330,26 @@ def objectives_of(
     if len(objectives) > 1:
         need_one_loss({checkpoint: of.provenance for checkpoint, of in objectives.items()})
     return [o.distribute(ranks()) if shared else o for o in objectives.values()]
+
+
+class _Noting(TaskOptions):
+    """Options that note which of them are read."""
+
+    def __getattribute__(self, name: str) -> Any:
+        super().__getattribute__("__dict__").setdefault("read", set()).add(name)
+        return super().__getattribute__(name)
+
+
+def _built(task: Task, checkpoint: Path, options: TaskOptions) -> Any:
+    """Return what a task makes of a checkpoint; say which options it does not read."""
+    noting = _Noting(**{field.name: getattr(options, field.name) for field in fields(options)})
+    found = task(checkpoint, noting)
+    read = noting.read  # a note, and no option
+    for name in ("data", "users"):
+        given = getattr(options, name)
+        if given != getattr(TaskOptions, name) and not {name, "__dict__"} & read:
+            warnings.warn(f"the task of {checkpoint} does not read {name}: {given} is ignored", stacklevel=3)
+    return found
 
 
 def _registered(checkpoint: Path) -> Task:

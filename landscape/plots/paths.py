@@ -86,13 +86,10 @@ def _metric(axes: "Axes", found: Mapping[str, list[float]], kind: str, color: st
 
 
 def _losses(axes: "Axes", name: str, path: PathProfile, color: str) -> None:
-    axes.plot(
-        path.positions,
-        path.losses,
-        STYLES[path.kind],
-        color=color,
-        label=f"{f'{shown(name)}: ' * bool(name)}barrier {path.height:.2g}{path.doubt}",
-    )
+    said = f"{f'{shown(name)}: ' * bool(name)}barrier {path.height:.2g}{path.doubt}"
+    if path.own_end is not None:
+        said += f" (the other model's own loss at its end is {path.own_end:.4g})"
+    axes.plot(path.positions, path.losses, STYLES[path.kind], color=color, label=said)
     if path.kind == "linear":
         axes.plot([0, 1], path.ends, "o-", color=color, lw=0.4, ms=3)
     if path.height > 0:

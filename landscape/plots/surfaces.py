@@ -123,9 +123,9 @@ def axis_label(result: Slice, axis: int) -> str:
     """Return the label of an axis: what a step along it is."""
     direction = result.directions[axis]
     name = f"d{subscript(axis + 1)}" if len(result.directions) > 1 else "d"
-    if direction["kind"] == "eigenvector":
+    if direction["kind"] == "eigenvector" and "eigenvalue" in direction:
         return f"‖δ‖, eigenvector of λ = {direction['eigenvalue']:.3g}"
-    if direction["kind"] == "principal component":
+    if direction["kind"] == "principal component" and "explained_variance" in direction:
         return f"PC {axis + 1} ({direction['explained_variance']:.0%} of variance)"
     if direction["kind"] == "difference" and axis == 0 and len(result.marks) > 1:
         return f"from {result.marks[0]['name']} to {result.marks[1]['name']}"

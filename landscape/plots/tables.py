@@ -85,13 +85,16 @@ def of_history(found: SharpnessHistory) -> Table:
 
 def of_paths(found: Mapping[str, PathProfile], title: str) -> Table:
     """Return a table of paths, a row each."""
+    own = any(path.own_end is not None for path in found.values())
+    head = ["L(a)", "L(b)", *["own L of b"] * own, "barrier", "at t", "length", "seconds"]
     return Table(
         title,
-        ["to" if any(found) else "", "L(a)", "L(b)", "barrier", "at t", "length", "seconds"],
+        ["to" if any(found) else "", *head],
         [
             [
                 name,
                 *(f"{loss:.5g}" for loss in path.ends),
+                *[MISSING if path.own_end is None else f"{path.own_end:.5g}"] * own,
                 number(path.height, path.standard_error) + path.doubt,
                 f"{path.at:.2f}",
                 f"{path.length:.4g}",

@@ -5,7 +5,7 @@ import json
 import platform
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from importlib import import_module
 from pathlib import Path
@@ -115,6 +115,10 @@ def load(path: str | Path) -> Result:
         result.check()
     except InputError as error:
         raise InputError(f"{path} is not a readable result file: {error}") from None
+    except zipfile.BadZipFile:
+        raise InputError(
+            f"{path} is not a readable result file: not an archive that landscape wrote, or a damaged one"
+        ) from None
     except Exception as error:  # whatever damaged bytes provoke in the readers, the file cannot be used
         raise InputError(f"{path} is not a readable result file ({type(error).__name__})") from error
     return result
@@ -138,8 +142,13 @@ def agree(*conditions: bool) -> None:
         raise ValueError("its fields do not fit together")
 
 
-def need_numbers(values: Mapping[str, Any], *names: str) -> None:
-    """Raise a LookupError or a TypeError unless each name is there, and a number."""
+def need_numbers(values: Mapping[str, Any], *names: str, known: Collection[str] = ()) -> None:
+    """Raise a LookupError or a TypeError unless each name is there, and a number.
+
+    Args:
+        known: names that need not be there, but are numbers if they are.
+    """
+    names = (*names, *(name for name in known if name in values))
     if not all(type(values[name]) in (int, float) for name in names):
         raise TypeError(f"one of {', '.join(names)} is not a number")
 

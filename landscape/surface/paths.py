@@ -19,7 +19,7 @@ from landscape.runtime.arguments import Count, Positive, Seed, checks_arguments
 from landscape.statistics import ratio_error
 from landscape.storage.display import Drawn
 from landscape.storage.ranges import NOT_NEGATIVE, Range
-from landscape.storage.results import Array, Result, agree, surroundings
+from landscape.storage.results import Array, Result, agree, need_numbers, surroundings
 from landscape.surface.certificate import unit_parts
 from landscape.surface.directions import difference
 from landscape.surface.points import check_parameters, own_end, point_of
@@ -75,15 +75,19 @@ class PathProfile(Drawn, Result):
 
     @property
     def doubt(self) -> str:
-        """What stands after the height: that a tolerance was not reached, or that an end is not its own."""
+        """What stands after the height: nothing, or that a tolerance was not reached."""
         known = self.certificate is None or self.certificate.reached
-        said = "" if known else " (tolerance not reached)"
-        if (own := self.settings.get("own_end")) is not None:
-            said += f" (the other model's own loss at its end is {own:.4g})"
-        return said
+        return "" if known else " (tolerance not reached)"
+
+    @property
+    def own_end(self) -> float | None:
+        """The other model's own loss, where the path ends at another one; else None."""
+        return self.settings.get("own_end")
 
     def check(self) -> None:
         agree(self.positions.ndim == 1, self.positions.shape == self.losses.shape, len(self.ends) == 2)
+        agree(self.kind in ("linear", "bezier"))
+        need_numbers(self.settings, known=["own_end"])
         for found in self.metrics.values():
             lengths = {len(found[name]) for name in ("positions", "values", "standard_errors")}
             agree(len(lengths) == 1)

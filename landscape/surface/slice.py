@@ -99,14 +99,20 @@ class Slice(Turned, Result):
             len(self.directions) == len(shape),
             (self.cosine is None) == (len(shape) == 1),
         )
-        need_numbers(self.settings, "theta_norm")
+        need_numbers(self.settings, "theta_norm", known=["reused"])
         for direction in self.directions:
-            need_numbers(direction, "norm")
             agree(isinstance(direction["kind"], str))
+            need_numbers(direction, "norm", known=["eigenvalue", "explained_variance"])
         for mark in self.marks:
-            agree(isinstance(mark["name"], str), np.array(mark["at"], np.float64).shape == (len(shape),))
+            agree(isinstance(mark["name"], str), np.shape(mark["at"]) == (len(shape),))
+            agree(all(type(place) in (int, float) for place in mark["at"]))
+            need_numbers(mark, "loss", known=["own_end"])
         if self.certificate is not None:
             agree(isinstance(self.settings["split"], int))
+        if "trajectory" in self.settings:
+            way = self.settings["trajectory"]
+            columns = np.array([way["losses"], way["distances"]])
+            agree(columns.dtype.kind in "if", columns.shape == (2, len(self.trajectory)))
 
     @property
     def range(self) -> tuple[float, float]:

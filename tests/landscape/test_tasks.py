@@ -1,6 +1,7 @@
 """`--task`: any model, by every command that measures a checkpoint."""
 
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 
 import landscape as ll
 from examples import task
-from landscape.tasks import task_of
+from landscape.tasks import objective_of, task_of, theta_of
 
 OWN = ["--task", "examples.task:objective", "--users", 100]
 
@@ -143,6 +144,8 @@ def test_what_a_task_does_not_know_is_said(landscape, offers, tmp_path):
 
 BAD = """
 import landscape as ll
+from landscape.tasks import objective_of
+def wrapping(checkpoint, options): return objective_of(checkpoint, options, "bad_task:deaf")
 from examples.task import network, cross_entropy
 text = "objective"
 def nothing(checkpoint, options): pass
@@ -181,6 +184,25 @@ def test_a_task_that_cannot_be_used_is_one_line(landscape, digits, tmp_path, mon
     assert (code, out) == (2, "")
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_an_option_that_a_task_does_not_read_is_said_to_be_ignored(digits, tmp_path, monkeypatch):
+    (tmp_path / "bad_task.py").write_text(BAD)
+    monkeypatch.syspath_prepend(tmp_path)
+    options = ll.TaskOptions(users=100, data=Path("x.csv"))
+    with pytest.warns(UserWarning, match="does not read") as said:
+        objective_of(digits / "a.pt", options, "bad_task:deaf")
+    assert [str(each.message).partition("does not read ")[2] for each in said] == [
+        "data: x.csv is ignored",
+        "users: 100 is ignored",
+    ]
+    with pytest.warns(UserWarning, match="does not read users"):
+        objective_of(digits / "a.pt", ll.TaskOptions(users=100), "bad_task:wrapping")
+    with warnings.catch_warnings(action="error"):
+        objective_of(digits / "a.pt", ll.TaskOptions(), "bad_task:deaf")  # nothing was asked
+        read = ll.TaskOptions(users=100), "examples.task:objective"
+        theta_of(digits / "b.pt", objective_of(digits / "a.pt", *read), *read)
+        theta_of(digits / "b.pt", objective_of(digits / "a.pt", *read), ll.TaskOptions(), "bad_task:deaf")
 
 
 def test_an_error_of_the_module_itself_is_its_own(tmp_path, monkeypatch):

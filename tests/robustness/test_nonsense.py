@@ -1,7 +1,9 @@
 """Results that claim nonsense: refused as they are loaded, or shown; tables and pictures never raise."""
 
 import io
+import json
 import re
+import zipfile
 from contextlib import suppress
 from dataclasses import replace
 
@@ -9,12 +11,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from landscape import Bound, InputError, load
+from landscape import Bound, InputError, Slice, load
 from landscape.curvature.trace import Diagonal, FrobeniusNorm
 from landscape.flatness.comparison import compare
 from landscape.flatness.notation import PLAIN
 from landscape.flatness.words import notes, summary
 from landscape.plots.interactive import interactive_figure
+from landscape.plots.surfaces import axis_label, mark_label
 from landscape.report.report import INDEX, read_index, render
 from landscape.surface.geometry import Quadratic
 from landscape.surface.slice import Certificate
@@ -52,6 +55,22 @@ KINDS = {
     "norm": lambda: FrobeniusNorm(value=1.0, standard_error=0.1, samples=np.ones(3), **COMMON),
     "diagonal": lambda: Diagonal(values=np.ones(3), standard_errors=np.ones(3), **COMMON),
     "model": lambda: Quadratic(center=1.0, gradient=np.ones(2), hessian=np.eye(2), **COMMON),
+}
+# with all that a plane, a line or a path may hold
+MARKS = [{"name": "a", "at": [0.0, 0.1], "loss": 1.0, "own_end": 2.0}]
+FOUND = [
+    {"kind": "eigenvector", "norm": 1.0, "eigenvalue": 2.0},
+    {"kind": "principal component", "norm": 1.0, "explained_variance": 0.5},
+]
+WAY = {"trajectory": {"losses": [1.0, 2.0], "distances": [0.0, 1.0]}, "reused": 3}
+FULL = {
+    "marked plane": lambda: plane(
+        marks=MARKS,
+        directions=FOUND,
+        trajectory=np.zeros((2, 2)),
+        settings=COMMON["settings"] | WAY,
+    ),
+    "path elsewhere": lambda: replace(way(), settings={"own_end": 1.0}),
 }
 REFUSED = [
     ("plane", "losses", 1e308, "losses holds a number that is not from -1e+100 to 1e+100"),
@@ -119,6 +138,49 @@ def test_what_is_out_of_range_is_refused(kind, name, value, message, tmp_path):
     with pytest.raises(InputError, match=r"is not a readable result file.*" + re.escape(message)) as error:
         load(path)
     assert len(str(error.value)) <= 300
+
+
+def places(value, at=()):
+    """Yield the path to each value in what JSON holds, of a list's entries to the first two."""
+    inner = (
+        value.items() if isinstance(value, dict) else enumerate(value[:2]) if isinstance(value, list) else ()
+    )
+    for key, part in inner:
+        yield (*at, key)
+        yield from places(part, (*at, key))
+
+
+def replaced(value, at, new):
+    """Return what JSON holds with another value at a place; without it if that is `...`."""
+    first, *rest = at
+    other = value.copy()
+    if rest or new is not ...:
+        other[first] = replaced(value[first], rest, new) if rest else new
+    else:
+        del other[first]
+    return other
+
+
+@pytest.mark.parametrize("kind", KINDS | FULL)
+def test_each_value_of_a_stored_result_may_be_another(kind, tmp_path):
+    """It is refused as it is loaded, or shown: a string for a number, nothing for a list, or none at all."""
+    with zipfile.ZipFile((KINDS | FULL)[kind]().save(tmp_path / "a.npz")) as stored:
+        members = {name: stored.read(name) for name in stored.namelist()}
+    header = json.loads(str(np.load(io.BytesIO(members["header.npy"]))))
+    for at in places(header["values"]):
+        for new in ("x", None, [1], {"a": 1}, -1, ...):
+            changed = header | {"values": replaced(header["values"], at, new)}
+            np.save(written := io.BytesIO(), json.dumps(changed))
+            with zipfile.ZipFile(tmp_path / "b.npz", "w") as damaged:
+                for name, content in (members | {"header.npy": written.getvalue()}).items():
+                    damaged.writestr(name, content)
+            with suppress(InputError):
+                found = load(tmp_path / "b.npz")
+                assert repr(found), (at, new)
+                assert found._repr_html_()
+                if isinstance(found, Slice):
+                    labels = [axis_label(found, axis) for axis in range(len(found.directions))]
+                    assert all(map(str, [*labels, *map(mark_label, found.marks)]))
 
 
 @pytest.mark.parametrize(("kind", "name", "value"), SHOWN)

@@ -291,7 +291,7 @@ def test_results_that_claim_or_unpack_to_more_than_they_hold(tmp_path, monkeypat
         file.write(bytes(2**22))
     refused(tmp_path / "c.npz", r"not a readable result file \(KeyError\)", load)  # there is no header
     monkeypatch.setattr("landscape.storage.archives.LARGEST", 2**20)
-    refused(tmp_path / "c.npz", r"not a readable result file \(BadZipFile\)", load)
+    refused(tmp_path / "c.npz", "not an archive that landscape wrote, or a damaged one", load)
 
 
 @pytest.mark.parametrize(

@@ -139,9 +139,11 @@ def test_a_barrier_says_where_the_other_end_is_not_its_own(model):
     a, b = (ll.supervised(model(seed), loader(False), F.cross_entropy) for seed in (0, 1))
     with pytest.warns(UserWarning, match="BatchNorm statistics or frozen weights differ.*recomputed"):
         found = ll.barrier(a, b, grid=3)
-    assert found.settings["own_end"] == b.value()
+    assert found.own_end == b.value()
     assert found.ends[1] == a.value(b.theta)
-    assert f"own loss at its end is {b.value():.4g}" in found.doubt
+    assert f"own L of b {b.value():.5g}" in " ".join(repr(found).split())
+    legend = found.plot().figure.legends[0].get_texts()
+    assert any(f"own loss at its end is {b.value():.4g}" in text.get_text() for text in legend)
     with pytest.warns(UserWarning, match="BatchNorm statistics or frozen weights differ"):
         assert ll.bezier(a, b, steps=1, points=3).settings["own_end"] == b.value()
     with pytest.warns(UserWarning, match="BatchNorm statistics or frozen weights differ"):
