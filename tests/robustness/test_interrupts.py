@@ -1,7 +1,8 @@
 """Ctrl-C at any instant, and a disk that is full: one line, its exit code, nothing lost or half-written.
 
 Some commands in the suite, once or twice; in `make soak` all of them, fifty times (STOPS). A full disk is a
-limit on the size of every file (RLIMIT_FSIZE) and, where this process may mount one, a small tmpfs.
+limit on the size of every file (RLIMIT_FSIZE) and, where this process may mount one, a small tmpfs. Commands
+that `test_kills.py` does not kill are killed here.
 """
 
 import os
@@ -22,6 +23,7 @@ import landscape as ll
 from samrec.checkpoint import load
 from tests.forked import ended, started
 from tests.robustness.test_every_command import RUN, SET
+from tests.robustness.test_kills import COMMANDS as KILLED
 from tests.robustness.test_kills import whole
 from tests.samrec.training.test_training import same_weights
 
@@ -86,11 +88,15 @@ def names(folder):
     )
 
 
-def sound(out, unbroken):
-    """Check that nothing is half-written, and nothing is there that a whole run does not leave."""
+def sound(out, unbroken, parts=False):
+    """Check that nothing is half-written, and nothing is there that a whole run does not leave.
+
+    Args:
+        parts: what was being written may still be there, under a name of its own, until the next run.
+    """
     whole(out)
     found = names(out) if out.exists() else []
-    assert not [name for name in found if ".part." in name]
+    assert parts or not [name for name in found if ".part." in name]
     for name in set(found) & set(names(unbroken)):
         if name.endswith((".csv", ".h5")):
             assert (out / name).read_bytes() == (unbroken / name).read_bytes()
@@ -130,6 +136,16 @@ def interrupted(arguments, said, seconds, draw):
     return True
 
 
+def killed(arguments, said, seconds, draw):
+    """Kill a command once; return whether it had not ended."""
+    process = started(arguments, said)
+    process.join(draw.uniform(0, seconds))
+    process.kill()
+    process.join()
+    assert process.exitcode in (0, -signal.SIGKILL), said.read_text("utf-8")
+    return process.exitcode != 0
+
+
 def filled(arguments, said, largest, draw):
     """Run a command none of whose files may grow past some size; return whether it failed."""
     process = started(arguments, said, draw.randrange(1, largest))
@@ -154,19 +170,19 @@ def stop(name, folder, compared, times, how):
     unbroken, arguments = place("unbroken")
     seconds = ended(arguments, said)
     largest = max(p.stat().st_size for p in unbroken.rglob("*") if p.is_file())
+    stopped = {
+        "SIGINT": lambda: interrupted(arguments, said, seconds, draw),
+        "SIGKILL": lambda: killed(arguments, said, seconds, draw),
+        "full": lambda: filled(arguments, said, largest, draw),
+    }[how]
     stops = attempts = 0
     while stops < times:
         out, arguments = place(attempts)
         tries = 0
         while stops < times and tries < 3:
             tries += 1
-            failed = (
-                interrupted(arguments, said, seconds, draw)
-                if how == "SIGINT"
-                else filled(arguments, said, largest, draw)
-            )
-            stops += failed
-            sound(out, unbroken)
+            stops += stopped()
+            sound(out, unbroken, parts=how == "SIGKILL")
         ended(arguments, said)
         same(out, unbroken)
         shutil.rmtree(out)
@@ -186,6 +202,12 @@ def test_a_command_is_stopped(name, how, folder):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_is_stopped_for_long(name, how, folder, compared):
     assert stop(name, folder, compared, MANY, how) == MANY
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in KILLED])
+def test_a_command_is_killed_for_long(name, folder, compared):
+    assert stop(name, folder, compared, MANY, "SIGKILL") == MANY
 
 
 @contextmanager
