@@ -347,7 +347,7 @@ def _built(task: Task, checkpoint: Path, options: TaskOptions) -> Any:
     read = noting.read  # a note, and no option
     for name in ("data", "users"):
         given = getattr(options, name)
-        if given != getattr(TaskOptions, name) and not {name, "__dict__"} & read:
+        if given not in (None, getattr(TaskOptions, name)) and not {name, "__dict__"} & read:
             warnings.warn(f"the task of {checkpoint} does not read {name}: {given} is ignored", stacklevel=3)
     return found
 

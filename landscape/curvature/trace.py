@@ -9,6 +9,7 @@ import torch
 
 from landscape.curvature.basis import dot
 from landscape.curvature.linear import LinearOperator
+from landscape.curvature.operators import of_same_diagonal
 from landscape.curvature.probes import Probes, check, meets
 from landscape.curvature.sketch import Estimator, HutchPlusPlus, XTrace, budgets, exact
 from landscape.objective.objective import Objective
@@ -90,6 +91,10 @@ def trace(
 ) -> Trace:
     """Estimate tr A from products with random signs z, without bias.
 
+    The trace of a Hessian is that of its Gauss-Newton part where outputs are piecewise affine in each tensor
+    of weights, as in a ResNet with ReLU and BatchNorm. Products with that are taken then: they have far less
+    noise.
+
     Args:
         target: an objective, for its Hessian, or any symmetric `LinearOperator`.
         method: `hutchinson` takes the mean of zᵀAz (Hutchinson 1989); the variance of a sample is
@@ -111,7 +116,7 @@ def trace(
     """
     check(probes, 6 if method in PROJECTING else 2)
     with progress.bar("trace", probes) as advance:
-        source = Probes(target, seed, advance)
+        source = Probes(of_same_diagonal(target), seed, advance)
         if method == "hutchinson":
             samples = source.sample(dot, probes, tol)
             error = mean(samples)[1]
@@ -169,7 +174,8 @@ def frobenius_norm(
 def diagonal(target: Objective | LinearOperator, *, probes: Count = 30, seed: Seed = 0) -> Diagonal:
     """Estimate the diagonal of A as the mean of z ⊙ Az over random signs z (Bekas, Kokiopoulou & Saad 2007).
 
-    Unbiased; the variance of a sample of A_ii is Σ_{j≠i} A_ij². The values sum to Hutchinson's trace.
+    Unbiased; the variance of a sample of A_ii is Σ_{j≠i} A_ij². The values sum to Hutchinson's trace, whose
+    products these are.
 
     Args:
         target: an objective, for its Hessian, or any symmetric `LinearOperator`.
@@ -184,7 +190,7 @@ def diagonal(target: Objective | LinearOperator, *, probes: Count = 30, seed: Se
     """
     check(probes, 2)
     with progress.bar("diagonal", probes) as advance:
-        source = Probes(target, seed, advance)
+        source = Probes(of_same_diagonal(target), seed, advance)
         values = torch.zeros_like(source.like, dtype=torch.float64)
         squares = torch.zeros_like(values)  # Σ (sample - mean)², carried on as Welford does
         for count, (signs, image) in enumerate(source.pairs(probes, probes), start=1):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from landscape.curvature.basis import dot
-from landscape.curvature.operators import Operator, hessian
+from landscape.curvature.operators import Operator, hessian, of_same_diagonal
 from landscape.curvature.probes import Probes
 from landscape.flatness.noise import Noise
 from landscape.objective.objective import Objective
@@ -125,8 +125,17 @@ class Point:
         return hessian(self.objective)
 
     @cached_property
+    def traced(self) -> Array:
+        """The samples of `landscape.trace`, which may be those of another matrix with H's diagonal."""
+        target = of_same_diagonal(self.hessian)
+        if target is self.hessian:
+            return self.probed[0]
+        with progress.bar("trace", self.settings.probes) as advance:
+            return Probes(target, self.settings.seed, advance).sample(dot, self.settings.probes)
+
+    @cached_property
     def probed(self) -> tuple[Array, Array]:
-        """zᵀHz and ‖Hz‖² of random signs z: the samples of `landscape.trace` and `frobenius_norm`."""
+        """zᵀHz and ‖Hz‖² of random signs z, the latter the samples of `landscape.frobenius_norm`."""
         probes = self.settings.probes
         with progress.bar("Hessian probes", probes) as advance:
             source = Probes(self.hessian, self.settings.seed, advance)

@@ -21,8 +21,7 @@ def lambda_max(point: Point) -> Estimate:
 
 def trace(point: Point) -> Estimate:
     """Hutchinson's estimate."""
-    samples, _ = point.probed
-    return Estimate(float(samples.mean()), by_draw=samples)
+    return Estimate(float(point.traced.mean()), by_draw=point.traced)
 
 
 def frobenius(point: Point) -> Estimate:
