@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from landscape.curvature.basis import Basis, fetched, grams, norms, project_out, random_unit
+from landscape.curvature.basis import AGAIN, Basis, fetched, grams, norms, project_out, random_unit
 from landscape.curvature.solver import Counted
 from landscape.storage.results import Array
 
@@ -59,7 +59,11 @@ def missed(
     matrix = np.zeros((steps, steps))
     for m in range(1, steps + 1):
         space.append(newest[None])
-        ahead = project_out(operator(newest), basis.blocks)
+        product = operator(newest)
+        ahead = project_out(product, basis.blocks, times=1)
+        size, rest = fetched(norms(product[None]), norms(ahead[None]))
+        if rest < AGAIN * size:
+            ahead = project_out(ahead, basis.blocks, times=1)
         along = torch.cat([grams(block, ahead[None])[:, 0] for block in space.blocks])
         left = project_out(ahead, space.blocks)
         column, (length,) = fetched(along, norms(left[None]))

@@ -10,6 +10,7 @@ from scipy.linalg import block_diag
 from torch import Tensor
 
 from landscape.curvature.basis import (
+    AGAIN,
     Basis,
     Place,
     fetched,
@@ -26,8 +27,6 @@ from landscape.curvature.budget import length
 from landscape.curvature.copies import missed
 from landscape.curvature.solver import Counted, Fall, Found, Matvec, measured, scales
 from landscape.storage.results import Array
-
-AGAIN = 0.3  # share of a vector that is left of it, below which what rounding left along the basis counts
 
 
 def lanczos(
