@@ -19,6 +19,15 @@ from landscape.surface.slice import Slice
 ALONE = '{% extends "report.html.j2" %}{% block report %}{{ self.slices() }}{% endblock %}'
 NUMBERS = "<br>loss %{customdata[0]:.5g}<br>rise over L(θ) %{customdata[1]:+.4g}<extra></extra>"
 ON_PLANE = f"α %{{x:.4g}}<br>β %{{y:.4g}}{NUMBERS}"
+NOTE = {
+    "ax": 0,
+    "ay": -28,
+    "arrowhead": 0,
+    "arrowwidth": 1,
+    "bgcolor": "white",
+    "opacity": 0.85,
+    "borderpad": 1,
+}
 ON_LINE = f"α %{{x:.4g}}{NUMBERS}"
 
 
@@ -149,6 +158,7 @@ def _planes(slices: Mapping[str, Slice], limits: list[float]) -> Any:
             yaxis_title={"text": titles[1], "font_size": 11},
             zaxis_title={"text": "loss", "font_size": 11},
             zaxis_range=limits,
+            annotations=list(_named(result)),
             **{f"{axis}axis_showbackground": False for axis in "xyz"},  # the page's own shows through
             aspectmode="cube",  # else each box is stretched to its own data, and equal heights look unequal
             camera={"eye": {"x": 1.75, "y": 1.75, "z": 0.9}, "center": {"z": -0.15}},
@@ -179,7 +189,16 @@ def _on_the_plane(result: Slice) -> Iterator[tuple[Array, str, list[str]]]:
         yield result.trajectory, "lines+markers", [f"checkpoint {i}" for i in range(len(result.trajectory))]
     if result.marks:
         names = [escape(mark_label(mark)) for mark in result.marks]
-        yield np.array([mark["at"] for mark in result.marks]), "markers+text", names
+        yield np.array([mark["at"] for mark in result.marks]), "markers", names
+
+
+def _named(result: Slice) -> Iterator[dict[str, Any]]:
+    """Yield the name of each mark as a note above it: a text of the scatter would sink into the surface."""
+    if result.marks:
+        places = np.array([mark["at"] for mark in result.marks])
+        for mark, (x, y), z in zip(result.marks, places.tolist(), _heights(result, places), strict=True):
+            if np.isfinite(z):
+                yield {"x": x, "y": y, "z": float(z), "text": escape(mark_label(mark)), **NOTE}
 
 
 def _heights(result: Slice, places: Array) -> Array:

@@ -23,9 +23,10 @@
   const scaled = (losses) => (scale === "log" ? log(losses) : losses);
 
   // The page's colours follow the reader's light or dark setting; plotly knows no CSS.
-  const painted = (layout, axes) => {
+  const painted = (layout, axes, notes = []) => {
     const style = getComputedStyle(document.body);
-    const [ink, rule] = ["--ink", "--rule"].map((name) => style.getPropertyValue(name).trim());
+    const [ink, rule, paper] = ["--ink", "--rule", "--paper"].map((name) => style.getPropertyValue(name).trim());
+    for (const note of notes) Object.assign(note, { bgcolor: paper, arrowcolor: ink });
     for (const axis of axes) Object.assign(axis, { color: ink, gridcolor: rule, zerolinecolor: rule });
     return Object.assign(layout, { font: { color: ink }, paper_bgcolor: "transparent", plot_bgcolor: "transparent" });
   };
@@ -49,9 +50,11 @@
     scene.camera = structuredClone(camera);
     scene.zaxis.title.text = title;
     scene.zaxis.range = [...range];
+    const notes = scene.annotations ?? [];
+    for (const note of notes) note.z = scaled(note.z);
     const colors = { ...coloraxis, cmin: range[0], cmax: range[1], showscale: false }; // the page's bar is for all
     const layout = { template, margin, scene, coloraxis: colors };
-    return { data, layout: painted(layout, [scene.xaxis, scene.yaxis, scene.zaxis]) };
+    return { data, layout: painted(layout, [scene.xaxis, scene.yaxis, scene.zaxis], notes) };
   };
 
   const bar = () => {

@@ -156,6 +156,20 @@ def test_hovering_reads_the_numbers_off(tmp_path, page):
     assert page.said == []
 
 
+def test_the_names_of_marks_stand_above_the_surface_on_both_scales(tmp_path, page):
+    marks = [{"name": f"<i>{place}</i>", "at": [place, 0.5], "loss": 1.0} for place in (0.5, 9.0)]
+    figure = interactive_figure({"a": plane(grid=9, marks=marks)})
+    tab = opened(page, save_html(figure, tmp_path / "s.html"))
+    assert tab.locator(".annotation-text").all_text_contents() == ["<i>0.5</i>"]  # the other is not on it
+    height = "document.querySelector('.plot')._fullLayout.scene.annotations[0].z"
+    assert tab.evaluate(height) == pytest.approx(0.5**2 + 0.2 * 0.5)
+    tab.get_by_role("button", name="log").click()
+    meta = figure.layout.meta
+    shown = np.log10(0.35 - meta["least"] + meta["epsilon"])
+    tab.wait_for_function(f"Math.abs({height} - {shown}) < 1e-6")
+    assert page.said == []
+
+
 def test_every_scene_is_drawn_on_a_phone_and_in_the_dark(tmp_path, page):
     page.set_viewport_size({"width": 360, "height": 740})
     page.emulate_media(color_scheme="dark")
