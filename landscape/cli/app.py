@@ -197,20 +197,19 @@ def main() -> None:
             raise typer.Abort
         sys.stdout.flush()
     except InputError as error:
-        code = _failed(str(error))
+        code = _ended_by(error, str(error))
     except USAGE as error:
         path = error.ctx.command_path if error.ctx else "landscape"
         said = error.format_message().rstrip(".")
         code = _failed(f"{said or 'Missing command'}; see: {path} --help")
     except (typer.Abort, KeyboardInterrupt) as error:
-        stopped = error.__cause__ or error
-        code = _failed(str(stopped) or "interrupted", 128 + getattr(stopped, "signal", signal.SIGINT))
+        code = _stopped(error.__cause__ or error)
     except BrokenPipeError:  # the reader of our output has gone: `landscape … | head`
         code = 1
     except OSError as error:  # a full disk, a folder that went away
-        code = _failed(f"{error.strerror or error}: {error.filename or 'output'}")
+        code = _ended_by(error, f"{error.strerror or error}: {error.filename or 'output'}")
     except told as error:
-        code = _failed(f"{words_of(error)} (--traceback shows where)")
+        code = _ended_by(error, f"{words_of(error)} (--traceback shows where)")
     _end(code if isinstance(code, int) else 0)
 
 
@@ -220,6 +219,20 @@ def _check_folder() -> None:
         os.getcwd()
     except FileNotFoundError:
         raise InputError("the working directory has been removed; change to another one") from None
+
+
+def _stopped(by: BaseException) -> int:
+    return _failed(str(by) or "interrupted", 128 + getattr(by, "signal", signal.SIGINT))
+
+
+def _ended_by(error: Exception, said: str) -> int:
+    """Say what ended the command: an interrupt, too, that came while a class was made and became an error."""
+    behind: BaseException | None = error
+    while behind is not None:
+        behind = behind.__cause__ or behind.__context__
+        if isinstance(behind, KeyboardInterrupt):
+            return _stopped(behind)
+    return _failed(said)
 
 
 def _failed(message: str, code: int = 2) -> int:

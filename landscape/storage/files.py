@@ -3,12 +3,13 @@
 import errno
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from landscape.errors import InputError
@@ -29,30 +30,43 @@ def replacing(path: Path) -> Iterator[Path]:
         InputError: the folder cannot be made or written to, the disk is full, or the path is of a folder, a
             pipe or a device.
     """
-    temporary = handle = None
+    # The name is known before there is a file: an interrupt at any instant leaves none.
+    suffix = path.suffix if len(path.suffix) < 16 else ""  # a name has 255 bytes
+    begins = f"{_PART}{path.name[:32]}."
+    temporary, handle = path.parent / f"{begins}{token_hex(8)}{suffix}", None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         plain_file(path, "file")  # a device, as root, would be replaced too
-        suffix = path.suffix if len(path.suffix) < 16 else ""  # a name has 255 bytes
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{_PART}{path.name[:32]}.", suffix=suffix)
-        temporary = Path(name)
         if HAS_FLOCK:
-            _flock(handle)  # so that nobody drops it
+            drop_parts(path.parent, begins)
+            handle = _created(temporary)
         else:  # Windows, where nothing that is open is replaced
-            os.close(handle)
-            handle = None
+            temporary.touch(mode=0o600, exist_ok=False)
         yield temporary
         with temporary.open("rb+") as written:  # Windows flushes none that is only read
             os.fsync(written.fileno())
-        temporary.chmod(_mode(path))  # mkstemp makes files that only their owner can read
+        temporary.chmod(_mode(path))  # until now only its owner could read it
         temporary.replace(path)
     except OSError as error:  # of whatever the block calls: not every one has a number
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        if temporary:
-            temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a folder that was never there, or may not be read
+            temporary.unlink()
         if handle is not None:
             os.close(handle)
+
+
+def _created(path: Path) -> int:
+    """Create a file and lock it, so that nobody drops it; return its handle.
+
+    Another process may have dropped it before it was locked. Then it is created anew.
+    """
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        _flock(handle)
+        if path.exists():
+            return handle
+        os.close(handle)
 
 
 def _mode(path: Path) -> int:
@@ -64,9 +78,14 @@ def _mode(path: Path) -> int:
     return 0o666 & ~umask
 
 
-def drop_parts(folder: Path) -> None:
-    """Remove what a kill left half-written in a folder, and nothing that a process still writes."""
-    for part in folder.glob(f"{_PART}*"):
+def drop_parts(folder: Path, begins: str = _PART) -> None:
+    """Remove what a kill left half-written in a folder, and nothing that a process still writes.
+
+    Args:
+        folder: where it lies.
+        begins: what its names begin with.
+    """
+    for part in folder.glob(f"{escape(begins)}*"):
         with suppress(OSError):  # it is being written, or gone
             if not HAS_FLOCK or part.is_symlink() or not part.is_file():
                 part.unlink()  # Windows refuses where it is open

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from landscape import InputError
 from landscape.cli import app, doctor
 from tests.conftest import ROOT
 
@@ -85,6 +86,20 @@ def test_what_nobody_foresaw_is_one_line_and_a_traceback_on_request(landscape, m
         monkeypatch.setattr(sys, "argv", ["landscape", "doctor", "--traceback"])
         with pytest.raises(type(error)):
             app.main()
+
+
+@pytest.mark.parametrize("into", [RuntimeError, InputError, OSError])
+def test_an_interrupt_that_became_another_error_is_one(landscape, monkeypatch, into):
+    """As one does that comes while a class is made."""
+
+    def fail(*_):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise into("Error calling __set_name__ on 'Field' instance") from error
+
+    monkeypatch.setattr(doctor, "_extras", fail)
+    assert landscape("doctor") == (130, "", "landscape: interrupted\n")
 
 
 @pytest.mark.parametrize("after", [0.05, 0.2])

@@ -12,6 +12,7 @@ from landscape.report import compare as comparing
 from landscape.report import report
 from landscape.report.compare import Measurements, compare_checkpoints
 from landscape.report.report import PAGE, read_index, render, result_path, write_index
+from landscape.storage import files
 from landscape.storage.files import drop_parts, locked, replacing
 from landscape.surface.export import export
 from landscape.tasks import TaskOptions
@@ -24,6 +25,45 @@ from tests.streams import nothing_drawn
 def undrawn(monkeypatch):
     """Let pictures be none: what is told here, a page says in words."""
     monkeypatch.setattr(Figure, "savefig", nothing_drawn)
+
+
+def test_what_a_kill_left_of_a_file_is_dropped_when_that_is_written_again(tmp_path):
+    left, other = tmp_path / ".part.a[1].txt.1f.txt", tmp_path / ".part.b.txt.1f.txt"
+    for part in (left, other):
+        part.write_text("half of it")
+    with replacing(tmp_path / "a[1].txt") as temporary:
+        temporary.write_text("of the first")
+        with replacing(tmp_path / "a[1].txt") as second:  # which leaves the first alone
+            second.write_text("whole")
+    assert (tmp_path / "a[1].txt").read_text() == "of the first"
+    assert sorted(tmp_path.iterdir()) == sorted([other, tmp_path / "a[1].txt"])
+
+
+def test_an_interrupt_as_a_file_is_made_leaves_none(tmp_path, monkeypatch):
+    def interrupted(handle):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files, "_flock", interrupted)
+    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "a.txt"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_part_that_was_dropped_before_it_was_locked_is_made_anew(tmp_path, monkeypatch):
+    calls = []
+
+    def dropped(handle, lock=files._flock):
+        calls.append(handle)
+        if len(calls) == 1:
+            for part in tmp_path.iterdir():
+                part.unlink()
+        lock(handle)
+
+    monkeypatch.setattr(files, "_flock", dropped)
+    with replacing(tmp_path / "a.txt") as temporary:
+        temporary.write_text("whole")
+    assert (tmp_path / "a.txt").read_text() == "whole"
+    assert len(calls) == 2
 
 
 UNFINISHED = "This report is partial: landscape compare has not finished"
