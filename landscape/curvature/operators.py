@@ -292,14 +292,16 @@ def of_same_diagonal(target: Objective | LinearOperator) -> Objective | LinearOp
     that it adds to an estimate from random signs is noise: for a ResNet-18 with random weights, 60 times the
     error. What is left is the Gauss-Newton matrix.
     """
-    objective = target.objective if isinstance(target, Operator) and target.name == "hessian" else target
+    objective, memory = target, None
+    if isinstance(target, Operator) and target.name == "hessian":
+        objective, memory = target.objective, max(1, 2 * target.held)  # graphs, and a product beside them
     if not isinstance(objective, Objective) or objective.params.sharded:
         return target
     try:
         alike = all(_only_cross_terms(objective, batch) for batch in objective.batches)
         if not all(objective.ranks.gathered(alike)):
             return target
-        found = gauss_newton(objective)
+        found = gauss_newton(objective, memory=memory)
     except InputError:  # it has no such parts, or they are not right
         return target
     found.name = "hessian"

@@ -77,6 +77,12 @@ def test_its_noise_is_far_smaller():
     assert abs(found.value - float(hutchinson.mean())) < 3 * float(hutchinson.std()) / 30**0.5
 
 
+@pytest.mark.parametrize(("memory", "kept"), [(None, 2), (1, 0)])
+def test_it_keeps_graphs_in_the_memory_that_the_hessian_had(memory, kept):
+    found = ll.trace(ll.hessian(residual(nn.ReLU()), memory=memory), probes=2)
+    assert found.settings["strategy"] == f"Jᵀ(Hℓ)J, {kept} of 2 graphs kept"
+
+
 def penalized(decay):
     """A loss with a penalty on its weights, which its outputs do not tell."""
     of = residual(nn.ReLU())
