@@ -122,7 +122,9 @@ def planned(
     plans = [Plan(place, min(longest, room // vector - spare)) for place, room in rooms.items()]
     for plan in plans:
         if plan.capacity >= min(longest, 2 * needed):
-            return plan
+            # every step reads the whole file, and restarts cost hardly a product
+            short = plan.place == "file" and basis is None
+            return plan._replace(capacity=min(longest, 2 * needed)) if short else plan
     most = max(plans, key=lambda plan: plan.capacity)
     if most.capacity < needed:
         missing = f"a basis of {needed} vectors takes {gigabytes((needed + spare) * vector)} more"

@@ -154,7 +154,8 @@ def top_eigenpairs(
         block: number of vectors that Lanczos multiplies at once. More of them take 1.6 to 2.9 times the
             products, which only a GPU makes up for, where several at once cost little more than one.
         basis: number of vectors that Lanczos may keep, by default what half of the free memory holds, at most
-            about 300. When it is full, Lanczos restarts from its best vectors.
+            about 300; in a file, about four times the wanted ones. When it is full, Lanczos restarts from its
+            best vectors.
         memory: what Lanczos may take on the device, in bytes or as "8 GB": kept graphs, products, and the
             basis. If that is too little for a basis that converges well, the basis lies in the host's memory
             or in a temporary file; `settings["place"]` says where. The check of derivatives, which comes once

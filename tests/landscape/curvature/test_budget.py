@@ -56,6 +56,13 @@ def test_the_peak_of_memory_is_below_the_budget_and_eigenvalues_are_exact(vector
     assert found.smallest == pytest.approx(-0.7, abs=1e-12)
 
 
+@pytest.mark.parametrize(("basis", "most"), [(None, 2 * (2 * 5 + 3)), (50, 50)])
+def test_a_basis_in_a_file_is_short_unless_its_length_is_given(basis, most):
+    operator = Diagonal()
+    plan = budget.planned(operator, operator.values, 30 * VECTOR, 5, 1, basis)
+    assert plan == ("file", most)
+
+
 def test_a_full_basis_and_its_restarts_keep_within_the_budget(monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", no_disk)
     operator = Diagonal()
