@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from torch import Tensor, nn
 
 import landscape as ll
@@ -28,6 +29,8 @@ from samrec.model import SASRec
 from tests import forked
 
 ROOT = Path(__file__).parents[1]
+settings.register_profile("suite", deadline=None)  # how long an example takes says something of the machine
+settings.load_profile("suite")
 RUN = [
     "--dim",
     "8",

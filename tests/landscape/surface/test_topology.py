@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from scipy.ndimage import label
@@ -158,7 +158,6 @@ FINITE = arrays(np.float64, array_shapes(min_dims=1, max_dims=2, max_side=6), el
 
 
 @given(LOSSES)
-@settings(deadline=None)
 def test_pairs_count_the_components_of_every_sublevel_set(losses):
     """#{birth ≤ b, death > d} = how many components of {L ≤ d} hold a point of {L ≤ b}, for all b ≤ d."""
     found = basins(shown(losses))
@@ -172,7 +171,6 @@ def test_pairs_count_the_components_of_every_sublevel_set(losses):
 
 @given(LOSSES)
 @example(np.array([0.0, 1.0, 0.0, 1.0, 0.0]))  # equal persistences
-@settings(deadline=None)
 def test_a_basin_meets_its_parent_at_its_saddle_and_stands_after_it(losses):
     found = basins(shown(losses))
     assert [b.persistence for b in found] == sorted((b.persistence for b in found), reverse=True)
@@ -194,7 +192,6 @@ def test_a_basin_meets_its_parent_at_its_saddle_and_stands_after_it(losses):
 
 
 @given(FINITE, st.sampled_from([0.25, 2.0, 8.0]), st.integers(-50, 50))
-@settings(deadline=None)
 def test_scaling_and_shifting_the_loss_scales_and_shifts_the_tree(losses, scale, shift):
     before, after = basins(shown(losses)), basins(shown(scale * losses + shift))
     for a, b in zip(before, after, strict=True):
@@ -203,7 +200,6 @@ def test_scaling_and_shifting_the_loss_scales_and_shifts_the_tree(losses, scale,
 
 
 @given(FINITE)
-@settings(deadline=None)
 def test_turning_the_plane_over_keeps_the_pairs(losses):
     assert pairs(basins(shown(losses.T))) == pairs(basins(shown(losses)))
     over = losses[::-1, ::-1] if losses.ndim == 2 else losses[::-1]
@@ -211,7 +207,6 @@ def test_turning_the_plane_over_keeps_the_pairs(losses):
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0, 0.18))
-@settings(deadline=None)
 def test_noise_moves_pairs_by_its_size_and_makes_none_that_are_certified(seed, error):
     """Stability: with ε < 0.75/4, the two wells stay above 2ε, and all that the noise makes stays below."""
     slice = wells_on(9)
@@ -230,7 +225,6 @@ def test_certified_basins_are_those_of_more_than_twice_the_error():
 
 
 @given(FINITE)
-@settings(deadline=None)
 def test_pairs_are_those_of_gudhi(losses):
     gudhi = pytest.importorskip("gudhi")
     complex = gudhi.SimplexTree()

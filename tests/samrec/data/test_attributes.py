@@ -33,7 +33,7 @@ def test_attributes_are_numbered_anew_and_items_unknown_to_the_data_left_out(tmp
     assert found.count == 3
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.dictionaries(
         st.sampled_from([10, 20, 30, 40, 50, 60]),

@@ -177,7 +177,7 @@ def test_an_epoch_depends_on_its_seed_alone(split):
     assert not torch.equal(drawn(0, 3), drawn(0, 4))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.lists(st.integers(1, 8), min_size=3, max_size=14), min_size=1, max_size=5))
 def test_negatives_are_uniform_over_what_the_training_history_lacks(sequences):
     split = leave_one_out(of(*sequences))

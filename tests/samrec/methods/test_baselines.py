@@ -93,7 +93,7 @@ HISTORIES = st.lists(st.lists(st.integers(1, 7), min_size=1, max_size=7), min_si
 """Few items, so that ties, repeats, unseen items and last items without a successor are common."""
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(HISTORIES)
 def test_every_baseline_ranks_as_its_definition_does(histories):
     split = split_of(histories)
@@ -104,7 +104,7 @@ def test_every_baseline_ranks_as_its_definition_does(histories):
             assert rank_baseline(build(split), split, part).tolist() == expected
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(HISTORIES, st.integers(1, 3), st.sampled_from([None, 0.5, 1.0]))
 def test_neighbours_and_half_life_are_what_they_say(histories, neighbours, half_life):
     split = split_of(histories)

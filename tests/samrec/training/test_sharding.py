@@ -54,7 +54,7 @@ def by_all(size, task):
         return list(pool.map(task, [Threads(rank, size, rank, shared) for rank in range(size)]))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(size=st.integers(1, 4), items=st.integers(4, 40), data=st.data())
 def test_rows_and_their_gradients(size, items, data):
     table = torch.randn(items, 3, dtype=torch.float64)
