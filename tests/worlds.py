@@ -50,6 +50,20 @@ class Causal(nn.Module):
         return x @ self.embedding.weight.T
 
 
+class Square(torch.autograd.Function):
+    """x² by a function of one's own, which forward mode cannot follow."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    def backward(ctx, slope):
+        (x,) = ctx.saved_tensors
+        return 2 * x * slope
+
+
 def squares(z: Tensor, y: Tensor) -> Tensor:
     return (z - y).square().sum(-1) / 2
 

@@ -204,9 +204,7 @@ def gauss_newton(objective: Objective, *, memory: Size | None = None) -> Operato
     need_objective(objective)
     first = objective.batches[0]
     outputs = objective.traced(first, "outputs")[1]
-    whole, both = (
-        float(t.detach()) for t in (objective.traced(first)[1], objective.criterion(outputs, first))
-    )
+    whole, both = _by_both(objective, first, outputs)
     if not np.isclose(whole, both, rtol=1e-4, atol=1e-6):
         raise InputError(f"criterion(forward) is {both:g} on the first batch, but the loss is {whole:g}")
     free = Objective(
@@ -218,6 +216,12 @@ def gauss_newton(objective: Objective, *, memory: Size | None = None) -> Operato
     with _following("the criterion's reverse"):
         _check("the criterion's reverse", HessianReverse, free)
     return _Graphs(objective, GaussNewton, memory=memory).operator("gauss-newton", "Jᵀ(Hℓ)J")
+
+
+def _by_both(objective: Objective, batch: Any, outputs: Tensor) -> tuple[float, float]:
+    """Return the summed loss of a batch as the objective has it, and as its criterion makes it of outputs."""
+    whole, made = objective.traced(batch)[1], objective.criterion(outputs, batch)
+    return float(whole.detach()), float(made.detach())
 
 
 class _Free(nn.Module):
@@ -316,9 +320,7 @@ def _only_cross_terms(objective: Objective, batch: Any) -> bool:
     leaves, outputs = objective.traced(batch, "outputs")
     if not isinstance(outputs, Tensor) or not affine_in_each(outputs, leaves):
         return False
-    whole, both = (
-        float(t.detach()) for t in (objective.traced(batch)[1], objective.criterion(outputs, batch))
-    )
+    whole, both = _by_both(objective, batch, outputs)
     return abs(whole - both) <= SAME * torch.finfo(objective.theta.dtype).eps * abs(whole)
 
 

@@ -16,7 +16,7 @@ from samrec.losses import loss_of, parts_of
 from samrec.task import objective
 from tests.conftest import small_sasrec
 from tests.landscape.curvature.test_linear import Matrix
-from tests.worlds import WORLDS, dense, signs, world
+from tests.worlds import WORLDS, Square, dense, signs, world
 
 
 def vectors(of, count):
@@ -66,17 +66,6 @@ def test_graphs_that_do_not_fit_are_built_anew(monkeypatch):
 
 
 def test_a_loss_that_forward_mode_cannot_follow_is_differentiated_in_reverse():
-    class Square(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x):
-            ctx.save_for_backward(x)
-            return x * x
-
-        @staticmethod
-        def backward(ctx, slope):
-            (x,) = ctx.saved_tensors
-            return 2 * x * slope
-
     of = Objective(nn.Linear(2, 1).double(), [None], lambda m, _: (Square.apply(m.weight).sum(), 1))
     assert ll.hessian(of)(torch.ones(3).double()).tolist() == [2, 2, 0]
     with pytest.raises(InputError, match="forward mode"):

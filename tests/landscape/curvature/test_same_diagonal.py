@@ -9,8 +9,8 @@ from torch.nn import functional as F
 import landscape as ll
 from landscape.curvature.operators import of_same_diagonal
 from landscape.objective.affine import affine_in_each
+from tests.worlds import Square, dense, signs, softmax, world
 from tests.worlds import built as objective_of
-from tests.worlds import dense, signs, softmax, world
 
 
 class Residual(nn.Module):
@@ -121,20 +121,8 @@ def test_other_matrices_and_other_losses_are_what_they_were():
     torch.testing.assert_close(dense(last, "hessian").diag(), dense(last, "gauss-newton").diag())
 
 
-class Square(torch.autograd.Function):
+class Add(Square):
     """One of somebody's own, which calls itself a sum."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x * x
-
-    @staticmethod
-    def backward(ctx, grad):
-        return 2 * ctx.saved_tensors[0] * grad
-
-
-Square.__name__ = "Add"
 
 
 class Of(nn.Module):
@@ -157,7 +145,7 @@ NOT = {
     "statistics of the batch": (lambda m, x: m.c(m.a(x)), nn.BatchNorm1d(4)),
     "a quotient": (lambda m, x: x / m.a(x),),
     "weight norm": (lambda m, x: m.c(x), nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))),
-    "a function of one's own": (lambda m, x: Square.apply(m.a(x)),),
+    "a function of one's own": (lambda m, x: Add.apply(m.a(x)),),
     "an RNN": (lambda m, x: m.c(x)[0], nn.RNN(4, 4, nonlinearity="relu")),
     "PReLU twice": (lambda m, x: m.c(m.b(m.c(m.a(x)))), nn.PReLU()),
     "softmax": (lambda m, x: m.a(x).softmax(1),),
