@@ -58,6 +58,41 @@ def test_a_shift_tells_power_iteration_where_the_other_end_is(spectrum):
     assert (found.residuals <= 1e-8).all()
 
 
+@pytest.mark.parametrize(("dtype", "tol"), [(torch.float32, 1e-3), (torch.float64, 1e-7)])
+@pytest.mark.parametrize("opposite", [-1.0, -0.999, -0.9])
+def test_power_iteration_finds_either_of_two_ends_of_about_equal_size(opposite, dtype, tol):
+    """v turns between the two ends for ever; both lie in two steps of it."""
+    rest = np.random.default_rng(0).uniform(-0.7, 0.7, 300)
+    matrix = with_spectrum([1.0, opposite, *rest], dtype)
+    found = solve(power_iteration, matrix, 1, tol=tol, limit=80)
+    value, vector = float(found.values[0]), found.vectors[0]
+    assert found.residuals[0] <= tol
+    assert min(abs(value - 1), abs(value - opposite)) <= tol
+    assert float((matrix @ vector - value * vector).norm()) <= 1.05 * tol
+    both = solve(power_iteration, matrix, 2, tol=tol, limit=160)
+    np.testing.assert_allclose(sorted(both.values), [opposite, 1.0], atol=tol)
+    stopped = solve(power_iteration, matrix, 1, tol=tol, limit=14)  # two steps are combined at the end too
+    assert stopped.products == 14
+    assert stopped.residuals[0] < 0.2
+    assert float(np.abs(stopped.values[0])) == pytest.approx(1.0, abs=0.12)
+
+
+def test_rounding_does_not_tell_power_iteration_which_of_two_close_ends_is_larger():
+    found = solve(power_iteration, with_spectrum([1.0, 0.9999, *[0.1] * 30]), 1, tol=1e-9, limit=50)
+    assert found.values[0] == pytest.approx(1.0, abs=1e-9)
+    assert found.residuals[0] < 1e-6
+
+
+def test_power_iteration_prefers_the_larger_of_two_ends_in_the_end():
+    """A start near the smaller one does not keep it there, as a step to the best of two vectors would."""
+    spectrum = [1.0, -0.9, *np.random.default_rng(0).uniform(-0.5, 0.5, 100)]
+    diagonal = torch.tensor(spectrum).double()
+    near = torch.zeros(len(spectrum)).double()
+    near[1] = 1.0
+    found = power_iteration(lambda v: diagonal * v, near, 1, 0, 1e-6, 200, 0, start=iter([near]))
+    assert found.values[0] == pytest.approx(1.0, abs=1e-6)
+
+
 SPECTRA = {
     "many": sorted(np.random.default_rng(0).standard_normal(200)),
     "few": [7.0] * 30 + [1.0] * 50 + [-2.0] * 20,
@@ -193,7 +228,7 @@ def test_more_at_both_ends_than_there_are(solver):
 @pytest.mark.parametrize("solver", [lanczos, power_iteration])
 def test_a_small_change_is_no_convergence(solver):
     """Two close eigenvalues: power iteration crawls, and must say that it has not arrived."""
-    found = solve(solver, with_spectrum([1.0, 0.9999, *[0.1] * 30]), 1, tol=1e-9, limit=50)
+    found = solve(solver, with_spectrum([1.0, 0.9999, *np.linspace(0.5, 0.99, 30)]), 1, tol=1e-9, limit=50)
     arrived = abs(found.values[0] - 1) < 1e-9
     assert arrived == (found.residuals[0] <= 1e-9)
 

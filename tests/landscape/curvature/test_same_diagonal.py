@@ -141,13 +141,13 @@ NOT = {
     "a layer after itself": (lambda m, x: m.a(m.a(x)),),
     "a product of two that depend on one": (lambda m, x: m.a(x) * m.b(m.a(x)),),
     "attention": (lambda m, x: F.scaled_dot_product_attention(*[m.a(x)[None, None]] * 3),),
-    "LayerNorm": (lambda m, x: m.c(m.a(x)), nn.LayerNorm(4)),
-    "statistics of the batch": (lambda m, x: m.c(m.a(x)), nn.BatchNorm1d(4)),
+    "LayerNorm": (lambda m, x: m.c(m.a(x)), lambda: nn.LayerNorm(4)),
+    "statistics of the batch": (lambda m, x: m.c(m.a(x)), lambda: nn.BatchNorm1d(4)),
     "a quotient": (lambda m, x: x / m.a(x),),
-    "weight norm": (lambda m, x: m.c(x), nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))),
+    "weight norm": (lambda m, x: m.c(x), lambda: nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))),
     "a function of one's own": (lambda m, x: Add.apply(m.a(x)),),
-    "an RNN": (lambda m, x: m.c(x)[0], nn.RNN(4, 4, nonlinearity="relu")),
-    "PReLU twice": (lambda m, x: m.c(m.b(m.c(m.a(x)))), nn.PReLU()),
+    "an RNN": (lambda m, x: m.c(x)[0], lambda: nn.RNN(4, 16, nonlinearity="relu")),
+    "PReLU twice": (lambda m, x: m.c(m.b(m.c(m.a(x)))), nn.PReLU),
     "softmax": (lambda m, x: m.a(x).softmax(1),),
     "a convex function": (lambda m, x: m.a(x).pow(2) + F.celu(m.b(x)),),
 }
@@ -155,10 +155,10 @@ IS = {
     "two layers": (lambda m, x: m.b(m.a(x).relu()),),
     "one layer in two branches": (lambda m, x: m.a(x) + m.a(2 * x).abs(),),
     "a product of two": (lambda m, x: m.a(x) * m.b(x),),
-    "PReLU": (lambda m, x: m.c(m.a(x)), nn.PReLU()),
+    "PReLU": (lambda m, x: m.c(m.a(x)), nn.PReLU),
     "a mask": (lambda m, x: torch.where(x > 0, m.a(x), 0.0) / 3,),
-    "kept statistics": (lambda m, x: m.c(m.a(x)), nn.BatchNorm1d(4).eval()),
-    "a transposed convolution": (lambda m, x: m.c(m.a(x)[None, None]), nn.ConvTranspose2d(1, 1, 2)),
+    "kept statistics": (lambda m, x: m.c(m.a(x)), lambda: nn.BatchNorm1d(4).eval()),
+    "a transposed convolution": (lambda m, x: m.c(m.a(x)[None, None]), lambda: nn.ConvTranspose2d(1, 1, 2)),
     "pooled and resized": (
         lambda m, x: F.interpolate(F.max_pool2d(m.a(x)[None, None], 2), scale_factor=2, mode="bilinear"),
     ),
@@ -171,7 +171,8 @@ IS = {
 def test_what_is_affine_in_each_tensor(name, answer):
     """And so it is by second differences, with a step in which there is no kink."""
     torch.manual_seed(0)
-    model, x = Of(*(NOT | IS)[name]).double(), torch.randn(3, 4).double()
+    function, *third = (NOT | IS)[name]
+    model, x = Of(function, *(made() for made in third)).double(), torch.randn(3, 4).double()
     outputs = model(x)
     assert affine_in_each(outputs, list(model.parameters())) == answer
     largest = 0.0

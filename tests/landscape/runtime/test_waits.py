@@ -50,7 +50,7 @@ def test_a_block_of_vectors_waits_less_often_than_it_multiplies():
 def test_power_iteration_waits_once_for_each_product():
     values, matvec = diagonal(50)
     with Waits() as waits:
-        found = power_iteration(matvec, values, 1, 0, 1e-3, 2000, 0)
+        found = power_iteration(matvec, values, 1, 0, 1e-5, 2000, 0)
     assert found.products > 20
     assert waits.total <= found.products + 10
 
