@@ -39,9 +39,9 @@ class Eigenpairs(Drawn, Result):
             descending in it, with their sign. Shape (k,).
         eigenvectors: one per row, of unit norm. The largest entry is positive, so two runs never mirror each
             other. Shape (k, numel).
-        residuals: ‖Hv - λv‖ / |λ|. Lanczos takes it from its products, and one more, of all vectors together,
-            confirms it to a twentieth of it or of the tolerance. Where it does not, and in power iteration,
-            each vector is multiplied once more. Shape (k,).
+        residuals: ‖Hv - λv‖ / |λ|, from the solver's products. In Lanczos one more, of all vectors together,
+            confirms them to a twentieth of them or of the tolerance. Where it does not, each vector is
+            multiplied once more. Shape (k,).
         converged: whether each residual is within the tolerance.
         smallest_eigenvalues: the most negative first. Shape (smallest,).
         smallest_eigenvectors: theirs, oriented like the others. Shape (smallest, numel).
