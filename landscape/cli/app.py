@@ -210,6 +210,10 @@ def main() -> None:
         code = _ended_by(error, f"{error.strerror or error}: {error.filename or 'output'}")
     except told as error:
         code = _ended_by(error, f"{words_of(error)} (--traceback shows where)")
+    except Exception as error:
+        if not (stopped := _interrupt_behind(error)):
+            raise
+        code = _stopped(stopped)
     _end(code if isinstance(code, int) else 0)
 
 
@@ -226,13 +230,17 @@ def _stopped(by: BaseException) -> int:
 
 
 def _ended_by(error: Exception, said: str) -> int:
-    """Say what ended the command: an interrupt, too, that came while a class was made and became an error."""
-    behind: BaseException | None = error
-    while behind is not None:
-        behind = behind.__cause__ or behind.__context__
-        if isinstance(behind, KeyboardInterrupt):
-            return _stopped(behind)
-    return _failed(said)
+    """Say what ended the command."""
+    stopped = _interrupt_behind(error)
+    return _stopped(stopped) if stopped else _failed(said)
+
+
+def _interrupt_behind(error: BaseException) -> KeyboardInterrupt | None:
+    """Return the interrupt that became an error: while a class was made, or while a library was imported."""
+    behind = error.__cause__ or error.__context__
+    if behind is None or isinstance(behind, KeyboardInterrupt):
+        return behind
+    return _interrupt_behind(behind)
 
 
 def _failed(message: str, code: int = 2) -> int:

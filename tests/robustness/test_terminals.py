@@ -88,9 +88,9 @@ def test_what_nobody_foresaw_is_one_line_and_a_traceback_on_request(landscape, m
             app.main()
 
 
-@pytest.mark.parametrize("into", [RuntimeError, InputError, OSError])
+@pytest.mark.parametrize("into", [RuntimeError, InputError, OSError, ImportError, KeyError])
 def test_an_interrupt_that_became_another_error_is_one(landscape, monkeypatch, into):
-    """As one does that comes while a class is made."""
+    """As one does that comes while a class is made, or while a library is imported."""
 
     def fail(*_):
         try:
