@@ -150,6 +150,7 @@ def test_other_bad_input(landscape, both, runs, data_file, tmp_path):
             "rho is not a setting of sasrec, only of samrec",
         ),
         (["train", "--config", data_file, *out], "is not TOML"),
+        (["train", "--config", "no.toml", *out], "landscape: cannot read TOML file no.toml: No such file"),
         (["train", "--data", data_file, "--shard-items", *out], "here is one"),
         (["surface", *both, "--radius", "-1", *out], "must be positive"),
         (["surface", *both, "--exclude", "nothing", *out], "no parameter matches"),
