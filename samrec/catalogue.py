@@ -20,11 +20,13 @@ CATALOGUE = ("coverage", "novelty", "popularity")
 def separated(metrics: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return which metrics are of ranks (`samrec.evaluation.gain`), and which are `catalogue_metrics`.
 
+    Names may be written as papers and tables write them, such as HR@10; they are returned in lower case.
+
     Raises:
         InputError: one is neither.
     """
     of_ranks, of_catalogue = [], []
-    for metric in metrics:
+    for metric in map(str.lower, metrics):
         if re.fullmatch(rf"({'|'.join(CATALOGUE)})@[1-9]\d{{0,17}}", metric, re.ASCII):
             of_catalogue.append(metric)
             continue

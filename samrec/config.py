@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from landscape.errors import InputError
 from landscape.storage.files import existing, replacing
-from samrec.architecture import NAMES, PRESETS, Architecture
+from samrec.architecture import NAMES, PRESETS, Architecture, undecided
 from samrec.choices import (
     OF_READING,
     SYNONYMS,
@@ -373,8 +373,9 @@ def read_settings(path: Path) -> dict[str, Any]:
     Raises:
         InputError: no such file, or not TOML.
     """
+    existing(path, "TOML file", 2**20)
     try:
-        return tomllib.loads(existing(path, "TOML file", 2**20).read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:  # of decoding, parsing, numbers of 5,000 digits
         raise InputError(f"{path} is not TOML: {error}") from None
 
@@ -385,7 +386,7 @@ def combined(path: Path | None, given: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: as `read_settings`, or neither names the data.
     """
-    settings = (read_settings(path) if path else {}) | dict(given)
+    settings = (undecided(read_settings(path)) if path else {}) | dict(given)  # a preset given decides anew
     if "data" not in settings:
         raise InputError("nothing to train on: give --data FILE, or --config FILE with data in it")
     return settings

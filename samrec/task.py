@@ -38,7 +38,7 @@ from samrec.features import kept_features
 from samrec.losses import drawn_scores, loss_of, parts_of
 from samrec.methods import initial_model, recommendation_batches
 from samrec.model import Recommender
-from samrec.recommendation import save_items
+from samrec.recommendation import WRITERS, save_items
 from samrec.sampled import sampled_ranks
 from samrec.scorer import save_scorer
 from samrec.sharding import ShardedEmbedding
@@ -116,11 +116,17 @@ def _objective(
             "users": str(len(users)),
             "objective_seed": str(options.seed),
             "batches_sha256": _sha256(batches),
-            "loss": config.loss if config.drawn < 2 else f"{config.loss} of {config.drawn} negatives",
+            "loss": _loss_name(config),
             "metric": options.metric,
             **({} if split.rule == LEAVE_ONE_OUT else {"split": split.rule}),
         },
     )
+
+
+def _loss_name(config: Config) -> str:
+    """Name a loss by all that decides its value, so that two which differ are not compared."""
+    name = f"gbce (t = {config.calibration:g})" if config.loss == "gbce" else config.loss
+    return name if config.drawn < 2 else f"{name} of {config.drawn} negatives"
 
 
 def _sha256(batches: Sequence[Tensors]) -> str:
@@ -307,6 +313,8 @@ class Recommendation:
         if target.suffix.lower() == ".pt2":
             save_scorer(loaded.model(), target)
             return f"scorer of {loaded.num_items:,} items"
+        if target.suffix.lower() not in WRITERS:
+            raise InputError(f"cannot write {target}: the ending must be {', '.join(WRITERS)} or .pt2")
         save_items(loaded, target, options.data)
         return f"embeddings of {loaded.num_items:,} items"
 

@@ -90,9 +90,9 @@ def command(
     if config is None and resume and out is not None and (out / "config.toml").exists():
         config = out / "config.toml"
         known = combined(config, {})
-        for name in ("data", "attributes", "pretrained"):
+        for name in ("data", "attributes", "item_features", "pretrained"):
             if known.get(name) and name not in settings:
-                claimed_path(Path(known[name]), out, str(config), f"--{name}")
+                claimed_path(Path(known[name]), out, str(config), f"--{name.replace('_', '-')}")
     told_to = cast(list[Log], log or [])
     chosen = configure(combined(config, settings))
     outcome = train(chosen, out, device, resume, shard_items, max_memory, told_to)

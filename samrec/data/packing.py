@@ -33,6 +33,8 @@ class Packed(Tensors):
         segments: which history a slot belongs to, from 1; 0 for an empty slot.
         last: the slot of each history's last item, in the flattened rows. Shape (histories,).
         bits: the random numbers of dropout (`samrec.model.Draws`); None lets the model draw its own.
+        ends: the last position of the whole that each history is a piece of; None where each is whole. Shape
+            (histories,).
     """
 
     items: Tensor
@@ -40,21 +42,24 @@ class Packed(Tensors):
     segments: Tensor
     last: Tensor
     bits: Tensor | None = None
+    ends: Tensor | None = None
 
     def padded(self, rows: int, histories: int) -> "Packed":
         """Pad to at least `rows` rows with empty ones, and to `histories` histories that end in slot 0."""
+        more = (0, max(0, histories - len(self.last)))
         return replace(
             self,
             items=padded_rows(self.items, rows),
             positions=padded_rows(self.positions, rows),
             segments=padded_rows(self.segments, rows),
-            last=F.pad(self.last, (0, max(0, histories - len(self.last)))),
+            last=F.pad(self.last, more),
+            ends=None if self.ends is None else F.pad(self.ends, more),
         )
 
     def from_end(self, width: int) -> Tensor:
-        """Return the positions counted so that each history ends at `width` - 1. Shape (rows, width)."""
-        lengths = 1 + self.positions.flatten()[self.last]
-        return self.positions + (width - lengths)[self.segments - 1]  # an empty slot gets any position
+        """Return the positions counted so that a whole history ends at `width` - 1. Shape (rows, width)."""
+        ends = self.positions.flatten()[self.last] if self.ends is None else self.ends
+        return self.positions + (width - 1 - ends)[self.segments - 1]  # an empty slot gets any position
 
     def dealt(self, first: int, every: int) -> "Packed":
         """Return each `every`-th row from `first` on. Histories of other rows end in slot 0, as padding does.

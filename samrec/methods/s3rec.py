@@ -74,7 +74,10 @@ class PretrainingBatches(MaskedBatches):
         pieces, first = in_pieces(histories, self.elsewhere, self.split.num_items, rng)
         packed, slots, source = self.packed(pieces)
         packed.positions.view(-1)[slots] += torch.from_numpy(first[pieces.owner]).to(slots.device)[source]
-        return PretrainingBatch(masked.inputs, masked.targets, masked.negatives, used, packed)
+        ends = torch.from_numpy(np.repeat(histories.lengths - 1, PIECES)).to(slots.device)
+        return PretrainingBatch(
+            masked.inputs, masked.targets, masked.negatives, used, replace(packed, ends=ends)
+        )
 
 
 def in_pieces(

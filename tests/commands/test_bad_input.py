@@ -113,9 +113,22 @@ def test_checkpoints_of_different_data_are_not_compared(landscape, answer, runs,
     refused(landscape, *arguments, message="have different data", tmp_path=tmp_path)
 
 
-def test_checkpoints_of_different_losses_are_not_compared(landscape, answer, runs, data_file, tmp_path):
-    out = answer("train", "--data", data_file, "--loss", "ce", "--out", tmp_path / "run", *RUN)["out"]
-    arguments = ["hessian", "--ckpt", runs / "sasrec" / "best.pt", "--ckpt", f"{out}/best.pt"]
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (["--loss", "bce"], ["--loss", "ce"]),
+        (
+            ["--loss", "gbce", "--negatives", "2"],
+            ["--loss", "gbce", "--negatives", "2", "--calibration", "0.3"],
+        ),
+    ],
+)
+def test_checkpoints_of_different_losses_are_not_compared(landscape, answer, one, other, data_file, tmp_path):
+    outs = [
+        answer("train", "--data", data_file, *loss, "--out", tmp_path / name, *RUN)["out"]
+        for name, loss in (("one", one), ("other", other))
+    ]
+    arguments = ["hessian", "--ckpt", f"{outs[0]}/best.pt", "--ckpt", f"{outs[1]}/best.pt"]
     refused(landscape, *arguments, message="have different losses", tmp_path=tmp_path)
 
 
@@ -150,6 +163,7 @@ def test_other_bad_input(landscape, both, runs, data_file, tmp_path):
             "rho is not a setting of sasrec, only of samrec",
         ),
         (["train", "--config", data_file, *out], "is not TOML"),
+        (["train", "--config", "no.toml", *out], "landscape: cannot read TOML file no.toml: No such file"),
         (["train", "--data", data_file, "--shard-items", *out], "here is one"),
         (["surface", *both, "--radius", "-1", *out], "must be positive"),
         (["surface", *both, "--exclude", "nothing", *out], "no parameter matches"),

@@ -136,7 +136,7 @@ def test_data_are_read_where_the_checkpoint_or_the_user_is(place, run, tmp_path,
         assert code == 0
 
 
-@pytest.mark.parametrize("name", ["data", "attributes", "pretrained"])
+@pytest.mark.parametrize("name", ["data", "attributes", "item_features", "pretrained"])
 def test_the_settings_of_a_strangers_run_name_no_file_elsewhere(name, run, tmp_path, landscape):
     shutil.copytree(run, tmp_path / "run")
     settings = tmp_path / "run" / "config.toml"
@@ -145,4 +145,4 @@ def test_the_settings_of_a_strangers_run_name_no_file_elsewhere(name, run, tmp_p
     code, _, err = landscape("train", "--out", tmp_path / "run", "--resume")
     assert code == 2
     assert "config.toml names /etc/passwd, which is neither under its folder" in err
-    assert err.strip().endswith(f"give --{name} /etc/passwd")
+    assert err.strip().endswith(f"give --{name.replace('_', '-')} /etc/passwd")

@@ -199,6 +199,13 @@ def test_a_table_is_printed(best, landscape, monkeypatch):
     ]
 
 
+def test_an_export_to_another_ending_names_all_that_there_are(best, landscape, tmp_path):
+    for target in ("scorer.onnx", "items"):
+        code, _, err = landscape("export", best, tmp_path / target)
+        assert code == 2
+        assert "the ending must be .csv, .parquet, .jsonl or .pt2" in " ".join(err.split())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -192,13 +192,18 @@ def one_batch(split, users=9, mask=0.4):
     return batch
 
 
-def encoded(learner, items, positions):
-    """What the encoder makes of one sequence alone in its row, its items looked up one by one."""
+def encoded(learner, items, positions, length):
+    """What the encoder makes of one sequence alone in its row, its items looked up one by one.
+
+    `length` is that of the history which the positions are places in.
+    """
     model, token = learner.model, learner.token.embedding
     table = model.item.weight
-    n = len(items)
+    n, width = len(items), model.max_length
     packed, _, _ = pack(torch.zeros(n, dtype=torch.int64), np.array([0]), np.array([n]), n)
-    packed = replace(packed, positions=torch.tensor([positions]))
+    first = width - length if model.from_end else 0
+    places = first + torch.tensor([positions])
+    packed = replace(packed, positions=places, ends=torch.tensor([width - 1]))  # as they are, from either end
     rows = torch.stack([token if item == len(table) else table[item] for item in items])
     return model(packed, rows[None], causal=False)[0]
 
@@ -216,7 +221,7 @@ def losses_of(learner, batch, attributes):
             tensor.flatten()[slots].tolist()
             for tensor in (batch.inputs.items, batch.inputs.positions, batch.targets, batch.negatives)
         )
-        outputs = encoded(learner, items, positions)
+        outputs = encoded(learner, items, positions, len(items))
         for output, shown, target, negative in zip(outputs, items, targets, negatives, strict=True):
             is_hidden = shown == len(table)
             if is_hidden:
@@ -232,7 +237,11 @@ def losses_of(learner, batch, attributes):
                 cost = -(p if has else 1 - p).log()
                 found[3 if is_hidden else 2] += (1.1 if is_hidden else 0.3) * cost
     items, positions = batch.pieces.items.flatten(), batch.pieces.positions.flatten()
-    ends = [encoded(learner, items[s].tolist(), positions[s].tolist())[-1] for s in slots_of(batch.pieces)]
+    pieces = slots_of(batch.pieces)
+    ends = [
+        encoded(learner, items[s].tolist(), positions[s].tolist(), len(pieces[place // PIECES * PIECES]))[-1]
+        for place, s in enumerate(pieces)
+    ]
     for rest, segment, other in zip(ends[::3], ends[1::3], ends[2::3], strict=True):
         asked = linear(learner.of_segment, rest)
         found[1] += -0.5 * torch.sigmoid(asked @ segment - asked @ other).log()

@@ -7,8 +7,9 @@ import torch
 from landscape import InputError
 from landscape.tasks import TaskOptions
 from samrec import methods
+from samrec.architecture import PRESETS
 from samrec.checkpoint import load, trajectory
-from samrec.config import Config, configure, read_settings, write_config
+from samrec.config import Config, combined, configure, read_settings, write_config
 from samrec.data.readers import read
 from samrec.data.split import leave_one_out
 from samrec.data.synthetic import markov, write_sequences
@@ -334,6 +335,24 @@ def test_settings_survive_toml(tmp_path):
     config = Config(data='a "quoted"\\ päth\n.txt', method="samrec", rho=1e-5, lr=0.5)
     write_config(config, tmp_path / "c.toml")
     assert configure(read_settings(tmp_path / "c.toml")) == config
+
+
+@pytest.mark.parametrize("before", PRESETS)
+@pytest.mark.parametrize("now", PRESETS)
+def test_a_preset_decides_the_architecture_in_place_of_that_of_a_stored_run(before, now, tmp_path):
+    """All of it, but for what the stored run itself chose otherwise."""
+    path = tmp_path / "c.toml"
+    for chosen in ({}, {"norm": "pre", "dropout": 0.2}):
+        write_config(Config(data="d", preset=before, **chosen), path)
+        assert configure(combined(path, {})) == Config(data="d", preset=before, **chosen)
+        assert configure(combined(path, {"preset": now})) == Config(data="d", preset=now, **chosen)
+
+
+def test_a_file_that_names_a_part_of_the_architecture_keeps_it_whatever_the_preset(tmp_path):
+    (tmp_path / "c.toml").write_text('data = "d"\npositions = "start"\n')
+    found = configure(combined(tmp_path / "c.toml", {"preset": "sasrec-bert"}))
+    assert found == Config(data="d", preset="sasrec-bert", positions="start")
+    assert found.norm == "post"
 
 
 def test_a_checkpoint_ranks_as_the_model_it_was(data_file, tmp_path):
