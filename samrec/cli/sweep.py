@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from landscape.cli.options import Device, Json, Seed
+from landscape.cli.options import Device, Json
 from landscape.cli.output import show
 from landscape.errors import InputError
 from landscape.runtime.table import Table, metric_name
@@ -43,7 +43,12 @@ def command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the runs and which are done; train nothing.")
     ] = False,
-    seed: Seed = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=2**63 - 1, help="Random seed of all runs (default: that of the settings, or 0)."
+        ),
+    ] = None,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
@@ -73,8 +78,7 @@ def command(
         )
     given = dict(map(_pair, set_ or [])) | ({"data": str(data)} if data else {})
     settings = combined(config, given)
-    if seed or "seed" not in settings:
-        settings["seed"] = seed
+    settings = {"seed": 0} | settings | ({} if seed is None else {"seed": seed})
     planned = plan(settings, {name: listed(values) for name, values in map(_pair, vary)}, out)
     if dry_run:
         done = {job.name: job.result() is not None for job in planned}

@@ -85,6 +85,19 @@ def test_one_run_that_diverges_leaves_the_others(base, tmp_path, monkeypatch):
     assert jobs[0].result() is not None
 
 
+@pytest.mark.parametrize(
+    ("arguments", "seed"), [([], 0), (["--set", "seed=3"], 3), (["--set", "seed=3", "--seed", "0"], 0)]
+)
+def test_a_seed_that_is_given_is_that_of_all_runs(
+    landscape, data_file, tmp_path, monkeypatch, arguments, seed
+):
+    planned = []
+    monkeypatch.setattr("samrec.sweeps.jobs.plan", lambda *given: planned.extend(plan(*given)) or planned)
+    given = ["--data", data_file, "--vary", "rho=0.1,0.2", "--set", "method=samrec", "--out", tmp_path / "o"]
+    assert landscape("sweep", *given, "--dry-run", *arguments)[0] == 0
+    assert [job.config.seed for job in planned] == [seed, seed]
+
+
 def command(base, out, *more):
     settings = [f"--set={key}={value}" for key, value in base.items()]
     return [
