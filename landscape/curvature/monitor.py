@@ -350,10 +350,11 @@ class Monitor:
 
 
 def _cosines(update: Tensor, vectors: Tensor, places: Tensor | slice) -> tuple[float, ...]:
-    """Return |cos| of a vector with each row, which is zero but at some places; none for the zero vector."""
+    """Return |cos| of a vector with each row, which is zero but at some places; none where it has no angle."""
     length = float(update.double().norm())
-    along = (vectors.double() @ update[places].double()).abs() / length if length else update.new_zeros(0)
-    return tuple(along.tolist())
+    if not 0 < length < math.inf:  # after weights that were not finite
+        return ()
+    return tuple(((vectors.double() @ update[places].double()).abs() / length).tolist())
 
 
 def _with_zeros(found: Found, complete: bool) -> Found:
