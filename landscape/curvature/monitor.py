@@ -350,7 +350,7 @@ class Monitor:
 
 
 def _cosines(update: Tensor, vectors: Tensor, places: Tensor | slice) -> tuple[float, ...]:
-    """Return |cos| of a vector with each row, which is zero but at some places; none where it has no angle."""
+    """Return |cos| of a vector with each row, which is zero but at some places; none if it has no angle."""
     length = float(update.double().norm())
     if not 0 < length < math.inf:  # after weights that were not finite
         return ()

@@ -112,6 +112,16 @@ def test_a_checkpoint_does_not_differ_from_itself():
     assert contrast(x, x).differs is False
 
 
+def test_what_rounding_adds_is_no_difference():
+    """As it adds to a rise in float32 where each hidden unit is rescaled, which keeps the function."""
+    x = np.random.default_rng(0).exponential(size=50)
+    assert contrast(x, 1.00003 * x).differs is False
+    assert contrast(x, 0.99997 * x).differs is False
+    assert contrast(x, 1.001 * x).differs
+    said = verdict(compare({"a": measured({"sam": x}), "b": measured({"sam": 1.00003 * x})}))
+    assert said[0] == "b against a: no clear difference in sam."
+
+
 @pytest.mark.parametrize(
     ("x", "y"),
     [
@@ -280,6 +290,7 @@ def test_groups_of_other_settings_do_not_compare():
         (9.996, None, "10.0", "10.0"),
         (-1e-9, 0.5, "0.00 ± 0.50", r"0.00\,$\pm$\,0.50"),
         (0.0, 0.0, "0.00 ± 0.00", r"0.00\,$\pm$\,0.00"),
+        (2.2360679775, 2e-16, "2.24 ± 0.00", r"2.24\,$\pm$\,0.00"),
         (math.inf, None, "inf", "inf"),
         (None, None, "–", "--"),
     ],
