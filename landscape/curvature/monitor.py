@@ -277,6 +277,10 @@ class Monitor:
         try:
             pairs = _with_zeros(self._trackers[0].solve(operator, gradient, first), complete)
             found["products"] = pairs.products
+            found["eigenvalues"] = tuple(map(float, pairs.values))
+            found["residuals"] = tuple(map(float, pairs.residuals))
+            if self._before is not None:
+                found["alignment"] = _cosines(whole.theta - self._before, pairs.vectors, places)
             if edge and scale is None:
                 found["threshold"] = edge.threshold
             elif edge and scale is not None:
@@ -288,12 +292,7 @@ class Monitor:
                     found |= {"threshold": edge.threshold, "preconditioned": float(top.values[0])}
         except InputError as error:
             warnings.warn(f"step {self.steps}: {error}", stacklevel=5)
-            return found
-        found["eigenvalues"] = tuple(map(float, pairs.values))
-        found["residuals"] = tuple(map(float, pairs.residuals))
-        if self._before is not None:
-            found["alignment"] = _cosines(whole.theta - self._before, pairs.vectors, places)
-        if self.trace:
+        if self.trace and "eigenvalues" in found:
             estimate = estimate_trace(operator, probes=self.trace, seed=self.seed)
             found |= {"trace": estimate.value, "trace_error": estimate.standard_error}
         if self.rho and norm:
