@@ -83,10 +83,10 @@ class SpectralDensity(Drawn, Result):
         """Return tr A^k and its standard error; without bias for k below twice the number of nodes.
 
         Raises:
-            InputError: `k` is negative.
+            InputError: `k` is not a whole number, or negative.
         """
-        if k < 0:
-            raise InputError(f"k is {k}; it must be 0 or more")
+        if not (k >= 0 and k % 1 == 0):
+            raise InputError(f"k is {k}; it must be a whole number, 0 or more")
         return self._sum(lambda nodes: nodes**k)
 
     def effective_dimension(self, ridge: float) -> tuple[float, float]:

@@ -217,7 +217,8 @@ def test_what_is_saved_is_loaded(operator, symmetric, tmp_path):
         (lambda o: ll.spectral_density(o, probes=1), "leaves no standard error; use 2"),
         (lambda o: ll.spectral_density(o, steps=0), "steps is 0; it must be a whole number from 1"),
         (lambda o: ll.spectral_density(o).at(np.zeros(1), 0), "width is 0; it must be positive"),
-        (lambda o: ll.spectral_density(o).moment(-1), "k is -1; it must be 0 or more"),
+        (lambda o: ll.spectral_density(o).moment(-1), "k is -1; it must be a whole number, 0 or more"),
+        (lambda o: ll.spectral_density(o).moment(0.5), "k is 0.5; it must be a whole number, 0 or more"),
         (lambda o: ll.spectral_density(o).effective_dimension(0), "ridge is 0; it must be above 0"),
     ],
 )
