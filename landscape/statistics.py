@@ -64,9 +64,9 @@ def ratio_error(parts: Array) -> float | None:
 def influences(sums: Array, weights: Array) -> Array:
     """Return the units' parts in r = Σ sums / Σ weights as pseudo-values about 0: (s - r w) U / Σ w.
 
-    The standard error of their mean is that of r. Shape (units,); empty for a single unit.
+    The standard error of their mean is that of r. Shape (units,); empty where a single unit has a weight.
     """
-    return len(sums) * ratio_parts(sums, weights) if len(sums) > 1 else np.empty(0)
+    return len(sums) * ratio_parts(sums, weights) if np.count_nonzero(weights) > 1 else np.empty(0)
 
 
 def fieller(x: float, y: float, pairs: Sequence[tuple[Array, Array]]) -> tuple[float, float] | None:

@@ -83,10 +83,10 @@ class SpectralDensity(Drawn, Result):
         """Return tr A^k and its standard error; without bias for k below twice the number of nodes.
 
         Raises:
-            InputError: `k` is negative.
+            InputError: `k` is not a whole number, or negative.
         """
-        if k < 0:
-            raise InputError(f"k is {k}; it must be 0 or more")
+        if not (k >= 0 and k % 1 == 0):
+            raise InputError(f"k is {k}; it must be a whole number, 0 or more")
         return self._sum(lambda nodes: nodes**k)
 
     def effective_dimension(self, ridge: float) -> tuple[float, float]:
@@ -97,7 +97,7 @@ class SpectralDensity(Drawn, Result):
         for any ridge > 0, with a Hessian for one above -λmin. A negative λ then lowers the sum.
 
         Raises:
-            InputError: A + ridge I is not positive definite.
+            InputError: A + ridge I is not positive definite, or the density has one step alone.
         """
         self._check_definite("ridge", ridge)
         return self._resolved(lambda nodes: nodes / (nodes + ridge))
@@ -111,7 +111,8 @@ class SpectralDensity(Drawn, Result):
         adds ½ gᵀ(A + γI)⁻¹g to that, which is not included: a density of eigenvalues does not know g.
 
         Raises:
-            InputError: γ <= 0 or λ <= -γ somewhere, where the integral diverges.
+            InputError: γ <= 0 or λ <= -γ somewhere, where the integral diverges; or the density has one step
+                alone.
         """
         self._check_definite("gamma", gamma)
         return self._resolved(lambda nodes: -np.log1p(nodes / gamma) / 2)
@@ -137,9 +138,16 @@ class SpectralDensity(Drawn, Result):
         return mean(samples)
 
     def _resolved(self, function: Callable[[Array], Array]) -> tuple[float, float]:
-        """Return the same, with the most that the second half of the steps changed as part of the error."""
+        """Return the same, with the most that the second half of the steps changed as part of the error.
+
+        Raises:
+            InputError: there is one step, and it changed nothing that is known.
+        """
         value, error = self._sum(function)
-        fewer = (self._without(steps) for steps in range(1, 1 + self.settings["steps"] // 2))
+        steps = self.settings["steps"]
+        if steps == 1 < self.dimension:
+            raise InputError("one step leaves no error of this; take a density of two steps or more")
+        fewer = (self._without(last) for last in range(1, 1 + steps // 2))
         changed = max((abs(value - before._sum(function)[0]) for before in fewer), default=0.0)
         return value, float(np.hypot(error, changed))
 

@@ -277,6 +277,10 @@ class Monitor:
         try:
             pairs = _with_zeros(self._trackers[0].solve(operator, gradient, first), complete)
             found["products"] = pairs.products
+            found["eigenvalues"] = tuple(map(float, pairs.values))
+            found["residuals"] = tuple(map(float, pairs.residuals))
+            if self._before is not None:
+                found["alignment"] = _cosines(whole.theta - self._before, pairs.vectors, places)
             if edge and scale is None:
                 found["threshold"] = edge.threshold
             elif edge and scale is not None:
@@ -288,12 +292,7 @@ class Monitor:
                     found |= {"threshold": edge.threshold, "preconditioned": float(top.values[0])}
         except InputError as error:
             warnings.warn(f"step {self.steps}: {error}", stacklevel=5)
-            return found
-        found["eigenvalues"] = tuple(map(float, pairs.values))
-        found["residuals"] = tuple(map(float, pairs.residuals))
-        if self._before is not None:
-            found["alignment"] = _cosines(whole.theta - self._before, pairs.vectors, places)
-        if self.trace:
+        if self.trace and "eigenvalues" in found:
             estimate = estimate_trace(operator, probes=self.trace, seed=self.seed)
             found |= {"trace": estimate.value, "trace_error": estimate.standard_error}
         if self.rho and norm:
@@ -350,10 +349,11 @@ class Monitor:
 
 
 def _cosines(update: Tensor, vectors: Tensor, places: Tensor | slice) -> tuple[float, ...]:
-    """Return |cos| of a vector with each row, which is zero but at some places; none for the zero vector."""
+    """Return |cos| of a vector with each row, which is zero but at some places; none if it has no angle."""
     length = float(update.double().norm())
-    along = (vectors.double() @ update[places].double()).abs() / length if length else update.new_zeros(0)
-    return tuple(along.tolist())
+    if not 0 < length < math.inf:  # after weights that were not finite
+        return ()
+    return tuple(((vectors.double() @ update[places].double()).abs() / length).tolist())
 
 
 def _with_zeros(found: Found, complete: bool) -> Found:

@@ -315,13 +315,22 @@ def of_same_diagonal(target: Objective | LinearOperator) -> Objective | LinearOp
 def _only_cross_terms(objective: Objective, batch: Any) -> bool:
     """Tell whether the Gauss-Newton matrix of a batch leaves out zeros of the Hessian's diagonal alone.
 
-    The loss has to be that of the outputs to the last digits: a small penalty on weights has a large trace.
+    The loss has to be that of the outputs to the last digits, as a small penalty on weights has a large
+    trace; and far from θ too, as a penalty on the distance from θ is 0 there.
     """
     leaves, outputs = objective.traced(batch, "outputs")
     if not isinstance(outputs, Tensor) or not affine_in_each(outputs, leaves):
         return False
-    whole, both = _by_both(objective, batch, outputs)
-    return abs(whole - both) <= SAME * torch.finfo(objective.theta.dtype).eps * abs(whole)
+    params = objective.params
+    parts = params.split(objective.theta).values()
+    far = params.flat(part / 2 if part.any() else part + 0.5 for part in parts)
+    there = objective.moved(far)
+    pairs = (objective, outputs), (there, there.traced(batch, "outputs")[1])
+    return all(_same(*_by_both(of, batch, made), objective.theta.dtype) for of, made in pairs)
+
+
+def _same(whole: float, both: float, dtype: torch.dtype) -> bool:
+    return abs(whole - both) <= SAME * torch.finfo(dtype).eps * abs(whole)
 
 
 def described(operator: LinearOperator) -> tuple[dict[str, str], dict[str, str]]:

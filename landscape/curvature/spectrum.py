@@ -94,7 +94,8 @@ class Spectrum(Drawn):
 
         Returns:
             `trace`, `frobenius`, `effective_dimension`, `local_entropy` and `moment_error`. A number is None
-            where the matrix has an eigenvalue below -ridge or -gamma. Empty without a density.
+            where the matrix has an eigenvalue below -ridge or -gamma, or the density has one step. Empty
+            without a density.
         """
         if self.density is None:
             return {}

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from landscape.objective.params import ParamSpace
+from landscape.runtime.arguments import LARGEST
 
 ADAMS = (torch.optim.Adam, torch.optim.AdamW)
 
@@ -52,13 +53,13 @@ def edge_of(optimizer: Optimizer, model: nn.Module, space: ParamSpace, gradient_
 
     Returns:
         The edge; None for another optimizer, for settings without a known one (groups with different betas
-        or momenta, SAM around anything but plain gradient descent, ascent), η = 0, and Adam before its first
-        step.
+        or momenta, SAM around anything but plain gradient descent, ascent), an η that is not a number from
+        1e-100 to 1e100, and Adam before its first step.
     """
     inner = getattr(optimizer, "base", getattr(optimizer, "base_optimizer", optimizer))
     radius = 0.0 if inner is optimizer else _radius(optimizer)
     groups, rate = inner.param_groups, float(inner.param_groups[0]["lr"])
-    if not rate or radius is None or any(group.get("maximize") for group in groups):
+    if not 1 / LARGEST < rate < LARGEST or radius is None or any(group.get("maximize") for group in groups):
         return None
     if isinstance(inner, torch.optim.SGD) and _equal(groups, "momentum", "dampening", "nesterov"):
         threshold = _of_descent(groups[0], rate)

@@ -1,5 +1,6 @@
 """The worst perturbation within a ball: δ = C u with ‖u‖ <= r, C diagonal."""
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -43,7 +44,7 @@ class Box:
     """max |u_i| <= 1, which C gives its sides."""
 
     def furthest(self, along: Tensor) -> Tensor:
-        return along.sign()
+        return along.nan_to_num().sign()
 
     def project(self, u: Tensor) -> Tensor:
         return u.clamp(-1, 1)
@@ -63,7 +64,8 @@ def projected_ascent(point: Point, ball: Ball, scale: Tensor) -> tuple[Tensor, f
 
     u <- P(u + s), s the point of the ball furthest along the gradient with respect to u, and P the projection
     on the ball: unit gradients times ρ in a sphere, signs in a box. It starts from s, or from a random point
-    of the boundary where the gradient is zero, so a saddle or an exact minimum is left as well.
+    of the boundary where the gradient is zero, so a saddle or an exact minimum is left as well. It ends where
+    L is not finite: then there is no worst, and that L is returned.
     """
     steps = point.settings.steps
     u = ball.furthest(scale * point.gradient)
@@ -74,8 +76,10 @@ def projected_ascent(point: Point, ball: Ball, scale: Tensor) -> tuple[Tensor, f
     with progress.bar("projected ascent", steps + 1) as advance:
         for step in range(steps + 1):
             value, grad = point.objective.value_and_grad(point.theta + scale * u)
-            if value > highest:
+            if value > highest or not math.isfinite(value):
                 best, highest = u, value
+            if not math.isfinite(highest):
+                break
             if step < steps:
                 u = ball.project(u + ball.furthest(scale * grad))
             advance()

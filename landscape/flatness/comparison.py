@@ -17,6 +17,8 @@ from landscape.storage.results import Array
 FROZEN = (*SAMPLE, "metric", "include", "exclude")
 """What the objectives of checkpoints share that compare."""
 LOSS, NORM = "loss", "weight_norm"
+ROUNDING = 1e-4
+"""How far from 1 a ratio may be by rounding alone: a rise in float32 has lost most of the loss's digits."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,10 @@ class Contrast:
 
     @property
     def differs(self) -> bool | None:
-        """Whether the interval leaves out 1; None without an interval."""
-        return None if self.low is None or self.high is None else not self.low <= 1 <= self.high
+        """Whether the interval leaves out 1, by more than `ROUNDING`; None without an interval."""
+        if self.low is None or self.high is None:
+            return None
+        return not self.low - ROUNDING <= 1 <= self.high + ROUNDING
 
 
 @dataclass(frozen=True)
@@ -111,10 +115,14 @@ def compare(
         ratio to it, with 95% intervals.
 
     Raises:
-        InputError: no results, or two that were measured with different settings or on different units.
+        InputError: no results, something else, or two that were measured with different settings or on
+            different units.
     """
     if not results:
         raise InputError("nothing to compare; give the sharpness of at least one checkpoint")
+    for some in (results, *_mapping(by_group or {}).values()):
+        if wrong := [each for each in _mapping(some).values() if not isinstance(each, Sharpness)]:
+            raise InputError(f"compare takes what landscape.sharpness returns, not {type(wrong[0]).__name__}")
     _check_alike(results)
     names = tuple(results)
     of_groups: dict[str | None, Mapping[str, Sharpness]] = {None: results}
@@ -199,6 +207,18 @@ def _contrast(first: _Sample, other: _Sample) -> Contrast:
         return Contrast(y - x, None, y / x)
     interval = fieller(x, y, pairs)
     return Contrast(y - x, error, y / x, *interval) if interval else Contrast(y - x, error)
+
+
+def _mapping(given: Any) -> Mapping[str, Any]:
+    """Return what was given by name.
+
+    Raises:
+        InputError: it has no names.
+    """
+    if not isinstance(given, Mapping):
+        said = 'compare takes results by name, {"a": …, "b": …}, and groups by name and group'
+        raise InputError(f"{said}, not {type(given).__name__}")
+    return given
 
 
 def _check_alike(results: Mapping[str, Sharpness]) -> None:

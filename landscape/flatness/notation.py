@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from landscape.flatness.comparison import LOSS, NORM, Contrast, Contrasts, Row
 from landscape.runtime.rounding import UNSURE, between
 
+NEGLIGIBLE = 1e-7
+"""Share of a value below which its error is one of rounding, and takes no more digits to be written."""
+
 
 @dataclass(frozen=True)
 class Notation:
     """How numbers are written, the same wherever a table goes.
 
     A value has three significant digits, or as many as its error needs to have one, and an error at most two.
+    An error that rounding alone can make asks for no digits.
 
     Attributes:
         plus_minus, times, minus: the signs.
@@ -134,7 +138,7 @@ def _exponent(value: float, digits: int) -> int:
 def _decimals(value: float, error: float | None) -> int:
     """Return how many digits to write after the point."""
     own = 2 - _exponent(value, 3)
-    if not error or not math.isfinite(error):
+    if not error or not math.isfinite(error) or error < NEGLIGIBLE * abs(value):
         return max(0, own)
     if value == 0:
         return max(0, 1 - _exponent(error, 2))

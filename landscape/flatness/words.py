@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from landscape.curvature.eigenpairs import Eigenpairs
 from landscape.curvature.trace import Trace
+from landscape.errors import InputError
 from landscape.flatness.comparison import LOSS, NORM, Contrast, Contrasts, Row
 from landscape.flatness.notation import PLAIN
 from landscape.statistics import interval, mean
@@ -58,7 +59,12 @@ def verdict(comparison: Contrasts) -> tuple[str, ...]:
 
     Args:
         comparison: what `compare` returns.
+
+    Raises:
+        InputError: it is something else.
     """
+    if not isinstance(comparison, Contrasts):
+        raise InputError(f"verdict takes what landscape.compare returns, not {type(comparison).__name__}")
     first, *others = comparison.names
     measured = [row for row in comparison.rows if row.group is None and row.measure not in (LOSS, NORM)]
     found = tuple(

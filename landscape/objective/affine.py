@@ -63,6 +63,8 @@ def _keeps(node: Node, read: Mapping[Node, int]) -> bool:
     """Tell whether what is affine in each leaf before an operation is so after it."""
     inputs = [0 if before is None else read[before] for before, _ in node.next_functions]
     name = node.name()
+    if name.startswith("AbsBackward") and _of_complex(node):  # the root of a sum of squares
+        return not any(inputs)
     if not any(inputs) or LINEAR.fullmatch(name):
         return True
     if name.startswith("DivBackward"):
@@ -72,3 +74,8 @@ def _keeps(node: Node, read: Mapping[Node, int]) -> bool:
     return bool(kept or MULTILINEAR.fullmatch(name)) and together.bit_count() == sum(
         map(int.bit_count, inputs)
     )
+
+
+def _of_complex(node: Node) -> bool:
+    saved = getattr(node, "_saved_self", None)
+    return isinstance(saved, Tensor) and saved.is_complex()

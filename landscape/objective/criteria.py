@@ -97,7 +97,12 @@ class PerTarget:
     def _unreduced(self, outputs: Any, targets: Any) -> Any:
         """Take what a loss of torch that the criterion returns would be without its reduction."""
         with _Unreduced(replace=True) as mode:
-            found = self._own(outputs, targets)
+            try:
+                found = self._own(outputs, targets)
+            except InputError:
+                raise
+            except Exception:  # such as a sum of a loss per row and one per entry
+                return None
         return _by_example(mode.costs, mode.weights, targets) if found is mode.returned else None
 
     def _as_asked(self, outputs: Any, targets: Any) -> Any:

@@ -136,6 +136,16 @@ def test_errors_cover_what_the_steps_do_not_resolve(operator, steps, ridge):
     assert abs(value - np.sum(values / (values + ridge))) < 3 * error + 1e-9
 
 
+def test_one_step_claims_no_error(operator):
+    """Its node is zᵀAz/n, the same for each probe of a diagonal matrix, and far from Σ λ / (λ + ridge)."""
+    values = torch.tensor([10.0, 0.1, 0.1, 0.0, 0.0]).double()
+    found = ll.spectral_density(operator(torch.diag(values)), probes=4, steps=1)
+    for ask in (found.effective_dimension, found.local_entropy):
+        with pytest.raises(InputError, match="one step leaves no error"):
+            ask(0.1)
+    assert found.moment(1) == pytest.approx((float(values.sum()), 0))
+
+
 def test_a_quadrature_is_cut_back_to_that_of_fewer_steps(operator):
     matrix, _ = rotated(np.linspace(-1, 2, 30))
     long = ll.spectral_density(operator(matrix), probes=2, steps=12)._without(5)
@@ -207,7 +217,8 @@ def test_what_is_saved_is_loaded(operator, symmetric, tmp_path):
         (lambda o: ll.spectral_density(o, probes=1), "leaves no standard error; use 2"),
         (lambda o: ll.spectral_density(o, steps=0), "steps is 0; it must be a whole number from 1"),
         (lambda o: ll.spectral_density(o).at(np.zeros(1), 0), "width is 0; it must be positive"),
-        (lambda o: ll.spectral_density(o).moment(-1), "k is -1; it must be 0 or more"),
+        (lambda o: ll.spectral_density(o).moment(-1), "k is -1; it must be a whole number, 0 or more"),
+        (lambda o: ll.spectral_density(o).moment(0.5), "k is 0.5; it must be a whole number, 0 or more"),
         (lambda o: ll.spectral_density(o).effective_dimension(0), "ridge is 0; it must be above 0"),
     ],
 )

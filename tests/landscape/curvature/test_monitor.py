@@ -133,12 +133,26 @@ def test_optimizers_without_a_known_edge_have_none():
     for optimizer in (
         torch.optim.RMSprop(model.parameters()),
         adam(model.parameters()),  # before its first step
-        descent(model.parameters(), lr=0.0),
+        *(descent(model.parameters(), lr=rate) for rate in (0.0, 1e-320, np.inf, np.nan)),
         descent(model.parameters(), lr=0.1, maximize=True),
         SAM(model.parameters(), adam, rho=0.1, lr=0.1),
         SAM(model.parameters(), descent, rho=0.1, lr=0.1, momentum=0.9),
     ):
         assert edge_of(optimizer, model, space, 1.0) is None
+
+
+def test_eigenvalues_are_kept_where_the_preconditioner_is_not_finite():
+    """As Adam's is with ε = 0 where a weight has had no gradient."""
+    model = Quadratic()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, eps=0.0)
+    descend(model, optimizer, 1)
+    (state,) = optimizer.state.values()
+    state["exp_avg_sq"][2] = 0
+    with pytest.warns(UserWarning, match="not finite"):
+        found = monitored(model, optimizer, trace=2).measure()
+    np.testing.assert_allclose(found.eigenvalues, [3, 2], rtol=1e-5)
+    assert found.trace == pytest.approx(5.5)
+    assert (found.threshold, found.preconditioned) == (None, None)
 
 
 class Noisy(nn.Module):
@@ -307,10 +321,10 @@ def test_a_file_of_something_else_is_refused(content, message, tmp_path):
         ll.Monitor.read(file)
 
 
-def test_a_training_that_diverges_goes_on():
+def test_a_training_that_diverges_goes_on(tmp_path):
     model = Quadratic()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    monitor = monitored(model, optimizer)
+    monitor = monitored(model, optimizer, file=tmp_path / "monitor.jsonl")
     monitor.step()
     model.w.data.fill_(torch.nan)
     monitor.step()
@@ -319,6 +333,7 @@ def test_a_training_that_diverges_goes_on():
     first, broken, last = monitor.records
     assert broken.eigenvalues == ()
     assert broken.loss is None
+    assert last.alignment == ()  # with a step from what was no number
     np.testing.assert_allclose(last.eigenvalues, first.eigenvalues, rtol=1e-6)
     assert np.isnan(monitor.history.eigenvalues[1]).all()
 

@@ -114,11 +114,35 @@ def test_other_matrices_and_other_losses_are_what_they_were():
     assert of_same_diagonal(decayed) is decayed  # whose penalty is a millionth of the loss
     plain = penalized(0.0)
     assert of_same_diagonal(plain) is not plain
+    for moved in (0.0, 1.0):  # a penalty on the distance from θ is 0 at θ, as is one on weights that are 0
+        model = nn.Linear(2, 2).double()
+        model.load_state_dict({name: moved * p for name, p in model.state_dict().items()})
+        anchored = _anchored(model, [(batch, torch.tensor([0, 1, 1]))])
+        assert of_same_diagonal(anchored) is anchored
+        trace = float(dense(anchored, "hessian").trace())
+        found = ll.trace(anchored, probes=100)
+        assert abs(found.value - trace) <= 5 * found.standard_error
     curved = ll.supervised(residual(nn.GELU())._bound.model, of.batches, F.cross_entropy)
     assert of_same_diagonal(curved) is curved
     last = curved.restrict(["out.weight", "out.bias"])  # in which the outputs are affine, whatever is before
     assert of_same_diagonal(last) is not last
     torch.testing.assert_close(dense(last, "hessian").diag(), dense(last, "gauss-newton").diag())
+
+
+def _anchored(model, batches):
+    """A loss with a penalty on the distance from the present weights, which its outputs do not tell."""
+    begun = {name: p.detach().clone() for name, p in model.named_parameters()}
+
+    def criterion(outputs, batch):
+        return F.cross_entropy(outputs, batch[1], reduction="sum"), len(batch[1])
+
+    def loss(model, batch):
+        fit, count = criterion(model(batch[0]), batch)
+        return fit + sum((p - begun[n]).square().sum() for n, p in model.named_parameters()), count
+
+    return ll.Objective(
+        model, batches, loss, forward=lambda model, batch: model(batch[0]), criterion=criterion
+    )
 
 
 class Add(Square):
@@ -149,6 +173,7 @@ NOT = {
     "an RNN": (lambda m, x: m.c(x)[0], lambda: nn.RNN(4, 16, nonlinearity="relu")),
     "PReLU twice": (lambda m, x: m.c(m.b(m.c(m.a(x)))), nn.PReLU),
     "softmax": (lambda m, x: m.a(x).softmax(1),),
+    "the size of a complex number": (lambda m, x: (m.a(x) + 1j * m.b(x)).abs(),),
     "a convex function": (lambda m, x: m.a(x).pow(2) + F.celu(m.b(x)),),
 }
 IS = {

@@ -233,6 +233,7 @@ def test_it_reloads(tmp_path):
         ({"sigmas": [math.inf]}, "sigma"),
         ({"prior": torch.zeros(DIM + 1)}, "shape"),
         ({"prior": torch.full((DIM,), torch.nan)}, "finite"),
+        ({"prior": np.zeros(DIM)}, "tensor"),
     ],
 )
 def test_bad_settings_are_refused(settings, message):

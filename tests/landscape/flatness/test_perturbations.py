@@ -104,6 +104,30 @@ def test_a_loss_below_minus_one_has_no_percentage(quadratic):
         ll.sharpness(lower, ["keskar"])
 
 
+class Logarithm(nn.Module):
+    """-Σ ln w, which is no number where a w is negative."""
+
+    def __init__(self, w):
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor(w).double())
+
+    def forward(self, x):
+        return -self.w.log().sum() * x
+
+
+@pytest.mark.parametrize(("name", "worse"), [("worst", 0.02), ("worst-adaptive", 0.6), ("keskar", 5e-4)])
+def test_there_is_no_worst_where_the_loss_is_no_number(name, worse):
+    """The ball reaches beyond 0 for the first w, and not for the second."""
+
+    def rise(w, rho):
+        of = by_unit(Logarithm(w), [torch.ones(3).double()], lambda model, x: model(x))
+        return ll.sharpness(of, [name], rho=rho, steps=4).measures[name].value
+
+    rho = 1.5 if name == "worst-adaptive" else 0.05
+    assert math.isnan(rise([worse, 0.4] if name != "keskar" else [worse, 0.5], rho))
+    assert rise([0.5, 0.4], rho / 5) > 0
+
+
 def test_a_zero_gradient_is_no_division(quadratic, positive):
     objective = quadratic(positive, torch.zeros(12).double())
     for name in ("sam", "asam", "m-sharpness"):
@@ -120,6 +144,16 @@ def test_m_sharpness_is_the_mean_of_what_each_batch_rises_alone():
     assert row.settings["m"] == 8
     one = by_unit(model, batches[:1], squared)
     assert measure(one, "m-sharpness")[0] == pytest.approx(measure(one, "sam")[0], rel=1e-12)
+
+
+def test_one_unit_with_a_weight_has_no_error():
+    """The batch whose targets are all ignored adds nothing, and says nothing of the spread."""
+    model = nn.Linear(1, 1).double()
+    objective = Objective(model, [0.0, 3.0], lambda m, w: (w * m.weight.square().sum(), w))
+    for name in ("sam", "m-sharpness", "worst"):
+        value, error = measure(objective, name)
+        assert value > 0
+        assert error is None
 
 
 # the average perturbation

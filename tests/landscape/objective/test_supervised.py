@@ -109,6 +109,19 @@ def test_the_loss_of_each_example_and_a_sum_by_hand_are_means_too():
     assert [len(o.per_example()[0]) for o in (each, summed)] == [40, 40]
 
 
+def test_a_sum_of_a_loss_per_row_and_one_per_entry_is_a_mean_too():
+    """Without their reductions they have different shapes, which do not add up."""
+    torch.manual_seed(0)
+    x, y = torch.randn(9, 4), torch.randint(3, (9,))
+    model = torch.nn.Linear(4, 3)
+
+    def both(outputs, targets):
+        return F.cross_entropy(outputs, targets) + F.mse_loss(outputs, F.one_hot(targets, 3).float())
+
+    found = ll.supervised(model, [(x[:5], y[:5]), (x[5:], y[5:])], both)
+    assert found.value() == pytest.approx(float(both(model(x), y).detach()), rel=1e-6)
+
+
 def test_tokens_that_stand_end_to_end_belong_to_their_sentences():
     model = nn.Embedding(9, 9).double()
     tokens = torch.randint(9, (6, 5), generator=torch.Generator().manual_seed(1))
