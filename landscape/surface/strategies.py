@@ -59,7 +59,7 @@ def _along(objective: Objective, vectors: Sequence[Tensor]) -> Strategy:
 
     def losses(steps: Sequence[Step]) -> Losses:
         for step in steps:
-            yield objective.value(moved(theta, step, vectors))
+            yield objective.moved(moved(theta, step, vectors)).value()  # which copies no θ
 
     return Strategy("sequential", 1, losses, exact=True)
 
@@ -97,7 +97,7 @@ def strategies(objective: Objective, directions: Sequence[Direction]) -> list[St
         def with_a_clone(step: Step) -> float:
             clone = free.get()
             try:
-                return clone.value(moved(theta, step, vectors))
+                return clone.moved(moved(theta, step, vectors)).value()
             finally:
                 free.put(clone)
 
@@ -213,11 +213,12 @@ def _after_each_module(call: Callable[..., None]) -> Iterator[None]:
 
 
 def moved(theta: Tensor, step: Sequence[float], vectors: Sequence[Tensor]) -> Tensor:
-    """Return θ + Σ step_i v_i."""
+    """Return θ + Σ step_i v_i, in memory of its own unless all steps are zero."""
+    found = theta
     for length, vector in zip(step, vectors, strict=True):
         if length:
-            theta = (length * vector).add_(theta)
-    return theta
+            found = found.add(vector, alpha=length) if found is theta else found.add_(vector, alpha=length)
+    return found
 
 
 def _room(objective: Objective) -> int:

@@ -146,7 +146,7 @@ def test_a_strategy_that_there_is_not_is_refused(fresh):
 
 
 def test_an_evaluation_enters_the_objective_once(fresh):
-    """Walked through: from the surface, each point is one call into `landscape/objective/`."""
+    """Walked through: from the surface, each point is `objective.moved(θ).value()`, which copies no θ."""
     entered = Counter()
 
     def watch(frame, event, _):
@@ -165,7 +165,7 @@ def test_an_evaluation_enters_the_objective_once(fresh):
         return Counter(entered)
 
     objective = fresh()
-    assert calls(7) - calls(3) == {"value": 7 * 7 - 3 * 3}
+    assert calls(7) - calls(3) == {"moved": 7 * 7 - 3 * 3, "value": 7 * 7 - 3 * 3}
 
 
 def test_an_interrupted_run_goes_on_and_equals_an_unbroken_one(quadratic, symmetric, tmp_path):

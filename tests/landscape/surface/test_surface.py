@@ -19,7 +19,7 @@ def tilted(quadratic, symmetric):
 def loss_at(objective, *terms):
     theta = objective.theta
     for x, direction in terms:
-        theta = theta + x * direction
+        theta = theta.add(direction, alpha=x)  # in one rounding
     return objective.value(theta)
 
 
