@@ -210,7 +210,7 @@ def main() -> None:
         code = _ended_by(error, f"{error.strerror or error}: {error.filename or 'output'}")
     except told as error:
         code = _ended_by(error, f"{words_of(error)} (--traceback shows where)")
-    except Exception as error:
+    except Exception as error:  # a library's import turns an interrupt into an ImportError
         if not (stopped := _interrupt_behind(error)):
             raise
         code = _stopped(stopped)

@@ -21,7 +21,7 @@ from landscape.curvature.basis import (
     residuals,
 )
 from landscape.curvature.matrix import Operator
-from landscape.curvature.solver import Counted, Found, Matvec, oriented, scales
+from landscape.curvature.solver import Counted, Found, Matvec, oriented, rayleigh, scales
 from landscape.storage.results import Array
 
 Scale = Callable[[Array, float], Array]
@@ -138,10 +138,8 @@ def _dominant(
         products.mix(rotation[:, order])
     vectors, images = found.rows(0), products.rows(0)
     del found, products
-    along = torch.stack([grams(v[None], hv[None])[0, 0] for v, hv in zip(vectors, images, strict=True)])
-    lengths = torch.stack([residuals(hv, v, x) for v, hv, x in zip(vectors, images, along, strict=True)])
-    values, absolute = fetched(along, lengths)
-    return values, oriented(vectors), absolute
+    values, lengths = rayleigh(zip(vectors, images, strict=True))
+    return values, oriented(vectors), lengths
 
 
 class _Step(NamedTuple):

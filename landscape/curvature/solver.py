@@ -1,7 +1,7 @@
 """What the eigenvalue solvers share: counted products, random starts, residuals, and their result."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,10 +110,10 @@ class Counted:
         return result
 
 
-def rayleigh(operator: Counted, vectors: Tensor) -> tuple[Array, Array]:
-    """Return vᵀAv and ‖Av - λv‖ of each unit vector, in float64: one product each."""
+def rayleigh(pairs: Iterable[tuple[Tensor, Tensor]]) -> tuple[Array, Array]:
+    """Return vᵀAv and ‖Av - λv‖ of each unit vector v, in float64, from v and Av."""
     values, lengths = [], []
-    for vector, product in operator.each(vectors):
+    for vector, product in pairs:
         along, square = (grams(vector[None], other[None])[0, 0] for other in (product, vector))
         values.append(along / square)
         lengths.append(residuals(product, vector, values[-1]))
@@ -162,7 +162,7 @@ def measured(
         if (error <= SHARE * np.maximum(lengths, allowed)).all():
             oriented(vectors)
             return values, np.hypot(lengths, error)
-    return rayleigh(operator, oriented(vectors))
+    return rayleigh(operator.each(oriented(vectors)))
 
 
 def scales(values: Array, norm: float, dtype: torch.dtype) -> Array:

@@ -260,8 +260,9 @@ def pac_bayes_bound(
 
 
 def _check(theta: Tensor, prior: Tensor | None) -> None:
-    given = prior is None or (isinstance(prior, Tensor) and prior.shape == theta.shape)
-    if not given or (prior is not None and not prior.isfinite().all()):
+    if prior is None:
+        return
+    if not (isinstance(prior, Tensor) and prior.shape == theta.shape and prior.isfinite().all()):
         raise InputError(f"the prior's mean must be a finite tensor of shape ({len(theta)},), as θ is")
 
 
