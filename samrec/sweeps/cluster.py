@@ -191,9 +191,11 @@ def _check_shared(jobs: Sequence[Job], nodes: Sequence[dict[str, Any]]) -> None:
         look = ray.remote(num_cpus=0)(unseen)
         there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
         asked = [look.options(scheduling_strategy=strategy).remote(paths) for strategy in there]
+        # All of them: Ray complains of a task that is under way when the program leaves.
+        ray.wait(asked, num_returns=len(asked), timeout=PATIENCE)
         for node, answer in zip(nodes, asked, strict=True):
             try:
-                missing = ray.get(answer, timeout=PATIENCE)
+                missing = ray.get(answer, timeout=0)
             except ray.exceptions.RayTaskError as error:
                 raise InputError(f"{node['NodeManagerAddress']} cannot run this: {_reason(error)}") from None
             except ray.exceptions.RayError:
