@@ -64,14 +64,3 @@ def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
     if "init" in settings or settings.get("method") == "gru4rec" or preset not in tuple(_EARLIER):
         return dict(settings)
     return asdict(_EARLIER[preset]) | dict(settings)
-
-
-def undecided(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out of a stored run's settings what its preset decides, so that another preset decides it anew.
-
-    Stored runs name all of the architecture. A file that names a part of it is somebody's choice, and kept.
-    """
-    preset = settings.get("preset", "sasrec")
-    if preset not in tuple(PRESETS) or not settings.keys() >= set(NAMES):
-        return dict(settings)
-    return {k: v for k, v in settings.items() if k not in NAMES or v != getattr(PRESETS[preset], k)}

@@ -1,5 +1,6 @@
 """What a trained model recommends: the best items for users of its data, or for histories of others."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -101,7 +102,8 @@ def recommend(
         histories: item ids in time order, instead of users. They need no data, unless the checkpoint
             stores no ids (best.safetensors, and files of earlier versions).
         top: the number of items; fewer where there are no more.
-        exclude_seen: leave out the items of the whole history.
+        exclude_seen: leave out the items of the whole history. Who has all items gets none, and a warning
+            counts them.
         data: the file of interactions, if it has moved since the training.
         device: as `landscape.device_named` takes it.
 
@@ -130,6 +132,8 @@ def recommend(
     if not len(shown) or not shown.lengths.all():
         raise InputError("a history is empty; a recommendation needs at least one item")
     owner, item, score = best(model, shown, min(top, len(item_ids)), exclude_seen)
+    if nothing := len(shown) - len(np.unique(owner)):
+        warnings.warn(f"{nothing} of {len(shown)} histories hold every item, and get none", stacklevel=2)
     ranks = 1 + Ragged(item, np.bincount(owner)).within
     return Recommendations(names[owner], ranks, item_ids[item], score)
 

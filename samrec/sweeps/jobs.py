@@ -55,21 +55,27 @@ class Job:
 def plan(settings: Mapping[str, Any], varied: Mapping[str, Sequence[str]], out: Path) -> list[Job]:
     """Make a job of every combination of the varied settings.
 
-    A varied setting that a method does not have (SAM's, where it is sasrec) does not multiply its jobs.
+    A setting that a method does not have (SAM's, where it is sasrec) is left out of its jobs, and does not
+    multiply them, if another of the sweep's methods has it.
 
     Raises:
-        InputError: a setting or a value is invalid, `out` holds runs with other settings or links in place of
-            folders, or the method is a pre-training, which ranks nothing.
+        InputError: a setting or a value is invalid, two values are the same, `out` holds runs with other
+            settings or links in place of folders, or the method is a pre-training, which ranks nothing.
     """
+    methods = [str(method) for method in varied.get("method", [settings.get("method", "sasrec")])]
+    if "s3rec-pretraining" in methods:
+        raise InputError("a sweep compares rankings, and s3rec-pretraining ranks nothing; sweep s3rec")
     jobs: dict[str, Job] = {}
     for values in product(*varied.values()):
-        combination = dict(zip(varied, values, strict=True))
-        method = str({**settings, **combination}.get("method", "sasrec"))
-        if method == "s3rec-pretraining":
-            raise InputError("a sweep compares rankings, and s3rec-pretraining ranks nothing; sweep s3rec")
-        combination = {key: value for key, value in combination.items() if applies(key, method)}
+        given = {**settings, **dict(zip(varied, values, strict=True))}
+        given = {name: value for name, value in given.items() if _concerns(name, given, methods)}
+        combination = {name: given[name] for name in varied if name in given}
         name = ",".join(f"{key}={value}" for key, value in combination.items()).replace(os.sep, "_")
-        jobs[name] = Job(combination, configure({**settings, **combination}), out / (name or "run"))
+        jobs[name] = Job(combination, configure(given), out / (name or "run"))
+    names: dict[str, str] = {}
+    for name, job in jobs.items():
+        if (other := names.setdefault(repr(job.config), name)) != name:
+            raise InputError(f"{other} and {name} are the same run; give each value once")
     own(out, *(job.out.name for job in jobs.values()))
     for job in jobs.values():
         path = job.out / "config.toml"
@@ -80,3 +86,9 @@ def plan(settings: Mapping[str, Any], varied: Mapping[str, Sequence[str]], out: 
                 f"{job.out} holds a run with {key} {then[key]!r}, not {now[key]!r}; choose another --out"
             )
     return list(jobs.values())
+
+
+def _concerns(name: str, given: Mapping[str, Any], methods: Sequence[str]) -> bool:
+    """Tell whether a job takes a setting. One that no method has is taken, and refused with its name."""
+    method = str(given.get("method", "sasrec"))
+    return applies(name, method) or not any(applies(name, one) for one in methods)

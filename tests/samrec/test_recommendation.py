@@ -64,6 +64,14 @@ def test_all_users_get_what_an_oracle_recommends(runs, data_file, top, exclude_s
     assert found.ranks.tolist() == expected
 
 
+def test_who_has_seen_everything_is_counted_in_a_warning(runs, data_file):
+    data = read(data_file)
+    histories = [data.item_ids, data.item_ids[:2]]
+    with pytest.warns(UserWarning, match="1 of 2 histories hold every item, and get none"):
+        found = recommend(runs / "sasrec" / "best.pt", histories=histories, exclude_seen=True)
+    assert [user for user, _, _ in found.by_user()] == [2]
+
+
 @given(
     arrays(float, st.tuples(st.integers(1, 5), st.integers(1, 60)), elements=st.integers(-4, 4)),
     st.integers(1, 60),

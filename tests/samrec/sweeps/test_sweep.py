@@ -40,6 +40,23 @@ def test_a_plan_is_every_combination_once(base, tmp_path):
     assert jobs[0].config == Config(**base)
 
 
+def test_what_all_runs_share_is_left_out_where_a_method_does_not_have_it_and_another_does(base, tmp_path):
+    methods = {"method": ["sasrec", "samrec", "gru4rec"]}
+    jobs = plan({**base, "rho": "0.2", "preset": "sasrec-bert"}, methods, tmp_path)
+    assert [job.config.radius for job in jobs] == [0, 0.2, 0.2]
+    assert jobs[0].config == Config(**base, preset="sasrec-bert")
+    assert jobs[2].config == Config(**base, method="gru4rec", rho=0.2)
+    with pytest.raises(InputError, match="contrast is not a setting of sasrec"):
+        plan({**base, "contrast": "0.2"}, methods, tmp_path)
+    with pytest.raises(InputError, match="rho is not a setting of sasrec"):
+        plan({**base, "rho": "0.2"}, {"seed": ["0"]}, tmp_path)
+
+
+def test_two_spellings_of_a_value_are_one_run_too_many(base, tmp_path):
+    with pytest.raises(InputError, match=r"dropout=0\.1 and dropout=0\.10 are the same run"):
+        plan(base, {"dropout": ["0.1", "0.2", "0.10"]}, tmp_path)
+
+
 def test_values_that_are_none_are_refused_before_anything_is_trained(base, tmp_path):
     with pytest.raises(InputError, match="setting rho: must be a valid number, not"):
         plan({**base, "method": "samrec"}, {"rho": ["0.1", "much"]}, tmp_path)

@@ -348,6 +348,17 @@ def test_a_preset_decides_the_architecture_in_place_of_that_of_a_stored_run(befo
         assert configure(combined(path, {"preset": now})) == Config(data="d", preset=now, **chosen)
 
 
+@pytest.mark.parametrize(("before", "now"), [("sasrec", "bert4rec"), ("bert4rec", "samrec")])
+def test_a_method_decides_the_loss_in_place_of_that_of_a_stored_run(before, now, tmp_path):
+    path = tmp_path / "c.toml"
+    write_config(Config(data="d", method=before), path)
+    assert configure(combined(path, {"method": now})) == Config(data="d", method=now)
+    write_config(Config(data="d", method=before, loss="gbce"), path)
+    assert configure(combined(path, {"method": now})).loss == "gbce"
+    path.write_text('data = "d"\nloss = "bce"\n')  # somebody's choice
+    assert configure(combined(path, {"method": "bert4rec"})).loss == "bce"
+
+
 def test_a_file_that_names_a_part_of_the_architecture_keeps_it_whatever_the_preset(tmp_path):
     (tmp_path / "c.toml").write_text('data = "d"\npositions = "start"\n')
     found = configure(combined(tmp_path / "c.toml", {"preset": "sasrec-bert"}))
