@@ -18,6 +18,7 @@ LAUNCHED = 2**22  # the same on other devices, where each operation has to be la
 BLOCK = 2**20  # numbers in a block of several vectors
 ROWS = 16  # the most vectors in a block
 MIXED = 2**18  # numbers of all vectors that are mixed at once
+SLIGHT = 100  # roundings of a vector's length: a part along a block that is left in it
 AGAIN = 0.3  # share of a vector that is left of it, below which what rounding left along a basis counts
 Place = Literal["device", "host", "file"]
 
@@ -118,37 +119,71 @@ def pieces(vectors: Tensor, most: int | None = None) -> Iterator[slice]:
 
 
 @full_precision
-def project_out(vectors: Tensor, blocks: Sequence[Tensor], times: int = 2) -> Tensor:
+def project_out(
+    vectors: Tensor, blocks: Sequence[Tensor], times: int = 2, first: Sequence[tuple[Tensor, Tensor]] = ()
+) -> Tensor:
     """Remove from vectors, shape (n,) or (K, n), their parts along the orthonormal rows of all `blocks`.
 
-    This is done twice, for rounding, and piece by piece, since long float32 products lose two digits.
-    Vectors are returned as they are if there is nothing to remove, and are never written to.
+    This is done twice, for rounding, and piece by piece, since long float32 products lose two digits. Vectors
+    are returned as they are if there is nothing to remove, and are never written to.
+
+    Args:
+        times: how often the parts are measured and removed.
+        first: parts that are known, shape (K, rows), with their rows, which are removed before that.
     """
     kind, vectors = vectors, local(vectors)
     blocks = [local(block) for block in blocks if len(block)]
     if not blocks:
         return kind
     if vectors.dim() == 2 and len(vectors) == 1:
-        return project_out(kind[0], blocks, times)[None]
-    left, lengths = torch.empty_like(vectors), [len(block) for block in blocks]
-    for source in (vectors, left)[:times]:
-        along = left.new_zeros(*left.shape[:-1], sum(lengths), dtype=torch.float64)
-        for piece in pieces(vectors):
-            some = source[..., piece]
-            parts = (block[:, piece].to(some.device) for block in blocks)
-            along += torch.cat([p @ some if some.dim() == 1 else some @ p.T for p in parts], -1)
-        shares = torch.split(over_ranks(along, kind).to(left), lengths, -1)
-        for piece in pieces(vectors):
-            rest = left[..., piece]
-            if source is vectors:
-                rest.copy_(vectors[..., piece])
-            for share, block in zip(shares, blocks, strict=True):
-                part = block[:, piece].to(rest.device)
-                if rest.dim() == 1:
-                    rest.addmv_(part.T, share, alpha=-1)
-                else:
-                    rest.addmm_(share, part, alpha=-1)
+        return project_out(kind[0], blocks, times, [(part[0], rows) for part, rows in first])[None]
+    left = torch.empty_like(vectors)
+    source = vectors
+    if first:
+        _subtract([(part, local(rows)) for part, rows in first], source, left)
+        source = left
+    for _ in range(times):
+        _subtract(_parts(source, blocks, kind), source, left)
+        source = left
     return alike(left, kind)
+
+
+def _parts(vectors: Tensor, blocks: Sequence[Tensor], kind: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Measure the parts of vectors along the rows of blocks; `kind` tells whether they are shards.
+
+    To read a long vector takes a CPU longer than to compute with it, and what Lanczos' method makes orthogonal
+    has a part along few of the vectors before. Where a block is one long vector, a part of less than `SLIGHT`
+    is therefore left out, and the block not read again. For Ritz values as good as those of orthonormal
+    vectors, parts below the root of a rounding would do (Simon 1984, "The Lanczos algorithm with partial
+    reorthogonalization").
+    """
+    lengths = [len(block) for block in blocks]
+    along = vectors.new_zeros(*vectors.shape[:-1], sum(lengths), dtype=torch.float64)
+    for piece in pieces(vectors):
+        some = vectors[..., piece]
+        rows = (block[:, piece].to(some.device) for block in blocks)
+        along += torch.cat([r @ some if some.dim() == 1 else some @ r.T for r in rows], -1)
+    parts = torch.split(over_ranks(along, kind).to(vectors), lengths, -1)
+    found = list(zip(parts, blocks, strict=True))
+    if vectors.device.type != "cpu" or rows_at_once(vectors) > 1:
+        return found
+    longest = norms(alike(vectors.view(-1, vectors.shape[-1]), kind)).max()
+    least = SLIGHT * torch.finfo(vectors.dtype).eps * longest
+    return [(part, block) for part, block in found if part.abs().max() > least]
+
+
+def _subtract(parts: Sequence[tuple[Tensor, Tensor]], source: Tensor, left: Tensor) -> None:
+    """Write to `left` what is left of `source`, which may be the same, without parts along rows."""
+    for piece in pieces(left):
+        rest = left[..., piece]
+        if source is not left:
+            rest.copy_(source[..., piece])
+        for part, block in parts:
+            rows = block[:, piece].to(rest.device)
+            if rest.dim() == 1:
+                rest.addmv_(rows.T, part, alpha=-1)
+            else:
+                rest.addmm_(part, rows, alpha=-1)
 
 
 def grams(a: Tensor, b: Tensor) -> Tensor:

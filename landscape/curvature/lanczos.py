@@ -10,7 +10,6 @@ from scipy.linalg import block_diag
 from torch import Tensor
 
 from landscape.curvature.basis import (
-    AGAIN,
     Basis,
     Place,
     fetched,
@@ -26,6 +25,7 @@ from landscape.curvature.basis import (
 from landscape.curvature.budget import length
 from landscape.curvature.copies import missed
 from landscape.curvature.solver import Counted, Fall, Found, Matvec, measured, scales
+from landscape.objective.shards import local
 from landscape.storage.results import Array
 
 
@@ -47,8 +47,9 @@ def lanczos(
 ) -> Found:
     """Find the k largest eigenpairs of a symmetric operator, descending, and the `smallest` smallest.
 
-    A Q = Q T + X B: the vectors of Q orthonormal, kept so by projecting each new one against all others, and
-    once more if little was left of it (Daniel et al. 1976); T small and dense, in float64; X the next block.
+    A Q = Q T + X B: the vectors of Q orthonormal; T small and dense, in float64; X the next block. From each
+    product, what T knows of it is taken away, and then what is measured along all of Q: with the large parts
+    among those measured, each step would multiply what earlier ones lack in orthogonality (Paige 1972).
     A Ritz pair (θ, Q s) has the residual X Bᵀs at no cost (Golub & Van Loan, ch. 10); when that says that all
     wanted pairs are within `tol`, products measure it (`measured`). Where the basis is full, the wanted Ritz
     vectors and some beside them become the new one: the thick restart of Wu & Simon (2000).
@@ -192,12 +193,10 @@ class _Space:
         newest = self.basis.rows(self._newest)
         products = operator.many(newest)
         measured = grams(newest, products), norms(products)
-        left = project_out(products, self.basis.blocks, times=1)
+        known = [*self._coupled(), (measured[0].T.to(local(products)), newest)]
+        left = project_out(products, self.basis.blocks, times=1, first=known)
         del products
         inner, sizes, lengths = fetched(*measured, norms(left))  # a step waits for the device here alone
-        if (lengths < AGAIN * sizes).any():
-            left = project_out(left, self.basis.blocks, times=1)
-            (lengths,) = fetched(norms(left))
         self._matrix[self._newest : self.size, self._newest : self.size] = (inner + inner.T) / 2
         self._norm = max(self._norm, *sizes)
         self.ahead = self.orthonormal(left, lengths)
@@ -207,6 +206,16 @@ class _Space:
             self.coupling[self._newest :] = lengths * cosine
         else:
             self.coupling[self._newest :] = gram(left, self.ahead)
+
+    def _coupled(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the parts of the newest products along the vectors before, as T knows them, and those."""
+        begin = 0
+        for rows in self.basis.blocks:
+            end = min(begin + len(rows), self._newest)
+            parts = self._matrix[self._newest : self.size, begin:end]
+            if parts.any():
+                yield torch.from_numpy(parts.copy()).to(local(self.basis.like)), rows[: end - begin]
+            begin += len(rows)
 
     def _short(self, length: float) -> bool:
         """Tell whether a vector is so short that rounding has turned it back to the basis."""

@@ -58,8 +58,9 @@ def _along(objective: Objective, vectors: Sequence[Tensor]) -> Strategy:
     theta = objective.theta
 
     def losses(steps: Sequence[Step]) -> Losses:
+        room = torch.empty_like(theta)
         for step in steps:
-            yield objective.moved(moved(theta, step, vectors)).value()  # which copies no θ
+            yield objective.moved(moved(theta, step, vectors, room)).value()  # which copies no θ
 
     return Strategy("sequential", 1, losses, exact=True)
 
@@ -90,16 +91,16 @@ def strategies(objective: Objective, directions: Sequence[Direction]) -> list[St
         return losses
 
     def in_threads(steps: Sequence[Step]) -> Losses:
-        free: SimpleQueue[Objective] = SimpleQueue()
+        free: SimpleQueue[tuple[Objective, Tensor]] = SimpleQueue()
         for _ in range(threads):
-            free.put(objective.clone())
+            free.put((objective.clone(), torch.empty_like(theta)))
 
         def with_a_clone(step: Step) -> float:
-            clone = free.get()
+            clone, room = free.get()
             try:
-                return clone.moved(moved(theta, step, vectors)).value()
+                return clone.moved(moved(theta, step, vectors, room)).value()
             finally:
-                free.put(clone)
+                free.put((clone, room))
 
         with one_each(threads) as pool:
             yield from pool.map(with_a_clone, steps)
@@ -212,13 +213,19 @@ def _after_each_module(call: Callable[..., None]) -> Iterator[None]:
         handle.remove()
 
 
-def moved(theta: Tensor, step: Sequence[float], vectors: Sequence[Tensor]) -> Tensor:
-    """Return θ + Σ step_i v_i, in memory of its own unless all steps are zero."""
-    found = theta
+def moved(
+    theta: Tensor, step: Sequence[float], vectors: Sequence[Tensor], room: Tensor | None = None
+) -> Tensor:
+    """Return θ + Σ step_i v_i, or θ itself where all steps are zero.
+
+    Args:
+        room: written over with it, where given: what is new from the system comes page by page, zeroed, which
+            takes a large vector several times as long as the sum.
+    """
     for length, vector in zip(step, vectors, strict=True):
         if length:
-            found = found.add(vector, alpha=length) if found is theta else found.add_(vector, alpha=length)
-    return found
+            theta = room = torch.add(theta, vector, alpha=length, out=room)
+    return theta
 
 
 def _room(objective: Objective) -> int:

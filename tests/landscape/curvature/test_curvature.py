@@ -4,6 +4,7 @@ import torch
 
 import landscape as ll
 from landscape import InputError
+from landscape.curvature import basis
 from landscape.curvature.copies import LEAST
 from landscape.curvature.lanczos import _Space, lanczos
 from landscape.curvature.power import power_iteration
@@ -171,6 +172,21 @@ def test_copies_are_found_in_a_crowd_of_others(repeated, k, smallest, block, dty
         np.testing.assert_allclose(found.values, expected, atol=2e-3)
         gram = found.vectors @ found.vectors.T
         torch.testing.assert_close(gram, torch.eye(len(expected), dtype=dtype), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(("dtype", "tol"), [(torch.float32, 1e-3), (torch.float64, 1e-6)])
+@pytest.mark.parametrize("row", ["a block each", "many a block"])
+def test_a_spectrum_on_one_side_of_zero_costs_no_orthogonality(dtype, tol, row, monkeypatch):
+    """A product is then mostly along the newest vector, and each step would multiply what is not orthogonal."""
+    if row == "a block each":
+        monkeypatch.setattr(basis, "BLOCK", 1)
+    others = np.random.default_rng(0).uniform(0, 2, 995)
+    spectrum = np.sort([5.0, 5, 4, 4, 3, *others])[::-1]
+    matrix = with_spectrum(list(spectrum), dtype)
+    found = lanczos(Matrix(matrix), matrix[0], 5, 2, tol, 300, 0)
+    np.testing.assert_allclose(found.values, [*spectrum[:5], *spectrum[::-1][:2]], atol=5 * tol)
+    gram = found.vectors @ found.vectors.T
+    torch.testing.assert_close(gram, torch.eye(7, dtype=dtype), atol=1e3 * torch.finfo(dtype).eps, rtol=0)
 
 
 @pytest.mark.parametrize("classes", [3, 4])
