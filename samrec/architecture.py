@@ -64,3 +64,22 @@ def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
     if "init" in settings or settings.get("method") == "gru4rec" or preset not in tuple(_EARLIER):
         return dict(settings)
     return asdict(_EARLIER[preset]) | dict(settings)
+
+
+def decided(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the preset and the method decide where it is not given: the architecture and the loss."""
+    preset, method = settings.get("preset", "sasrec"), settings.get("method")
+    if method == "gru4rec" or preset not in tuple(PRESETS):  # refused later, by its name
+        return {}
+    return asdict(PRESETS[preset]) | {"loss": "ce" if method == "bert4rec" else "bce"}
+
+
+def undecided(settings: dict[str, Any]) -> dict[str, Any]:
+    """Leave out of a stored run's settings what is decided, so that another preset or method decides anew.
+
+    Stored runs name all of the architecture. A file that names a part of it is somebody's choice, and kept.
+    """
+    if not settings.keys() >= set(NAMES):
+        return settings
+    anew = decided(settings)
+    return {k: v for k, v in settings.items() if k not in anew or v != anew[k]}

@@ -4,7 +4,7 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from landscape.errors import InputError
 from landscape.storage.files import existing, replacing
-from samrec.architecture import NAMES, PRESETS, Architecture
+from samrec.architecture import NAMES, Architecture, decided, undecided
 from samrec.choices import (
     OF_READING,
     SYNONYMS,
@@ -209,7 +209,7 @@ class Config(BaseModel):
     @classmethod
     def _of_preset(cls, given: dict[str, Any]) -> dict[str, Any]:
         """Fill in what the preset decides, so that a stored run does not depend on what it decides later."""
-        return _decided(given) | given
+        return decided(given) | given
 
     @field_validator("split")
     @classmethod
@@ -327,25 +327,6 @@ METHODS_OF: Mapping[str, Sequence[Method]] = {
 """The settings that not every method has, and the methods that have them."""
 
 
-def _decided(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the preset and the method decide where it is not given: the architecture and the loss."""
-    preset, method = settings.get("preset", "sasrec"), settings.get("method")
-    if method == "gru4rec" or preset not in tuple(PRESETS):  # refused later, by its name
-        return {}
-    return asdict(PRESETS[preset]) | {"loss": "ce" if method == "bert4rec" else "bce"}
-
-
-def _undecided(settings: dict[str, Any]) -> dict[str, Any]:
-    """Leave out of a stored run's settings what is decided, so that another preset or method decides anew.
-
-    Stored runs name all of the architecture. A file that names a part of it is somebody's choice, and kept.
-    """
-    if not settings.keys() >= set(NAMES):
-        return settings
-    decided = _decided(settings)
-    return {k: v for k, v in settings.items() if k not in decided or v != decided[k]}
-
-
 def applies(name: str, method: str) -> bool:
     """Tell whether a method has this setting."""
     return method in METHODS_OF.get(name, (method,))
@@ -401,7 +382,7 @@ def combined(path: Path | None, given: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: as `read_settings`, or neither names the data.
     """
-    settings = (_undecided(read_settings(path)) if path else {}) | dict(given)
+    settings = (undecided(read_settings(path)) if path else {}) | dict(given)
     if "data" not in settings:
         raise InputError("nothing to train on: give --data FILE, or --config FILE with data in it")
     return settings

@@ -151,11 +151,10 @@ def project_out(
 def _parts(vectors: Tensor, blocks: Sequence[Tensor], kind: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Measure the parts of vectors along the rows of blocks; `kind` tells whether they are shards.
 
-    To read a long vector takes a CPU longer than to compute with it, and what Lanczos' method makes orthogonal
-    has a part along few of the vectors before. Where a block is one long vector, a part of less than `SLIGHT`
-    is therefore left out, and the block not read again. For Ritz values as good as those of orthonormal
-    vectors, parts below the root of a rounding would do (Simon 1984, "The Lanczos algorithm with partial
-    reorthogonalization").
+    To read a long vector takes a CPU longer than to compute with it, and most have parts along few rows.
+    Where a block is one long vector, a part of less than `SLIGHT` is therefore left out, and the block not
+    read again. For Ritz values as good as those of orthonormal vectors, parts below the root of a rounding
+    would do (Simon 1984, "The Lanczos algorithm with partial reorthogonalization").
     """
     lengths = [len(block) for block in blocks]
     along = vectors.new_zeros(*vectors.shape[:-1], sum(lengths), dtype=torch.float64)

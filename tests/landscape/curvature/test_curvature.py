@@ -177,7 +177,7 @@ def test_copies_are_found_in_a_crowd_of_others(repeated, k, smallest, block, dty
 @pytest.mark.parametrize(("dtype", "tol"), [(torch.float32, 1e-3), (torch.float64, 1e-6)])
 @pytest.mark.parametrize("row", ["a block each", "many a block"])
 def test_a_spectrum_on_one_side_of_zero_costs_no_orthogonality(dtype, tol, row, monkeypatch):
-    """A product is then mostly along the newest vector, and each step would multiply what is not orthogonal."""
+    """A product is then mostly along the newest vector: each step would multiply what is not orthogonal."""
     if row == "a block each":
         monkeypatch.setattr(basis, "BLOCK", 1)
     others = np.random.default_rng(0).uniform(0, 2, 995)
