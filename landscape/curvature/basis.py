@@ -18,7 +18,7 @@ LAUNCHED = 2**22  # the same on other devices, where each operation has to be la
 BLOCK = 2**20  # numbers in a block of several vectors
 ROWS = 16  # the most vectors in a block
 MIXED = 2**18  # numbers of all vectors that are mixed at once
-SLIGHT = 100  # roundings of a vector's length: a part along a block that is left in it
+SLIGHT = 10  # roundings of a vector's length: a part along a block that is left in it
 AGAIN = 0.3  # share of a vector that is left of it, below which what rounding left along a basis counts
 Place = Literal["device", "host", "file"]
 
