@@ -39,7 +39,7 @@ def missed(
 
     Args:
         operator: A; products are counted.
-        found: the vectors of `top` and of `low`, orthonormal, one a row.
+        found: the vectors of `top` and of `low`, orthonormal, as rows.
         space: an empty basis, for the search.
         most_steps: number of further vectors that memory holds.
         top, low: the found eigenvalues at each end, the extreme ones first.
