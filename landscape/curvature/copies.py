@@ -1,4 +1,4 @@
-"""Whether a Krylov space has missed copies of a multiple eigenvalue: a short one beside it tells."""
+"""Whether a solve has missed copies of a multiple eigenvalue: a short one beside it tells."""
 
 import math
 
@@ -11,82 +11,83 @@ from landscape.curvature.solver import Counted
 from landscape.storage.results import Array
 
 LEAST, SHARE = 8, 0.25  # products: at least so many, and at most this share of those before
-DOUBT = 0.05  # probability of a random vector with too little of a copy in it
+DOUBT = 0.02  # probability of a random vector with too little of a copy in it
 _SMALL = DOUBT * math.sqrt(math.pi / 2)  # |z| of a standard normal z is less with that probability
 
 
 def missed(
     operator: Counted,
-    basis: Basis,
+    found: Tensor,
+    space: Basis,
     most_steps: int,
     top: Array,
     low: Array,
-    slack: float,
+    same: tuple[float, float],
     rng: np.random.Generator,
 ) -> tuple[Tensor, bool]:
-    """Look for eigenvectors orthogonal to a basis that belong among the found ones.
+    """Look for eigenvectors orthogonal to the found ones that belong among them.
 
-    A Krylov space of one vector holds one vector of each eigenspace; the others are orthogonal to all of it.
-    Lanczos in the space orthogonal to the basis, from a random vector, therefore meets the missing copies
-    alone. Only copies that would change the list are looked for: of values above the last of `top`, or below
-    the last of `low`. That there are none is concluded when a copy would have shown: of m steps, the
-    Chebyshev polynomial on the other values seen amplifies it by T_{m-1} (Saad 1980, "On the Rates of
-    Convergence of the Lanczos and the Block-Lanczos Methods"), which must make up for the little of it in a
-    random vector.
+    A Krylov space of one vector holds one vector of each eigenspace, and a part of those that it is about to
+    find. Lanczos in the space orthogonal to all found vectors, from a random one, therefore meets what is
+    missing alone. The rest of the basis is left in that space: it holds parts of what is missing, and what is
+    then outside of it would be too small to show.
+
+    Only copies that would change the list are looked for: of values above the last of `top`, or below the
+    last of `low`. That there are none is concluded when a copy would have shown. With θ the m Ritz values and
+    β the lengths of what was left of each product, Π (A - θ) turns the random vector v into one of length Π β
+    (Paige 1971). A copy at λ with a share c in v would alone give that a length of c Π |λ - θ|.
 
     Args:
         operator: A; products are counted.
-        basis: orthonormal vectors.
+        found: the vectors of `top` and of `low`, orthonormal, as rows.
+        space: an empty basis, for the search.
         most_steps: number of further vectors that memory holds.
         top, low: the found eigenvalues at each end, the extreme ones first.
-        slack: difference of eigenvalues that are taken for one.
+        same: differences of eigenvalues that are taken for one, at the end of `top` and of `low`.
         rng: generator of the random vector.
 
     Returns:
         Ritz vectors beyond the ends of the lists, orthonormal, shape (any, n); and, if there are none,
-        whether a copy can be excluded with a confidence of 95%.
+        whether a copy can be excluded with a confidence of 98%.
     """
-    most = float(top[-1]) + slack if len(top) else math.inf
-    least = float(low[-1]) - slack if len(low) else -math.inf
-    above, below = top[top > most][-1:].tolist(), low[low < least][-1:].tolist()
-    none = basis.like.new_empty(0, basis.like.shape[-1])
-    room = basis.like.numel() - len(basis)
-    if not (above or below) or not room:
+    most = float(top[-1]) + same[0] if len(top) else math.inf
+    least = float(low[-1]) - same[1] if len(low) else -math.inf
+    levels = np.concatenate([top[top > most][-1:], low[low < least][-1:]])
+    none = found[:0]
+    room = space.like.numel() - len(found)
+    if not len(levels) or not room:
         return none, True
     steps = min(room, max(LEAST, min(most_steps, int(SHARE * operator.products))))
-    space = basis.another()
-    newest = random_unit(basis.like, rng, basis.blocks)
-    matrix = np.zeros((steps, steps))
+    newest = random_unit(space.like, rng, [found])
+    matrix = np.zeros((steps + 1, steps + 1))
+    smallest = math.log(_SMALL / math.sqrt(room))  # the logarithm of c
+    shrunk, norm = 0.0, 0.0  # the logarithm of Π β, and the longest product so far
     for m in range(1, steps + 1):
         space.append(newest[None])
-        product = operator(newest)
-        ahead = project_out(product, basis.blocks, times=1)
-        size, rest = fetched(norms(product[None]), norms(ahead[None]))
-        if rest < AGAIN * size:
-            ahead = project_out(ahead, basis.blocks, times=1)
-        along = torch.cat([grams(block, ahead[None])[:, 0] for block in space.blocks])
-        left = project_out(ahead, space.blocks)
-        column, (length,) = fetched(along, norms(left[None]))
-        matrix[:m, m - 1] = matrix[m - 1, :m] = column
+        product = operator(newest)[None]
+        along = grams(newest[None], product)[0]
+        ahead = product - along.to(product) * newest
+        if m > 1:
+            ahead -= matrix[m - 1, m - 2] * space.rows(m - 2)[:1]
+        blocks = [found, *space.blocks]
+        left = project_out(ahead, blocks, times=1)
+        (value,), (size,), (before,), (length,) = fetched(along, norms(product), norms(ahead), norms(left))
+        if length < AGAIN * before:
+            left = project_out(left, blocks, times=1)
+            ((length,),) = fetched(norms(left))
+        matrix[m - 1, m - 1] = value
+        matrix[m, m - 1] = matrix[m - 1, m] = length
         values, coefficients = np.linalg.eigh(matrix[:m, :m])
         beyond = (values > most) | (values < least)
         if beyond.any():
-            return project_out(space.combined(coefficients[:, beyond]), basis.blocks), False
-        errors = length * np.abs(coefficients[-1])
-        low_edge, high_edge = float(values[0] - errors[0]), float(values[-1] + errors[-1])
-        excluded = [_shows(level, low_edge, high_edge, m, room) for level in above]
-        excluded += [_shows(-level, -high_edge, -low_edge, m, room) for level in below]
-        if all(excluded) or m == room or length <= 100 * torch.finfo(none.dtype).eps * np.abs(values).max():
+            return project_out(space.combined(coefficients[:, beyond]), [found]), False
+        norm = max(norm, float(size))
+        rounding = 100 * torch.finfo(none.dtype).eps * norm
+        shrunk += math.log(max(length, rounding, 1e-300))
+        grown = np.log(np.abs(levels[:, None] - values) + 1e-300).sum(1)
+        if m == room or (smallest + grown > shrunk).all():
             return none, True
-        newest = left / float(length)
+        if length <= rounding:
+            break
+        newest = left[0] / float(length)
     return none, False
-
-
-def _shows(level: float, low: float, high: float, steps: int, room: int) -> bool:
-    """Tell whether an eigenvalue at a level above all others, in [low, high], shows after some steps."""
-    if level <= high:
-        return False
-    if high == low:
-        return steps > 1
-    growth = (steps - 1) * math.acosh(1 + 2 * (level - high) / (high - low)) - math.log(2)
-    return growth >= math.log(math.sqrt(room) / _SMALL) + 0.5 * math.log((high - low) / (level - high))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated
 
 import numpy as np
@@ -28,8 +29,8 @@ class SpectralDensity(Drawn, Result):
 
     n Σ_j w_j f(λ_j) estimates tr f(A) = Σ f(λ): without bias where f is a polynomial of a degree below twice
     the number of nodes, and nearly so where f is smooth. It cannot resolve what is finer than the
-    distance of the nodes. Errors are therefore the probes' standard error and, unless f is a polynomial, the
-    largest change over the second half of the steps, which shows all but the grossest lack of steps.
+    distance of the nodes. Errors are therefore the probes' standard error and, unless f is a polynomial, what
+    the steps leave open: with A positive semidefinite, that is a bound.
 
     Attributes:
         nodes: λ_j of each probe, ascending. Shape (steps,), or fewer where the Krylov space closed.
@@ -138,7 +139,12 @@ class SpectralDensity(Drawn, Result):
         return mean(samples)
 
     def _resolved(self, function: Callable[[Array], Array]) -> tuple[float, float]:
-        """Return the same, with the most that the second half of the steps changed as part of the error.
+        """Return the same, with what the steps leave open as part of the error.
+
+        The derivatives of the function alternate in sign. The Gauss-Radau quadrature with a node below all λ
+        therefore lies on the other side of each probe's zᵀ f(A) z (Golub & Meurant 1994, "Matrices, moments
+        and quadrature"). That node is 0, or the least of all where that is negative. Since λ may be less, the
+        most that the second half of the steps changed counts too.
 
         Raises:
             InputError: there is one step, and it changed nothing that is known.
@@ -147,15 +153,22 @@ class SpectralDensity(Drawn, Result):
         steps = self.settings["steps"]
         if steps == 1 < self.dimension:
             raise InputError("one step leaves no error of this; take a density of two steps or more")
-        fewer = (self._without(last) for last in range(1, 1 + steps // 2))
-        changed = max((abs(value - before._sum(function)[0]) for before in fewer), default=0.0)
+        least = min(0.0, *(float(nodes[0]) for nodes in self.nodes))
+        others = [self._without(last) for last in range(1, 1 + steps // 2)]
+        if steps > 1:
+            others.append(self._changed(partial(_bordered, end=least)))
+        changed = max((abs(value - other._sum(function)[0]) for other in others), default=0.0)
         return value, float(np.hypot(error, changed))
 
     def _without(self, last: int) -> "SpectralDensity":
         """Return the quadrature before the `last` steps of each probe whose Krylov space has not closed."""
+        return self._changed(partial(_shortened, steps=max(1, self.settings["steps"] - last)))
+
+    def _changed(self, change: Callable[[Array, Array], tuple[Array, Array]]) -> "SpectralDensity":
+        """Return another quadrature for each probe whose Krylov space has not closed."""
         steps = self.settings["steps"]
         pairs = [
-            _shortened(x, w, max(1, steps - last)) if len(x) == steps < self.dimension else (x, w)
+            change(x, w) if len(x) == steps < self.dimension else (x, w)
             for x, w in zip(self.nodes, self.weights, strict=True)
         ]
         nodes, weights = zip(*pairs, strict=True)
@@ -234,11 +247,27 @@ def _gauss(alphas: Array, betas: Array) -> tuple[Array, Array]:
 
 
 def _shortened(nodes: Array, weights: Array, steps: int) -> tuple[Array, Array]:
-    """Return the quadrature as it was after fewer steps.
+    """Return the quadrature as it was after fewer steps."""
+    alphas, betas = _tridiagonal(nodes, weights)
+    return _gauss(alphas[:steps], betas[: steps - 1])
 
-    A reduction to tridiagonal form that keeps the first vector makes the Lanczos matrix from its quadrature.
+
+def _bordered(nodes: Array, weights: Array, end: float) -> tuple[Array, Array]:
+    """Return the Gauss-Radau quadrature of as many nodes, two or more: one at an `end` below the others."""
+    alphas, betas = _tridiagonal(nodes, weights)
+    before, vectors = (np.asarray(a, np.float64) for a in eigh_tridiagonal(alphas[:-1], betas[:-1]))
+    far = np.maximum(before - end, np.finfo(np.float64).eps * np.abs(nodes).max())
+    alphas[-1] = end + betas[-1] ** 2 * (vectors[-1] ** 2 / far).sum()
+    found, shares = _gauss(alphas, betas)
+    return np.maximum(found, end), shares
+
+
+def _tridiagonal(nodes: Array, weights: Array) -> tuple[Array, Array]:
+    """Return the diagonal of the Lanczos matrix, and the one beside it, from its quadrature.
+
+    A reduction to tridiagonal form that keeps the first vector makes one from the other.
     """
     bordered = np.diag(np.concatenate([np.zeros(1), nodes]))
     bordered[0, 1:] = bordered[1:, 0] = np.sqrt(weights)
-    matrix = hessenberg(bordered)[1 : steps + 1, 1 : steps + 1]
-    return _gauss(np.diag(matrix).astype(np.float64), np.diag(matrix, 1).astype(np.float64))
+    matrix = hessenberg(bordered)[1:, 1:]
+    return np.diag(matrix).astype(np.float64), np.diag(matrix, 1).astype(np.float64)

@@ -55,9 +55,9 @@ def lanczos(
     vectors and some beside them become the new one: the thick restart of Wu & Simon (2000).
 
     A Krylov space holds a repeated eigenvalue at most `block` times. Once the wanted pairs are found, a short
-    one orthogonal to it is asked for further copies (`landscape.curvature.copies`); where there are any, the
-    wanted vectors are kept, and another space begins from the copies. Where the Krylov space closes before,
-    another begins from random vectors.
+    one orthogonal to them is asked for further copies (`landscape.curvature.copies`). Where there are any,
+    the wanted vectors are kept, and another space begins from the copies. Where the Krylov space closes
+    before, another begins from random vectors.
 
     Args:
         matvec: v -> Av, shape (n,) to (n,); with a method `many` for rows of vectors, if `block` is above 1.
@@ -77,7 +77,7 @@ def lanczos(
     capacity = length(like, k + smallest, block, capacity)
     space = _Space(like, capacity, place, np.random.default_rng(seed))
     space.append(space.first(block, start))
-    fall = Fall()
+    fall, eps = Fall(), torch.finfo(like.dtype).eps
     trust = 1.0  # factor on the tolerance for estimated residuals
 
     while True:
@@ -105,13 +105,11 @@ def lanczos(
             within = bool((relative <= tol).all())
             copies, sure = vectors[:0], complete
             if within and not complete and not spent:
-                slack = max(tol, 1e-6) * largest
-                now = time.perf_counter()
+                same = max(tol * abs(found[tops - 1]), 50 * eps * largest), max(tol, 50 * eps) * largest
+                now, ends = time.perf_counter(), (found[:tops], found[tops:])
                 paid = (deadline - now) * operator.products / max(now - began, 1e-9)  # products until then
                 room = int(min(space.capacity - space.size, paid))
-                copies, sure = missed(
-                    operator, space.basis, room, found[:tops], found[tops:], slack, space.rng
-                )
+                copies, sure = missed(operator, vectors, space.basis.another(), room, *ends, same, space.rng)
             if complete or spent or (within and not len(copies)):
                 return Found(found, vectors, relative, tops, operator.products, sure)
             if within:

@@ -6,6 +6,7 @@ import torch
 
 import landscape as ll
 from landscape import InputError
+from landscape.curvature.density import _bordered
 from landscape.curvature.eigenpairs import Eigenpairs
 from landscape.plots.spectra import spectrum_figure
 from tests.worlds import rotated, signs, with_spectrum
@@ -134,6 +135,28 @@ def test_errors_cover_what_the_steps_do_not_resolve(operator, steps, ridge):
     found = ll.spectral_density(operator(torch.diag(torch.from_numpy(values))), probes=4, steps=steps)
     value, error = found.effective_dimension(ridge)
     assert abs(value - np.sum(values / (values + ridge))) < 3 * error + 1e-9
+
+
+@pytest.mark.parametrize("least", [1e-8, 0.0, -1e-6])
+@pytest.mark.parametrize("steps", [2, 12, 40])
+@pytest.mark.parametrize("ridge", [1e-2, 1e-5])
+def test_errors_cover_small_eigenvalues_that_no_step_has_reached_yet(operator, least, steps, ridge):
+    """Each step adds a little of them, and the change over many steps is far less than what is missing."""
+    values = np.append(10.0 ** -np.linspace(0, 8, 199), least)
+    found = ll.spectral_density(operator(with_spectrum(values)), probes=12, steps=steps)
+    for (value, error), terms in (
+        (found.effective_dimension(ridge), values / (values + ridge)),
+        (found.local_entropy(ridge), -np.log1p(values / ridge) / 2),
+    ):
+        assert abs(value - terms.sum()) < 3 * error
+
+
+def test_a_node_that_is_set_leaves_a_quadrature_as_exact_as_it_may_be(operator):
+    found = ll.spectral_density(operator(with_spectrum(np.linspace(0.1, 2, 30))), probes=2, steps=5)
+    for nodes, weights in zip(found.nodes, found.weights, strict=True):
+        x, w = _bordered(nodes, weights, 0.0)
+        assert x[0] == pytest.approx(0, abs=1e-12)
+        np.testing.assert_allclose([w @ x**k for k in range(9)], [weights @ nodes**k for k in range(9)])
 
 
 def test_one_step_claims_no_error(operator):
