@@ -275,6 +275,7 @@ def load(path: Path) -> Checkpoint:
         raise InputError(
             f"{path} is a damaged checkpoint: {'.'.join(map(str, first['loc']))}: {first['msg']}"
         ) from None
-    except (LookupError, TypeError, ArithmeticError, ValueError, AttributeError) as error:
+    # a RuntimeError is torch's, of a tensor in place of a number
+    except (LookupError, TypeError, ArithmeticError, ValueError, AttributeError, RuntimeError) as error:
         raise InputError(f"{path} is a damaged checkpoint: {error}") from error
     return checkpoint

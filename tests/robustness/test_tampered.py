@@ -228,6 +228,8 @@ def test_containers_without_end(value, tmp_path):
         ("valid", {"ndcg@10": None}, "damaged checkpoint: valid"),
         ("weights", {"item.weight": 1.0}, "damaged checkpoint: weights"),
         ("config", {"data": "d.txt", "layers": 10**9}, "do not fit its settings"),
+        ("config", {"data": "d.txt", "layers": torch.ones(2)}, "damaged checkpoint"),
+        ("config", torch.ones(2), "damaged checkpoint"),
         ("sums", 3, "damaged checkpoint"),
     ],
 )
