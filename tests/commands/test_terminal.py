@@ -171,14 +171,14 @@ def test_a_measurement_fits_the_terminal(terminal, both, outputs, few_measures, 
 
 def test_the_trainer_fits_the_terminal(terminal, runs, data_file, tmp_path):
     small = [part for part in RUN if part not in {"--device", "cpu"}]
-    out = tmp_path / "run"
+    out, dry = tmp_path / "run", ["--dry-run", "--out", tmp_path / "s"]
     for arguments in (
         ["train", "--data", data_file, "--out", out, *small, "--epochs", 1, "--eval-every", 1],
         ["evaluate", "--ckpt", runs / "sasrec", "--noise", 0.2],
         ["baselines", "--data", data_file],
         ["data", "info", data_file],
         ["data", "list"],
-        ["sweep", "--data", data_file, "--vary", "rho=0.1,0.2", "--dry-run", "--out", tmp_path / "s"],
+        ["sweep", "--data", data_file, "--set", "method=samrec", "--vary", "rho=0.1,0.2", *dry],
     ):
         terminal(*arguments)
 

@@ -48,8 +48,9 @@ def test_what_all_runs_share_is_left_out_where_a_method_does_not_have_it_and_ano
     assert jobs[2].config == Config(**base, method="gru4rec", rho=0.2)
     with pytest.raises(InputError, match="contrast is not a setting of sasrec"):
         plan({**base, "contrast": "0.2"}, methods, tmp_path)
-    with pytest.raises(InputError, match="rho is not a setting of sasrec"):
-        plan({**base, "rho": "0.2"}, {"seed": ["0"]}, tmp_path)
+    for shared, varied in (({"rho": "0.2"}, {"seed": ["0"]}), ({}, {"rho": ["0.1", "0.2"]})):
+        with pytest.raises(InputError, match="rho is not a setting of sasrec"):
+            plan({**base, **shared}, varied, tmp_path)
 
 
 def test_two_spellings_of_a_value_are_one_run_too_many(base, tmp_path):
