@@ -66,9 +66,9 @@ def missed(
         space.append(newest[None])
         product = operator(newest)[None]
         along = grams(newest[None], product)[0]
-        ahead = product - along.to(product) * newest
+        ahead = product - along[0].to(product) * newest
         if m > 1:
-            ahead -= matrix[m - 1, m - 2] * space.rows(m - 2)[:1]
+            ahead -= float(matrix[m - 1, m - 2]) * space.rows(m - 2)[:1]
         blocks = [found, *space.blocks]
         left = project_out(ahead, blocks, times=1)
         (value,), (size,), (before,), (length,) = fetched(along, norms(product), norms(ahead), norms(left))
