@@ -78,17 +78,17 @@ def lanczos(
     space = _Space(like, capacity, place, np.random.default_rng(seed))
     space.append(space.first(block, start))
     fall, eps = Fall(), torch.finfo(like.dtype).eps
-    trust = 1.0  # factor on the tolerance for estimated residuals
+    # a factor on the tolerance of estimated residuals, and the products after which they are measured again
+    trust, again = 1.0, 0.0
 
     while True:
         space.multiply(operator)
         values, coefficients = np.linalg.eigh(space.matrix)
         chosen, tops = _ends(len(values), k, smallest)
         largest = float(np.abs(values).max())
-        scale = scales(values[chosen], largest, like.dtype)
-        scale[tops:] = largest or 1.0  # the smallest may be next to zero: held against ‖A‖
         outside = coefficients[:, chosen].T @ space.coupling
         estimates = np.linalg.norm(outside, axis=1)
+        scale = _scale(values[chosen], estimates, tops, largest, like.dtype)
         excess = estimates / (tol * scale)
         if len(values) >= wanted and (forecast := fall.forecast(operator.products, excess)):
             advance(total=min(forecast + wanted, max_products))
@@ -96,12 +96,12 @@ def lanczos(
         together = len(chosen) > 1 and not space.begin  # of a closed space, B does not know the residual
         reserved = 1 if together else len(chosen)
         spent = operator.products + reserved >= max_products or time.perf_counter() >= deadline
-        arrived = len(values) >= wanted and bool((estimates <= trust * tol * scale).all())
+        arrived = len(values) >= wanted and excess.max() <= trust and operator.products >= again
         if complete or spent or arrived:
             vectors = space.basis.combined(coefficients[:, chosen])
             ahead = (outside, space.ahead) if together else None
             found, absolute = measured(operator, values[chosen], vectors, ahead, tol * scale)
-            relative = absolute / scale
+            relative = absolute / _scale(found, absolute, tops, largest, like.dtype)
             within = bool((relative <= tol).all())
             copies, sure = vectors[:0], complete
             if within and not complete and not spent:
@@ -115,7 +115,7 @@ def lanczos(
             if within:
                 space.lock(coefficients[:, chosen], copies[-block:])
                 continue
-            trust /= 4  # rounding made the estimates too small
+            trust, again = trust / 4, 1.25 * operator.products  # rounding made the estimates too small
         if space.closed:
             space.close(block)
         if space.size + len(space.ahead) > space.capacity:
@@ -271,6 +271,13 @@ class _Space:
         self.matrix[:] = matrix
         self.coupling = change.T @ self.coupling
         self.begin = kept[0].shape[1]
+
+
+def _scale(values: Array, lengths: Array, tops: int, norm: float, dtype: torch.dtype) -> Array:
+    """Return what residuals are relative to: of the `tops` first |λ|, of the smallest ones ‖A‖."""
+    found = scales(values, lengths, norm, dtype)
+    found[tops:] = norm or 1.0  # those may be next to zero
+    return found
 
 
 def _longer(rows: Tensor, vector: Tensor) -> Tensor:

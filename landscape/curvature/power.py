@@ -24,7 +24,7 @@ from landscape.curvature.matrix import Operator
 from landscape.curvature.solver import Counted, Found, Matvec, oriented, rayleigh, scales
 from landscape.storage.results import Array
 
-Scale = Callable[[Array, float], Array]
+Scale = Callable[[Array, Array, float], Array]
 
 
 def power_iteration(
@@ -55,14 +55,14 @@ def power_iteration(
     k, smallest = (min(count, like.numel()) for count in (k, smallest))
     rng = np.random.default_rng(seed)
 
-    def own(values: Array, norm: float) -> Array:
-        return scales(values, norm, like.dtype)
+    def own(values: Array, lengths: Array, norm: float) -> Array:
+        return scales(values, lengths, norm, like.dtype)
 
     values, vectors, absolute = _dominant(
         operator, like, k, tol, max_products * k // (k + smallest), rng, own, start
     )
     largest = float(np.abs(values).max())
-    relative = absolute / own(values, largest)
+    relative = absolute / own(values, absolute, largest)
     if smallest:
         whole = largest or 1.0
         shifted, lowest, absolute = _dominant(
@@ -72,7 +72,7 @@ def power_iteration(
             tol,
             max_products - operator.products,
             rng,
-            lambda values, _: np.full_like(values, whole),
+            lambda values, *_: np.full_like(values, whole),
         )
         values, vectors = np.concatenate([values, largest - shifted]), torch.cat([vectors, lowest])
         relative = np.concatenate([relative, absolute / whole])
@@ -97,8 +97,8 @@ def _dominant(
     found, products = Basis(like), Basis(like)
     largest = 0.0
 
-    def allowed(value: float) -> float:
-        return tol / 2 * float(scale(np.array(value), largest))
+    def within(pair: "_Step | _Ritz") -> bool:
+        return pair.left <= tol / 2 * float(scale(np.array(pair.value), np.array(pair.left), largest))
 
     for to_come in reversed(range(k)):
         v = random_unit(like, rng, found.blocks)
@@ -114,11 +114,11 @@ def _dominant(
             before, step = step, _Step(*(float(x.item()) for x in numbers))
             largest = max(largest, step.length)
             remaining = limit - operator.products - to_come
-            if remaining <= 0 or step.left <= allowed(step.value):
+            if remaining <= 0 or within(step):
                 break
             length = step.length
             ritz = before and _between(before, step, torch.finfo(like.dtype).eps)
-            if ritz and (remaining == 1 or ritz.left <= allowed(ritz.value)):
+            if ritz and (remaining == 1 or within(ritz)):
                 ahead.mul_(ritz.shares[1]).add_(v, alpha=ritz.shares[0])
                 length = norm(ahead)
                 step = _Step(ritz.value, length, ritz.left)

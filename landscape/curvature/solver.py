@@ -165,14 +165,20 @@ def measured(
     return rayleigh(operator.each(oriented(vectors)))
 
 
-def scales(values: Array, norm: float, dtype: torch.dtype) -> Array:
+def scales(values: Array, lengths: Array, norm: float, dtype: torch.dtype) -> Array:
     """Return what the residual of each eigenvalue is relative to: |λ|.
 
-    An eigenvalue that is zero to the rounding of a product (50 eps ‖H‖) is exceeded by any residual, which is
-    then relative to ‖H‖ instead.
+    An eigenvalue that is zero to the rounding of a product, as its residual is (both at most 50 eps ‖H‖), is
+    exceeded by any residual, which is then relative to ‖H‖ instead. A small λ alone does not do: a random
+    vector's may be small by chance, and a far larger eigenvalue in its residual.
+
+    Args:
+        values: λ of each.
+        lengths: ‖Hv - λv‖ of each.
     """
-    magnitude = np.abs(values)
-    return np.where(magnitude > 50 * torch.finfo(dtype).eps * norm, magnitude, norm or 1.0)
+    rounding = 50 * torch.finfo(dtype).eps * norm
+    magnitude = np.maximum(np.abs(values), np.finfo(np.float64).tiny)
+    return np.where(np.maximum(magnitude, lengths) > rounding, magnitude, norm or 1.0)
 
 
 def oriented(vectors: Tensor) -> Tensor:

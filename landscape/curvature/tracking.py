@@ -88,7 +88,7 @@ class Tracker:
         while True:
             values, vectors, images = basis.ritz(len(start))
             lengths = np.array([residual(*pair) for pair in zip(images, vectors, values, strict=True)])
-            relative = lengths / scales(values, basis.norm, near.dtype)
+            relative = lengths / scales(values, lengths, basis.norm, near.dtype)
             k = min(wanted, len(values))
             spent = basis.products >= self.max_products or time.perf_counter() >= deadline
             ended = basis.complete or spent

@@ -283,6 +283,30 @@ def test_float32_reaches_the_default_tolerance(solver):
     assert (found.residuals[:3] <= 1e-3).all()
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("solver", [lanczos, power_iteration])
+def test_a_vector_that_is_small_by_chance_is_no_eigenvector_of_zero(solver, seed):
+    # its λ is about 0.6, which is rounding next to a million, and the second eigenvalue is in its residual
+    matrix = with_spectrum([1e6, 1e4, *np.linspace(0, 1, 300)]).float()
+    found = solver(Matrix(matrix), matrix[0], 2, 0, 1e-3, 200, seed)
+    np.testing.assert_allclose(found.values, [1e6, 1e4], rtol=1e-3)
+    assert (found.residuals <= 1e-3).all()
+
+
+def test_residuals_that_rounding_keeps_up_are_not_measured_again_and_again():
+    measured = []
+
+    class Watched(Matrix):
+        def many(self, vectors):
+            measured.append(len(vectors))
+            return super().many(vectors)
+
+    matrix = with_spectrum([1e5, 1e3, 10, 9, 8, *np.linspace(0, 1, 300)]).float()
+    found = lanczos(Watched(matrix), matrix[0], 5, 0, 1e-3, 300, 0)
+    assert found.products >= 300  # float32 does not tell 10 to within a thousandth from the rest
+    assert sum(size for size in measured if size > 1) < 100
+
+
 def test_a_product_that_is_not_finite_is_an_error():
     with pytest.raises(InputError, match="not finite"):
         lanczos(lambda v: v * torch.nan, torch.ones(3), 1, 1, 1e-3, 10, 0)
