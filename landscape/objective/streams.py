@@ -2,8 +2,9 @@
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any, overload
 
 import torch
@@ -51,13 +52,7 @@ class Streamed(Sequence[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         """Yield all batches; a thread reads and moves the next one while the last is used."""
-        batches = self._checked(self._span)
-        with ThreadPoolExecutor(1) as pool:
-            ahead = pool.submit(next, batches, _END)
-            while (batch := ahead.result()) is not _END:
-                ahead = pool.submit(next, batches, _END)
-                yield batch
-                del batch
+        return _ahead(self._checked(self._span))
 
     def _with(self, **changed: Any) -> "Streamed":
         other = copy.copy(self)
@@ -173,6 +168,40 @@ def _loaded(loader: DataLoader[Any], groups: list[Any]) -> Iterator[Any]:
             **(of_workers if workers else {}),
         )
     )
+
+
+def _ahead(items: Iterator[Any]) -> Iterator[Any]:
+    """Yield what an iterator does; a thread takes the next while the last is used.
+
+    The thread is none of `concurrent.futures`: in a child of such a one, as a loader's worker is that starts
+    there, Python joins the thread that it runs in, and the child fails at its end.
+    """
+    asked: SimpleQueue[bool] = SimpleQueue()
+    found: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
+
+    def take() -> None:
+        while asked.get():
+            try:
+                found.put((next(items, _END), None))
+            except BaseException as error:  # raised where the item is waited for
+                found.put((_END, error))
+
+    reader = Thread(target=take, daemon=True)
+    reader.start()
+    try:
+        asked.put(True)
+        while True:
+            item, error = found.get()
+            if error is not None:
+                raise error
+            if item is _END:
+                return
+            asked.put(True)
+            yield item
+            del item
+    finally:
+        asked.put(False)
+        reader.join()
 
 
 def _digest(batch: Any) -> str:

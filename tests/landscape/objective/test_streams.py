@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 import landscape as ll
 from landscape.curvature import operators
@@ -121,6 +122,22 @@ def test_parts_are_read_where_they_are_asked_for():
             assert all(torch.equal(a[0], b[0]) for a, b in zip(found, batches[part], strict=True))
         with pytest.raises(IndexError):
             streamed[len(batches)]
+
+
+def test_workers_of_a_loader_end_well(monkeypatch):
+    # torch takes any other end for a crash, and interrupts whatever is computed just then
+    workers, own = [], _MultiProcessingDataLoaderIter.__init__
+    monkeypatch.setattr(
+        _MultiProcessingDataLoaderIter,
+        "__init__",
+        lambda self, loader: (own(self, loader), workers.extend(self._workers))[0],
+    )
+    batches = ll.streamed(SOURCES["two workers"]())
+    list(batches)
+    next(iter(batches))  # and one that is left early
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0, 0, 0, 0]
 
 
 def test_no_more_than_three_batches_are_in_memory():
