@@ -37,10 +37,14 @@ class Differentiable(Protocol):
 Multiply = Callable[[Any, Tensor], Tensor]
 """Maps an objective of one batch and a vector to ∇²L · vector."""
 AROUND = (0.01, 0.03, 0.1)  # distances from θ, in units of the weights, at which a doubt is settled
-ALIKE = 0.05  # share by which the loss itself may differ in float64
 NOISE = 64  # units in the last place by which a loss or a gradient may err
 SLOPE = 1e-4  # share by which a slope may differ at a first look
 ROUGH = 1e-3  # the same, as far as the loss is rounded
+
+
+def alike(a: float, b: float) -> bool:
+    """Tell whether two values may be those of one loss in two precisions."""
+    return abs(a - b) <= 0.05 * max(abs(a), abs(b))
 
 
 class Differences:
@@ -100,10 +104,7 @@ class Differences:
                 moved.neg_().add_(theta, alpha=2)
             leaves, total = self.of.moved(moved).traced(self.of.batches[0])
             values.append(float(total.detach()))
-            if self.like is not None and not (
-                total.dtype == theta.dtype
-                and abs(values[0] - self.like) <= ALIKE * max(abs(values[0]), abs(self.like))
-            ):
+            if self.like is not None and not (total.dtype == theta.dtype and alike(values[0], self.like)):
                 return False, False
             parts = gradient(total, leaves)
             del leaves, total

@@ -18,7 +18,7 @@ from landscape.objective.shards import local
 from landscape.objective.sums import PIECE
 
 OWN = 1e-5  # relative: how far the copy's loss may lie from the model's, which runs the same operations
-ALIKE = 0.05  # the same for one that computes in half precision
+IN_HALF = 0.05  # the same for one that computes in half precision
 LossOf = Callable[[nn.Module], Tensor]
 M = TypeVar("M", bound=nn.Module)
 
@@ -142,7 +142,7 @@ def _as_in_use(model: nn.Module, frozen: nn.Module, loss: LossOf) -> Tensor:
             ) from error
     if half:
         warnings.warn("a model that computes in half precision is measured in float32", stacklevel=4)
-    if not torch.allclose(found, expected.to(found), rtol=ALIKE if half else OWN, atol=0, equal_nan=True):
+    if not torch.allclose(found, expected.to(found), rtol=IN_HALF if half else OWN, atol=0, equal_nan=True):
         raise InputError(
             f"the loss of the model on the first batch is {float(expected):g} as it is sharded, and "
             f"{float(found):g} as a whole; its code must not depend on how it is sharded"

@@ -23,11 +23,11 @@ from landscape.errors import InputError
 from landscape.objective.derivatives import gradient as gradient_of
 from landscape.objective.derivatives import kinked
 from landscape.objective.differences import (
-    ALIKE,
     AROUND,
     Differences,
     Differentiable,
     Multiply,
+    alike,
     along,
     pieces_of,
 )
@@ -263,8 +263,7 @@ def _doubled(of: Differentiable, trust: Trust) -> Differentiable | None:
         if trust.double is None:
             found = double.traced(double.batches[0])[1]
             own, value = found.item() if double is of else of.first_batch().value(), found.item()
-            alike = abs(value - own) <= ALIKE * max(abs(own), abs(value))
-            trust.double = found.dtype if alike else "missing"
+            trust.double = found.dtype if alike(value, own) else "missing"
     except Exception:  # a kernel that float64 does not have, or types that do not mix
         trust.double = "missing"
     return None if trust.double == "missing" else double
