@@ -302,6 +302,8 @@ class Config(BaseModel):
         return Config(**own | {"method": method, "epochs": self.pretrain_epochs})
 
 
+FILES = tuple(name for name, field in Config.model_fields.items() if Shown(path=True) in field.metadata)
+"""The settings that name a file."""
 OF_SAM = ("rho", "rho_schedule", "rho_warmup", "adaptive", "every", "perturb", "ascent")
 OF_VIEWS = ("contrast", "temperature", "crop", "reorder")
 OF_FINE_TUNING = ("pretrained", "pretrain_epochs")

@@ -57,12 +57,12 @@ class _WithSettings:
 def _options(names: tuple[str, ...]) -> Iterator[inspect.Parameter]:
     """Yield a parameter per setting. None is its default: it then stays what a file or `Config` says."""
     from samrec.architecture import NAMES
-    from samrec.config import Config, Shown
+    from samrec.config import FILES, Config, Shown
 
     for name in names or Config.model_fields:
         field = Config.model_fields[name]
         shown = [item for item in field.metadata if isinstance(item, Shown)]
-        kind: Any = Path if any(item.path for item in shown) else field.annotation
+        kind: Any = Path if name in FILES else field.annotation
         default = "set by --preset" if name in NAMES else field.default
         known = not field.is_required() and default is not None and default is not False
         flags = [item.flags for item in shown if item.flags] or [f"--{name.replace('_', '-')}"]

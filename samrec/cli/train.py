@@ -83,14 +83,14 @@ def command(
 
       torchrun --nproc-per-node 8 -m landscape train --data big.parquet --loss ce --shard-items --out runs/big
     """
-    from samrec.config import combined, configure
+    from samrec.config import FILES, combined, configure
     from samrec.data.claims import claimed_path
     from samrec.training.loop import train
 
     if config is None and resume and out is not None and (out / "config.toml").exists():
         config = out / "config.toml"
         known = combined(config, {})
-        for name in ("data", "attributes", "item_features", "pretrained"):
+        for name in FILES:
             if known.get(name) and name not in settings:
                 claimed_path(Path(known[name]), out, str(config), f"--{name.replace('_', '-')}")
     told_to = cast(list[Log], log or [])

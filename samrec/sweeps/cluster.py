@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from landscape.errors import MOST, InputError
 from landscape.storage.files import locked
+from samrec.config import FILES
 from samrec.sweeps.jobs import Job
 from samrec.sweeps.processes import end, failure, started
 
@@ -180,12 +181,9 @@ def _check_shared(jobs: Sequence[Job], nodes: Sequence[dict[str, Any]]) -> None:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    data = {
-        Path(path).absolute()
-        for job in jobs
-        for path in (job.config.data, job.config.pretrained, job.config.attributes)
-        if path and Path(path).exists()  # what is missing here too is said by the run
-    }
+    named = {getattr(job.config, name) for job in jobs for name in FILES}
+    # what is missing here too is said by the run
+    data = {Path(path).absolute() for path in named if path and Path(path).exists()}
     with tempfile.NamedTemporaryFile(dir=jobs[0].out.parent, prefix=".part.") as new:
         paths = [Path(new.name).absolute(), *sorted(data)]
         look = ray.remote(num_cpus=0)(unseen)

@@ -18,7 +18,7 @@ from landscape.runtime.table import metric_name
 from landscape.storage.files import drop_parts
 from samrec.checkpoint import BEST, Checkpoint, State, kept, load, of_epoch, save, save_best
 from samrec.choices import VALIDATED
-from samrec.config import Config, write_config
+from samrec.config import FILES, Config, write_config
 from samrec.data.labels import to_tensor
 from samrec.data.packing import Batch, TrainingBatches
 from samrec.data.split import Split
@@ -339,7 +339,7 @@ def _changed(before: Config, now: Config) -> list[str]:
     Free are where the data are, when the run stops, and what it keeps. A schedule depends on the number of
     epochs.
     """
-    free = {"data", "patience", "save_every", "monitor", "attributes", "item_features", "pretrained"}
+    free = {*FILES, "patience", "save_every", "monitor"}
     if (now.lr_schedule, now.rho_schedule) == ("constant", "constant"):
         free.add("epochs")
     then, new = (c.model_dump(exclude=free) for c in (before, now))

@@ -146,6 +146,12 @@ def test_a_cluster_that_cannot_do_it_is_one_line(start, tmp_path, options, messa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_every_file_of_a_run_must_be_seen_by_all_nodes(start, tmp_path):
+    (tmp_path / "features.json").write_text("{}")
+    _, said = ended(start("--set=item_features=/proc/self/cwd/features.json"), 2)
+    assert said.startswith("landscape: 127.0.0.1 does not see /proc/self/cwd/features.json: ")
+
+
 @pytest.mark.soak  # half a minute of starting processes
 def test_a_sweep_that_is_stopped_and_loses_a_node_equals_that_of_one_machine(start, cluster, local, tmp_path):
     out = tmp_path / "sweep"
