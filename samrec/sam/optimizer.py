@@ -55,6 +55,7 @@ class SAM(Wrapper):
     - *bfloat16*: put `torch.autocast` into the closure; weights and e stay in float32.
     - *GradScaler*: in two steps, both losses scaled, with `scaler.step(optimizer)` in place of
       `second_step`; `scaler.unscale_(optimizer)` before it, to clip. After an overflow w stays as it is.
+      Friendly and GSAM also need `first_step(scale=scaler.get_scale())`.
     - *A schedule for rho*: set `optimizer.rho`, or a group's, between steps.
 
     Args:
@@ -103,6 +104,7 @@ class SAM(Wrapper):
         self._new_memory: Vector | None = None  # the variant's, once this step is taken
         self._below: Vector = {}  # gradients at w, for a variant that compares
         self._norm_below: Tensor | None = None
+        self._scale: float | Tensor | None = None  # of the gradients at w, if it was said
         self._saved: list[tuple[Tensor, Tensor]] = []
         self._above = False  # between first_step and second_step
         self._statistics = RunningStatistics()
@@ -120,7 +122,7 @@ class SAM(Wrapper):
         return not self._plain and not self.climbs and self.variant.moves_between
 
     @torch.no_grad()
-    def first_step(self, zero_grad: bool = True) -> None:
+    def first_step(self, zero_grad: bool = True, scale: float | Tensor | None = None) -> None:
         """Move the weights uphill, to w + e, and clear the gradients.
 
         Where `climbs` is false the kept direction is taken, and no gradient is needed. Where the gradient
@@ -128,12 +130,14 @@ class SAM(Wrapper):
 
         Args:
             zero_grad: clear the gradients; else the second pass adds to them.
+            scale: what the loss was multiplied by, such as a GradScaler's `get_scale()`.
 
         Raises:
             RuntimeError: the last first_step was not followed by a second_step.
         """
         if self._above:
             raise RuntimeError("the weights are at w + e: call second_step before first_step again")
+        self._scale = scale
         self._ascend(guarded=True, zero_grad=zero_grad)
         self._above = True
 
@@ -171,7 +175,8 @@ class SAM(Wrapper):
 
         Raises:
             ValueError: there is no closure, or several with `every` above 1 or a variant; a closure left no
-                gradient; or gradients from before it were added to those of its first pass.
+                gradient; gradients from before it were added to those of its first pass; or the variant needs
+            the scale of a GradScaler, which first_step was not given.
         """
         if self._above:
             return self._second(closure)
@@ -221,6 +226,8 @@ class SAM(Wrapper):
         if capturing(self._device):
             return False
         asked = Scaler(self)
+        if asked and self._climbed and self.variant.mixes and self._scale is None:
+            raise ValueError(f"variant {self.variant.name} needs first_step(scale=scaler.get_scale())")
         gradients = vectors.gradients(self._parameters())
         finite = self._norm_below is None or bool(self._norm_below.isfinite())
         finite = finite and bool(vectors.norm(gradients.values()).isfinite())
@@ -240,7 +247,7 @@ class SAM(Wrapper):
         if self._plain:
             self._begin()
             return self._called(closure)
-        loss = None
+        loss = self._scale = None
         left = Leftovers([] if capturing(self._device) else self._parameters())
         if self.climbs:
             random = random_state(self._device)
@@ -297,10 +304,10 @@ class SAM(Wrapper):
     def _find_direction(self, guarded: bool) -> None:
         """Keep e / rho, as a vector and the inverse of its length, which need not meet before the move."""
         perturbed = self._perturbed()
-        gradient = vectors.gradients(perturbed)
+        gradient = vectors.gradients(perturbed, self._scale)
         self._statistics.hold(gradient)
         if self.variant.compares:
-            self._below = vectors.copies(vectors.gradients(self._parameters()))
+            self._below = vectors.copies(vectors.gradients(self._parameters(), self._scale))
         direction, self._new_memory = self.variant.ascent(gradient, self._memory)
         scales = {p: p.abs() + self.ETA for p in direction} if self.adaptive else {}
         scaled = {p: d * scales[p] for p, d in direction.items()} if self.adaptive else direction

@@ -20,6 +20,7 @@ class Variant:
     name: ClassVar[str] = "sam"
     every: ClassVar[int] = 1  # SAM's `every`, where none is given
     compares: ClassVar[bool] = False  # whether `descent` needs the gradient at w beside that above
+    mixes: ClassVar[bool] = False  # whether gradients at w are added to others, which must have their scale
     moves_between: ClassVar[bool] = True  # with `every`: whether steps between climb by the kept direction
 
     def check(self, every: int) -> None:
@@ -53,6 +54,7 @@ class Friendly(Variant):
     sigma: float = 1.0
     decay: float = 0.9
     name: ClassVar[str] = "friendly"
+    mixes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.decay < 1:
@@ -82,6 +84,7 @@ class GSAM(Variant):
     alpha: float = 0.4
     name: ClassVar[str] = "gsam"
     compares: ClassVar[bool] = True
+    mixes: ClassVar[bool] = True
 
     def check(self, every: int) -> None:
         if every > 1:

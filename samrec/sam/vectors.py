@@ -8,9 +8,10 @@ from torch import Tensor
 Vector = dict[Tensor, Tensor]
 
 
-def gradients(parameters: Iterable[Tensor]) -> Vector:
-    """Return the gradients themselves, not copies."""
-    return {p: gradient for p in parameters if (gradient := p.grad) is not None}
+def gradients(parameters: Iterable[Tensor], scale: Tensor | float | None = None) -> Vector:
+    """Return the gradients themselves, not copies; where they have a scale, divided by it."""
+    found = {p: gradient for p in parameters if (gradient := p.grad) is not None}
+    return found if scale is None else combined({}, found, 1 / scale)
 
 
 def copies(vector: Vector) -> Vector:

@@ -23,6 +23,7 @@ class Quadratics:
         self.parts = [nn.Parameter(self.w.detach()[i : i + 1].clone()) for i in range(2)]
         self.optimizer = SAM(self.parts, torch.optim.SGD, rho=RHO, lr=LR, **settings)
         self.passes = 0
+        self.scaler = torch.amp.GradScaler("cpu", growth_interval=2)
 
     @property
     def now(self):
@@ -34,16 +35,23 @@ class Quadratics:
             self.optimizer.zero_grad()
             w = torch.cat(self.parts)
             loss = w @ matrix @ w / 2
-            loss.backward()
+            (self.scaler.scale(loss) if scaled else loss).backward()
             return loss.detach()
 
+        scaled = style in ("scaled", "unscaled")
         if style == "closure":
             return self.optimizer.step(closure)
         if self.optimizer.climbs:
             closure()
-        self.optimizer.first_step()
+        self.optimizer.first_step(scale=self.scaler.get_scale() if scaled else None)
         closure()
-        self.optimizer.second_step()
+        if style == "unscaled":
+            self.scaler.unscale_(self.optimizer)
+        if scaled:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            self.optimizer.second_step()
         return None
 
 
@@ -51,7 +59,7 @@ def unit(v):
     return v / v.norm()
 
 
-STYLES = pytest.mark.parametrize("style", ["closure", "two"])
+STYLES = pytest.mark.parametrize("style", ["closure", "two", "scaled", "unscaled"])
 
 
 @STYLES
@@ -97,6 +105,20 @@ def test_looksam_takes_its_part_across_again(style):
         if style == "closure":
             torch.testing.assert_close(loss, w @ matrix @ w / 2)
     assert model.passes == 7 + 3
+
+
+@pytest.mark.parametrize("variant", ["friendly", "gsam"])
+def test_a_variant_that_adds_gradients_asks_for_their_scale(variant):
+    """GSAM's α would be multiplied by it; Friendly's mean would be of gradients of several scales."""
+    w, scaler = nn.Parameter(torch.tensor([1.0, -2.0], dtype=torch.float64)), torch.amp.GradScaler("cpu")
+    optimizer = SAM([w], torch.optim.SGD, rho=RHO, lr=LR, variant=variant)
+    before = w.detach().clone()
+    scaler.scale(w @ A @ w).backward()
+    optimizer.first_step()
+    scaler.scale(w @ A @ w).backward()
+    with pytest.raises(ValueError, match=f"variant {variant} needs first_step\\(scale=scaler.get_scale"):
+        scaler.step(optimizer)
+    assert torch.equal(w, before)
 
 
 def test_gsam_of_weight_0_is_sam():
