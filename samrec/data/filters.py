@@ -45,11 +45,15 @@ def _keep(interactions: Interactions, kept: NDArray[np.bool_]) -> Interactions:
     present, items = np.unique(interactions.items[kept], return_inverse=True)
     offsets = np.concatenate([[0], np.cumsum(lengths[lengths > 0])]).astype(np.int64)
     user_ids = None if interactions.user_ids is None else interactions.user_ids[lengths > 0]
+    tied = interactions.tied
+    if tied is not None:  # what is left of a run of ties is tied, but for its first
+        tied = np.diff(np.cumsum(~tied)[kept], prepend=0) == 0
     return replace(
         interactions,
         items=items,
         offsets=offsets,
         item_ids=interactions.item_ids[present],
         user_ids=user_ids,
+        tied=tied,
         times=None if interactions.times is None else interactions.times[kept],
     )

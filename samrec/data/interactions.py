@@ -24,8 +24,8 @@ class Interactions:
         item_ids: the file's id of each item row. There is no row for padding, and none for an id
             that never occurs, so nothing is learned (or perturbed) for an item that does not exist.
         source: where they came from, to be shown.
-        ties: how many interactions have the same time as the user's one before, as they were read; None
-            where the file has no times.
+        tied: whether an interaction has the same time as the user's one before; None where the file has no
+            times. Shape (interactions,).
         user_ids: the file's id of each user, shape (users,); None where nobody named them.
         understood: what the reader made of the file; None where they were not read from one.
         times: time of each interaction, dates (UTC) or the file's numbers; None where there are none, or
@@ -36,7 +36,7 @@ class Interactions:
     offsets: Ints
     item_ids: NDArray[Any]
     source: str
-    ties: int | None = None
+    tied: NDArray[np.bool_] | None = None
     user_ids: NDArray[Any] | None = None
     understood: Understood | None = None
     times: NDArray[Any] | None = None
@@ -67,6 +67,11 @@ class Interactions:
     def users(self) -> Ints:
         """The user of each interaction. Shape (interactions,)."""
         return np.repeat(np.arange(self.num_users), self.lengths)
+
+    @property
+    def ties(self) -> int | None:
+        """How many interactions are tied, so that their order is an accident of the file."""
+        return None if self.tied is None else int(self.tied.sum())
 
     @cached_property
     def digest(self) -> str:

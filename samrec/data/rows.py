@@ -233,17 +233,17 @@ def _interactions(frame: pl.DataFrame, source: str, understood: Understood) -> I
     del items, users
     timed = "time" in frame.columns
     frame = frame.sort(["user", "time"] if timed else ["user"], maintain_order=True)
-    ties = None
+    tied = None
     if timed:
         same = (frame["user"] == frame["user"].shift(1)) & (frame["time"] == frame["time"].shift(1))
-        ties = int(same.sum())
+        tied = same.fill_null(False).to_numpy()
     lengths = np.bincount(frame["user"].to_numpy())
     return Interactions(
         items=frame["item"].to_numpy(writable=True),  # torch warns of what it may not write to
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         item_ids=labels,
         source=source,
-        ties=ties,
+        tied=tied,
         user_ids=user_ids,
         understood=understood,
         times=_array(frame["time"]) if timed else None,

@@ -115,7 +115,7 @@ class Split:
         items = np.insert(interactions.items, place, item)
         return replace(
             self,
-            interactions=replace(interactions, items=items, offsets=offsets, times=None),
+            interactions=replace(interactions, items=items, offsets=offsets, times=None, tied=None),
             train_lengths=moved(self.train_lengths),
             targets={of: np.where(at > 0, moved(at), 0) for of, at in self.targets.items()},
             train_items=np.insert(self.train_items, place, item),

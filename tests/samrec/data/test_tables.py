@@ -153,6 +153,19 @@ def test_reading_can_filter(tmp_path):
     assert histories(read(path, deduplicate=True, core=2)) == [[1, 2], [1, 2], [2, 1]]
 
 
+def test_ties_are_those_of_what_is_left(tmp_path):
+    """As a file says that holds no more than the filters left, whatever was tied to what they left out."""
+    rng = np.random.default_rng(0)
+    rows = sorted((u, t, int(rng.integers(6))) for u in range(8) for t in rng.integers(5, size=9).tolist())
+    path = written(tmp_path, "user,item,time\n" + "".join(f"{u},{i},{t}\n" for u, t, i in rows))
+    for filters in ({}, {"deduplicate": True}, {"core": 7}, {"deduplicate": True, "core": 3}):
+        left = read(path, times=True, **filters)
+        ids = left.user_ids[left.users], left.item_ids[left.items], left.times
+        text = "".join(f"{u},{i},{t}\n" for u, i, t in zip(*ids, strict=True))
+        alone = read(written(tmp_path, "user,item,time\n" + text, "left.csv"))
+        assert describe(read(path, **filters))["time_ties"] == describe(alone)["time_ties"]
+
+
 def test_a_description(tmp_path):
     found = describe(read(written(tmp_path, "user,item,time\n1,1,5\n1,2,5\n1,1,6\n2,1,1\n")))
     assert (found["users"], found["items"], found["interactions"]) == (2, 2, 4)
