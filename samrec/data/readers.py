@@ -95,7 +95,9 @@ def _read_lines(path: Path, format: Format) -> Interactions:
         histories.setdefault(user, []).extend(items)
     interactions = Interactions.from_histories(list(histories.values()), source=str(path))
     understood = Understood(format, "as in the file", len(interactions.items))
-    return replace(interactions, user_ids=np.array(list(histories)), understood=understood)
+    fit = min(histories) >= -(2**63) and max(histories) < 2**63  # else text, as in a table
+    user_ids = np.array(list(histories if fit else map(str, histories)))
+    return replace(interactions, user_ids=user_ids, understood=understood)
 
 
 def _rows(path: Path) -> Iterator[tuple[int, int, list[int]]]:

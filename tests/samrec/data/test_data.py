@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from landscape import InputError
 from samrec.data.interactions import Interactions
+from samrec.data.labels import rows_of
 from samrec.data.packing import Negatives, TrainingBatches, first_fit_decreasing, pack
 from samrec.data.readers import read
 from samrec.data.split import leave_one_out
@@ -64,6 +65,12 @@ def test_lines_that_cannot_be_used_are_named_by_number(tmp_path, text, message):
     with pytest.raises(InputError, match=message) as caught:
         read(written(tmp_path, text))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("users", [(2**63, -1, 2**63 + 1), (2**64, 1), (-(2**63), 2**63 - 1)])
+def test_ids_of_users_stay_apart_whatever_their_size(tmp_path, users):
+    found = read(written(tmp_path, "".join(f"{user} 1 2 3\n" for user in users)))
+    assert rows_of(found.user_ids, users, "user").tolist() == list(range(len(users)))
 
 
 def test_sequences_are_no_pairs(tmp_path):
