@@ -67,8 +67,8 @@ def sampled_softmax(model: Recommender, batch: Batch, fused: bool = False) -> tu
 
 def _sampled_softmax(scores: Tensor, items: int) -> Tensor:
     target, negatives = scores[0], scores[1:]
-    raised = negatives + math.log((items - 1) / len(negatives))
-    return torch.logsumexp(torch.cat([target[None], raised]), 0) - target
+    stand_for = math.log((items - 1) / len(negatives)) if items > 1 else -math.inf
+    return torch.logsumexp(torch.cat([target[None], negatives + stand_for]), 0) - target
 
 
 def cross_entropy(model: Recommender, batch: Batch) -> tuple[Tensor, Tensor]:

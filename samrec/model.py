@@ -46,12 +46,13 @@ class Draws:
 class Dropout(nn.Module):
     """Dropout by given random numbers; without any, nothing is dropped.
 
-    The probability is rounded to a multiple of 2^-16, and the scale is the exact inverse of what is kept.
+    The probability is rounded to a multiple of 2^-16 below 1, and the scale is the exact inverse of what is
+    kept.
     """
 
     def __init__(self, p: float) -> None:
         super().__init__()
-        self.threshold = round(p * 2**16)  # of the 2^16 equally likely draws, these drop
+        self.threshold = min(round(p * 2**16), 2**16 - 1)  # of the 2^16 equally likely draws, these drop
         self.scale = 1 / (1 - self.threshold / 2**16)
 
     def forward(self, x: Tensor, draws: Draws | None) -> Tensor:

@@ -43,8 +43,9 @@ def test_small_worlds_are_learned(name, loss, tmp_path):
     assert all(t.isfinite().all() for t in load(found.out / "last.pt").weights.values())
 
 
-def test_one_item_leaves_no_negative_to_draw(tmp_path):
-    found = trained(tmp_path, [[1, 1, 1, 1, 1]], loss="ce")
+@pytest.mark.parametrize("loss", ["ce", "sampled"])
+def test_one_item_leaves_no_negative_to_draw(loss, tmp_path):
+    found = trained(tmp_path, [[1, 1, 1, 1, 1]], loss=loss)
     assert found.losses == {"recommendation": 0.0}  # it is certain
     assert found.test["hr@5"] == 1.0
 

@@ -90,6 +90,12 @@ def test_dropout_drops_its_share_and_keeps_the_mean(p):
     assert out.unique().numel() == 2
 
 
+def test_dropout_of_nearly_all_keeps_the_mean_of_what_is_left():
+    torch.manual_seed(0)
+    dropout = Dropout(1 - 2**-30)
+    assert dropped(dropout, (3, 333_335)).unique().tolist() in ([0.0], [0.0, dropout.scale])
+
+
 def test_dropout_draws_are_independent_between_elements():
     torch.manual_seed(0)
     mask = (dropped(Dropout(0.5), (4, 100_000)) == 0).double()
