@@ -129,7 +129,9 @@ def recommend(
         names = np.arange(1, len(histories) + 1)
         lengths = np.array([len(history) for history in histories], np.int64)
         shown = Ragged(rows_of(item_ids, (one for own in histories for one in own), "item"), lengths)
-    if not len(shown) or not shown.lengths.all():
+    if not len(shown):
+        raise InputError("no users and no histories are given, so there is nothing to recommend for")
+    if not shown.lengths.all():
         raise InputError("a history is empty; a recommendation needs at least one item")
     owner, item, score = best(model, shown, min(top, len(item_ids)), exclude_seen)
     if nothing := len(shown) - len(np.unique(owner)):

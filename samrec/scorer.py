@@ -29,8 +29,10 @@ class Scorer(nn.Module):
         Args:
             histories: rows of the item table in the order of time, then any rows up to `max_length`. int64,
                 shape (batch, max_length).
-            lengths: how many items each history has, 1 to `max_length`. int64, shape (batch,).
+            lengths: how many items each history has, 1 to `max_length`; for any other length, all scores are
+                NaN. int64, shape (batch,).
         """
+        given, lengths = lengths, lengths.clamp(1, self.model.max_length)
         asks = self.model.asks
         more = asks is not None
         histories = F.pad(histories, (0, more), value=asks)
@@ -46,7 +48,8 @@ class Scorer(nn.Module):
             segments=torch.where(used, number[:, None] + 1, 0),
             last=number * width + lengths - 1 + more,
         )
-        return summands(self.model.ends(packed)) @ summands(self.model.item.weight).T
+        scores = summands(self.model.ends(packed)) @ summands(self.model.item.weight).T
+        return torch.where((given == lengths)[:, None], scores, torch.nan)
 
 
 def save_scorer(model: Recommender, path: Path) -> None:

@@ -16,10 +16,12 @@ from hypothesis.extra.numpy import arrays
 from landscape import InputError
 from samrec import recommend
 from samrec.checkpoint import load, save, save_best
+from samrec.config import Config
 from samrec.data.filters import first_of_each, k_core
 from samrec.data.labels import from_tensor, rows_of, to_tensor
 from samrec.data.packing import pack
 from samrec.data.readers import read
+from samrec.methods import new_model
 from samrec.recommendation import highest
 from samrec.scorer import Scorer
 from samrec.scores import summands
@@ -233,6 +235,12 @@ def test_what_cannot_be_recommended_is_one_line(best, landscape, options, messag
     assert message in " ".join(err.split())
 
 
+@pytest.mark.parametrize("asked", [{"users": []}, {"histories": []}])
+def test_nobody_is_no_empty_history(best, asked):
+    with pytest.raises(InputError, match="no users and no histories are given"):
+        recommend(best, **asked)
+
+
 def test_weights_that_diverged_recommend_nothing(best, tmp_path):
     kept = load(best)
     for value in (torch.nan, torch.inf):
@@ -297,6 +305,16 @@ def test_what_cannot_be_exported_leaves_nothing(best, landscape, tmp_path, sourc
     code, out, _ = landscape("export", best.with_name(source), tmp_path / target)
     assert (code, out) == (2, "")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("method", ["sasrec", "gru4rec", "bert4rec"])
+def test_a_length_that_no_history_has_gets_no_scores_of_a_neighbour(method):
+    scorer = Scorer(new_model(Config(data="", method=method, max_length=4), 30))
+    histories, lengths = torch.randint(30, (6, 4)), torch.tensor([4, 5, 0, -1, 1, 100])
+    scores, possible = scorer(histories, lengths), torch.tensor([0, 4])
+    alone = scorer(histories[possible], lengths[possible])
+    torch.testing.assert_close(scores[possible], alone, rtol=0, atol=1e-6)
+    assert scores[[1, 2, 3, 5]].isnan().all()
 
 
 @pytest.mark.slow
