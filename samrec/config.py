@@ -391,7 +391,8 @@ def combined(path: Path | None, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_config(config: Config, path: Path) -> None:
-    """Write settings as TOML that `read_settings` reads back. Flat scalars: JSON's are TOML's."""
+    """Write settings as TOML that `read_settings` reads back: scalars of JSON, without pairs of surrogates."""
     settings = ((name, value) for name, value in config.settings.items() if value is not None)
-    with replacing(path) as temporary:
-        temporary.write_text("".join(f"{k} = {json.dumps(v)}\n" for k, v in settings), "utf-8")
+    lines = "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in settings)
+    with replacing(path) as temporary:  # a name with bytes that are no text has ? in their place
+        temporary.write_bytes(lines.replace("\x7f", r"\u007f").encode("utf-8", "replace"))
