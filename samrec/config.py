@@ -391,7 +391,7 @@ def combined(path: Path | None, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_config(config: Config, path: Path) -> None:
-    """Write settings as TOML that `read_settings` reads back: scalars of JSON, without pairs of surrogates."""
+    """Write settings as TOML that `read_settings` reads back: JSON's scalars, without its surrogates."""
     settings = ((name, value) for name, value in config.settings.items() if value is not None)
     lines = "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in settings)
     with replacing(path) as temporary:  # a name with bytes that are no text has ? in their place

@@ -82,7 +82,7 @@ def plan(settings: Mapping[str, Any], varied: Mapping[str, Sequence[str]], out: 
         combination = {name: given[name] for name in varied if name in given}
         name = ",".join(f"{key}={value}" for key, value in combination.items()).replace(os.sep, "_")
         job = Job(combination, configure(given), out / (name or "run"))
-        if (other := jobs.setdefault(name, job)).config != job.config:
+        if jobs.setdefault(name, job).config != job.config:
             raise InputError(f"two runs would be in one folder, {name}: its name has _ in place of {os.sep}")
     names: dict[str, str] = {}
     for name, job in jobs.items():

@@ -61,7 +61,7 @@ def test_two_spellings_of_a_value_are_one_run_too_many(base, tmp_path):
 
 
 def test_two_runs_do_not_share_a_folder(base, tmp_path):
-    with pytest.raises(InputError, match="two runs would be in one folder, data=a_b.txt"):
+    with pytest.raises(InputError, match=r"two runs would be in one folder, data=a_b\.txt"):
         plan(base, {"data": ["a/b.txt", "a_b.txt"]}, tmp_path)
 
 
@@ -71,7 +71,7 @@ def test_runs_of_a_group_differ_in_their_seed_alone(base, tmp_path):
         jobs = plan(base, {setting: values, "seed": ["0", "1"]}, tmp_path / setting)
         for number, job in enumerate(jobs):
             job.out.mkdir(parents=True)
-            epoch, metrics = {"epoch": job.config.epochs}, {metric: number / 10 for metric in METRICS}
+            epoch, metrics = {"epoch": job.config.epochs}, dict.fromkeys(METRICS, number / 10)
             lines = ({**epoch, "valid": metrics}, {**epoch, "test": metrics})
             (job.out / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         assert [job.row[setting] for job in jobs] == [value for value in values for _ in (0, 1)]
