@@ -17,6 +17,7 @@ from samrec.cli.sweep import _over_seeds
 from samrec.config import Config
 from samrec.sweeps import sweep as sweeping
 from samrec.sweeps.jobs import plan
+from samrec.sweeps.processes import failure
 from samrec.sweeps.sweep import sweep
 from samrec.training.loop import train
 from tests.conftest import ROOT
@@ -80,6 +81,16 @@ def test_runs_of_a_group_differ_in_their_seed_alone(base, tmp_path):
             [f"{setting} {values[0]}", "2", "0.0500 ± 0.0707"],
             [f"{setting} {values[1]}", "2", "0.2500 ± 0.0707"],
         ]
+
+
+def test_a_run_that_was_killed_says_by_what(base, tmp_path):
+    (job,) = plan(base, {"seed": ["0"]}, tmp_path)
+    job.out.mkdir()
+    (job.out / "log.txt").write_text("landscape: sasrec 10/400 · 0:30 · 19:30 left\n")
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    process.kill()
+    process.wait()
+    assert failure(job, process) == "killed by SIGKILL"
 
 
 def test_values_that_are_none_are_refused_before_anything_is_trained(base, tmp_path):
