@@ -16,7 +16,7 @@ from landscape.flatness.comparison import Contrasts
 from landscape.flatness.notation import PLAIN
 from landscape.flatness.words import cautions, notes
 from landscape.plots.style import subscript
-from landscape.runtime.rounding import between
+from landscape.runtime.rounding import at_least, at_most, between
 from landscape.runtime.table import Table, metric_name
 from landscape.surface.geometry import Quadratic
 from landscape.surface.paths import PathProfile
@@ -214,7 +214,7 @@ def of_estimate(found: Trace | FrobeniusNorm, title: str) -> Table:
     low, high = found.interval
     rows = [
         ["value", number(found.value, found.standard_error)],
-        ["95% interval", f"{number(low)} to {number(high)}"],
+        ["95% interval", f"{at_least(low, 4)} to {at_most(high, 4)}"],
         ["probes", str(len(found.samples))],
         ["seconds", f"{found.seconds:.1f}"],
     ]
