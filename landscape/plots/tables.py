@@ -148,7 +148,7 @@ def of_spectra(
         for name, spectrum in found.items()
         for group, block in spectrum.blocks.items()
     ]
-    head = ["", "group", "parameters", "λmax", "λmin", "trace"][len(found) == 1 :]
+    head = ["", "group", "parameters", f"λ{subscript(1)}", "λmin", "trace"][len(found) == 1 :]
     tables = [Table(title, ["", *found], rows)]
     if blocks:
         tables.append(Table("Blocks", head[: len(blocks[0])], blocks, labels=head.index("group") + 1))
