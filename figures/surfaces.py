@@ -8,9 +8,9 @@ import numpy as np
 
 from figures.measure import EIGEN_RADIUS
 from figures.style import METHODS, PAIR, missing, title
+from landscape.plots.labels import step_lengths
 from landscape.plots.levels import contours
 from landscape.plots.style import LOSS_MAP, PAGE, paper
-from landscape.plots.surfaces import step_lengths
 from landscape.storage.results import load_as
 from landscape.surface.certificate import uncovered
 from landscape.surface.slice import Slice

@@ -38,6 +38,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+def encodable(text: str) -> str:
+    """Return `text` with ? for what no file of text can hold: bytes of a file's name that are not UTF-8."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def shortened(text: str, most: int) -> str:
     """Return a text of at most `most` characters: where it is longer, its middle is left out."""
     if len(text) <= most:

@@ -1,5 +1,6 @@
 """From a checkpoint to its objective, and to what else is known of it, by a task."""
 
+import math
 import sys
 import warnings
 from collections.abc import Iterable, Mapping
@@ -58,7 +59,8 @@ class FactRow:
     Attributes:
         name: name of the row, such as `test`.
         values: one number per column of the table; None where it is not known.
-        intervals: their 95% intervals, from and to; none at all, or one per column.
+        intervals: their 95% intervals, from and to; none at all, or one per column. None where it is not
+            known, which one with an end that is not finite becomes.
         note: what the numbers are of, such as `1,234 users`.
     """
 
@@ -66,6 +68,10 @@ class FactRow:
     values: tuple[float | None, ...]
     intervals: tuple[tuple[float, float] | None, ...] = ()
     note: str = ""
+
+    def __post_init__(self) -> None:
+        known = (pair if pair and all(map(math.isfinite, pair)) else None for pair in self.intervals)
+        object.__setattr__(self, "intervals", tuple(known))
 
 
 @dataclass(frozen=True, repr=False)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from landscape.runtime.rounding import between
 from landscape.runtime.table import metric_name
 from landscape.statistics import interval, mean
 from landscape.tasks import FactCurve, FactRow, FactTable
@@ -25,11 +26,12 @@ def difference(first: str, name: str, before: NDArray[np.float64], after: NDArra
     """Say how the mean gain of one checkpoint differs from another's, with an interval over users."""
     difference, error = mean(after - before)
     low, high = interval(difference, error, len(after))
+    ends = (end if end.startswith("-") else f"+{end}" for end in between(low, high, 4))
     side = "no clear difference from" if low <= 0 <= high else "better than" if low > 0 else "worse than"
     return (
         f"Ranking of the test items by {name}: {side} {first}. {metric_name(VALIDATED)} is "
         f"{after.mean():.4f} against {before.mean():.4f}; the difference is {difference:+.4f} "
-        f"[{low:+.4f}, {high:+.4f}] over {len(after):,} users."
+        f"[{', '.join(ends)}] over {len(after):,} users."
     )
 
 
@@ -49,11 +51,11 @@ def known_rankers(ideal_hr10: float, counted: Mapping[str, Mapping[str, float]])
 
 
 def ranked(name: str, of_users: Ints, seed: int) -> FactRow:
-    means, between = metrics(of_users), intervals(of_users, seed)
+    means, ends = metrics(of_users), intervals(of_users, seed)
     return FactRow(
         name,
         tuple(means[metric] for metric in METRICS),
-        tuple(between[metric] for metric in METRICS),
+        tuple(ends[metric] for metric in METRICS),
         f"{len(of_users):,} users",
     )
 

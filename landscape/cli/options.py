@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from landscape.errors import InputError
+from landscape.errors import InputError, encodable
 from landscape.runtime import progress
 from landscape.runtime.devices import DeviceName
 from landscape.storage.files import locked, writable
@@ -198,7 +198,7 @@ def names_of(checkpoints: list[Path]) -> list[str]:
     """
     if len({c.resolve() for c in checkpoints}) < len(checkpoints):
         raise InputError("the same checkpoint is given twice; each --ckpt must be a different file")
-    files = [c.resolve().with_suffix("").parts[1:] for c in checkpoints]
+    files = [tuple(map(encodable, c.resolve().with_suffix("").parts[1:])) for c in checkpoints]
     runs = [parts[:-1] if parts[-1] in ("best", "last") else parts for parts in files]
     for depth in range(1, max(map(len, files)) + 1):
         for places, length in ((runs, depth), (files, depth + 1)):

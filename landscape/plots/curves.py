@@ -10,6 +10,7 @@ from landscape.curvature.eigenpairs import Eigenpairs
 from landscape.errors import InputError
 from landscape.plots.canvas import apart, by_name, panels, titled
 from landscape.plots.style import COLORS, COLUMN, PAGE, paper, shown, subscript
+from landscape.plots.tables import MATRICES
 from landscape.tasks import FactCurve, Facts
 
 SPREAD = 0.5  # width of the checkpoints around a rank, as a fraction of the distance between ranks
@@ -125,7 +126,9 @@ def eigenvalues(
                 axes.plot(count + 1 + shift, found.smallest, "v", ms=4, color=color, mfc=face)
         positions = list(range(1, count + 2))
         axes.set_xticks(positions, [f"λ{subscript(i)}" for i in positions[:-1]] + ["λmin"])
-        axes.set(ylabel="Hessian eigenvalue")
+        matrices = {MATRICES.get(str(found.settings["matrix"]), "") for found in spectra.values()}
+        of = matrices.pop() if len(matrices) == 1 else ""
+        axes.set(ylabel=f"{of} eigenvalue" if of else "eigenvalue")
         if any(spectra):
             axes.legend()
         return titled([axes], title)

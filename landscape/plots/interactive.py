@@ -1,6 +1,6 @@
 """Slices in a browser: rotate them, and read off values."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +8,11 @@ import numpy as np
 
 from landscape.errors import printable
 from landscape.flatness.notation import PLAIN
+from landscape.plots.labels import axis_label, line_facts, line_label, mark_label, step_lengths
 from landscape.plots.levels import log_floor
 from landscape.plots.page import page
 from landscape.plots.style import COLORS
-from landscape.plots.surfaces import axis_label, common_dimension, loss_range, mark_label, step_lengths
+from landscape.plots.surfaces import common_dimension, loss_range
 from landscape.storage.files import replacing
 from landscape.storage.results import Array
 from landscape.surface.slice import Slice
@@ -46,7 +47,8 @@ def interactive_figure(slices: Mapping[str, Slice]) -> Any:
     """
     flat = common_dimension(slices) == 1
     scales = _scales(*loss_range(slices))
-    captions = [_caption(name, result) for name, result in slices.items()]
+    lines = slices.values() if flat else ()
+    captions = [_caption(name, result, lines) for name, result in slices.items()]
     panels = [captions] if flat else [[caption] for caption in captions]
     figure = _lines(slices) if flat else _planes(slices, scales["linear"]["range"])
     return figure.update_layout(
@@ -86,10 +88,11 @@ def _scales(low: float, high: float) -> dict[str, Any]:
     }
 
 
-def _caption(name: str, result: Slice) -> dict[str, str]:
+def _caption(name: str, result: Slice, lines: Collection[Slice]) -> dict[str, str]:
     error = result.certificate.standard_error if result.certificate else None
-    facts = [f"L(θ) = {PLAIN.number(result.center, error)}", f"‖d‖/‖θ‖ = {step_lengths(result)}"]
-    return {"name": name, "facts": ", ".join(facts), "statement": result.statement}
+    direction = line_facts(result, lines) if lines else f"‖d‖/‖θ‖ = {step_lengths(result)}"
+    facts = f"L(θ) = {PLAIN.number(result.center, error)}, {direction}"
+    return {"name": name, "facts": facts, "statement": result.statement}
 
 
 def _lines(slices: Mapping[str, Slice]) -> Any:
@@ -108,7 +111,7 @@ def _lines(slices: Mapping[str, Slice]) -> Any:
             line_dash=("solid", "dash", "dot")[number // len(COLORS) % 3],
         )
     return figure.update_layout(
-        xaxis_title=f"α, {escape(axis_label(next(iter(slices.values())), 0))}",
+        xaxis_title=f"α, {escape(line_label(slices.values()))}",
         yaxis_title="loss",
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
     )

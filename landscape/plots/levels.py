@@ -1,11 +1,13 @@
 """Contours of planes, and the scale of the loss that several of them share."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from landscape.errors import InputError
 from landscape.plots.style import LOSS_MAP, MISSING
 from landscape.storage.results import Array
 
@@ -57,15 +59,31 @@ class Scale:
         return np.log10(values - self.low + self.epsilon) if self.log else values
 
     def levels(self, asked: Levels) -> Array:
-        """Return the heights between which a colour stays the same."""
+        """Return the heights between which a colour stays the same.
+
+        Raises:
+            InputError: fewer than two levels are given, or all are below what a logarithm is of.
+        """
         from matplotlib.ticker import MaxNLocator
 
         if not isinstance(asked, int):
-            return self.heights(sorted(asked))
+            known = np.unique(np.maximum(asked, self.low) if self.log else np.asarray(asked, np.float64))
+            if len(known) < 2:
+                raise InputError(
+                    "levels are two or more different losses, with log above the least one drawn"
+                )
+            return self.heights(known)
         low, high = self.heights([self.low, self.high if self.high > self.low else self.low + 1])
         if self.log:
             return np.linspace(low, high, asked + 1)
         return np.asarray(MaxNLocator(asked).tick_values(low, high))
+
+    def beyond(self, steps: Array) -> Literal["neither", "min", "max", "both"]:
+        """Tell at which ends losses lie beyond these heights: they have the colours of the ends."""
+        low, high = self.heights([self.low, self.high])
+        if low < steps[0]:
+            return "both" if steps[-1] < high else "min"
+        return "max" if steps[-1] < high else "neither"
 
     def ticks(self) -> dict[float, str]:
         """Return the heights of some round rises over the smallest loss, each with its loss as text."""
@@ -100,7 +118,13 @@ class Scale:
         # as many ticks at any height, since labels that the layout changes would not fit into it
         steps = None if self.log else MaxNLocator(6)
         bar = figure.colorbar(
-            colors, ax=list(axes), label=self.label, shrink=0.85, format=Numbers(), ticks=steps
+            colors,
+            ax=list(axes),
+            label=self.label,
+            shrink=0.85,
+            format=Numbers(),
+            ticks=steps,
+            extend="neither" if isinstance(levels, int) else self.beyond(known),
         )
         if self.log:
             ticks = self.ticks()
@@ -126,11 +150,15 @@ def contours(
         values: shape (n, m).
         low, high: the limits, in units of the values.
         colors: the name of Matplotlib's colour map.
-        levels: about how many levels, or the levels themselves in units of the values.
+        levels: about how many levels, or the levels themselves in units of the values; values beyond them
+            have the colours of their ends.
         log: colour by log₁₀(value - low + ε), with ε a thousandth of the range.
 
     Returns:
         What a colour bar takes.
+
+    Raises:
+        InputError: fewer than two levels are given, or all are below what a logarithm is of.
     """
     from matplotlib import colormaps
     from matplotlib.colors import Normalize
@@ -142,8 +170,18 @@ def contours(
     axes.set_facecolor(MISSING)
     lengths = [float(np.ptp(axis)) for axis in coordinates]
     axes.set_aspect("equal" if max(lengths) <= LONGEST * min(lengths) else "auto")
-    filled = axes.contourf(x, y, finite, levels=steps, cmap=colors, norm=Normalize(steps[0], steps[-1]))
-    chosen = dict(list(scale.ticks().items())[1:]) if log else {h: f"{h:g}" for h in steps[1:-2:2].tolist()}
+    filled = axes.contourf(
+        x,
+        y,
+        finite,
+        levels=steps,
+        cmap=colors,
+        norm=Normalize(steps[0], steps[-1]),
+        extend="neither" if isinstance(levels, int) else scale.beyond(steps),  # else they would look missing
+    )
+    digits = _digits(float(np.abs(steps).max()), float(np.diff(steps).min()))
+    plain = {height: f"{height:.{digits}g}" for height in steps[1:-2:2].tolist()}
+    chosen = dict(list(scale.ticks().items())[1:]) if log else plain
     ink = "white" if _luminance(colormaps[colors](0.5)) < 0.6 else "0.25"
     if chosen:
         dashes = "solid" if log else None  # else those below 0 are dashed, where a logarithm means nothing
@@ -173,8 +211,14 @@ def few_log_ticks(axis: "Axis") -> None:
         axis.set_major_locator(MaxNLocator(6, steps=(1, 2, 5, 10)))
     else:
         axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,), numticks=8))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    digits = _digits(high, high - low)
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.{digits}g}"))
     axis.set_minor_locator(NullLocator())
+
+
+def _digits(most: float, step: float) -> int:
+    """Return how many digits numbers need so that their steps show: six, as `g` has, or more."""
+    return max(6, 2 + math.ceil(math.log10(most / step))) if 0 < step < most < math.inf else 6
 
 
 def _labelled(axes: "Axes", lines: Any, names: dict[float, str]) -> None:

@@ -5,6 +5,7 @@ import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from landscape.errors import encodable
 from landscape.plots.style import paper
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def page(template: str, title: str, figure: Any, **values: Any) -> str:
             "figure": Markup(figure.to_json().replace("<", "\\u003c")),
             "plotly": Markup(get_plotlyjs()),
         }
-    return environment.from_string(template).render(title=title, **values)
+    return encodable(environment.from_string(template).render(title=title, **values))
 
 
 def embedded(figures: "Mapping[str, Figure]") -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Planes in three dimensions, and what a training's way over a plane leaves out of the picture."""
 
+import math
 import textwrap
 from collections.abc import Mapping
 from typing import Any
@@ -8,9 +9,10 @@ import numpy as np
 
 from landscape.errors import InputError
 from landscape.plots.canvas import apart, by_name, figure_of, panels, titled
+from landscape.plots.labels import axis_label
 from landscape.plots.levels import LEVELS, Scale, few_log_ticks
 from landscape.plots.style import COLORS, COLUMN, LOSS_MAP, PAGE, paper, shown
-from landscape.plots.surfaces import Size, axis_label, common_dimension, loss_range
+from landscape.plots.surfaces import Size, common_dimension, loss_range
 from landscape.surface.slice import Slice
 
 LABEL = 24
@@ -98,7 +100,8 @@ def trajectory(
     """Draw what a trajectory on a plane leaves out: its own losses, and its distance from the plane.
 
     A training does not run in the plane on which it is drawn. The upper axes show the loss of each
-    checkpoint and, dashed, that of the plane where it is drawn; the lower ones, its distance from there.
+    checkpoint and, dashed, that of the plane where it is drawn; the lower ones, its distance from there. The
+    scale of losses is logarithmic if all of them are positive.
 
     Args:
         slices: a plane with a trajectory, or several by name of the model.
@@ -115,6 +118,7 @@ def trajectory(
     slices = by_name(slices)
     with paper():
         upper, lower = panels(ax, 2, size, columns=1, sharex=True, height_ratios=[3, 2])
+        positive = True
         for (name, result), color in zip(slices.items(), COLORS * len(slices), strict=False):
             known = result.settings.get("trajectory")
             if not known:
@@ -122,13 +126,16 @@ def trajectory(
                     f"{name or 'this slice'} has no trajectory with losses; measure it again with "
                     "--directions trajectory"
                 )
+            positive = positive and all(loss > 0 for loss in known["losses"] if math.isfinite(loss))
             steps = range(len(known["losses"]))
             upper.plot(steps, known["losses"], ".-", ms=3, color=color, label=shown(name) or "checkpoint")
             upper.plot(steps, drawn_losses(result), "--", lw=0.8, color=color)
             lower.plot(steps, known["distances"], ".-", ms=3, color=color)
         upper.plot([], [], "--", lw=0.8, color="0.3", label="on the plane")
-        upper.set(ylabel="loss", yscale="log")
-        few_log_ticks(upper.yaxis)
+        upper.set(ylabel="loss")
+        if positive:
+            upper.set_yscale("log")
+            few_log_ticks(upper.yaxis)
         upper.legend()
         lower.set(xlabel="checkpoint", ylabel="‖θ - plane‖", ylim=(0, None))
         return titled([upper, lower], title)

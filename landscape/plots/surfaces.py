@@ -8,6 +8,7 @@ import numpy as np
 
 from landscape.errors import InputError
 from landscape.plots.canvas import APART, Numbers, apart, by_name, figure_of, panels, titled
+from landscape.plots.labels import axis_label, line_facts, line_label, mark_label, step_lengths
 from landscape.plots.levels import LEVELS, Levels, Scale, contours, few_ticks
 from landscape.plots.style import (
     COLORS,
@@ -18,7 +19,6 @@ from landscape.plots.style import (
     PAGE,
     paper,
     shown,
-    subscript,
 )
 from landscape.runtime.table import metric_name
 from landscape.storage.results import Array
@@ -57,14 +57,15 @@ def surface(
             range. The ticks of the colour bar are losses.
         title: title of the figure, in place of the facts above a single plane.
         cmap: the name of Matplotlib's colour map.
-        levels: about how many levels, or the levels themselves in units of the loss.
+        levels: about how many levels, or the levels themselves in units of the loss; losses beyond them have
+            the colours of their ends.
         size: width and height of a new figure, in inches.
 
     Returns:
         The axes; of several planes, an array of them.
 
     Raises:
-        InputError: no slices, or of different dimensions, or lines on a logarithmic scale.
+        InputError: no slices, or of different dimensions, lines on a logarithmic scale, or as `contours`.
     """
     slices = by_name(slices)
     dimension = common_dimension(slices)
@@ -104,32 +105,6 @@ def loss_range(slices: Mapping[str, Slice]) -> tuple[float, float]:
         raise InputError("no point of these slices has a finite loss; use a smaller radius")
     low, high = float(np.nanmin(ranges[:, 0])), float(np.nanmax(ranges[:, 1]))
     return low, high if high - low > ROUNDING * max(abs(low), abs(high)) else low
-
-
-def step_lengths(result: Slice) -> str:
-    """Return the length of a step of 1 relative to ‖θ‖, which in filter units differs between models."""
-    norm = result.settings["theta_norm"]
-    lengths = [f"{d['norm'] / norm if norm else float('nan'):.2g}" for d in result.directions]
-    return lengths[0] if len(set(lengths)) == 1 else " and ".join(lengths)
-
-
-def mark_label(mark: Mapping[str, Any]) -> str:
-    """Return the label of a mark: its name, and its own loss where another is drawn there."""
-    own = mark.get("own_end")
-    return f"{mark['name']}{'' if own is None else f' (its own loss is {own:.4g})'}"
-
-
-def axis_label(result: Slice, axis: int) -> str:
-    """Return the label of an axis: what a step along it is."""
-    direction = result.directions[axis]
-    name = f"d{subscript(axis + 1)}" if len(result.directions) > 1 else "d"
-    if direction["kind"] == "eigenvector" and "eigenvalue" in direction:
-        return f"‖δ‖, eigenvector of λ = {direction['eigenvalue']:.3g}"
-    if direction["kind"] == "principal component" and "explained_variance" in direction:
-        return f"PC {axis + 1} ({direction['explained_variance']:.0%} of variance)"
-    if direction["kind"] == "difference" and axis == 0 and len(result.marks) > 1:
-        return f"from {result.marks[0]['name']} to {result.marks[1]['name']}"
-    return f"step along {name}"
 
 
 def band(
@@ -209,7 +184,7 @@ def metric_lines(
             widen(axes)
             axes.set(ylabel=shown(metric_name(metric)))
         first = next(iter(metrics.values()))
-        label = shown(axis_label(next(iter(first.values()))[0], 0))
+        label = shown(line_label([lines[0] for lines in first.values()]))
         for axes in every:
             axes.set_xlabel(label)
         if len(first) > 1:
@@ -303,8 +278,8 @@ def _lines(slices: Mapping[str, Slice], ax: Any, title: str | None, size: Size |
     (axes,) = panels(ax, 1, size or (COLUMN, 2.3 + 0.13 * rows))
     for number, (name, result) in enumerate(slices.items()):
         color, again = COLORS[number % len(COLORS)], number // len(COLORS) % len(DASHES)
-        length = f"‖d‖/‖θ‖ = {step_lengths(result)}"
-        label = f"{shown(name)} ({length})" if name else length
+        facts = line_facts(result, slices.values())
+        label = f"{shown(name)} ({facts})" if name else facts
         axes.plot(result.coordinates[0], result.losses, DASHES[again], color=color, label=label)
         for index, mark in enumerate(result.marks):
             axes.plot(mark["at"][0], mark["loss"], "o", ms=3, color=color)
@@ -312,7 +287,7 @@ def _lines(slices: Mapping[str, Slice], ax: Any, title: str | None, size: Size |
         if not result.marks:
             axes.plot(0, result.center, "o", ms=3, color=color)
     few_ticks(axes.xaxis)
-    axes.set(xlabel=shown(axis_label(next(iter(slices.values())), 0)), ylabel="loss")
+    axes.set(xlabel=shown(line_label(slices.values())), ylabel="loss")
     axes.set_title(_certificates(slices), fontsize=6, loc="left")
     if len(slices) > FEW and (ax is None or ax is APART):
         figure_of(axes).legend(loc="outside lower center", ncols=2, fontsize=6)

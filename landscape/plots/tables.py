@@ -16,7 +16,7 @@ from landscape.flatness.comparison import Contrasts
 from landscape.flatness.notation import PLAIN
 from landscape.flatness.words import cautions, notes
 from landscape.plots.style import subscript
-from landscape.runtime.rounding import between
+from landscape.runtime.rounding import at_least, at_most, between
 from landscape.runtime.table import Table, metric_name
 from landscape.surface.geometry import Quadratic
 from landscape.surface.paths import PathProfile
@@ -148,7 +148,7 @@ def of_spectra(
         for name, spectrum in found.items()
         for group, block in spectrum.blocks.items()
     ]
-    head = ["", "group", "parameters", "λmax", "λmin", "trace"][len(found) == 1 :]
+    head = ["", "group", "parameters", f"λ{subscript(1)}", "λmin", "trace"][len(found) == 1 :]
     tables = [Table(title, ["", *found], rows)]
     if blocks:
         tables.append(Table("Blocks", head[: len(blocks[0])], blocks, labels=head.index("group") + 1))
@@ -214,7 +214,7 @@ def of_estimate(found: Trace | FrobeniusNorm, title: str) -> Table:
     low, high = found.interval
     rows = [
         ["value", number(found.value, found.standard_error)],
-        ["95% interval", f"{number(low)} to {number(high)}"],
+        ["95% interval", f"{at_least(low, 4)} to {at_most(high, 4)}"],
         ["probes", str(len(found.samples))],
         ["seconds", f"{found.seconds:.1f}"],
     ]

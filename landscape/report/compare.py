@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from landscape.curvature.history import MONITOR, read_history
-from landscape.errors import InputError
+from landscape.errors import InputError, encodable
 from landscape.report.report import (
     MOST,
     PAGE,
@@ -107,8 +107,8 @@ def compare_checkpoints(
             measured = measuring.all(objective, shared, asked)
             known = facts_of(path, options, task)
             _keep_monitor(path, result_path(out, name, "monitor"))
-            compared.append(Compared(name=name, path=str(path), facts=known))
-            about = {"title": title, "command": command, "version": version("samrec-landscape")}
+            compared.append(Compared(name=name, path=encodable(str(path)), facts=known))
+            about = {"title": title, "command": encodable(command), "version": version("samrec-landscape")}
             if ranks().first:  # a report that is made from now on shows what there is
                 write_index(Comparison(checkpoints=compared, finished=False, **about), out)
             entries.append({"name": name, "path": str(path), **_entry(measured, known)})

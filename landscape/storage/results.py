@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from landscape.errors import InputError
+from landscape.errors import InputError, encodable
 from landscape.runtime.ranks import ranks
 from landscape.storage.archives import open_archive
 from landscape.storage.display import Shown
@@ -82,7 +82,8 @@ class Result(Shown):
                 arrays |= {f"{name}.{i}": array for i, array in enumerate(value)}
             else:
                 values[name] = value
-        header = json.dumps({"kind": type(self).__name__, "values": values}, default=asdict)
+        told = {"kind": type(self).__name__, "values": values}
+        header = encodable(json.dumps(told, default=asdict, ensure_ascii=False))
         with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **{_HEADER: np.array(header)}, **arrays)  # type: ignore[arg-type] # names are ours
         return path

@@ -9,6 +9,7 @@ import typer
 from landscape.cli.options import Checkpoint, Data, Device, Json, Seed, by_ranks
 from landscape.cli.output import show
 from landscape.runtime.ranks import ranks
+from landscape.runtime.rounding import between
 from landscape.runtime.table import Table, metric_name
 from samrec.choices import METRICS, Sampled
 from samrec.cli.options import Part, ShardItems, some_of
@@ -129,15 +130,20 @@ def _tables(summary: Mapping[str, Any], names: Sequence[str]) -> Iterator[Table]
     """Yield the table of all users and of each group, and a note on each pair of groups."""
     inserted = f", {100 * summary['noise']:g}% random items inserted" if summary["noise"] else ""
     without = f" ({summary['without_target']} without an item to predict)"
-    found, between = summary["groups"], summary["intervals"]
-    ends = [{metric: pair[end] for metric, pair in between.items()} for end in (0, 1)]
-    rows = {"all": summary, "  from": ends[0], "  to": ends[1], **found}
+    found = summary["groups"]
+    ends = [between(low, high, 4) for low, high in (summary["intervals"][metric] for metric in names)]
+    rows = {
+        "all": _written(summary, names),
+        "  from": [end[0] for end in ends],
+        "  to": [end[1] for end in ends],
+    }
+    rows |= {name: _written(values, names) for name, values in found.items()}
     yield Table(
         f"{summary['path']}: {summary['part']}, {summary['users']} users"
         + (without if summary["without_target"] else "")
         + inserted,
         ["", *map(metric_name, names)],
-        [[name, *_written(values, names)] for name, values in rows.items()],
+        [[name, *row] for name, row in rows.items()],
     )
     pairs = {
         ("cold", "warm"): f"with {summary['cold']} items or fewer in the history",

@@ -1,7 +1,8 @@
 """`landscape sweep`: many runs, over every combination of settings."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,6 +11,9 @@ from landscape.cli.output import show
 from landscape.errors import InputError
 from landscape.runtime.table import Table, metric_name
 from samrec.cli.options import MaxMemory, listed
+
+if TYPE_CHECKING:
+    from samrec.sweeps.jobs import Job
 
 SHOWN = ("hr@10", "ndcg@10")
 
@@ -91,8 +95,7 @@ def command(
         )
         return
     sweep(planned, device, jobs, ray=ray, max_memory=max_memory)
-    runs = [{"run": job.name, **job.varied, **(job.result() or {})} for job in planned]
-    show(json, {"out": str(out), "runs": runs}, _over_seeds(runs, out))
+    show(json, {"out": str(out), "runs": [job.row for job in planned]}, _over_seeds(planned, out))
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -102,21 +105,19 @@ def _pair(text: str) -> tuple[str, str]:
     return name.replace("-", "_"), value
 
 
-def _over_seeds(runs: list[dict[str, Any]], out: Path) -> Table:
+def _over_seeds(jobs: "Sequence[Job]", out: Path) -> Table:
     from statistics import mean, stdev
 
     groups: dict[str, list[dict[str, Any]]] = {}
-    for run in runs:
-        name = ", ".join(
-            f"{k} {v}" for k, v in run.items() if isinstance(v, str) and k not in ("run", "seed")
-        )
-        groups.setdefault(name or "all", []).append(run)
+    for job in jobs:
+        name = ", ".join(f"{setting} {value}" for setting, value in job.varied.items() if setting != "seed")
+        groups.setdefault(name or "all", []).append(job.row)
 
     def shown(values: list[float]) -> str:
         return f"{mean(values):.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else "")
 
     return Table(
-        f"{out}: {len(runs)} runs, test, mean ± standard deviation over seeds",
+        f"{out}: {len(jobs)} runs, test, mean ± standard deviation over seeds",
         ["", "runs", *map(metric_name, SHOWN), "epoch"],
         [
             [

@@ -51,6 +51,15 @@ class Job:
             "test": lines[-1]["test"],
         }
 
+    @property
+    def row(self) -> dict[str, Any]:
+        """Name, varied settings, and what came of it; `epochs` are those that were asked for if they vary.
+
+        Raises:
+            InputError: as `result`.
+        """
+        return {"run": self.name, **(self.result() or {"test": None}), **self.varied}
+
 
 def plan(settings: Mapping[str, Any], varied: Mapping[str, Sequence[str]], out: Path) -> list[Job]:
     """Make a job of every combination of the varied settings.
@@ -59,8 +68,9 @@ def plan(settings: Mapping[str, Any], varied: Mapping[str, Sequence[str]], out: 
     multiply them, if another of the sweep's methods has it.
 
     Raises:
-        InputError: a setting or a value is invalid, two values are the same, `out` holds runs with other
-            settings or links in place of folders, or the method is a pre-training, which ranks nothing.
+        InputError: a setting or a value is invalid, two values are the same, or give two runs one
+            folder, `out` holds runs with other settings or links in place of folders, or the method is a
+            pre-training, which ranks nothing.
     """
     methods = [str(method) for method in varied.get("method", [settings.get("method", "sasrec")])]
     if "s3rec-pretraining" in methods:
@@ -71,7 +81,9 @@ def plan(settings: Mapping[str, Any], varied: Mapping[str, Sequence[str]], out: 
         given = {name: value for name, value in given.items() if _concerns(name, given, methods)}
         combination = {name: given[name] for name in varied if name in given}
         name = ",".join(f"{key}={value}" for key, value in combination.items()).replace(os.sep, "_")
-        jobs[name] = Job(combination, configure(given), out / (name or "run"))
+        job = Job(combination, configure(given), out / (name or "run"))
+        if jobs.setdefault(name, job).config != job.config:
+            raise InputError(f"two runs would be in one folder, {name}: its name has _ in place of {os.sep}")
     names: dict[str, str] = {}
     for name, job in jobs.items():
         if (other := names.setdefault(repr(job.config), name)) != name:

@@ -1,6 +1,7 @@
 """Runs as processes of this machine, each of them one `landscape train`."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -73,9 +74,11 @@ def started(
 
 
 def failure(job: Job, process: Process) -> str:
-    """Return what went wrong with a run that has ended: the last line it said, or nothing."""
+    """Return what went wrong with a run that has ended: the signal that killed it, or its last line."""
     if not process.returncode:
         return ""
+    if process.returncode < 0:  # the last line is progress; the system kills where memory runs out
+        return f"killed by {signal.Signals(-process.returncode).name}"
     lines = (job.out / "log.txt").read_text("utf-8", errors="replace").splitlines()
     return lines[-1].removeprefix("landscape: ") if lines else "it said nothing"
 

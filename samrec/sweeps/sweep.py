@@ -85,7 +85,7 @@ def _sweep(
 
 def write_results(jobs: Sequence[Job], path: Path) -> None:
     """Write what is known so far: a list of runs, each with its varied settings and what came of it."""
-    rows = [{"run": job.name, **job.varied, **(job.result() or {"test": None})} for job in jobs]
+    rows = [job.row for job in jobs]
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
 

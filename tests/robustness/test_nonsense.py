@@ -17,7 +17,7 @@ from landscape.flatness.comparison import compare
 from landscape.flatness.notation import PLAIN
 from landscape.flatness.words import notes, summary
 from landscape.plots.interactive import interactive_figure
-from landscape.plots.surfaces import axis_label, mark_label
+from landscape.plots.labels import axis_label, mark_label
 from landscape.report.report import INDEX, read_index, render
 from landscape.surface.geometry import Quadratic
 from landscape.surface.slice import Certificate

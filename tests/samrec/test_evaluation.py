@@ -1,13 +1,18 @@
+import re
+
 import numpy as np
 import pytest
 import torch
 
 from landscape import InputError
+from landscape.statistics import interval, mean
 from samrec import chunks
+from samrec.cli.evaluate import _tables
 from samrec.data.interactions import Interactions
 from samrec.data.packing import pack
 from samrec.data.split import leave_one_out
 from samrec.evaluation import evaluate, groups, intervals, metrics, ranks
+from samrec.facts import difference
 from samrec.model import SASRec
 from tests.conftest import small_sasrec
 
@@ -149,3 +154,24 @@ def test_ranks_do_not_depend_on_the_chunks(split, monkeypatch):
     monkeypatch.setitem(chunks.SCORES, "cpu", 3 * split.num_items)
     for batch_size in (7, 1000):
         assert np.array_equal(ranks(model, split, "test", batch_size), whole)
+
+
+def test_an_interval_that_is_written_holds_the_interval():
+    gains = np.random.default_rng(0).random((40, 2, 50))
+    for before, after in gains:
+        low, high = interval(*mean(after - before), len(after))
+        written = re.search(r"\[(.*), (.*)\]", difference("a", "b", before, after))
+        assert float(written[1]) <= low
+        assert float(written[2]) >= high
+    for low, high in np.sort(gains[:, 0, :2]):
+        summary = {
+            "mrr": low,
+            "intervals": {"mrr": (low, high)},
+            "groups": {},
+            "noise": 0,
+            "without_target": 0,
+        }
+        (table,) = _tables(summary | {"path": "", "part": "", "users": 1, "cold": 5, "head": 0.2}, ["mrr"])
+        written = dict(table.rows)
+        assert float(written["  from"]) <= low
+        assert float(written["  to"]) >= high

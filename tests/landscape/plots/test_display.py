@@ -19,6 +19,7 @@ from landscape import plots
 from landscape.flatness.measures import MEASURES
 from landscape.plots.canvas import apart
 from landscape.plots.faces import FACES
+from landscape.plots.tables import of_estimate, of_spectra
 from landscape.storage.display import Brief, Drawn, Shown, Turned
 from tests.conftest import ROOT, Quadratic
 from tests.results import LONG, density, hessian, line, measured, plane, sharpness, trace
@@ -163,6 +164,25 @@ def test_a_notebook_shows_the_table_of_the_command_line(name):
     assert found.order[:2] == ["p", "table"]  # the title stands above
     (first, *_) = FACES[type(results()[name])].tables(results()[name])
     assert set(found.cells) >= {cell for row in first.rows for cell in row if cell}
+
+
+@pytest.mark.parametrize("value", [7.0, -1.23456, 1e-6 / 7, 12345.6])
+def test_an_interval_that_is_written_holds_the_interval(value):
+    found = trace(value, noise=abs(value) / 7)
+    written = dict(of_estimate(found, "").rows)["95% interval"]
+    low, high = map(float, written.split(" to "))
+    assert low <= found.interval[0] < found.interval[1] <= high
+
+
+def test_the_first_eigenvalue_of_a_block_is_not_called_the_largest():
+    """Power iteration finds the largest in magnitude, which may be the most negative."""
+    sharp = torch.diag(torch.tensor([1.0, -5.0, 0.5, 0.1], dtype=torch.float64))
+    at = torch.ones(2, 2, dtype=torch.float64)
+    steep = ll.Objective(Quadratic(sharp, at), [None], lambda model, _: (model(), 1))
+    found = ll.spectrum(steep, top=1, method="power", by_group=True)
+    whole, blocks = of_spectra({"m": found})[:2]
+    assert dict(whole.rows)["λ₁"].startswith("-5 ")
+    assert dict(zip(blocks.columns, blocks.rows[0], strict=True))["λ₁"].startswith("-5 ")
 
 
 def test_a_name_in_a_table_is_no_markup():

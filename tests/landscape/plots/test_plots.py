@@ -3,6 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 import landscape as ll
@@ -12,9 +14,10 @@ from landscape.plots.curves import curves_figure, eigenvalue_figure
 from landscape.plots.interactive import interactive_figure
 from landscape.plots.levels import Scale, contours
 from landscape.plots.monitor import sharpness_figure
+from landscape.plots.solid import trajectory_figure
 from landscape.plots.spectra import broadened, spectrum_ridge_figure
-from landscape.plots.style import save_figure
-from landscape.plots.surfaces import loss_range, quadratic_figure, surface_figure
+from landscape.plots.style import MISSING, save_figure
+from landscape.plots.surfaces import loss_range, metric_figure, quadratic_figure, surface_figure
 from landscape.plots.tables import _slice
 from landscape.surface.geometry import Quadratic
 from landscape.tasks import FactCurve
@@ -254,3 +257,77 @@ def test_losses_of_any_size_are_written_with_their_digits(height):
 def test_points_are_those_of_earlier_runs_too():
     resumed = line(settings={"theta_norm": 2.0, "reused": 116})
     assert _slice(replace(resumed, evaluations=1))[4] == "117"
+
+
+def test_lines_along_different_eigenvectors_each_have_their_own_eigenvalue():
+    def along(value):
+        return line(directions=[{"kind": "eigenvector", "norm": 1.0, "eigenvalue": value}])
+
+    one, both = {"a": along(3.0)}, {"a": along(3.0), "b": along(300.0)}
+    assert surface_figure(one).axes[0].get_xlabel() == "‖δ‖, eigenvector of λ = 3"
+    axes = surface_figure(both).axes[0]
+    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert axes.get_xlabel() == "‖δ‖, along an eigenvector"
+    assert names == ["a (λ = 3, ‖d‖/‖θ‖ = 0.5)", "b (λ = 300, ‖d‖/‖θ‖ = 0.5)"]
+    metrics = metric_figure({"loss": {name: [found] for name, found in both.items()}})
+    assert metrics.axes[0].get_xlabel() == axes.get_xlabel()
+    turned = interactive_figure(both)
+    assert turned.layout.xaxis.title.text == "α, ‖δ‖, along an eigenvector"
+    assert [caption["facts"].split(", ")[1] for caption in turned.layout.meta["panels"][0]] == [
+        "λ = 3",
+        "λ = 300",
+    ]
+    mixed = {"a": along(3.0), "b": line()}
+    assert surface_figure(mixed).axes[0].get_xlabel() == "step along d"
+
+
+@pytest.mark.parametrize(
+    ("matrices", "label"),
+    [
+        (["hessian"], "Hessian eigenvalue"),
+        (["gauss-newton"] * 2, "Generalized Gauss-Newton eigenvalue"),
+        (["fisher"], "Empirical Fisher eigenvalue"),
+        (["MyOperator"], "eigenvalue"),
+        (["hessian", "fisher"], "eigenvalue"),
+    ],
+)
+def test_eigenvalues_are_named_for_their_matrix(matrices, label):
+    of = {str(i): replace(hessian(), settings={"matrix": m, "tol": 1e-3}) for i, m in enumerate(matrices)}
+    assert eigenvalue_figure(of).axes[0].get_ylabel() == label
+
+
+@pytest.mark.parametrize(
+    ("losses", "scale"), [([3.0, 2.0], "log"), ([-1.0, -2.0], "linear"), ([1.0, 0.0], "linear")]
+)
+def test_a_trajectory_of_losses_that_are_not_positive_is_not_hidden_by_a_logarithm(losses, scale):
+    known = {"losses": losses, "distances": [0.0, 0.1]}
+    way = plane(
+        trajectory=np.array([[0.5, 0.5], [0.0, 0.0]]), settings=COMMON["settings"] | {"trajectory": known}
+    )
+    upper = trajectory_figure({"": way}).axes[0]
+    low, high = upper.get_ylim()
+    assert upper.get_yscale() == scale
+    assert all(low <= loss <= high for loss in losses)
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_losses_beyond_the_levels_do_not_look_missing(log):
+    figure = surface_figure({"": plane()}, levels=[-9.0, 0.2, 0.4], log=log)
+    figure.canvas = FigureCanvasAgg(figure)
+    figure.canvas.draw()
+    pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]
+    grey = np.array(to_rgb(MISSING)) * 255
+    assert (np.abs(pixels - grey).max(-1) < 2).mean() < 0.005  # the plane takes a third of the picture
+    with pytest.raises(InputError, match="levels are two or more different losses"):
+        surface_figure({"": plane()}, levels=[-9.0, -9.0], log=log)
+
+
+@pytest.mark.parametrize(("middle", "width"), [(10, 1e-4), (-2.5, 1e-6), (0, 1e-9), (3, 1)])
+def test_labels_of_contours_tell_a_narrow_range_apart(middle, width):
+    axis = np.linspace(-1, 1, 9)
+    figure = surface_figure({"": shown(middle + width * (axis[:, None] ** 2 + axis**2), axis, axis)})
+    (lines,) = (c for c in figure.axes[0].collections if not c.filled)
+    written = {float(text.get_text().replace("−", "-")) for text in figure.axes[0].texts}
+    assert len(written) >= 3
+    for number in written:
+        assert np.abs(lines.levels - number).min() < 0.01 * np.diff(lines.levels).min()

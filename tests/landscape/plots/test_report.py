@@ -1,6 +1,7 @@
 """What the page of a comparison says."""
 
 import json
+import math
 import re
 from dataclasses import replace
 
@@ -13,8 +14,10 @@ from landscape.flatness.words import summary
 from landscape.plots.curves import eigenvalue_figure
 from landscape.plots.interactive import interactive_figure
 from landscape.report.report import Comparison, read_index, render, result_path, write_index
+from landscape.surface.slice import Certificate
 from landscape.tasks import FactRow, Facts, FactTable
 from tests.results import (
+    COMMON,
     LONG,
     METRICS,
     facts,
@@ -227,6 +230,23 @@ def test_facts_that_do_not_fit_are_refused(tmp_path, damaged):
     (folder / "compare.json").write_text(json.dumps(index))
     with pytest.raises(InputError, match="not readable"):
         render(folder)
+
+
+def test_an_interval_that_is_not_finite_is_not_known(tmp_path):
+    row = FactRow("test", (0.5, 0.5, math.nan), ((0.4, 0.6), (math.nan, 0.6), (0.4, math.inf)))
+    assert row.intervals == ((0.4, 0.6), None, None)
+    folder = folder_of(tmp_path, ["a"], facts=Facts((FactTable("t", ("x", "y", "z"), (row,)),)))
+    assert "[0.4000, 0.6000]" in render(folder).read_text("utf-8")
+
+
+@pytest.mark.parametrize("certified", [0, 1, 2])
+def test_how_a_surface_was_checked_is_explained_where_one_was(certified, tmp_path):
+    folder = folder_of(tmp_path, ["a", "b"])
+    known = Certificate(True, 1e-2, 1e-3, 1e-3, 60, 1, 0.06, 1e-3, None, None, None, 1)
+    settings = COMMON["settings"] | {"split": 1}
+    for name in ["a", "b"][:certified]:
+        plane(certificate=known, settings=settings).save(result_path(folder, name, "plane"))
+    assert ("The surface is a polynomial" in render(folder).read_text("utf-8")) == bool(certified)
 
 
 def test_what_was_measured_stands_in_the_page(tmp_path):

@@ -103,3 +103,15 @@ def test_a_headline_that_is_not_in_the_table_is_none():
     wrong = [FactTable("t", ("a",), (row,), headline=pair) for pair in (("test", "b"), ("valid", "a"))]
     right = FactTable("t", ("a",), (row,), headline=("test", "a"))
     assert Facts((*wrong, right)).headlines() == {"test a": 1.0}
+
+
+def test_a_checkpoint_whose_path_is_no_text_is_compared_like_any_other(checkpoints, tmp_path):
+    folder = tmp_path / "caf\udce9"
+    folder.mkdir()
+    path = checkpoints["a"].rename(folder / "a.pt")
+    out, command = tmp_path / "out", f"landscape compare --ckpt {path}"
+    page = compare_checkpoints(
+        {"a": path}, out, OPTIONS, "t", QUICK, "tests.tasks:regression", command=command
+    )
+    assert "caf?/a.pt" in Path(page["report"]).read_text("utf-8")
+    assert read_comparison(out)[0].checkpoints[0].path.endswith("caf?/a.pt")

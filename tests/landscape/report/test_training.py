@@ -124,6 +124,11 @@ def test_a_file_does_not_grow_in_memory(tmp_path):
         render(run)
 
 
+def test_a_run_whose_folder_has_a_name_that_is_no_text_has_a_page(tmp_path):
+    run = written(tmp_path / "caf\udce9", record(10))
+    assert "Training of caf?" in render(run).read_text("utf-8")
+
+
 def test_a_comparison_keeps_what_a_monitor_wrote_beside_a_checkpoint(checkpoints, tmp_path):
     out, one = tmp_path / "out", {"a <i>": checkpoints["a"]}
     written(tmp_path, record(1), record(2, 1.5))

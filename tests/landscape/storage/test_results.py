@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import pickle
 import subprocess
@@ -21,6 +22,13 @@ def results(sasrec_objective):
         "trace": ll.trace(sasrec_objective, probes=2),
         "sharpness": ll.sharpness(sasrec_objective, steps=2, samples=2),
     }
+
+
+def test_a_result_of_a_file_whose_name_is_no_text_is_loaded(results, tmp_path):
+    told = {"checkpoint": "caf\udce9/📚.pt", "data": "a\x00\x7f\u2028ä"}
+    result = dataclasses.replace(results["trace"], provenance=told)
+    found = ll.load(result.save(tmp_path / "result.npz"))
+    assert found.provenance == {**told, "checkpoint": "caf?/📚.pt"}
 
 
 @pytest.mark.parametrize("name", ["line", "plane", "hessian", "trace", "sharpness"])

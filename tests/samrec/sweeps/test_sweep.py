@@ -12,9 +12,12 @@ import torch
 
 from landscape import InputError
 from samrec.checkpoint import load
+from samrec.choices import METRICS
+from samrec.cli.sweep import _over_seeds
 from samrec.config import Config
 from samrec.sweeps import sweep as sweeping
 from samrec.sweeps.jobs import plan
+from samrec.sweeps.processes import failure
 from samrec.sweeps.sweep import sweep
 from samrec.training.loop import train
 from tests.conftest import ROOT
@@ -56,6 +59,38 @@ def test_what_all_runs_share_is_left_out_where_a_method_does_not_have_it_and_ano
 def test_two_spellings_of_a_value_are_one_run_too_many(base, tmp_path):
     with pytest.raises(InputError, match=r"dropout=0\.1 and dropout=0\.10 are the same run"):
         plan(base, {"dropout": ["0.1", "0.2", "0.10"]}, tmp_path)
+
+
+def test_two_runs_do_not_share_a_folder(base, tmp_path):
+    with pytest.raises(InputError, match=r"two runs would be in one folder, data=a_b\.txt"):
+        plan(base, {"data": ["a/b.txt", "a_b.txt"]}, tmp_path)
+
+
+def test_runs_of_a_group_differ_in_their_seed_alone(base, tmp_path):
+    """Whatever varies, epochs too: what came of a run has a number of that name."""
+    for setting, values in {"epochs": ["5", "10"], "method": ["sasrec", "samrec"]}.items():
+        jobs = plan(base, {setting: values, "seed": ["0", "1"]}, tmp_path / setting)
+        for number, job in enumerate(jobs):
+            job.out.mkdir(parents=True)
+            epoch, metrics = {"epoch": job.config.epochs}, dict.fromkeys(METRICS, number / 10)
+            lines = ({**epoch, "valid": metrics}, {**epoch, "test": metrics})
+            (job.out / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        assert [job.row[setting] for job in jobs] == [value for value in values for _ in (0, 1)]
+        rows = _over_seeds(jobs, tmp_path).rows
+        assert [row[:3] for row in rows] == [
+            [f"{setting} {values[0]}", "2", "0.0500 ± 0.0707"],
+            [f"{setting} {values[1]}", "2", "0.2500 ± 0.0707"],
+        ]
+
+
+def test_a_run_that_was_killed_says_by_what(base, tmp_path):
+    (job,) = plan(base, {"seed": ["0"]}, tmp_path)
+    job.out.mkdir()
+    (job.out / "log.txt").write_text("landscape: sasrec 10/400 · 0:30 · 19:30 left\n")
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    process.kill()
+    process.wait()
+    assert failure(job, process) == "killed by SIGKILL"
 
 
 def test_values_that_are_none_are_refused_before_anything_is_trained(base, tmp_path):

@@ -331,10 +331,16 @@ def test_settings_that_make_no_sense_are_refused_in_one_line(settings, message):
     assert "\n" not in str(caught.value)
 
 
-def test_settings_survive_toml(tmp_path):
-    config = Config(data='a "quoted"\\ päth\n.txt', method="samrec", rho=1e-5, lr=0.5)
+@pytest.mark.parametrize("name", ['a "quoted"\\ päth\n.txt', "📚/data.txt", "\x00\x1b\x7f\x85\u2028"])
+def test_settings_survive_toml(name, tmp_path):
+    config = Config(data=name, method="samrec", rho=1e-5, lr=0.5)
     write_config(config, tmp_path / "c.toml")
     assert configure(read_settings(tmp_path / "c.toml")) == config
+
+
+def test_a_file_whose_name_is_no_text_has_settings_too(tmp_path):
+    write_config(Config(data="caf\udce9.txt"), tmp_path / "c.toml")
+    assert read_settings(tmp_path / "c.toml")["data"] == "caf?.txt"
 
 
 @pytest.mark.parametrize("before", PRESETS)
