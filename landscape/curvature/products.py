@@ -55,7 +55,7 @@ class HessianForward:
         def summed(theta: Parts) -> Tensor:
             return self.objective.summed(dict(zip(self.names, theta, strict=True)), self.batch)
 
-        with twice_differentiable():  # grad, not jacrev, which torch 2.13 has wrong in LayerNorm
+        with twice_differentiable:  # grad, not jacrev, which torch 2.13 has wrong in LayerNorm
             along: Parts = jvp(grad(summed), (self.theta,), (list(vector),))[1]
         return along
 

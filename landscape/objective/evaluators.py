@@ -16,7 +16,7 @@ from landscape.errors import InputError, words_of
 from landscape.objective.batches import doubled
 from landscape.objective.checks import total_weight
 from landscape.objective.derivatives import leaves_of, twice_differentiable
-from landscape.objective.frozen import OWN, duplicate, twin
+from landscape.objective.frozen import OWN, as_parameters, duplicate, twin
 from landscape.objective.gathered import Weight
 from landscape.objective.lookups import Recorder, Renumbering
 from landscape.objective.noise import fill_normal, size_of
@@ -121,12 +121,12 @@ class Evaluator(ABC):
 
     def in_float64(self, weights: Weights) -> Self:
         """Return the same in float64, around a module that has these weights, which are in float64."""
-        shared = {
-            id(parameter): nn.Parameter(weights[name], requires_grad=False)
-            for name, parameter in self.module.model.named_parameters()
-            if name in weights and weights[name].shape == parameter.shape
-        }
+        shared = as_parameters(self.module.model, weights)
         return replace(self, module=duplicate(self.module, shared).double())
+
+    def holding(self, weights: Weights) -> Self:
+        """Return the same around a module that has these weights, whichever are given to it later."""
+        return replace(self, module=twin(self.module, as_parameters(self.module.model, weights)))
 
 
 @dataclass(frozen=True)
@@ -256,7 +256,7 @@ def evaluator_for(
     """
     keep_freed_memory()
     try:
-        with torch.enable_grad(), twice_differentiable():
+        with torch.enable_grad(), twice_differentiable:
             try:
                 return _chosen(module, weights, batches, recompute, known)
             except RuntimeError as error:

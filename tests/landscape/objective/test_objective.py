@@ -68,6 +68,55 @@ def test_units_add_up_to_the_loss(sasrec_objective):
     assert sums.sum() / weights.sum() == pytest.approx(sasrec_objective.value(), rel=1e-14)
 
 
+def test_a_part_of_the_parameters_is_measured_where_the_others_are():
+    model, batches = regression([5])
+    objective = Objective(model, batches, squared)
+    other, _ = regression([5])
+    with torch.no_grad():
+        for p in other.parameters():
+            p.add_(0.3)
+    fresh, last = Objective(other, batches, squared), ["2.weight", "2.bias"]
+    for at_other in (objective.moved(fresh.theta), objective.follow(other)):
+        part = at_other.restrict(last)
+        assert part.value() == fresh.value()
+        assert torch.equal(part.grad(), fresh.restrict(last).grad())
+        assert part.in_float64().restrict(["2.bias"]).value() == fresh.value()
+        assert part.moved(part.theta + 1).restrict(["2.bias"]).value() == part.value(part.theta + 1)
+    assert objective.restrict(last).value() == objective.value()
+
+
+def test_an_objective_follows_the_weights_that_are_held_fixed_too():
+    model, batches = regression([5])
+    objective = Objective(model, batches, squared, include=["0.*"])
+    for p in model.parameters():
+        p.data.mul_(2)
+    assert objective.follow(model).value() == Objective(model, batches, squared).value()
+    with pytest.raises(InputError, match=r"2\.weight has shape"):
+        objective.follow(nn.Sequential(model[0], nn.Tanh(), nn.Linear(4, 2)))
+
+
+def test_there_is_no_derivative_in_inference_mode():
+    """Torch records no graph there: each would be 0."""
+    model, batches = regression([5])
+    with torch.inference_mode():
+        made = [tuple(t.clone() for t in batch) for batch in batches]
+        with pytest.raises(InputError, match="inference_mode"):
+            Objective(model, batches, squared)
+    objective = Objective(model, made, squared)  # of tensors from there
+    gradient = objective.grad()
+    torch.testing.assert_close(gradient, Objective(model, batches, squared).grad())
+    with torch.inference_mode():
+        value = objective.value()
+        for measure in (
+            objective.grad,
+            lambda: objective.hvp(gradient),
+            lambda: ll.top_eigenpairs(objective),
+        ):
+            with pytest.raises(InputError, match="inference_mode"):
+                measure()
+    assert value == objective.value()
+
+
 def test_float64_is_the_same_loss_more_exactly():
     torch.manual_seed(0)
     model = nn.Linear(3, 1)
