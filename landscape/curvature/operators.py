@@ -21,6 +21,7 @@ from landscape.curvature.products import (
     HessianReverse,
     by_differences,
     is_checked,
+    unit_slopes,
 )
 from landscape.errors import InputError
 from landscape.objective.affine import affine_in_each
@@ -39,6 +40,7 @@ __all__ = [
     "hessian",
     "of_same_diagonal",
     "operator_of",
+    "unit_slopes",
 ]
 Kind = Callable[[Objective, Any], BatchProduct]
 SAME = 16  # units in the last place by which one loss may differ, computed in two ways

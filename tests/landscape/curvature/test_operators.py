@@ -9,8 +9,7 @@ from torch import nn
 import landscape as ll
 from landscape import InputError, Objective
 from landscape.curvature import operators
-from landscape.curvature.operators import MATRICES
-from landscape.curvature.products import unit_slopes
+from landscape.curvature.operators import MATRICES, unit_slopes
 from landscape.tasks import TaskOptions
 from samrec.data.packing import TrainingBatches
 from samrec.losses import loss_of, parts_of
@@ -201,7 +200,9 @@ def test_outputs_that_are_several_tensors_are_refused():
         def forward(self, x):
             return super().forward(x), x
 
-    criterion = lambda outputs, y: (outputs[0] - y).square().mean(1)  # noqa: E731
+    def criterion(outputs, y):
+        return (outputs[0] - y).square().mean(1)
+
     of = ll.supervised(Two(2, 2), [(torch.randn(4, 2), torch.randn(4, 2))], criterion)
     with pytest.raises(InputError, match="forward returns tuple"):
         ll.gauss_newton(of)

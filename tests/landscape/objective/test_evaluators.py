@@ -117,6 +117,20 @@ def test_copies_and_swapped_weights_give_the_same_loss_and_derivatives():
     torch.testing.assert_close(one.in_float64().clone().grad(theta), other.grad(theta))
 
 
+@pytest.mark.parametrize("scale", [1e-6, 1e-12])
+def test_weights_out_of_reach_are_noticed_whatever_the_unit_of_the_loss(scale):
+    def small(model, x):
+        total, weight = loss(model, x)
+        return scale * total, weight
+
+    with pytest.warns(UserWarning, match="keeps weights where torch.func does not reach"):
+        one = Objective(Hoarder(), [X], small)
+    other = Objective(Plain(), [X], loss)
+    assert one.value(1.3 * one.theta) == pytest.approx(
+        scale * other.value(1.3 * other.theta), rel=1e-12, abs=0
+    )
+
+
 def test_what_a_model_keeps_of_an_evaluation_is_not_read_at_another_point():
     with pytest.warns(UserWarning, match="does not reach them"):
         caching = Objective(Caching(), [X[:5], X[5:]], loss)
