@@ -136,7 +136,7 @@ class _Outer:
             InputError: it is not. Where a backward pass has no graph of its own, J v would be 0.
         """
         v, found = drawn(params, 0), self.outputs.detach()
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator("cpu").manual_seed(0)
         w = (2 * torch.randint(2, found.shape, generator=generator, device="cpu") - 1).to(found)
         moved = self.tangent(list(params.split(v).values())).detach().double() * w
         pulled = gradient(self.outputs, self.leaves, w, retain_graph=True)

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 import landscape as ll
 from landscape import InputError, Objective
 from landscape.flatness.measures import sharpness_by_group
+from landscape.objective import noise
 from samrec.data.packing import TrainingBatches
 from samrec.losses import cross_entropy
 from tests.conftest import small_sasrec
@@ -115,6 +116,33 @@ def test_there_is_no_derivative_in_inference_mode():
             with pytest.raises(InputError, match="inference_mode"):
                 measure()
     assert value == objective.value()
+
+
+def defaults(device, dtype):
+    torch.set_default_device(device)
+    torch.set_default_dtype(dtype)
+
+
+@pytest.mark.parametrize("defaults_of_torch", [("meta", torch.float32), (None, torch.float64)])
+def test_torchs_defaults_change_nothing(defaults_of_torch):
+    """A tensor that is made on the default device, such as a GPU, does not mix with a model elsewhere."""
+    model, batches = regression([5, 3], torch.float32)
+
+    def measured():
+        of = Objective(model, batches, squared)
+        top = [ll.top_eigenpairs(of, 2, method) for method in ("lanczos", "power")]
+        pieces = ll.spectral_density(of, probes=2, steps=3).nodes
+        return [of.value(), of.grad(), *(t.eigenvalues for t in top), ll.trace(of).samples, *pieces]
+
+    before = measured()
+    noise._signs.cache_clear()
+    defaults(*defaults_of_torch)
+    try:
+        after = measured()
+    finally:
+        defaults(None, torch.float32)
+    for one, other in zip(before, after, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_float64_is_the_same_loss_more_exactly():
