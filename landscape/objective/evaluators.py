@@ -39,6 +39,8 @@ Evaluate = Callable[..., Any]
 class LossModule(nn.Module):
     """The loss as a module around the model, so that swapped weights reach any method the loss calls."""
 
+    COPIED = "the loss (with its object, where it is a method)"
+
     def __init__(
         self,
         model: nn.Module,
@@ -369,9 +371,8 @@ def _need_dependence(evaluator: Evaluator, weights: Weights, batches: Sequence[A
         evaluate, leaves = evaluator.with_leaves(weights)
         if {id(leaf) for leaf in leaves} & {id(leaf) for leaf in leaves_of(evaluate(batch)[0])}:
             return
-        with Recorder(
-            weights
-        ) as seen:  # an error rate of few examples has no graph, and one value at many points
+        # an error rate of few examples has no graph, and one value at many points
+        with Recorder(weights) as seen:
             evaluator.at(weights)(batch)
         if seen.whole or any(rows.any() for rows in seen.rows.values()):
             return

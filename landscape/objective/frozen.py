@@ -31,14 +31,21 @@ def duplicate(module: M, shared: Mapping[int, Any] | None = None) -> M:
 
     Args:
         shared: what the copy shares with the module, by id.
+
+    Raises:
+        InputError: it cannot be copied.
     """
     memo = dict(shared or {})
     for part in module.modules():
         if getattr(part, "_forward_pre_hooks", None):
             computed = (t for t in vars(part).values() if isinstance(t, Tensor) and t.grad_fn is not None)
             memo |= {id(tensor): tensor.detach().clone() for tensor in computed}
-    with torch.no_grad():  # otherwise a copied TorchScript parameter is None
-        return copy.deepcopy(module, memo)
+    try:
+        with torch.no_grad():  # otherwise a copied TorchScript parameter is None
+            return copy.deepcopy(module, memo)
+    except (RuntimeError, TypeError) as error:  # of a part of a graph; of a lock or a file
+        called = getattr(type(module), "COPIED", "the model")
+        raise InputError(f"{called} cannot be copied: {str(error).partition('. ')[0]}") from error
 
 
 def twin(module: M, others: Mapping[int, Any] | None = None) -> M:
@@ -238,10 +245,7 @@ def _has_own_modes(model: nn.Module) -> bool:
 def _copied(model: nn.Module, shared: Mapping[int, Any] | None = None) -> nn.Module:
     if is_sharded(uncompiled(model)):
         return unsharded(uncompiled(model))
-    try:
-        return duplicate(uncompiled(model), shared)
-    except RuntimeError as error:
-        raise InputError(f"the model cannot be copied: {str(error).partition('. ')[0]}") from error
+    return duplicate(uncompiled(model), shared)
 
 
 def _as_in_training(model: nn.Module) -> nn.Module:
