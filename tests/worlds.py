@@ -147,7 +147,7 @@ def world(name: str) -> Objective:
         torch.set_default_dtype(before)
 
 
-@twice_differentiable()
+@twice_differentiable
 def jacobian(objective: Objective, part: str) -> tuple[Tensor, Tensor]:
     """Return all units' costs or outputs, flat, and their Jacobian by θ: shapes (m,) and (m, n)."""
 
@@ -160,7 +160,7 @@ def jacobian(objective: Objective, part: str) -> tuple[Tensor, Tensor]:
     return of(objective.theta), jacrev(of)(objective.theta)
 
 
-@twice_differentiable()
+@twice_differentiable
 def dense(objective: Objective, matrix: str) -> Tensor:
     """Write a matrix out, from its definition."""
 

@@ -48,7 +48,8 @@ class Basis:
         if self.place == "device":
             return local(self.like).new_empty(shape)
         if self.place == "host":
-            return torch.empty(shape, dtype=self.like.dtype, pin_memory=self.like.device.type == "cuda")
+            pinned = self.like.device.type == "cuda"
+            return torch.empty(shape, dtype=self.like.dtype, device="cpu", pin_memory=pinned)
         with tempfile.TemporaryFile() as file:  # it has no name, and goes with the last tensor
             numbers = np.memmap(file, str(self.like.dtype).removeprefix("torch."), shape=shape)
         return torch.from_numpy(numbers)
@@ -242,7 +243,7 @@ def norm(vector: Tensor) -> float:
 
 def residual(product: Tensor, vector: Tensor, value: float) -> float:
     """Return ‖Hv - λv‖ from the product Hv."""
-    return float(residuals(product, vector, torch.tensor(value, dtype=torch.float64)))
+    return float(residuals(product, vector, torch.tensor(value, dtype=torch.float64, device="cpu")))
 
 
 def unit(vector: Tensor) -> Tensor:

@@ -1,10 +1,10 @@
 """Where a Krylov basis lies and how long it may be, so that a solver keeps within a given memory."""
 
+import copy
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -105,8 +105,7 @@ def planned(
     longest, needed = length(like, wanted, block, basis), min(like.numel(), _fewest(wanted, block))
     rows = rows_at_once(like)
     kept = operator.held if isinstance(operator, Operator) else 0
-    product = _peak(lambda: operator(alike(torch.ones_like(local(like)), like)), like.device)
-    fixed = kept + greatest(product, like)
+    fixed = kept + greatest(_peak(operator, like), like)
     fixed += (wanted + block * WORKING) * vector
     fixed += 16 * rows * min(n, COLUMNS) + 2 * like.element_size() * min(MIXED, n * longest)  # pieces
     if fixed > memory:
@@ -132,11 +131,19 @@ def planned(
     return most
 
 
-def _peak(compute: Callable[[], Any], device: torch.device) -> int:
-    """Return the most bytes of new tensors that were alive at once."""
-    if device.type != "cuda":
-        return peak(compute)[1]
-    torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_allocated(device)
-    compute()
-    return torch.cuda.max_memory_allocated(device) - before
+def _peak(operator: LinearOperator, like: Tensor) -> int:
+    """Return the most bytes of new tensors that a product holds at once.
+
+    On a CPU they are counted in one thread, since nothing is seen of others, and taken for each of them.
+    """
+    vector, device = alike(torch.ones_like(local(like)), like), like.device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        operator(vector)
+        return torch.cuda.max_memory_allocated(device) - before
+    threads = 1
+    if isinstance(operator, Operator):
+        threads, operator = operator.threads, copy.copy(operator)
+        operator.threads = 1
+    return threads * peak(lambda: operator(vector))[1]

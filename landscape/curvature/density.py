@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy.linalg import eigh_tridiagonal, hessenberg
 
-from landscape.curvature.basis import Basis, fetched, grams, norms, project_out
+from landscape.curvature.basis import Basis, fetched, grams, norms, project_out, unit
 from landscape.curvature.linear import LinearOperator
 from landscape.curvature.probes import Probes, check
 from landscape.errors import InputError
@@ -21,6 +21,13 @@ from landscape.statistics import interval, mean
 from landscape.storage.display import Drawn
 from landscape.storage.ranges import FINITE, POSITIVE, Range
 from landscape.storage.results import Array, Result, agree
+
+CLOSED = 2e-14
+"""Share of the longest product below which what is left of one says that the Krylov space has closed.
+
+In float32 it is one rounding. What is longer may be small eigenvalues next to one 10⁵ times as large, which
+further steps tell from each other. Where it was rounding after all, they add nodes that weigh nothing.
+"""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -223,7 +230,8 @@ def _quadrature(probes: Probes, steps: int) -> tuple[Array, Array, tuple[float, 
     newest = probes.draw(1)[0].mul_(n**-0.5)
     basis.append(newest[None])
     moments: tuple[float, float] | None = None
-    norm = 0.0  # the longest product of a unit vector so far
+    norm, eps = 0.0, torch.finfo(newest.dtype).eps  # the longest product of a unit vector so far
+    least = max(eps, CLOSED)
     while True:
         image = probes.multiply(newest[None])[0]
         measured = grams(newest[None], image[None])[0], norms(image[None])
@@ -231,11 +239,12 @@ def _quadrature(probes: Probes, steps: int) -> tuple[Array, Array, tuple[float, 
         (alpha,), (length,), (beta,) = map(np.ndarray.tolist, fetched(*measured, norms(ahead[None])))
         moments, norm = moments or (n * alpha, n * length**2), max(norm, length)
         alphas.append(alpha)
-        closed = beta <= 100 * torch.finfo(newest.dtype).eps * norm  # what is left is rounding
-        if closed or len(alphas) == steps:
+        if beta <= least * norm or len(alphas) == steps:  # nothing but rounding is left of the space
             break
         betas.append(beta)
         newest = ahead / beta
+        if beta <= eps**0.5 * norm:  # rounding has turned it back to those before
+            newest = unit(project_out(newest, basis.blocks))
         basis.append(newest[None])
     return *_gauss(np.array(alphas), np.array(betas)), moments
 

@@ -1,7 +1,9 @@
 """A matrix of an objective, known by its products with vectors."""
 
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
@@ -95,7 +97,13 @@ class Operator:
         """Yield what is computed for each batch, in order; threads take the kept graphs."""
         if self.threads > 1:
             with full_precision, one_each(self.threads) as pool:
-                yield from pool.map(compute, self._kept)
+                waiting: deque[Future[Parts]] = deque()
+                for product in self._kept:
+                    if len(waiting) == self.threads:  # no more are held at once
+                        yield waiting.popleft().result()
+                    waiting.append(pool.submit(compute, product))
+                while waiting:
+                    yield waiting.popleft().result()
         else:
             yield from map(compute, self._kept)
         for batch in self.objective.batches[len(self._kept) :]:

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from landscape.curvature.budget import for_graphs
@@ -21,6 +20,8 @@ from landscape.curvature.products import (
     HessianForward,
     HessianReverse,
     by_differences,
+    is_checked,
+    unit_slopes,
 )
 from landscape.errors import InputError
 from landscape.objective.affine import affine_in_each
@@ -198,12 +199,15 @@ def gauss_newton(objective: Objective, *, memory: Size | None = None) -> Operato
         memory: as for `hessian`.
 
     Raises:
-        InputError: the objective was not given the two parts of its loss, they do not make up its value, or
-            the second derivative of the criterion is wrong, which is checked as that of a loss is.
+        InputError: the objective was not given the two parts of its loss, they do not make up its value, the
+            first returns something else than a tensor; or a derivative of the outputs, or a second one of the
+            criterion, is wrong. Both are checked.
     """
     need_objective(objective)
     first = objective.batches[0]
     outputs = objective.traced(first, "outputs")[1]
+    if not isinstance(outputs, Tensor):
+        raise InputError(f"forward returns {type(outputs).__name__}, and this matrix takes a tensor")
     whole, both = _by_both(objective, first, outputs)
     if not np.isclose(whole, both, rtol=1e-4, atol=1e-6):
         raise InputError(f"criterion(forward) is {both:g} on the first batch, but the loss is {whole:g}")
@@ -211,11 +215,23 @@ def gauss_newton(objective: Objective, *, memory: Size | None = None) -> Operato
         _Free(outputs),
         [first],
         lambda free, batch: (objective.criterion(free.outputs, batch), 1),
-        check=objective.provenance.get("derivatives") != "unchecked",
+        check=is_checked(objective),
     )
     with _following("the criterion's reverse"):
         _check("the criterion's reverse", HessianReverse, free)
-    return _Graphs(objective, GaussNewton, memory=memory).operator("gauss-newton", "Jᵀ(Hℓ)J")
+    return _outer(objective, GaussNewton, memory).operator("gauss-newton", "Jᵀ(Hℓ)J")
+
+
+def _outer(objective: Objective, kind: type[GaussNewton | EmpiricalFisher], memory: int | None) -> "_Graphs":
+    """Return Jᵀ M J of each batch, and check J of the first.
+
+    Raises:
+        InputError: it is wrong.
+    """
+    first = measured(partial(kind, objective, objective.batches[0]), objective.theta.device)
+    if is_checked(objective):
+        first[0].check(objective.params)
+    return _Graphs(objective, kind, first, memory)
 
 
 def _by_both(objective: Objective, batch: Any, outputs: Tensor) -> tuple[float, float]:
@@ -244,23 +260,10 @@ def empirical_fisher(objective: Objective, *, memory: Size | None = None) -> Ope
         memory: as for `hessian`.
 
     Raises:
-        InputError: the objective was not given its loss per example.
+        InputError: the objective was not given its loss per example, or torch has its derivative wrong.
     """
-    return _Graphs(objective, EmpiricalFisher, memory=memory).operator("fisher", "JᵀJ")
-
-
-def unit_slopes(objective: Objective, vector: Tensor) -> NDArray[np.float64]:
-    """Return ⟨∇s_u, v⟩, the derivative of each unit's summed loss along v, shape (units,).
-
-    Raises:
-        InputError: the objective was not given its loss per example.
-    """
-    parts = list(objective.params.split(vector.to(objective.theta)).values())
-    slopes = [EmpiricalFisher(objective, batch).tangent(parts) for batch in objective.batches]
-    found: NDArray[np.float64] = np.concatenate(
-        objective.of_all([slope.detach().double().cpu().numpy() for slope in slopes])
-    )
-    return found
+    need_objective(objective)
+    return _outer(objective, EmpiricalFisher, memory).operator("fisher", "JᵀJ")
 
 
 MATRICES: Mapping[str, Callable[..., Operator]] = {

@@ -4,17 +4,22 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.func import grad, jvp, vmap
 
+from landscape.curvature.basis import dot
 from landscape.errors import InputError
 from landscape.objective.batches import doubled
 from landscape.objective.derivatives import gradient, second, twice_differentiable
 from landscape.objective.differences import ROUGH
-from landscape.objective.noise import size_of
+from landscape.objective.noise import drawn, size_of
 from landscape.objective.objective import Objective
+from landscape.objective.params import ParamSpace
 
+ADJOINT = 0.02  # share by which ⟨w, J v⟩ and ⟨Jᵀw, v⟩ may differ: what bfloat16 within a model rounds
 FAR = 100  # times its own size, and ε^⅓, is the most by which a difference moves a tensor that is not 0
 Parts = Sequence[Tensor]
 
@@ -55,7 +60,7 @@ class HessianForward:
         def summed(theta: Parts) -> Tensor:
             return self.objective.summed(dict(zip(self.names, theta, strict=True)), self.batch)
 
-        with twice_differentiable():  # grad, not jacrev, which torch 2.13 has wrong in LayerNorm
+        with twice_differentiable:  # grad, not jacrev, which torch 2.13 has wrong in LayerNorm
             along: Parts = jvp(grad(summed), (self.theta,), (list(vector),))[1]
         return along
 
@@ -124,6 +129,24 @@ class _Outer:
         (found,) = gradient(self.pulled, [self.cotangent], along, retain_graph=True, is_grads_batched=at_once)
         return found
 
+    def check(self, params: ParamSpace) -> None:
+        """Make sure that ⟨w, J v⟩ is ⟨Jᵀw, v⟩ along a random v, with w of random signs.
+
+        Raises:
+            InputError: it is not. Where a backward pass has no graph of its own, J v would be 0.
+        """
+        v, found = drawn(params, 0), self.outputs.detach()
+        generator = torch.Generator("cpu").manual_seed(0)
+        w = (2 * torch.randint(2, found.shape, generator=generator, device="cpu") - 1).to(found)
+        moved = self.tangent(list(params.split(v).values())).detach().double() * w
+        pulled = gradient(self.outputs, self.leaves, w, retain_graph=True)
+        one, other, size = float(moved.sum()), dot(params.flat(pulled), v), float(moved.norm())
+        if not abs(one - other) <= ADJOINT * max(size, abs(other)):
+            raise InputError(
+                f"the derivative J of the outputs is wrong: ⟨w, J v⟩ is {one:g} and ⟨Jᵀw, v⟩ {other:g}; a "
+                "function in the model has a backward pass that torch cannot differentiate"
+            )
+
     def middle(self, tangent: Tensor, at_once: bool) -> Tensor:
         """Return M u."""
         return tangent
@@ -153,3 +176,28 @@ class EmpiricalFisher(_Outer):
     def __init__(self, objective: Objective, batch: Any) -> None:
         leaves, sums = objective.traced(batch, "per_example")
         super().__init__(sums, leaves)
+
+
+def unit_slopes(objective: Objective, vector: Tensor) -> NDArray[np.float64]:
+    """Return ⟨∇s_u, v⟩, the derivative of each unit's summed loss along v, shape (units,).
+
+    Raises:
+        InputError: the objective was not given its loss per example, or torch has its derivative wrong.
+    """
+    parts = list(objective.params.split(vector.to(objective.theta)).values())
+    slopes = []
+    for number, batch in enumerate(objective.batches):
+        product = EmpiricalFisher(objective, batch)
+        if not number and is_checked(objective):
+            product.check(objective.params)
+        slopes.append(product.tangent(parts))
+        del product  # before the next graph
+    found: NDArray[np.float64] = np.concatenate(
+        objective.of_all([slope.detach().double().cpu().numpy() for slope in slopes])
+    )
+    return found
+
+
+def is_checked(objective: Objective) -> bool:
+    """Tell whether the derivatives of an objective are to be checked."""
+    return objective.provenance.get("derivatives") != "unchecked"

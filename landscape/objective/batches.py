@@ -27,7 +27,7 @@ def kept(batches: Iterable[Any], like: Tensor) -> list[Any]:
     """
 
     def beside(t: Tensor) -> Tensor:
-        return t.to(like if t.dtype in HALF else like.device)
+        return recorded(t).to(like if t.dtype in HALF else like.device)
 
     found: list[Any] = []
     size, length = 0, _length(batches)
@@ -39,12 +39,17 @@ def kept(batches: Iterable[Any], like: Tensor) -> list[Any]:
                 f"the batches have no length and do not end after {number:,} ({size / 2**30:.1f} GiB); "
                 "freeze some of them: list(itertools.islice(loader, 100))"
             )
-        moves = any(t.device != like.device or t.dtype in HALF for t in tensors)
+        moves = any(t.device != like.device or t.dtype in HALF or t.is_inference() for t in tensors)
         found.append(mapped(batch, beside) if moves else batch)
     if size > LARGE:
         said = f"all batches are kept in memory, {size / 2**30:.1f} GiB"
         warnings.warn(f"{said}; consider a smaller sample, or landscape.streamed(loader)", stacklevel=4)
     return found
+
+
+def recorded(tensor: Tensor) -> Tensor:
+    """Return a tensor that graphs may hold: one that was made in torch's inference mode is copied."""
+    return tensor.clone() if tensor.is_inference() else tensor
 
 
 def _length(batches: Iterable[Any]) -> int:

@@ -1,7 +1,7 @@
 """Derivatives by torch, and an error wherever torch would return a wrong one in silence."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import checkpoint
 
 from landscape.errors import InputError
-from landscape.runtime.precision import full_precision
+from landscape.runtime.precision import Setting, full_precision
 
 KINKED = (
     "Relu",
@@ -38,9 +38,11 @@ def gradient(outputs: Any, inputs: Sequence[Tensor], along: Any = None, **option
 
     Raises:
         InputError: with `create_graph`, if a derivative was taken by a function that has no second one. Torch
-            cuts the graph there: a second derivative would be 0. Or torch does not have such a derivative.
+            cuts the graph there: a second derivative would be 0. Or torch does not have such a derivative, or
+            records none (`need_recording`).
     """
     if isinstance(outputs, Tensor) and not outputs.requires_grad:
+        need_recording()
         return [torch.zeros_like(tensor) for tensor in inputs]
     try:
         with full_precision:
@@ -51,6 +53,16 @@ def gradient(outputs: Any, inputs: Sequence[Tensor], along: Any = None, **option
     if options.get("create_graph"):
         _check_twice(found)
     return found
+
+
+def need_recording() -> None:
+    """Make sure that torch records graphs: in its inference mode, derivatives are those of constants.
+
+    Raises:
+        InputError: the inference mode is on.
+    """
+    if torch.is_inference_mode_enabled():
+        raise InputError("torch.inference_mode() leaves no derivatives; use torch.no_grad() in its place")
 
 
 def second(gradients: Sequence[Tensor], inputs: Sequence[Tensor], along: Any, **options: Any) -> list[Tensor]:
@@ -94,28 +106,6 @@ def _nodes(tensors: Sequence[Tensor]) -> set[Node]:
     return seen
 
 
-@contextmanager
-def twice_differentiable() -> Iterator[None]:
-    """Let torch take the paths that can be differentiated twice. This is set for the whole process.
-
-    Attention runs by the backend MATH, and never by the fast path of `nn.TransformerEncoder` and
-    `nn.MultiheadAttention`, which torch takes where no gradient is recorded: there the loss would be another
-    function than the one whose derivatives are measured. Activation checkpointing is off: it would compute
-    activations anew from whatever weights the model holds by then. Measuring takes the memory that it saves.
-    Float32 is multiplied at its `full_precision`.
-    """
-    fast = torch.backends.mha.get_fastpath_enabled()
-    recomputing = {name: getattr(checkpoint, name, None) for name in _PLAIN}
-    torch.backends.mha.set_fastpath_enabled(False)
-    vars(checkpoint).update(_PLAIN)
-    try:
-        with sdpa_kernel(SDPBackend.MATH), full_precision:
-            yield
-    finally:
-        vars(checkpoint).update(recomputing)
-        torch.backends.mha.set_fastpath_enabled(fast)
-
-
 class _Called:
     """In place of `CheckpointFunction`: calls what it is given."""
 
@@ -133,3 +123,25 @@ _PLAIN: dict[str, Any] = {
     "CheckpointFunction": _Called,
     "_checkpoint_without_reentrant_generator": _between,
 }
+
+
+def _differentiate_twice() -> Callable[[], None]:
+    fast, changed = torch.backends.mha.get_fastpath_enabled(), ExitStack()
+    changed.callback(torch.backends.mha.set_fastpath_enabled, fast)
+    changed.callback(vars(checkpoint).update, {name: getattr(checkpoint, name, None) for name in _PLAIN})
+    torch.backends.mha.set_fastpath_enabled(False)
+    vars(checkpoint).update(_PLAIN)
+    changed.enter_context(sdpa_kernel(SDPBackend.MATH))
+    changed.enter_context(full_precision)
+    return changed.close
+
+
+twice_differentiable = Setting(_differentiate_twice)
+"""Let torch take the paths that can be differentiated twice.
+
+Attention runs by the backend MATH, and never by the fast path of `nn.TransformerEncoder` and
+`nn.MultiheadAttention`, which torch takes where no gradient is recorded: there the loss would be another
+function than the one whose derivatives are measured. Activation checkpointing is off: it would compute
+activations anew from whatever weights the model holds by then. Measuring takes the memory that it saves.
+Float32 is multiplied at its `full_precision`.
+"""

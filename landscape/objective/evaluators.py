@@ -16,7 +16,7 @@ from landscape.errors import InputError, words_of
 from landscape.objective.batches import doubled
 from landscape.objective.checks import total_weight
 from landscape.objective.derivatives import leaves_of, twice_differentiable
-from landscape.objective.frozen import OWN, duplicate, twin
+from landscape.objective.frozen import OWN, as_parameters, duplicate, twin
 from landscape.objective.gathered import Weight
 from landscape.objective.lookups import Recorder, Renumbering
 from landscape.objective.noise import fill_normal, size_of
@@ -38,6 +38,8 @@ Evaluate = Callable[..., Any]
 
 class LossModule(nn.Module):
     """The loss as a module around the model, so that swapped weights reach any method the loss calls."""
+
+    COPIED = "the loss (with its object, where it is a method)"
 
     def __init__(
         self,
@@ -121,12 +123,12 @@ class Evaluator(ABC):
 
     def in_float64(self, weights: Weights) -> Self:
         """Return the same in float64, around a module that has these weights, which are in float64."""
-        shared = {
-            id(parameter): nn.Parameter(weights[name], requires_grad=False)
-            for name, parameter in self.module.model.named_parameters()
-            if name in weights and weights[name].shape == parameter.shape
-        }
+        shared = as_parameters(self.module.model, weights)
         return replace(self, module=duplicate(self.module, shared).double())
+
+    def holding(self, weights: Weights) -> Self:
+        """Return the same around a module that has these weights, whichever are given to it later."""
+        return replace(self, module=twin(self.module, as_parameters(self.module.model, weights)))
 
 
 @dataclass(frozen=True)
@@ -256,7 +258,7 @@ def evaluator_for(
     """
     keep_freed_memory()
     try:
-        with torch.enable_grad(), twice_differentiable():
+        with torch.enable_grad(), twice_differentiable:
             try:
                 return _chosen(module, weights, batches, recompute, known)
             except RuntimeError as error:
@@ -344,7 +346,7 @@ def _reached(
             continue
         copied.module.draws = swapped.module.draws
         found = swapped.at(moved)(batch)[0]
-        if not torch.allclose(found, expected, rtol=OWN, equal_nan=True):
+        if not torch.allclose(found, expected, rtol=OWN, atol=0, equal_nan=True):
             return False, False
         seen += bool(torch.isfinite(found) and not torch.equal(found, here))
         if seen > 1:
@@ -369,9 +371,8 @@ def _need_dependence(evaluator: Evaluator, weights: Weights, batches: Sequence[A
         evaluate, leaves = evaluator.with_leaves(weights)
         if {id(leaf) for leaf in leaves} & {id(leaf) for leaf in leaves_of(evaluate(batch)[0])}:
             return
-        with Recorder(
-            weights
-        ) as seen:  # an error rate of few examples has no graph, and one value at many points
+        # an error rate of few examples has no graph, and one value at many points
+        with Recorder(weights) as seen:
             evaluator.at(weights)(batch)
         if seen.whole or any(rows.any() for rows in seen.rows.values()):
             return

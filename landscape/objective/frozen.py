@@ -11,10 +11,10 @@ from torch.nn.parameter import is_lazy
 
 from landscape.errors import InputError, words_of
 from landscape.objective.batches import HALF
-from landscape.objective.derivatives import leaves_of, twice_differentiable
-from landscape.objective.gathered import in_use, is_sharded, unsharded
+from landscape.objective.derivatives import leaves_of, need_recording, twice_differentiable
+from landscape.objective.gathered import Weight, in_use, is_sharded, unsharded
 from landscape.objective.params import ParamSpace
-from landscape.objective.shards import local
+from landscape.objective.shards import Shard, local
 from landscape.objective.sums import PIECE
 
 OWN = 1e-5  # relative: how far the copy's loss may lie from the model's, which runs the same operations
@@ -31,19 +31,43 @@ def duplicate(module: M, shared: Mapping[int, Any] | None = None) -> M:
 
     Args:
         shared: what the copy shares with the module, by id.
+
+    Raises:
+        InputError: it cannot be copied.
     """
     memo = dict(shared or {})
     for part in module.modules():
         if getattr(part, "_forward_pre_hooks", None):
             computed = (t for t in vars(part).values() if isinstance(t, Tensor) and t.grad_fn is not None)
             memo |= {id(tensor): tensor.detach().clone() for tensor in computed}
-    with torch.no_grad():  # otherwise a copied TorchScript parameter is None
-        return copy.deepcopy(module, memo)
+    try:
+        with torch.no_grad():  # otherwise a copied TorchScript parameter is None
+            return copy.deepcopy(module, memo)
+    except (RuntimeError, TypeError) as error:  # of a part of a graph; of a lock or a file
+        called = getattr(type(module), "COPIED", "the model")
+        raise InputError(f"{called} cannot be copied: {str(error).partition('. ')[0]}") from error
 
 
-def twin(module: M) -> M:
-    """Return a copy that shares all tensors: what it keeps of an evaluation, the module does not have."""
-    return duplicate(module, {id(t): t for t in (*module.parameters(), *module.buffers())})
+def twin(module: M, others: Mapping[int, Any] | None = None) -> M:
+    """Return a copy that shares all tensors: what it keeps of an evaluation, the module does not have.
+
+    Args:
+        others: what it has in place of some tensors, by their ids.
+    """
+    shared = {id(t): t for t in (*module.parameters(), *module.buffers())}
+    return duplicate(module, {**shared, **(others or {})})
+
+
+def as_parameters(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[int, Any]:
+    """Return, by the id of each parameter of a model, one that is the weight of its name, if there is one."""
+    found: dict[int, Any] = {}
+    for name, parameter in model.named_parameters():
+        weight = weights.get(name)
+        if isinstance(weight, Shard):
+            found[id(parameter)] = Weight(weight)
+        elif weight is not None and weight.shape == parameter.shape:
+            found[id(parameter)] = nn.Parameter(weight, requires_grad=False)
+    return found
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:
@@ -51,8 +75,9 @@ def frozen_copy(model: nn.Module) -> nn.Module:
 
     Raises:
         InputError: it is not a model, has lazy parameters or an embedding with `max_norm`, or cannot be
-            copied.
+            copied; or the inference mode is on, and the copy could never be differentiated.
     """
+    need_recording()
     if not isinstance(model, nn.Module):
         raise InputError(
             f"a model must be a torch.nn.Module, not {type(model).__name__}; build the module, "
@@ -96,7 +121,7 @@ def faithful(model: nn.Module, frozen: nn.Module, loss: LossOf) -> tuple[nn.Modu
         InputError: the loss uses the model itself and not the module that it is given; or a copy without
             hidden gradients has another loss than the model.
     """
-    with torch.enable_grad(), twice_differentiable():
+    with torch.enable_grad(), twice_differentiable:
         if is_sharded(uncompiled(model)):
             return _visible(frozen), _as_in_use(uncompiled(model), frozen, loss)
         try:
@@ -220,10 +245,7 @@ def _has_own_modes(model: nn.Module) -> bool:
 def _copied(model: nn.Module, shared: Mapping[int, Any] | None = None) -> nn.Module:
     if is_sharded(uncompiled(model)):
         return unsharded(uncompiled(model))
-    try:
-        return duplicate(uncompiled(model), shared)
-    except RuntimeError as error:
-        raise InputError(f"the model cannot be copied: {str(error).partition('. ')[0]}") from error
+    return duplicate(uncompiled(model), shared)
 
 
 def _as_in_training(model: nn.Module) -> nn.Module:
@@ -261,7 +283,7 @@ def _visible(frozen: nn.Module) -> nn.Module:
 
 
 def present(module: M, model: nn.Module, params: ParamSpace) -> tuple[M, Tensor]:
-    """Copy a module that holds a frozen `model`, with the buffers of the model as it is now; return it and θ.
+    """Return a module that holds a frozen `model`, with all weights and buffers of the model now; and its θ.
 
     Raises:
         InputError: the model does not have the parameters and buffers that the module knows, or is sharded.
@@ -270,15 +292,15 @@ def present(module: M, model: nn.Module, params: ParamSpace) -> tuple[M, Tensor]
         raise InputError("a sharded model cannot be followed while it trains; make a new objective of it")
     copied, live = duplicate(module), uncompiled(model)
     tensors = dict(live.named_parameters()) | dict(live.named_buffers())
+    frozen = copied.get_submodule("model")
     with torch.no_grad():
-        for name, buffer in copied.get_submodule("model").named_buffers():
-            buffer.copy_(_like(tensors, name, buffer))
-        parts = params.split(params.theta)
-        return copied, params.join({name: _like(tensors, name, part) for name, part in parts.items()})
+        for name, tensor in (*frozen.named_parameters(), *frozen.named_buffers()):
+            tensor.copy_(_like(tensors, name, tensor))
+        return copied, params.join(dict(frozen.named_parameters()))
 
 
 def _like(tensors: Mapping[str, Tensor], name: str, like: Tensor) -> Tensor:
-    """Return a copy of a named tensor, in the dtype and on the device of `like`.
+    """Return a named tensor, in the dtype and on the device of `like`.
 
     Raises:
         InputError: there is none, or it has another shape.
@@ -287,4 +309,4 @@ def _like(tensors: Mapping[str, Tensor], name: str, like: Tensor) -> Tensor:
     if found is None or found.shape != like.shape:
         said = "is missing" if found is None else f"has shape {tuple(found.shape)}, not {tuple(like.shape)}"
         raise InputError(f"the model is not the one that the objective was made of: {name} {said}")
-    return found.detach().to(like, copy=True)
+    return found.detach().to(like)

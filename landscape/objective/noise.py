@@ -24,7 +24,7 @@ def fill_normal(tensors: Iterable[Tensor], seed: int) -> Iterator[Tensor]:
 
     They are as good as others for a direction, and a random number costs twenty times what a copy of it does.
     """
-    few = torch.randn(PERIOD, generator=torch.Generator().manual_seed(seed)).numpy()
+    few = _normal(seed).numpy()
     few, first = np.concatenate([few, few]), 0
 
     def draw(count: int) -> Any:
@@ -83,8 +83,14 @@ def _folded(flat: Tensor) -> Tensor:
     return found
 
 
+def _normal(seed: int) -> Tensor:
+    """Return `PERIOD` standard normal numbers on the CPU, in float32, whatever torch's defaults are."""
+    generator = torch.Generator("cpu").manual_seed(seed)
+    return torch.randn(PERIOD, generator=generator, device="cpu", dtype=torch.float32)
+
+
 @cache
 def _signs(dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return `PERIOD` random signs, twice."""
-    signs = torch.randn(PERIOD, generator=torch.Generator().manual_seed(0)).sign()
+    signs = _normal(0).sign()
     return torch.cat([signs, signs]).to(device, dtype)

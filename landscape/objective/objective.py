@@ -158,7 +158,7 @@ class Objective:
     def value(self, theta: Tensor | None = None) -> float:
         """Return L at `theta` (shape (numel,)), or at the model's weights."""
         total = torch.zeros((), dtype=torch.float64, device=self.theta.device)
-        with torch.enable_grad(), twice_differentiable():
+        with torch.enable_grad(), twice_differentiable:
             evaluate = self._evaluator.at(self._weights(theta))
             for batch in self.batches:
                 total += evaluate(batch)[0].detach().reshape(())
@@ -173,16 +173,15 @@ class Objective:
             RuntimeError: and other errors of torch, where the loss does what `vmap` cannot follow.
         """
         total = torch.zeros(len(thetas), dtype=torch.float64, device=self.theta.device)
-        with torch.enable_grad(), twice_differentiable():
-            weights = self._weights(thetas)
-            point = self._evaluator.transformable
+        with torch.enable_grad(), twice_differentiable:
+            weights, point = self._weights(thetas), self._evaluator.transformable
             for batch in self.batches:
                 total += vmap(lambda at, batch=batch: point(at)(batch)[0].detach())(weights)
         return (self.ranks.summed(total) / self.weight).cpu().numpy()
 
     def per_example(self, theta: Tensor | None = None) -> tuple[Array, Array]:
         """Return each unit's sum of the loss and its weight, shapes (units,): L is Σ sums / Σ weights."""
-        with torch.enable_grad(), twice_differentiable():
+        with torch.enable_grad(), twice_differentiable:
             evaluate = self._evaluator.at(self._weights(theta))
             parts = [evaluate(batch, "per_example") for batch in self.batches]
         found = [[torch.as_tensor(t).detach().double().flatten().cpu().numpy() for t in p] for p in parts]
@@ -228,7 +227,7 @@ class Objective:
         tables = {e.name: weights[e.name] for e in self.params.entries if e.group == "embedding"}
         if self.params.sharded or 2 * sum(table.numel() for table in tables.values()) < self.params.numel:
             return None  # without an evaluation: whatever rows are read, most of θ stays
-        with torch.enable_grad(), twice_differentiable():
+        with torch.enable_grad(), twice_differentiable:
             read = rows_read(self._evaluator.at(weights), self.batches, tables)
         params, places = self.params.of_rows(read)
         numbers = {n: torch.where(rows, rows.cumsum(0) - 1, rows.sum()) for n, rows in read.items()}
@@ -243,7 +242,7 @@ class Objective:
         return (other, places) if same else None
 
     def restrict(self, names: Names | None = None, group: str | None = None) -> "Objective":
-        """Return the same loss as a function of some parameters only; the others stand still.
+        """Return the same loss as a function of some parameters only; the others stand still at θ.
 
         Args:
             names: the parameters that take part.
@@ -254,10 +253,11 @@ class Objective:
                 of the two is given.
         """
         params = self.params.restrict(self.params.named(names, group))
+        still = self._evaluator.holding(self._weights(None))
         told = {"parameters": str(params.numel)} | ({} if group is None else {"group": group})
         # what was checked of the whole holds for a part of θ, too
         trust = self._trust if str(self._trust) else Trust(True)
-        return self._with(params=params, _trust=trust, _provenance=self._provenance | told)
+        return self._with(params=params, _evaluator=still, _trust=trust, _provenance=self._provenance | told)
 
     def in_float64(self) -> "Objective":
         """Return the same loss with weights, and floating numbers in the batches, in float64.
@@ -370,7 +370,7 @@ class Objective:
             said = part.replace("outputs", "forward and criterion")
             raise InputError(f"this objective was not given the {said} of its loss")
         self._check_gradient()
-        with torch.enable_grad(), twice_differentiable():
+        with torch.enable_grad(), twice_differentiable:
             evaluate, leaves = self._evaluator.with_leaves(self._weights(theta))
             found = evaluate(batch, part)
         found = found if part == "outputs" else found[0]
@@ -379,7 +379,7 @@ class Objective:
     def criterion(self, outputs: Tensor, batch: Any) -> Tensor:
         """Return the sum that the loss's criterion makes of the outputs."""
         assert self._bound.criterion is not None
-        with torch.enable_grad(), twice_differentiable():
+        with torch.enable_grad(), twice_differentiable:
             return self._bound.criterion(outputs, batch)[0].reshape(())
 
     def summed(self, parts: Mapping[str, Tensor], batch: Any) -> Tensor:

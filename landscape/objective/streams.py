@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from landscape.errors import InputError
-from landscape.objective.batches import HALF, MANY, kept, mapped, tensors_of
+from landscape.objective.batches import HALF, MANY, kept, mapped, recorded, tensors_of
 from landscape.objective.identity import UNKNOWN, batches_digest
 
 Read = Callable[[range], Iterator[Any]]
@@ -79,6 +79,7 @@ class Streamed(Sequence[Any]):
             del batch
 
     def _moved(self, tensor: Tensor) -> Tensor:
+        tensor = recorded(tensor)
         if self._like is None:
             return tensor
         if self._like.device.type == "cuda" and tensor.device.type == "cpu":

@@ -99,7 +99,7 @@ class LossCache:
             own: dict[Step, float] = {}
             with (
                 progress.bar(label, len(missing) // self._ranks.size) as advance,
-                twice_differentiable(),
+                twice_differentiable,
                 closing(self._losses(missing)) as losses,
             ):
                 for step, loss in losses:

@@ -1,6 +1,7 @@
 """A solver keeps within a given memory, wherever its basis then lies, and finds the same eigenvalues."""
 
 import shutil
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -54,6 +55,35 @@ def test_the_peak_of_memory_is_below_the_budget_and_eigenvalues_are_exact(vector
     assert not found.copies_may_be_missing
     assert found.eigenvalues == pytest.approx([1, 0.8, 0.64, 0.512], abs=1e-12)
     assert found.smallest == pytest.approx(-0.7, abs=1e-12)
+
+
+def network(batches):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(20, 50), nn.Tanh(), nn.Linear(50, 3))
+    pairs = [(torch.randn(100, 20), torch.randint(3, (100,))) for _ in range(batches)]
+    return ll.supervised(model, pairs, nn.CrossEntropyLoss())
+
+
+def test_what_each_thread_holds_of_a_product_counts(monkeypatch):
+    """Operations are watched in one thread; what another holds was free of charge."""
+    operator = ll.hessian(network(4))
+    assert operator.threads == 1
+    alone = budget._peak(operator, operator.objective.theta)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    shared = ll.hessian(operator.objective)
+    assert shared.threads == 2
+    assert budget._peak(shared, operator.objective.theta) == 2 * alone
+    assert shared.threads == 2
+
+
+def test_no_more_products_of_batches_wait_than_there_are_threads(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    operator, made = ll.hessian(network(6)), []
+    found = operator._by_batch(lambda product: made.append(product) or [])
+    for number, _ in enumerate(found, start=1):
+        time.sleep(0.01)
+        assert len(made) <= number + 1
+    assert len(made) == 6
 
 
 @pytest.mark.parametrize(("basis", "most"), [(None, 2 * (2 * 5 + 3)), (50, 50)])

@@ -97,6 +97,22 @@ def test_no_eigenvalue_appears_twice_in_float32(operator):
     assert max(found.moment_error) < 1e-6
 
 
+@pytest.mark.parametrize("largest", [1e4, 1e5, 1e6])
+def test_small_eigenvalues_are_resolved_in_float32_next_to_a_large_one(operator, largest):
+    """What is left of a product with them is some roundings of the largest, and no closed Krylov space."""
+    values = np.append(np.linspace(0, 1, 300), largest)
+    matrix = with_spectrum(values, torch.float32)
+    for seed in range(3):
+        found = ll.spectral_density(operator(matrix), probes=8, steps=40, seed=seed)
+        for ridge in (0.05, 0.5):
+            value, error = found.effective_dimension(ridge)
+            assert abs(value - (values / (values + ridge)).sum()) < 3 * error
+        for nodes, weights in zip(found.nodes, found.weights, strict=True):
+            assert len(nodes) == 40
+            assert weights[nodes > 2].sum() > 0
+            assert (nodes[nodes > 2] > 0.999 * largest).all()
+
+
 def test_effective_dimension_and_local_entropy_of_one_eigenvalue(identity):
     assert identity.effective_dimension(1.5) == pytest.approx((5 * 3 / 4.5, 0))
     assert identity.local_entropy(1.5) == pytest.approx((-2.5 * np.log(3), 0))

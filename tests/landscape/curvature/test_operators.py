@@ -9,7 +9,7 @@ from torch import nn
 import landscape as ll
 from landscape import InputError, Objective
 from landscape.curvature import operators
-from landscape.curvature.operators import MATRICES
+from landscape.curvature.operators import MATRICES, unit_slopes
 from landscape.tasks import TaskOptions
 from samrec.data.packing import TrainingBatches
 from samrec.losses import loss_of, parts_of
@@ -158,6 +158,53 @@ def test_parts_that_do_not_make_up_the_loss_are_refused():
     model, batch = nn.Linear(2, 1).double(), torch.ones(3, 2).double()
     of = Objective(model, [batch], lambda m, x: (m(x).exp().sum(), len(x)), **parts)
     with pytest.raises(InputError, match=r"criterion\(forward\) is"):
+        ll.gauss_newton(of)
+
+
+class Outside(torch.autograd.Function):
+    """x³, with a backward pass that torch does not see, as where it is a kernel of somebody's own."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return (3 * ctx.saved_tensors[0].detach() ** 2) * gradient.detach()
+
+
+class Cubic(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(2, 3), nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.last(Outside.apply(self.first(x)))
+
+
+def test_a_backward_pass_without_a_graph_is_refused():
+    """J v is taken by differentiating Jᵀw, and would leave out all that lies before the function."""
+    torch.manual_seed(0)
+    batch = torch.randn(6, 2), torch.randint(2, (6,))
+    of = ll.supervised(Cubic(), [batch], nn.CrossEntropyLoss())
+    for measure in (ll.gauss_newton, ll.empirical_fisher, lambda of: unit_slopes(of, of.theta)):
+        with pytest.raises(InputError, match="backward pass that torch cannot differentiate"):
+            measure(of)
+    unchecked = ll.supervised(Cubic(), [batch], nn.CrossEntropyLoss(), check=False)
+    assert ll.gauss_newton(unchecked).shape == (17, 17)
+
+
+def test_outputs_that_are_several_tensors_are_refused():
+    class Two(nn.Linear):
+        def forward(self, x):
+            return super().forward(x), x
+
+    def criterion(outputs, y):
+        return (outputs[0] - y).square().mean(1)
+
+    of = ll.supervised(Two(2, 2), [(torch.randn(4, 2), torch.randn(4, 2))], criterion)
+    with pytest.raises(InputError, match="forward returns tuple"):
         ll.gauss_newton(of)
 
 

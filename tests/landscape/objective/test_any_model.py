@@ -2,6 +2,7 @@
 
 import copy
 from collections import namedtuple
+from threading import Lock
 from types import SimpleNamespace
 
 import numpy as np
@@ -312,3 +313,19 @@ def test_a_model_that_cannot_be_copied():
     model.cache = model.layer.weight * 2  # a part of a graph
     with pytest.raises(InputError, match="the model cannot be copied"):
         Objective(model, BATCHES, total)
+    model = Flat()
+    model.lock = Lock()
+    with pytest.raises(InputError, match=r"the model cannot be copied: .*lock"):
+        Objective(model, BATCHES, total)
+
+
+def test_a_loss_that_cannot_be_copied():
+    class Trainer:
+        def __init__(self):
+            self.lock = Lock()
+
+        def loss(self, model, batch):
+            return total(model, batch)
+
+    with pytest.raises(InputError, match=r"the loss \(with its object, .*\) cannot be copied: .*lock"):
+        Objective(Flat(), BATCHES, Trainer().loss)

@@ -1,10 +1,13 @@
 """How weights reach a model is decided once, and gives the same numbers, whichever it is."""
 
+from threading import Event, Thread
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils import checkpoint
 
 import landscape as ll
 from landscape import InputError, Objective
@@ -114,6 +117,20 @@ def test_copies_and_swapped_weights_give_the_same_loss_and_derivatives():
     torch.testing.assert_close(one.in_float64().clone().grad(theta), other.grad(theta))
 
 
+@pytest.mark.parametrize("scale", [1e-6, 1e-12])
+def test_weights_out_of_reach_are_noticed_whatever_the_unit_of_the_loss(scale):
+    def small(model, x):
+        total, weight = loss(model, x)
+        return scale * total, weight
+
+    with pytest.warns(UserWarning, match="keeps weights where torch.func does not reach"):
+        one = Objective(Hoarder(), [X], small)
+    other = Objective(Plain(), [X], loss)
+    assert one.value(1.3 * one.theta) == pytest.approx(
+        scale * other.value(1.3 * other.theta), rel=1e-12, abs=0
+    )
+
+
 def test_what_a_model_keeps_of_an_evaluation_is_not_read_at_another_point():
     with pytest.warns(UserWarning, match="does not reach them"):
         caching = Objective(Caching(), [X[:5], X[5:]], loss)
@@ -210,6 +227,38 @@ def test_the_value_is_of_the_function_that_is_differentiated(model):
 
 def test_the_fast_path_is_restored():
     assert torch.backends.mha.get_fastpath_enabled()
-    with twice_differentiable(), twice_differentiable():
+    with twice_differentiable, twice_differentiable:
         assert not torch.backends.mha.get_fastpath_enabled()
     assert torch.backends.mha.get_fastpath_enabled()
+
+
+def test_settings_of_torch_are_put_back_after_the_last_of_several_threads():
+    """A thread that leaves changes nothing under another, nor does the last put back what the first set."""
+
+    def state():
+        cuda = torch.backends.cuda
+        return (
+            torch.backends.mha.get_fastpath_enabled(),
+            cuda.flash_sdp_enabled(),
+            cuda.mem_efficient_sdp_enabled(),
+            checkpoint.CheckpointFunction,
+        )
+
+    entered, left = Event(), Event()
+
+    def first():
+        with twice_differentiable:
+            entered.set()
+            left.wait()
+
+    before = state()
+    thread = Thread(target=first)
+    thread.start()
+    entered.wait()
+    with twice_differentiable:
+        left.set()
+        thread.join()
+        within = state()
+    assert not any(within[:3])
+    assert within[3] is not before[3]
+    assert state() == before

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 import landscape as ll
 from landscape import InputError, Objective
 from landscape.flatness.measures import sharpness_by_group
+from landscape.objective import noise
 from samrec.data.packing import TrainingBatches
 from samrec.losses import cross_entropy
 from tests.conftest import small_sasrec
@@ -66,6 +67,82 @@ def test_units_add_up_to_the_loss(sasrec_objective):
     sums, weights = sasrec_objective.per_example()
     assert len(sums) == 3
     assert sums.sum() / weights.sum() == pytest.approx(sasrec_objective.value(), rel=1e-14)
+
+
+def test_a_part_of_the_parameters_is_measured_where_the_others_are():
+    model, batches = regression([5])
+    objective = Objective(model, batches, squared)
+    other, _ = regression([5])
+    with torch.no_grad():
+        for p in other.parameters():
+            p.add_(0.3)
+    fresh, last = Objective(other, batches, squared), ["2.weight", "2.bias"]
+    for at_other in (objective.moved(fresh.theta), objective.follow(other)):
+        part = at_other.restrict(last)
+        assert part.value() == fresh.value()
+        assert torch.equal(part.grad(), fresh.restrict(last).grad())
+        assert part.in_float64().restrict(["2.bias"]).value() == fresh.value()
+        assert part.moved(part.theta + 1).restrict(["2.bias"]).value() == part.value(part.theta + 1)
+    assert objective.restrict(last).value() == objective.value()
+
+
+def test_an_objective_follows_the_weights_that_are_held_fixed_too():
+    model, batches = regression([5])
+    objective = Objective(model, batches, squared, include=["0.*"])
+    for p in model.parameters():
+        p.data.mul_(2)
+    assert objective.follow(model).value() == Objective(model, batches, squared).value()
+    with pytest.raises(InputError, match=r"2\.weight has shape"):
+        objective.follow(nn.Sequential(model[0], nn.Tanh(), nn.Linear(4, 2)))
+
+
+def test_there_is_no_derivative_in_inference_mode():
+    """Torch records no graph there: each would be 0."""
+    model, batches = regression([5])
+    with torch.inference_mode():
+        made = [tuple(t.clone() for t in batch) for batch in batches]
+        with pytest.raises(InputError, match="inference_mode"):
+            Objective(model, batches, squared)
+    objective = Objective(model, made, squared)  # of tensors from there
+    gradient = objective.grad()
+    torch.testing.assert_close(gradient, Objective(model, batches, squared).grad())
+    with torch.inference_mode():
+        value = objective.value()
+        for measure in (
+            objective.grad,
+            lambda: objective.hvp(gradient),
+            lambda: ll.top_eigenpairs(objective),
+        ):
+            with pytest.raises(InputError, match="inference_mode"):
+                measure()
+    assert value == objective.value()
+
+
+def defaults(device, dtype):
+    torch.set_default_device(device)
+    torch.set_default_dtype(dtype)
+
+
+@pytest.mark.parametrize("defaults_of_torch", [("meta", torch.float32), (None, torch.float64)])
+def test_torchs_defaults_change_nothing(defaults_of_torch):
+    """A tensor that is made on the default device, such as a GPU, does not mix with a model elsewhere."""
+    model, batches = regression([5, 3], torch.float32)
+
+    def measured():
+        of = Objective(model, batches, squared)
+        top = [ll.top_eigenpairs(of, 2, method) for method in ("lanczos", "power")]
+        pieces = ll.spectral_density(of, probes=2, steps=3).nodes
+        return [of.value(), of.grad(), *(t.eigenvalues for t in top), ll.trace(of).samples, *pieces]
+
+    before = measured()
+    noise._signs.cache_clear()
+    defaults(*defaults_of_torch)
+    try:
+        after = measured()
+    finally:
+        defaults(None, torch.float32)
+    for one, other in zip(before, after, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_float64_is_the_same_loss_more_exactly():
