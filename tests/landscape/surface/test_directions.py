@@ -25,6 +25,31 @@ def test_every_filter_of_the_direction_has_the_norm_of_the_same_filter_of_the_we
             torch.testing.assert_close(got, expected)
 
 
+def test_single_weights_may_be_filters():
+    params = ParamSpace(nn.LayerNorm(5), filter_axes={"weight": 0, "bias": None})
+    params.theta[:5] = torch.tensor([1.0, -2.0, 3.0, 0.0, 5.0])
+    d = params.split(random_direction(params).vector)["weight"]
+    torch.testing.assert_close(d.abs(), params.split(params.theta)["weight"].abs())
+    scalar = ParamSpace(Scale())
+    assert abs(float(random_direction(scalar, biases=True).vector)) == pytest.approx(3.0)
+
+
+class Scale(nn.Module):
+    """A parameter without an axis."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(3.0))
+
+
+def test_the_norm_of_a_large_table_is_not_rounded_as_it_is_summed():
+    """Added up in float32, the norm of 2²³ normal numbers is off by 2e-4, and of 2²⁵ by 2e-3."""
+    params = ParamSpace(nn.Embedding(2**17, 2**6))
+    params.theta.fill_(1.0)  # whose sum is exact
+    found = random_direction(params, normalization="layer").vector.double().norm()
+    assert float(found) == pytest.approx(float(params.theta.double().norm()), rel=1e-6)
+
+
 def test_layer_normalization_matches_whole_tensors(params):
     d = params.split(random_direction(params, normalization="layer").vector)
     w = params.split(params.theta)

@@ -6,7 +6,7 @@ import torch
 
 import landscape as ll
 from landscape import InputError
-from landscape.surface.directions import Direction, coordinates, difference, perpendicular, principal
+from landscape.surface.directions import Direction, coordinates, cosine, difference, perpendicular, principal
 from landscape.surface.frames import between_frame, eigen_frame, trajectory_frame
 from landscape.surface.geometry import convex_share, doubling_widths, quadratic_model
 from landscape.surface.loss_cache import LossCache
@@ -104,6 +104,26 @@ def test_shares_of_variance_are_those_of_a_singular_value_decomposition():
     values = np.linalg.svd((points - points.mean(0)).numpy(), compute_uv=False) ** 2
     found = [d.details["explained_variance"] for d in principal(points)]
     np.testing.assert_allclose(found, values[:2] / values.sum(), rtol=1e-10)
+
+
+@pytest.mark.parametrize("height", [1e-2, 1e-4])
+def test_a_flat_trajectory_has_its_second_component_in_float32_too(height):
+    """Its Gram matrix in float32 would be off by 1e-7 of the first component's share."""
+    theta, u, v = torch.from_numpy(RNG.standard_normal((3, 20_000))).float()
+    places = ((0.0, 0.0), (3.0, 1.0), (5.0, -1.0), (10.0, 0.5), (8.0, 0.2))
+    points = torch.stack([theta + x * u + height * y * v for x, y in places])
+    for found, exact in zip(principal(points), principal(points.double()), strict=True):
+        assert abs(cosine(found, exact)) == pytest.approx(1, abs=1e-5)
+        share = "explained_variance"
+        assert found.details[share] == pytest.approx(exact.details[share], rel=1e-4)
+
+
+@pytest.mark.parametrize("length", [1e-3, 1.0, 10.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_points_on_a_line_span_no_plane_though_they_are_rounded(length, dtype):
+    theta, u = torch.from_numpy(RNG.standard_normal((2, 20_000))).to(dtype)
+    with pytest.raises(InputError, match="fewer than 2"):
+        principal(torch.stack([theta + length * x * u for x in (0.0, 0.3, 0.5, 1.0)]))
 
 
 def test_a_trajectory_lies_on_its_plane_and_ends_at_the_centre(bowl):
