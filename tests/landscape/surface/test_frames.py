@@ -306,3 +306,21 @@ def test_convexity_counts_the_mixed_derivative(quadratic, mixed, share):
     objective = quadratic(matrix, torch.zeros(2).double())
     axes = [Direction(torch.eye(2).double()[i], "axis") for i in (0, 1)]
     assert convex_share(ll.plane(objective, directions=axes, grid=9)) == share
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("grid", [None, 9])
+@pytest.mark.parametrize("matrix", [[[2, 0], [0, 0]], [[2, 2], [2, 2]], [[0, 0], [0, 0]]])
+def test_a_convex_loss_that_is_flat_or_straight_somewhere_is_convex_all_over(quadratic, matrix, grid, dtype):
+    """There a second difference is the rounding of three losses, whose sign is a matter of chance."""
+    objective = quadratic(torch.tensor(matrix, dtype=dtype), torch.full((2,), 0.3, dtype=dtype))
+    objective._bound.loss = lambda model, _: (model() + 10 + model.theta.sum(), 1)
+    axes = [Direction(direction, "axis") for direction in torch.eye(2, dtype=dtype)]
+    assert convex_share(ll.plane(objective, directions=axes, grid=grid)) == 1
+    assert convex_share(ll.line(objective, directions=axes[1:], grid=grid)) == 1
+
+
+def test_second_differences_of_uneven_steps_say_nothing():
+    x = np.array([0.0, 0.1, 1.0, 2.0])
+    assert np.isnan(convex_share(shown(-(x**2), x)))
+    assert convex_share(shown(-(np.linspace(0, 2, 4) ** 2), np.linspace(0, 2, 4))) == 0
