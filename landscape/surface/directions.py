@@ -35,6 +35,10 @@ class Direction(Brief):
     normalization: Normalization | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if isinstance(self.vector, Tensor):  # of a model's parameters, it may have a graph
+            object.__setattr__(self, "vector", self.vector.detach())
+
     def provenance(self) -> dict[str, Any]:
         """Return everything but the vector, and its Euclidean norm."""
         return {

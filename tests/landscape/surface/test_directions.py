@@ -1,9 +1,11 @@
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+import landscape as ll
 from landscape import InputError, ParamSpace, random_direction
-from landscape.surface.directions import cosine
+from landscape.surface.directions import Direction, cosine
 
 
 @pytest.fixture
@@ -121,3 +123,14 @@ def test_biases_and_norms_stand_still_under_every_normalization(params, normaliz
     d = params.split(random_direction(params, normalization=normalization).vector)
     for entry in params.entries:
         assert d[entry.name].any() == (entry.filter_axis is not None)
+
+
+def test_a_direction_of_a_models_parameters_is_drawn_without_their_graph():
+    torch.manual_seed(0)
+    a, b = nn.Linear(2, 1, bias=False), nn.Linear(2, 1, bias=False)
+    objective = ll.Objective(a, [torch.ones(1, 2)], lambda m, x: (m(x).square().sum(), 1))
+    towards = (b.weight - a.weight).flatten()
+    drawn = ll.line(objective, directions=[Direction(towards, "to b")], grid=5)
+    np.testing.assert_array_equal(
+        drawn.losses, ll.line(objective, directions=[Direction(towards.detach(), "to b")], grid=5).losses
+    )
