@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from landscape.errors import InputError
 from landscape.plots.style import LOSS_MAP, MISSING
+from landscape.runtime.arguments import Between, Each, Whole, said
 from landscape.storage.results import Array
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LEVELS = 16
+COUNT, LOSSES = Whole(1, 1000), Each((Between(),))
 Levels = int | Sequence[float]
 """About how many levels, at round numbers; or the levels themselves, in units of the loss."""
 ROOM = (0.3, 0.17)
@@ -57,15 +60,28 @@ class Scale:
         return np.log10(values - self.low + self.epsilon) if self.log else values
 
     def levels(self, asked: Levels) -> Array:
-        """Return the heights between which a colour stays the same."""
+        """Return the heights between which a colour stays the same.
+
+        Levels below the least loss, of which there is no logarithm, become that loss.
+
+        Raises:
+            InputError: they are not a number of levels, nor two levels or more.
+        """
         from matplotlib.ticker import MaxNLocator
 
-        if not isinstance(asked, int):
-            return self.heights(sorted(asked))
-        low, high = self.heights([self.low, self.high if self.high > self.low else self.low + 1])
-        if self.log:
-            return np.linspace(low, high, asked + 1)
-        return np.asarray(MaxNLocator(asked).tick_values(low, high))
+        if isinstance(asked, int) and COUNT.allows(asked):
+            low, high = self.heights([self.low, self.high if self.high > self.low else self.low + 1])
+            if self.log:
+                return np.linspace(low, high, asked + 1)
+            return np.asarray(MaxNLocator(asked).tick_values(low, high))
+        given = np.array([] if isinstance(asked, int) or not LOSSES.allows(asked) else list(asked))
+        chosen = np.unique(np.maximum(given, self.low) if self.log else given)
+        if len(chosen) < 2:
+            least = f" of {self.low:.4g} or more" if self.log else ""
+            raise InputError(
+                f"levels is {said(asked)}; it must be {COUNT}, or two or more different losses{least}"
+            )
+        return self.heights(chosen)
 
     def ticks(self) -> dict[float, str]:
         """Return the heights of some round rises over the smallest loss, each with its loss as text."""
