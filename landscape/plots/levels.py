@@ -159,7 +159,7 @@ def contours(
     lengths = [float(np.ptp(axis)) for axis in coordinates]
     axes.set_aspect("equal" if max(lengths) <= LONGEST * min(lengths) else "auto")
     filled = axes.contourf(x, y, finite, levels=steps, cmap=colors, norm=Normalize(steps[0], steps[-1]))
-    chosen = dict(list(scale.ticks().items())[1:]) if log else {h: f"{h:g}" for h in steps[1:-2:2].tolist()}
+    chosen = dict(list(scale.ticks().items())[1:]) if log else _names(steps)
     ink = "white" if _luminance(colormaps[colors](0.5)) < 0.6 else "0.25"
     if chosen:
         dashes = "solid" if log else None  # else those below 0 are dashed, where a logarithm means nothing
@@ -168,6 +168,12 @@ def contours(
     few_ticks(axes.xaxis)
     few_ticks(axes.yaxis)
     return filled
+
+
+def _names(steps: Array) -> dict[float, str]:
+    """Return every other of some levels, each with its text, in as many digits as tell it from the next."""
+    figures = max(6, 2 + int(np.log10(np.abs(steps).max() / np.diff(steps).min())))
+    return {level: f"{level:.{figures}g}" for level in steps[1:-2:2].tolist()}
 
 
 def few_ticks(axis: "Axis") -> None:

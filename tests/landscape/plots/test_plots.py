@@ -270,6 +270,18 @@ def test_losses_of_any_size_are_written_with_their_digits(height):
     assert (float(low), float(high)) == pytest.approx((0, height))
 
 
+@pytest.mark.parametrize("height", [1e-7, 1.0, 1e5])
+def test_lines_of_different_losses_have_different_labels(height):
+    losses = 1234.5 + plane(height=height, grid=9).losses
+    axes = surface_figure({"": replace(plane(grid=9), losses=losses)}).axes[0]
+    (lines,) = [c for c in axes.collections if not c.filled and hasattr(c, "levels")]
+    written = {text.get_text() for text in axes.texts}
+    assert len(written) > 1
+    assert all(
+        np.abs(lines.levels - float(text)).min() < 0.1 * np.diff(lines.levels).min() for text in written
+    )
+
+
 def test_points_are_those_of_earlier_runs_too():
     resumed = line(settings={"theta_norm": 2.0, "reused": 116})
     assert _slice(replace(resumed, evaluations=1))[4] == "117"

@@ -104,6 +104,8 @@ def test_what_33_points_do_not_reach_is_said_and_pieces_mend_it():
     assert not result.certificate.reached
     assert result.certificate.max_error > 1e-3
     assert "not reached" in result.statement
+    with pytest.warns(UserWarning, match="97 points per axis do not reach .* split each axis into 6"):
+        ll.line(of(kinked), directions=AXES[:1], tol=1e-3, split=3)  # the kink is within a piece
     split = ll.plane(of(kinked), directions=AXES, tol=1e-3, split=2)
     assert split.certificate.reached
     assert split.samples.shape == (9, 9)

@@ -77,6 +77,8 @@ def test_too_many_points_or_none_between_are_refused(bowl):
             between_frame(bowl, others, dimension, "a")
     with pytest.raises(InputError, match="on one line"):
         between_frame(bowl, {"b": a, "c": c}, 2, "a")
+    with pytest.raises(InputError, match="two checkpoints are called 'b'"):
+        between_frame(bowl, {"b": a, "c": b}, 2, "b")
     with pytest.raises(InputError, match="the same point"):
         between_frame(bowl, {"b": bowl.theta.clone()}, 1, "a")
     with pytest.raises(InputError, match="4 and 3 parameters"):
