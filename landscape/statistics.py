@@ -55,7 +55,7 @@ def half_width(*samples: Array) -> float | None:
 
 
 def _quantile(parts: Sequence[tuple[float, int]]) -> float:
-    """Return t for a sum of variances, each of the mean of so many independent values."""
+    """Return t for a sum of variances of means, each with the number of values of its mean."""
     total = sum(part for part, _ in parts) or 1.0
     freedom = 1 / (sum((part / total) ** 2 / (count - 1) for part, count in parts) or 1.0)
     return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
