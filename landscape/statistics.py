@@ -37,8 +37,28 @@ def standard_error(*samples: Array) -> float | None:
 
     Each sample holds pseudo-values whose mean is the estimate. Empty ones do not count; None if all are.
     """
-    parts = [sample.var(ddof=1) / len(sample) for sample in samples if len(sample)]
+    with np.errstate(invalid="ignore"):  # of a loss that is not finite, whose error is NaN
+        parts = [sample.var(ddof=1) / len(sample) for sample in samples if len(sample)]
     return float(sum(parts)) ** 0.5 if parts else None
+
+
+def half_width(*samples: Array) -> float | None:
+    """Return half the width of the 95% interval of the estimate that `standard_error` is of.
+
+    t is Student's, with Satterthwaite's degrees of freedom (1946). None if no sample has two values, or if
+    one holds a value that is not finite.
+    """
+    if not all(np.isfinite(sample).all() for sample in samples):
+        return None
+    parts = [(float(sample.var(ddof=1)) / len(sample), len(sample)) for sample in samples if len(sample) > 1]
+    return _quantile(parts) * sum(part for part, _ in parts) ** 0.5 if parts else None
+
+
+def _quantile(parts: Sequence[tuple[float, int]]) -> float:
+    """Return t for a sum of variances of means, each with the number of values of its mean."""
+    total = sum(part for part, _ in parts) or 1.0
+    freedom = 1 / (sum((part / total) ** 2 / (count - 1) for part, count in parts) or 1.0)
+    return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
 
 
 def ratio_parts(sums: Array, weights: Array) -> Array:
@@ -89,9 +109,7 @@ def fieller(x: float, y: float, pairs: Sequence[tuple[Array, Array]]) -> tuple[f
     (v_xx, v_xe), (_, v_ee) = np.sum(parts, axis=0).tolist()
     if v_ee == 0:
         return ratio, ratio
-    shares = [(part[1, 1] / v_ee, len(a)) for part, (a, _) in zip(parts, pairs, strict=True)]
-    freedom = 1 / sum(share**2 / (count - 1) for share, count in shares)
-    t = float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
+    t = _quantile([(float(part[1, 1]), len(a)) for part, (a, _) in zip(parts, pairs, strict=True)])
     lead = x**2 - t**2 * v_xx
     if lead <= 0:
         return None

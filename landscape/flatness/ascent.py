@@ -11,6 +11,9 @@ from torch import Tensor
 from landscape.flatness.point import Point
 from landscape.runtime import progress
 
+SHORT = 1e-30
+"""Below this, the square of a length, or a radius over it, may be no number in its precision."""
+
 
 class Ball(Protocol):
     """Where u may lie."""
@@ -32,7 +35,9 @@ class Sphere:
 
     def furthest(self, along: Tensor) -> Tensor:
         length = float(along.double().norm())
-        return along * (self.radius / length) if length > 0 else torch.zeros_like(along)
+        if length < SHORT and along.any():
+            return self.furthest(along / along.abs().max())
+        return along * (self.radius / length) if length else along
 
     def project(self, u: Tensor) -> Tensor:
         length = float(u.double().norm())
@@ -54,7 +59,7 @@ def one_step(gradient: Tensor, rho: float, scale: Tensor) -> Tensor:
     """Return SAM's perturbation, to first order the worst: δ = ρ C² g / ‖C g‖, g = ∇L(θ).
 
     With C = I it is SAM's (Foret et al. 2021, eq. 2), with C = diag |θ| ASAM's (Kwon et al. 2021, eq. 6).
-    Where the gradient is zero, so is δ.
+    Where the gradient is zero, so is δ; where it is no number, neither is δ.
     """
     return scale * Sphere(rho).furthest(scale * gradient)
 
@@ -81,6 +86,6 @@ def projected_ascent(point: Point, ball: Ball, scale: Tensor) -> tuple[Tensor, f
             if not math.isfinite(highest):
                 break
             if step < steps:
-                u = ball.project(u + ball.furthest(scale * grad))
+                u = ball.project(u + ball.furthest(scale * grad).nan_to_num())  # without a gradient, no step
             advance()
     return scale * best, highest

@@ -10,7 +10,7 @@ import numpy as np
 from landscape.errors import InputError
 from landscape.flatness.measures import MEASURES, Sharpness
 from landscape.objective.identity import BATCHES, need_one_loss
-from landscape.statistics import SAMPLE, fieller, mean, standard_error
+from landscape.statistics import SAMPLE, fieller, half_width, mean, standard_error
 from landscape.storage.display import Drawn
 from landscape.storage.results import Array
 
@@ -31,6 +31,7 @@ class Contrast:
             without any.
         ratio: y / x. None unless x is above 0 by more than two standard errors and y is not negative.
         low, high: its 95% interval; None where nothing is shared, and without a ratio.
+        reach: half the width of the difference's 95% interval, by Student's t; None without any.
     """
 
     difference: float
@@ -38,12 +39,13 @@ class Contrast:
     ratio: float | None = None
     low: float | None = None
     high: float | None = None
+    reach: float | None = None
 
     @property
     def entry(self) -> dict[str, float | None]:
         """What JSON and CSV hold."""
-        names = {"difference": "difference", "standard_error": "difference_se"}
-        return {names.get(key, key): value for key, value in vars(self).items()}
+        own = {"difference": self.difference, "difference_se": self.standard_error}
+        return own | {"ratio": self.ratio, "low": self.low, "high": self.high}
 
     @property
     def differs(self) -> bool | None:
@@ -51,6 +53,11 @@ class Contrast:
         if self.low is None or self.high is None:
             return None
         return not self.low - ROUNDING <= 1 <= self.high + ROUNDING
+
+    @property
+    def apart(self) -> bool | None:
+        """Whether the difference is not 0, by its own 95% interval; None without one."""
+        return None if self.reach is None else abs(self.difference) > self.reach
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,7 @@ class Row:
         group: the group of parameters that move; None for all that take part.
         invariant: whether a rescaling of the weights that keeps the function keeps the measure.
         values, errors: value and standard error for each checkpoint; None where the measure does not apply.
+        reaches: half the width of the 95% interval of each value, by Student's t; None where errors are.
         contrasts: an entry for each checkpoint but the first.
         converged: whether each value is what its method was to find.
     """
@@ -73,6 +81,7 @@ class Row:
     errors: tuple[float | None, ...]
     contrasts: tuple[Contrast | None, ...]
     converged: tuple[bool, ...]
+    reaches: tuple[float | None, ...]
 
 
 @dataclass(frozen=True, repr=False)
@@ -191,6 +200,7 @@ def _row(measure: str, group: str | None, samples: Sequence[_Sample | None]) -> 
         tuple(sample and sample.error for sample in samples),
         tuple(_contrast(first, other) if first and other else None for other in others),
         tuple(sample is None or sample.converged for sample in samples),
+        tuple(sample and half_width(sample.draws, sample.units) for sample in samples),
     )
 
 
@@ -198,15 +208,16 @@ def _contrast(first: _Sample, other: _Sample) -> Contrast:
     x, y = first.value, other.value
     kinds = ((first.draws, other.draws), (first.units, other.units))
     pairs = [(a, b) for a, b in kinds if len(a) > 1]
-    if any(len(a) != len(b) or not np.isfinite(b - a).all() for a, b in kinds):
+    if any(len(a) != len(b) or not np.isfinite([a, b]).all() for a, b in kinds):
         pairs = []  # a part of the error is not known
-    error = standard_error(*(b - a for a, b in pairs))
+    apart = [b - a for a, b in pairs]
+    error, reach = standard_error(*apart), half_width(*apart)
     if not (math.isfinite(x) and x > 2 * (first.error or 0.0) and 0 <= y < math.inf):
-        return Contrast(y - x, error)
+        return Contrast(y - x, error, reach=reach)
     if not pairs:
         return Contrast(y - x, None, y / x)
-    interval = fieller(x, y, pairs)
-    return Contrast(y - x, error, y / x, *interval) if interval else Contrast(y - x, error)
+    low, high = fieller(x, y, pairs) or (None, None)
+    return Contrast(y - x, error, None if low is None else y / x, low, high, reach)
 
 
 def _mapping(given: Any) -> Mapping[str, Any]:

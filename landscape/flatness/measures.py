@@ -1,5 +1,6 @@
 """Sharpness measures: one core, δ = C u, with u the worst or the average of what C makes of it."""
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -182,7 +183,8 @@ def sharpness_by_group(
         part = objective.restrict(group=group)
         names = None
         if measures is not None:
-            names = [m for m in measures if m not in MEASURES or _applies(Point(part, Settings()), m)]
+            any_rise = Point(part, Settings(rise=math.inf))  # `sharpness` refuses one that is too small
+            names = [m for m in measures if m not in MEASURES or _applies(any_rise, m)]
         found[group] = sharpness(part, names, **settings)
     return found
 

@@ -38,7 +38,7 @@ def embedding(point: Point) -> Entry:
     Raises:
         InputError: there is none.
     """
-    entries = [entry for entry in point.read if entry.group == "embedding"]
+    entries = [e for e in point.read if e.group == "embedding" and e.filter_axis is not None]
     if not entries:
         raise InputError(
             "relative-flatness-embedding needs an embedding; the loss reads none that takes part"
@@ -82,7 +82,7 @@ def _relative_flatness(point: Point, entry: Entry) -> Estimate:
     counting = entry.counting
     first = tuple(range(len(counting)))
     filters = entry.blocked(layer.theta).movedim(counting, first)
-    rows = filters.flatten(len(counting)).flatten(0, len(counting) - 1)
+    rows = filters.reshape(filters.shape[: len(counting)].numel(), -1)
     operator = hessian(layer)
     rng = np.random.default_rng(point.settings.seed)
     samples = np.empty(point.settings.probes)

@@ -8,7 +8,7 @@ from landscape.curvature.eigenpairs import Eigenpairs
 from landscape.curvature.trace import Trace
 from landscape.errors import InputError
 from landscape.flatness.comparison import LOSS, NORM, Contrast, Contrasts, Row
-from landscape.flatness.notation import PLAIN
+from landscape.flatness.notation import NEGLIGIBLE, PLAIN
 from landscape.statistics import interval, mean
 
 SUMMARY = {
@@ -21,8 +21,8 @@ SUMMARY = {
 """What `summary` reports for each checkpoint, besides λmax."""
 RETRAINING = "None of these intervals covers retraining with another seed."
 SCOPE = (
-    'Differences smaller than their 95% interval are reported as "no clear difference". The interval is two '
-    "standard errors; for λmax it is the residuals, which do not include the choice of users. " + RETRAINING
+    'Differences smaller than their 95% interval are reported as "no clear difference". Intervals are by '
+    "Student's t; that of λmax is its residuals, which do not include the choice of users. " + RETRAINING
 )
 SCALE = "A measure that depends on the scale of the weights can change by their scale alone."
 SIDES = {
@@ -155,7 +155,7 @@ def _side(contrast: Contrast) -> str:
 
 def _side_of(difference: float, beyond: bool | None) -> str:
     """Return the side of a difference that is beyond its error, or not, or has none."""
-    if beyond is None:
+    if beyond is None or not math.isfinite(difference):
         return "bare"
     return ("higher" if difference > 0 else "lower") if beyond else "within"
 
@@ -197,14 +197,10 @@ def _of_measure(row: Row, index: int) -> Finding:
     written = f"{SUMMARY[row.measure]} ({PLAIN.number(y)} against {PLAIN.number(x)}"
     if x is None or y is None or contrast is None:
         return Finding(_side_of(0.0, None), f"{written})")
-    errors = row.errors[0], row.errors[index + 1]
-    error = contrast.standard_error
-    if row.measure == NORM:
-        error = 0.0  # it is computed, not estimated
-    elif error is None and None not in errors:
-        error = math.hypot(*(e for e in errors if e is not None))  # too wide where both share their draws
     beyond = contrast.differs
-    if beyond is None or row.measure == LOSS:  # whose difference is shown, not its ratio
-        beyond = None if error is None else abs(y - x) > 2 * error
+    if row.measure == NORM:  # it is computed, not estimated
+        beyond = abs(y - x) > NEGLIGIBLE * abs(x)
+    elif beyond is None or row.measure == LOSS:  # whose difference is shown, not its ratio
+        beyond = contrast.apart
     said = f"{written}, {PLAIN.contrast(contrast, difference=row.measure == LOSS)})"
     return Finding(_side_of(y - x, beyond), said)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from landscape.errors import InputError
 
+ADDED = 1e-3  # share of a loss by which the sum over its units may differ, as of the units' absolute losses
 SHUFFLED = 1e-5  # share of a loss by which sums in two orders may differ; dropout moves a loss by far more
 
 
@@ -52,6 +53,24 @@ def total_weight(
     if batches and not total:
         raise InputError("the weight of each batch is 0: all targets are ignored")
     return total, loss
+
+
+def added_up(units: Any, whole: Any) -> bool:
+    """Make sure that the loss per example of a batch adds up to the loss of the batch; return True.
+
+    Raises:
+        InputError: it does not: averages over units, and standard errors, would be those of another loss.
+    """
+    found = (torch.as_tensor(part).detach().double() for part in (*_pair(units), *whole))
+    sums, weights, total, weight = found
+    apart = abs(float(sums.sum() * weight - total * weights.sum()))
+    if apart > ADDED * float(sums.abs().sum() * weight):
+        raise InputError(
+            f"per_example adds up to {float(sums.sum() / weights.sum()):g} over a batch whose loss is "
+            f"{float(total / weight):g}; it must return the parts of the same loss, a penalty included, with "
+            "its weights"
+        )
+    return True
 
 
 def need_same_draws(single: float, double: float) -> None:

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from landscape.errors import InputError, words_of
 from landscape.objective.batches import doubled
-from landscape.objective.checks import total_weight
+from landscape.objective.checks import added_up, total_weight
 from landscape.objective.derivatives import leaves_of, twice_differentiable
 from landscape.objective.frozen import OWN, as_parameters, duplicate, twin
 from landscape.objective.gathered import Weight
@@ -55,7 +55,7 @@ class LossModule(nn.Module):
         self.per_example = per_example
         self.outputs = forward
         self.criterion = criterion
-        self.draws = self.differentiates = False
+        self.draws = self.differentiates = self.compared = False
         self.recurrent = any(isinstance(part, nn.RNNBase) for part in model.modules())
 
     def saw(self, operation: Any, _inputs: Any, _outputs: Any) -> None:
@@ -67,15 +67,16 @@ class LossModule(nn.Module):
             return self._part(batch, part)
 
     def _part(self, batch: Any, part: Part) -> Any:
-        if self.differentiates:  # by the weights: as MAML does, and a penalty on the gradient
-            for weight in self.model.parameters():
-                weight.requires_grad_()
+        for weight in self.model.parameters() if self.differentiates else ():
+            weight.requires_grad_()  # as MAML does, and a penalty on the gradient
         if part == "outputs":
             assert self.outputs is not None
             return self.outputs(self.model, batch)
-        return (self.per_example if part == "per_example" and self.per_example else self.loss)(
-            self.model, batch
-        )
+        if part == "loss" or self.per_example is None:
+            return self.loss(self.model, batch)
+        found = self.per_example(self.model, batch)
+        self.compared = self.compared or added_up(found, self.loss(self.model, batch))
+        return found
 
 
 @dataclass(frozen=True)

@@ -55,8 +55,8 @@ class Objective:
             moved to the model's device; or they are read anew each time, see `landscape.streamed`.
         loss: maps (model, batch) to (sum of the loss, weight of the batch).
         per_example: the same, with one entry per unit that was drawn independently (a user, an image), both
-            of shape (examples of the batch,). Standard errors come from these; without it, each batch counts
-            as one unit.
+            of shape (examples of the batch,). They must add up to the loss. Standard errors come from these;
+            without it, each batch counts as one unit.
         forward, criterion: the two parts of the loss, for the generalized Gauss-Newton matrix: (model, batch)
             to the model's outputs, any tensor, and (outputs, batch) to (sum, weight), which should be convex.
         include, exclude: name patterns of the parameters that take part, see `ParamSpace`.

@@ -70,12 +70,8 @@ def _extent(row: Row, index: int, ratio: bool) -> tuple[float | None, float | No
     if ratio:
         contrast = row.contrasts[index]
         return (contrast.ratio, contrast.low, contrast.high) if contrast else (None, None, None)
-    value, error = row.values[0], row.errors[0]
-    return (
-        (value, None, None)
-        if value is None or error is None
-        else (value, value - 2 * error, value + 2 * error)
-    )
+    value, reach = row.values[0], row.reaches[0]
+    return (value, None, None) if value is None or reach is None else (value, value - reach, value + reach)
 
 
 def _mark(

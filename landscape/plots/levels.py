@@ -9,6 +9,7 @@ import numpy as np
 
 from landscape.errors import InputError
 from landscape.plots.style import LOSS_MAP, MISSING
+from landscape.runtime.arguments import Between, Each, Whole, said
 from landscape.storage.results import Array
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LEVELS = 16
+COUNT, LOSSES = Whole(1, 1000), Each((Between(),))
 Levels = int | Sequence[float]
 """About how many levels, at round numbers; or the levels themselves, in units of the loss."""
 ROOM = (0.3, 0.17)
@@ -61,22 +63,26 @@ class Scale:
     def levels(self, asked: Levels) -> Array:
         """Return the heights between which a colour stays the same.
 
+        Levels below the least loss, of which there is no logarithm, become that loss.
+
         Raises:
-            InputError: fewer than two levels are given, or all are below what a logarithm is of.
+            InputError: they are not a number of levels, nor two levels or more.
         """
         from matplotlib.ticker import MaxNLocator
 
-        if not isinstance(asked, int):
-            known = np.unique(np.maximum(asked, self.low) if self.log else np.asarray(asked, np.float64))
-            if len(known) < 2:
-                raise InputError(
-                    "levels are two or more different losses, with log above the least one drawn"
-                )
-            return self.heights(known)
-        low, high = self.heights([self.low, self.high if self.high > self.low else self.low + 1])
-        if self.log:
-            return np.linspace(low, high, asked + 1)
-        return np.asarray(MaxNLocator(asked).tick_values(low, high))
+        if isinstance(asked, int) and COUNT.allows(asked):
+            low, high = self.heights([self.low, self.high if self.high > self.low else self.low + 1])
+            if self.log:
+                return np.linspace(low, high, asked + 1)
+            return np.asarray(MaxNLocator(asked).tick_values(low, high))
+        given = np.array([] if isinstance(asked, int) or not LOSSES.allows(asked) else list(asked))
+        chosen = np.unique(np.maximum(given, self.low) if self.log else given)
+        if len(chosen) < 2:
+            least = f" of {self.low:.4g} or more" if self.log else ""
+            raise InputError(
+                f"levels is {said(asked)}; it must be {COUNT}, or two or more different losses{least}"
+            )
+        return self.heights(chosen)
 
     def beyond(self, steps: Array) -> Literal["neither", "min", "max", "both"]:
         """Tell at which ends losses lie beyond these heights: they have the colours of the ends."""
@@ -179,9 +185,7 @@ def contours(
         norm=Normalize(steps[0], steps[-1]),
         extend="neither" if isinstance(levels, int) else scale.beyond(steps),  # else they would look missing
     )
-    digits = _digits(float(np.abs(steps).max()), float(np.diff(steps).min()))
-    plain = {height: f"{height:.{digits}g}" for height in steps[1:-2:2].tolist()}
-    chosen = dict(list(scale.ticks().items())[1:]) if log else plain
+    chosen = dict(list(scale.ticks().items())[1:]) if log else _names(steps)
     ink = "white" if _luminance(colormaps[colors](0.5)) < 0.6 else "0.25"
     if chosen:
         dashes = "solid" if log else None  # else those below 0 are dashed, where a logarithm means nothing
@@ -190,6 +194,12 @@ def contours(
     few_ticks(axes.xaxis)
     few_ticks(axes.yaxis)
     return filled
+
+
+def _names(steps: Array) -> dict[float, str]:
+    """Return every other of some levels, each with its text, in as many digits as tell it from the next."""
+    digits = _digits(float(np.abs(steps).max()), float(np.diff(steps).min()))
+    return {level: f"{level:.{digits}g}" for level in steps[1:-2:2].tolist()}
 
 
 def few_ticks(axis: "Axis") -> None:

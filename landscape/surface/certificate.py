@@ -75,6 +75,10 @@ def paired_error(a: Slice, b: Slice) -> float | None:
 
 
 def unit_parts(objective: Objective, theta: Tensor) -> tuple[float, Array]:
-    """Return L, and each unit's part in how far it may be off, shape (units,): see `ratio_parts`."""
+    """Return L, and each unit's part in how far it may be off, shape (units,): see `ratio_parts`.
+
+    Where a single unit has a weight, it is the only one: the others say nothing of how far units differ.
+    """
     sums, weights = objective.per_example(theta)
-    return float(sums.sum() / weights.sum()), ratio_parts(sums, weights)
+    some = slice(None) if np.count_nonzero(weights) > 1 else weights != 0
+    return float(sums.sum() / weights.sum()), ratio_parts(sums[some], weights[some])

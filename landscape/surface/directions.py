@@ -12,10 +12,10 @@ from landscape.errors import InputError
 from landscape.objective.params import ParamSpace
 from landscape.objective.shards import share_of, whole
 from landscape.runtime.arguments import CountOrZero, Seed, checks_arguments
-from landscape.runtime.precision import full_precision
 from landscape.storage.display import Brief
 
 Normalization = Literal["filter", "layer", "none"]
+PIECE = 2**20  # coordinates of points that are taken in float64 at once
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -34,6 +34,10 @@ class Direction(Brief):
     seed: int | None = None
     normalization: Normalization | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.vector, Tensor):  # of a model's parameters, it may have a graph
+            object.__setattr__(self, "vector", self.vector.detach())
 
     def provenance(self) -> dict[str, Any]:
         """Return everything but the vector, and its Euclidean norm."""
@@ -94,7 +98,7 @@ def random_direction(
             d, w = entry.blocked(d), entry.blocked(w)
             counting = entry.counting if normalization == "filter" else ()
             over = tuple(axis for axis in range(d.dim()) if axis not in counting)
-            scaled[entry.name] = d * (_norm(w, over) / _norm(d, over))
+            scaled[entry.name] = d * (_norm(w, over) / _norm(d, over)).to(d)
         scaled[entry.name] = share_of(scaled[entry.name], part)
     direction = params.join(scaled)
     if not direction.any():
@@ -167,7 +171,6 @@ def coordinates(step: Tensor, directions: Sequence[Direction]) -> list[float]:
     return found
 
 
-@full_precision
 def principal(points: Tensor, count: int = 2) -> list[Direction]:
     """Return the principal components of points of shape (n, numel), longest first, of unit norm.
 
@@ -175,18 +178,25 @@ def principal(points: Tensor, count: int = 2) -> list[Direction]:
     share of the variance; the sign makes the largest entry positive, so two runs never mirror each other.
 
     Raises:
-        InputError: the points span fewer than `count` dimensions.
+        InputError: the points span fewer than `count` dimensions, but for what they are rounded.
     """
-    apart = points - points.mean(0)
-    gram = (apart @ apart.T).double()  # n × n: far smaller than a covariance of parameters
+    gram = points.new_zeros(len(points), len(points), dtype=torch.float64)
+    size = 0.0  # of the largest point, squared
+    for piece in torch.split(points, PIECE, 1):
+        apart = piece.double()
+        size += float(apart.square().sum(1).max())
+        apart = apart - apart.mean(0)
+        gram += apart @ apart.T  # n × n: far smaller than a covariance of parameters
     values, vectors = torch.linalg.eigh(gram)
-    if len(values) <= count or values[-count] <= 1e-10 * values[-1]:
+    rounding = torch.finfo(points.dtype).eps ** 2 * size
+    if len(values) <= count or values[-count] <= max(1e-10 * float(values[-1]), rounding):
         raise InputError(f"{len(points)} points of the trajectory span fewer than {count} dimensions")
     found = []
     for index in range(1, count + 1):
-        vector = vectors[:, -index].to(apart) @ apart
-        vector = vector / vector.double().norm().to(vector)
-        vector = vector * vector[vector.abs().argmax()].sign()
+        shares = vectors[:, -index] - vectors[:, -index].mean()  # of points about their mean
+        vector = torch.cat([shares @ piece.double() for piece in torch.split(points, PIECE, 1)])
+        vector = vector / vector.norm()
+        vector = (vector * vector[vector.abs().argmax()].sign()).to(points)
         share = float(values[-index] / values.sum())
         found.append(Direction(vector, "principal component", details={"explained_variance": share}))
     return found
@@ -202,5 +212,8 @@ def cosine(a: Direction, b: Direction) -> float:
 
 
 def _norm(tensor: Tensor, over: tuple[int, ...]) -> Tensor:
-    norm: Tensor = torch.linalg.vector_norm(tensor, dim=over, keepdim=True)
+    """Return the norm over some axes, none of them among others, in float64: sums of float32 lose digits."""
+    if not over:  # which torch takes for all axes
+        return tensor.abs().double()
+    norm: Tensor = torch.linalg.vector_norm(tensor, dim=over, keepdim=True, dtype=torch.float64)
     return norm

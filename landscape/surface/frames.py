@@ -154,11 +154,14 @@ def between_frame(
         The frame, with all points as marks: θ at the origin, the first of `others` at 1.
 
     Raises:
-        InputError: too few or too many others, they lie on one line, or they are of another model.
+        InputError: too few or too many others, one has the name of θ, they lie on one line, or they are of
+            another model.
     """
     need_objective(objective)
     if not 1 <= len(others) <= dimension:
         raise InputError(f"found {1 + len(others)} checkpoint(s); a line takes 2 of them, a plane 2 or 3")
+    if name in others:
+        raise InputError(f"two checkpoints are called {name!r}; each mark needs a name of its own")
     theta = objective.theta
     steps = {other: difference(theta, point_of(objective, point)) for other, point in others.items()}
     first, *more = steps.values()

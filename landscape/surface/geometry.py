@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from landscape.curvature.operators import hessian
 from landscape.curvature.solver import Counted
@@ -17,6 +18,7 @@ from landscape.surface.slice import Slice
 
 RAYS = 72  # on a plane, one every 5°
 SURE = 0.2  # of L(θ): a larger error moves the doubling width, on a parabola, by more than a tenth
+EVEN = 1e-6  # of a step: by how much steps of an even axis differ, by rounding
 NEAREST = 1e-6  # of the slice: the first step from θ at which its loss is looked at
 
 
@@ -130,17 +132,21 @@ def _loss_at(slice: Slice, places: Array) -> Array:
 def convex_share(slice: Slice) -> float:
     """Return the share of the slice, without its rim, where the drawn loss is convex.
 
-    By second differences: no eigenvalue of its 2 × 2 Hessian is negative. NaN where an axis has fewer than
-    three points.
+    By second differences: no eigenvalue of its 2 × 2 Hessian is negative, by more than rounding the losses
+    beside it to float32 could make it. NaN where an axis has fewer than three points, or uneven ones.
     """
     f = slice.losses
-    if min(f.shape) < 3:
+    steps = [np.diff(axis) for axis in slice.coordinates]
+    if min(f.shape) < 3 or any(np.ptp(step) > EVEN * step.mean() for step in steps):
         return float("nan")
-    steps = [float(np.diff(axis).mean()) for axis in slice.coordinates]
-    if f.ndim == 1:
-        return float(np.mean(f[2:] - 2 * f[1:-1] + f[:-2] >= 0))
-    inner = f[1:-1, 1:-1]
-    xx = (f[2:, 1:-1] - 2 * inner + f[:-2, 1:-1]) / steps[0] ** 2
-    yy = (f[1:-1, 2:] - 2 * inner + f[1:-1, :-2]) / steps[1] ** 2
-    xy = (f[2:, 2:] - f[2:, :-2] - f[:-2, 2:] + f[:-2, :-2]) / (4 * steps[0] * steps[1])
-    return float(np.mean((xx >= 0) & (yy >= 0) & (xx * yy >= xy**2)))
+    sizes = sliding_window_view(np.where(np.isfinite(f), np.abs(f), 0), (3,) * f.ndim)
+    rounded = np.finfo(np.float32).eps * sizes.reshape(*sizes.shape[: f.ndim], -1).max(-1)
+    with np.errstate(invalid="ignore"):
+        if f.ndim == 1:
+            return float(np.mean(f[2:] - 2 * f[1:-1] + f[:-2] >= -4 * rounded))
+        # in steps of the grid, where errors of 1 in f make a matrix of [[4, 1], [1, 4]] at most: norm 5
+        inner = f[1:-1, 1:-1]
+        xx = f[2:, 1:-1] - 2 * inner + f[:-2, 1:-1] + 5 * rounded
+        yy = f[1:-1, 2:] - 2 * inner + f[1:-1, :-2] + 5 * rounded
+        xy = (f[2:, 2:] - f[2:, :-2] - f[:-2, 2:] + f[:-2, :-2]) / 4
+        return float(np.mean((xx >= 0) & (yy >= 0) & (xx * yy >= xy**2)))

@@ -321,7 +321,7 @@ def _fitted(points: LossCache, spans: Sequence[Span], tol: float, split: int, se
         axes[coarsest] = axes[coarsest].finer()
     if error > tol * scale:
         warnings.warn(
-            f"{axes[0].points} points per axis do not reach a tolerance of {tol:g}: the error is "
+            f"{len(axes[0].nodes)} points per axis do not reach a tolerance of {tol:g}: the error is "
             f"{error / scale:.2g} of the range; split each axis into {2 * split}, or use a smaller radius",
             stacklevel=4,
         )

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
-from landscape.statistics import fieller, influences, mean, ratio_error, ratio_parts, standard_error
+from landscape.statistics import (
+    fieller,
+    half_width,
+    influences,
+    interval,
+    mean,
+    ratio_error,
+    ratio_parts,
+    standard_error,
+)
 
 RNG = np.random.default_rng(0)
 SUMS, WEIGHTS = RNG.uniform(0, 3, 40), RNG.uniform(1, 5, 40)
@@ -21,6 +30,22 @@ def test_independent_samples_add_their_variances_and_empty_ones_do_not_count():
     a, b = SUMS[:10], WEIGHTS[:25]
     assert standard_error(a, np.empty(0), b) == pytest.approx(np.hypot(mean(a)[1], mean(b)[1]), rel=1e-14)
     assert standard_error(np.empty(0)) is None
+
+
+def test_half_an_interval_is_students_t_of_standard_errors():
+    for count in (2, 3, 40):
+        value, error = mean(SUMS[:count])
+        assert half_width(SUMS[:count]) == pytest.approx(interval(value, error, count)[1] - value)
+    assert half_width(np.empty(0), SUMS[:1]) is None
+    assert half_width(np.ones(3)) == 0
+
+
+def test_half_an_interval_of_two_samples_has_satterthwaites_degrees_of_freedom():
+    a, b = SUMS[:4], WEIGHTS[:25]
+    one, other = mean(a)[1] ** 2, mean(b)[1] ** 2
+    freedom = (one + other) ** 2 / (one**2 / 3 + other**2 / 24)
+    expected = student.ppf(0.975, freedom) * (one + other) ** 0.5
+    assert half_width(a, b, np.empty(0)) == pytest.approx(expected, rel=1e-12)
 
 
 def test_with_equal_weights_a_ratio_has_the_error_of_a_mean():

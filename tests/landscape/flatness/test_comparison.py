@@ -108,7 +108,7 @@ def test_what_both_share_falls_out():
 
 def test_a_checkpoint_does_not_differ_from_itself():
     x = np.random.default_rng(0).exponential(size=50)
-    assert contrast(x, x) == Contrast(0.0, 0.0, 1.0, 1.0, 1.0)
+    assert contrast(x, x) == Contrast(0.0, 0.0, 1.0, 1.0, 1.0, 0.0)
     assert contrast(x, x).differs is False
 
 

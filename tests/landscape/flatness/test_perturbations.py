@@ -134,6 +134,41 @@ def test_a_zero_gradient_is_no_division(quadratic, positive):
         assert measure(objective, name)[0] == 0
 
 
+@pytest.mark.parametrize("size", [1e-300, 1e-42, 1.0, 1e80])
+def test_measures_of_the_worst_case_scale_with_the_loss(symmetric, size):
+    """Squares of a gradient of 1e-200 are 0, and ρ over one of 1e-40 is no number of float32."""
+    at = torch.linspace(0.1, 1, 12).double()
+    for dtype in (torch.float64, *([torch.float32] if 1e-45 < size < 1e30 else [])):
+        model = nn.Linear(12, 1, bias=False).to(dtype)
+        model.weight.data = at.to(dtype)[None]
+        matrix = (symmetric @ symmetric).to(dtype)
+
+        def loss(model, factor, matrix=matrix):
+            return factor * (model.weight @ matrix @ model.weight.T).squeeze() / 2, 1
+
+        def rises(c, model=model, loss=loss):
+            objective = Objective(model, [c], loss, check=False)
+            return [measure(objective, name)[0] / c for name in ("sam", "asam", "worst")]
+
+        found, expected = rises(size), rises(1.0)
+        assert found == pytest.approx(expected, rel=1e-9 if dtype == torch.float64 else 1e-2)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_a_gradient_that_is_no_number_is_no_rise_of_zero():
+    """As of a square root at 0, which torch.where leaves out of the value alone."""
+    model = nn.Linear(2, 1, bias=False)
+    model.weight.data = torch.tensor([[0.0, 1.0]])
+
+    def loss(model, _):
+        w = model.weight[0]
+        return w.square().sum() + torch.where(w > 0, w.sqrt(), w).sum(), 1
+
+    objective = Objective(model, [None], loss, check=False)
+    for name in ("sam", "asam", "m-sharpness", "worst"):
+        assert math.isnan(measure(objective, name)[0])
+
+
 def test_m_sharpness_is_the_mean_of_what_each_batch_rises_alone():
     torch.manual_seed(0)
     model = nn.Linear(3, 1).double()
@@ -190,6 +225,7 @@ def test_measures_of_one_noise_share_their_evaluations():
         return squared(model, batch)
 
     objective = by_unit(model, [batch], each)
+    objective.per_example()  # the first time, it is compared with the loss
 
     def spent(*names):
         calls.clear()

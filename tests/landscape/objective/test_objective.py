@@ -314,3 +314,44 @@ def test_weights_are_bit_identical_after_an_exception(measure):
         measure(objective)
     assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
     assert all(torch.equal(t, before[n]) for n, t in objective._bound.model.state_dict().items())
+
+
+@pytest.mark.parametrize("wrong", ["a penalty in the loss alone", "other weights", "means"])
+def test_units_that_do_not_add_up_to_the_loss_are_refused(wrong):
+    """Averages over them, and their standard errors, would be those of another loss."""
+    model, batches = regression([5, 3])
+
+    def loss(model, batch):
+        total, weight = squared(model, batch)
+        penalty = weight * sum((p**2).sum() for p in model.parameters())
+        return total + penalty * (wrong == "a penalty in the loss alone"), weight
+
+    def units(model, batch):
+        each = (model(batch[0]) - batch[1]).flatten() ** 2
+        weights = torch.ones(len(each)) * (2 if wrong == "other weights" else 1)
+        return each / (len(each) if wrong == "means" else 1), weights
+
+    objective = Objective(model, batches, loss, per_example=units)
+    assert objective.value() > 0
+    for measure in (lambda o: o.per_example(), lambda o: ll.sharpness(o, ["average"], samples=2), ll.line):
+        with pytest.raises(InputError, match="per_example adds up to"):
+            measure(Objective(model, batches, loss, per_example=units))
+
+
+def test_units_are_compared_with_the_loss_once():
+    model, batches = regression([5, 3])
+    calls = []
+
+    def loss(model, batch):
+        calls.append(len(batch[0]))
+        return squared(model, batch)
+
+    def units(model, batch):
+        each = (model(batch[0]) - batch[1]).flatten() ** 2
+        return each, torch.ones(len(each))
+
+    objective = Objective(model, batches, loss, per_example=units)
+    calls.clear()
+    for _ in range(3):
+        objective.per_example()
+    assert calls == [5]

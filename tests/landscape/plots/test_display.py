@@ -20,6 +20,7 @@ from landscape.flatness.measures import MEASURES
 from landscape.plots.canvas import apart
 from landscape.plots.faces import FACES
 from landscape.plots.tables import of_estimate, of_spectra
+from landscape.statistics import interval
 from landscape.storage.display import Brief, Drawn, Shown, Turned
 from tests.conftest import ROOT, Quadratic
 from tests.results import LONG, density, hessian, line, measured, plane, sharpness, trace
@@ -328,6 +329,14 @@ def test_a_forest_has_a_row_per_measure_and_the_first_checkpoint_at_one():
     assert marks[1].get_markerfacecolor() != "white"
     assert marks[2].get_markerfacecolor() == "white"  # without draws, no interval
     assert axes.get_xscale() == "log"
+
+
+def test_the_intervals_of_a_single_checkpoint_are_students_t():
+    draws = np.array([1.0, 1.1, 1.3])
+    axes = plots.forest(measured({"sam": (draws.mean(), draws, np.empty(0))}))
+    (bar,) = [drawn for drawn in axes.lines if drawn.get_linestyle() == "-"]
+    low, high = interval(draws.mean(), draws.std(ddof=1) / 3**0.5, 3)
+    assert bar.get_xdata() == pytest.approx([low, high])
 
 
 def test_a_trajectory_has_its_own_losses_and_its_distance_from_the_plane():

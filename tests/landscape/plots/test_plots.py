@@ -235,6 +235,25 @@ def test_a_constant_has_the_picture_of_a_constant():
     assert not surface_figure({"": constant}).axes[0].texts  # no level lies within
 
 
+@pytest.mark.parametrize(
+    "levels", [[], [0.5], [0.5, 0.5], [0.5, np.nan], [0.5, np.inf], ["a", "b"], 0, -3, 0.5, True, 10**4]
+)
+@pytest.mark.parametrize("log", [False, True])
+def test_levels_that_are_none_are_refused_in_a_line(levels, log):
+    with pytest.raises(InputError, match=r"levels is .*; it must be a whole number from 1 to 1,000, or two"):
+        surface_figure({"": plane()}, levels=levels, log=log)
+
+
+def test_on_a_logarithmic_scale_levels_begin_at_the_least_loss():
+    figure = surface_figure({"": plane()}, levels=np.array([-5, -1, 0.5, 1]), log=True)
+    least = float(plane().losses.min())
+    (drawn,) = [c.levels for c in figure.axes[0].collections if getattr(c, "filled", False)]
+    scale = Scale(least, float(plane().losses.max()), log=True)
+    assert drawn.tolist() == pytest.approx(scale.heights([least, 0.5, 1]).tolist())
+    with pytest.raises(InputError, match=f"losses of {least:.4g} or more"):
+        surface_figure({"": plane()}, levels=[-5, -1], log=True)
+
+
 @pytest.mark.parametrize(("width", "aspect"), [(1, 1.0), (0.5, 1.0), (0.05, "auto"), (20, "auto")])
 def test_steps_have_one_length_unless_one_axis_is_far_longer(width, aspect):
     x, y = np.linspace(-width, width, 5), np.linspace(-1, 1, 5)
@@ -318,7 +337,7 @@ def test_losses_beyond_the_levels_do_not_look_missing(log):
     pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]
     grey = np.array(to_rgb(MISSING)) * 255
     assert (np.abs(pixels - grey).max(-1) < 2).mean() < 0.005  # the plane takes a third of the picture
-    with pytest.raises(InputError, match="levels are two or more different losses"):
+    with pytest.raises(InputError, match="two or more different losses"):
         surface_figure({"": plane()}, levels=[-9.0, -9.0], log=log)
 
 

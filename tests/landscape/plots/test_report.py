@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import t as student
 
 from landscape import InputError
 from landscape.flatness.comparison import compare
@@ -135,6 +136,35 @@ def test_without_any_error_nothing_is_claimed():
     ]
     bare = [replace(s, by_draw=(), by_unit=()) for s in bare]
     assert side_of("(SAM)", said(sharp=bare)) == "no interval"
+
+
+@pytest.mark.parametrize("ends", [(1.0, np.inf), (np.inf, 1.0), (1.0, np.nan), (np.inf, np.inf)])
+def test_a_measure_of_a_diverged_checkpoint_is_not_called_alike(ends):
+    spread = np.linspace(-0.1, 0.1, 20)
+    diverged = [replace(sharpness(), by_draw=(end + spread,) * 2) for end in ends]
+    for one, end in zip(diverged, ends, strict=True):
+        error = 0.01 if np.isfinite(end) else np.nan
+        one.measures.update({k: replace(m, value=end, standard_error=error) for k, m in one.measures.items()})
+    assert side_of("(SAM)", said(sharp=diverged)) == "no interval"
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 40])
+def test_a_difference_of_losses_is_beyond_students_t_of_its_errors(count):
+    """Two standard errors of three batches cover 82%."""
+    noise = np.random.default_rng(0).normal(size=count)
+    noise -= noise.mean()
+    reach = student.ppf(0.975, count - 1) * noise.std(ddof=1) / count**0.5
+    for share, side in ((0.99, "no clear difference"), (1.01, "higher")):
+        other = replace(sharpness(), loss=0.3 + share * reach, loss_by_unit=0.3 + share * reach + noise)
+        one = replace(sharpness(), loss_by_unit=np.full(count, 0.3))
+        assert side_of("L(θ)", said(sharp=(one, other))) == side
+
+
+def test_norms_that_differ_by_rounding_are_alike():
+    """As those of weights whose hidden units stand in another order."""
+    near, far = (replace(sharpness(), weight_norm=2.0 * (1 + apart)) for apart in (1e-15, 1e-5))
+    assert side_of("‖θ‖", said(sharp=(sharpness(), near))) == "no clear difference"
+    assert side_of("‖θ‖", said(sharp=(sharpness(), far))) == "higher"
 
 
 def test_the_trace_is_said_as_the_table_below_shows_it():

@@ -104,6 +104,8 @@ def test_what_33_points_do_not_reach_is_said_and_pieces_mend_it():
     assert not result.certificate.reached
     assert result.certificate.max_error > 1e-3
     assert "not reached" in result.statement
+    with pytest.warns(UserWarning, match="97 points per axis do not reach .* split each axis into 6"):
+        ll.line(of(kinked), directions=AXES[:1], tol=1e-3, split=3)  # the kink is within a piece
     split = ll.plane(of(kinked), directions=AXES, tol=1e-3, split=2)
     assert split.certificate.reached
     assert split.samples.shape == (9, 9)
@@ -188,6 +190,23 @@ def test_the_standard_error_is_that_of_a_mean_over_units():
     assert result.certificate.rise_standard_error == pytest.approx(
         2 * np.std(values, ddof=1) / np.sqrt(50), rel=1e-12
     )
+
+
+def test_one_unit_with_a_weight_has_no_standard_error():
+    """Beside it stand users without a target, whose parts are 0 whatever the loss is."""
+
+    def units(model, weights):
+        return weights * (model.at[0] - 1) ** 2 + 0 * model.at[1], weights
+
+    weights = torch.tensor([0.0, 3.0, 0.0]).double()
+    objective = Objective(
+        Function(torch.float64), [weights], lambda m, w: (units(m, w)[0].sum(), w.sum()), per_example=units
+    )
+    found = ll.line(objective, directions=AXES[:1]).certificate
+    assert (found.standard_error, found.rise_standard_error, found.units) == (None, None, 1)
+    path = ll.barrier(objective, objective.theta + 3, metrics={"m": objective}, grid=5)
+    assert path.standard_error is None
+    assert np.isnan(path.metrics["m"]["standard_errors"]).all()
 
 
 def test_what_two_checkpoints_share_falls_out_of_their_difference():

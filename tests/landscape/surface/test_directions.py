@@ -1,9 +1,11 @@
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+import landscape as ll
 from landscape import InputError, ParamSpace, random_direction
-from landscape.surface.directions import cosine
+from landscape.surface.directions import Direction, cosine
 
 
 @pytest.fixture
@@ -23,6 +25,31 @@ def test_every_filter_of_the_direction_has_the_norm_of_the_same_filter_of_the_we
         else:
             got, expected = (t[entry.name].flatten(1).norm(dim=1) for t in (d, w))
             torch.testing.assert_close(got, expected)
+
+
+def test_single_weights_may_be_filters():
+    params = ParamSpace(nn.LayerNorm(5), filter_axes={"weight": 0, "bias": None})
+    params.theta[:5] = torch.tensor([1.0, -2.0, 3.0, 0.0, 5.0])
+    d = params.split(random_direction(params).vector)["weight"]
+    torch.testing.assert_close(d.abs(), params.split(params.theta)["weight"].abs())
+    scalar = ParamSpace(Scale())
+    assert abs(float(random_direction(scalar, biases=True).vector)) == pytest.approx(3.0)
+
+
+class Scale(nn.Module):
+    """A parameter without an axis."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(3.0))
+
+
+def test_the_norm_of_a_large_table_is_not_rounded_as_it_is_summed():
+    """Added up in float32, the norm of 2²³ normal numbers is off by 2e-4, and of 2²⁵ by 2e-3."""
+    params = ParamSpace(nn.Embedding(2**17, 2**6))
+    params.theta.fill_(1.0)  # whose sum is exact
+    found = random_direction(params, normalization="layer").vector.double().norm()
+    assert float(found) == pytest.approx(float(params.theta.double().norm()), rel=1e-6)
 
 
 def test_layer_normalization_matches_whole_tensors(params):
@@ -96,3 +123,14 @@ def test_biases_and_norms_stand_still_under_every_normalization(params, normaliz
     d = params.split(random_direction(params, normalization=normalization).vector)
     for entry in params.entries:
         assert d[entry.name].any() == (entry.filter_axis is not None)
+
+
+def test_a_direction_of_a_models_parameters_is_drawn_without_their_graph():
+    torch.manual_seed(0)
+    a, b = nn.Linear(2, 1, bias=False), nn.Linear(2, 1, bias=False)
+    objective = ll.Objective(a, [torch.ones(1, 2)], lambda m, x: (m(x).square().sum(), 1))
+    towards = (b.weight - a.weight).flatten()
+    drawn = ll.line(objective, directions=[Direction(towards, "to b")], grid=5)
+    np.testing.assert_array_equal(
+        drawn.losses, ll.line(objective, directions=[Direction(towards.detach(), "to b")], grid=5).losses
+    )

@@ -6,7 +6,7 @@ import torch
 
 import landscape as ll
 from landscape import InputError
-from landscape.surface.directions import Direction, coordinates, difference, perpendicular, principal
+from landscape.surface.directions import Direction, coordinates, cosine, difference, perpendicular, principal
 from landscape.surface.frames import between_frame, eigen_frame, trajectory_frame
 from landscape.surface.geometry import convex_share, doubling_widths, quadratic_model
 from landscape.surface.loss_cache import LossCache
@@ -77,6 +77,8 @@ def test_too_many_points_or_none_between_are_refused(bowl):
             between_frame(bowl, others, dimension, "a")
     with pytest.raises(InputError, match="on one line"):
         between_frame(bowl, {"b": a, "c": c}, 2, "a")
+    with pytest.raises(InputError, match="two checkpoints are called 'b'"):
+        between_frame(bowl, {"b": a, "c": b}, 2, "b")
     with pytest.raises(InputError, match="the same point"):
         between_frame(bowl, {"b": bowl.theta.clone()}, 1, "a")
     with pytest.raises(InputError, match="4 and 3 parameters"):
@@ -104,6 +106,26 @@ def test_shares_of_variance_are_those_of_a_singular_value_decomposition():
     values = np.linalg.svd((points - points.mean(0)).numpy(), compute_uv=False) ** 2
     found = [d.details["explained_variance"] for d in principal(points)]
     np.testing.assert_allclose(found, values[:2] / values.sum(), rtol=1e-10)
+
+
+@pytest.mark.parametrize("height", [1e-2, 1e-4])
+def test_a_flat_trajectory_has_its_second_component_in_float32_too(height):
+    """Its Gram matrix in float32 would be off by 1e-7 of the first component's share."""
+    theta, u, v = torch.from_numpy(RNG.standard_normal((3, 20_000))).float()
+    places = ((0.0, 0.0), (3.0, 1.0), (5.0, -1.0), (10.0, 0.5), (8.0, 0.2))
+    points = torch.stack([theta + x * u + height * y * v for x, y in places])
+    for found, exact in zip(principal(points), principal(points.double()), strict=True):
+        assert abs(cosine(found, exact)) == pytest.approx(1, abs=1e-5)
+        share = "explained_variance"
+        assert found.details[share] == pytest.approx(exact.details[share], rel=1e-4)
+
+
+@pytest.mark.parametrize("length", [1e-3, 1.0, 10.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_points_on_a_line_span_no_plane_though_they_are_rounded(length, dtype):
+    theta, u = torch.from_numpy(RNG.standard_normal((2, 20_000))).to(dtype)
+    with pytest.raises(InputError, match="fewer than 2"):
+        principal(torch.stack([theta + length * x * u for x in (0.0, 0.3, 0.5, 1.0)]))
 
 
 def test_a_trajectory_lies_on_its_plane_and_ends_at_the_centre(bowl):
@@ -286,3 +308,21 @@ def test_convexity_counts_the_mixed_derivative(quadratic, mixed, share):
     objective = quadratic(matrix, torch.zeros(2).double())
     axes = [Direction(torch.eye(2).double()[i], "axis") for i in (0, 1)]
     assert convex_share(ll.plane(objective, directions=axes, grid=9)) == share
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("grid", [None, 9])
+@pytest.mark.parametrize("matrix", [[[2, 0], [0, 0]], [[2, 2], [2, 2]], [[0, 0], [0, 0]]])
+def test_a_convex_loss_that_is_flat_or_straight_somewhere_is_convex_all_over(quadratic, matrix, grid, dtype):
+    """There a second difference is the rounding of three losses, whose sign is a matter of chance."""
+    objective = quadratic(torch.tensor(matrix, dtype=dtype), torch.full((2,), 0.3, dtype=dtype))
+    objective._bound.loss = lambda model, _: (model() + 10 + model.theta.sum(), 1)
+    axes = [Direction(direction, "axis") for direction in torch.eye(2, dtype=dtype)]
+    assert convex_share(ll.plane(objective, directions=axes, grid=grid)) == 1
+    assert convex_share(ll.line(objective, directions=axes[1:], grid=grid)) == 1
+
+
+def test_second_differences_of_uneven_steps_say_nothing():
+    x = np.array([0.0, 0.1, 1.0, 2.0])
+    assert np.isnan(convex_share(shown(-(x**2), x)))
+    assert convex_share(shown(-(np.linspace(0, 2, 4) ** 2), np.linspace(0, 2, 4))) == 0
