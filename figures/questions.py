@@ -113,7 +113,7 @@ def _row(
     pairs = list(_pairs(question, data, records))
     if not pairs:
         return None
-    ends = [[stopped(record.log, rule) for record, rule in side] for side in zip(*pairs, strict=True)]
+    ends = [[stopped(r.log, rule, r.epochs) for r, rule in side] for side in zip(*pairs, strict=True)]
     row: dict[str, Any] = {
         "data": data,
         "seeds": [ours.seed for (ours, _), _ in pairs],

@@ -52,7 +52,7 @@ def made_up(run: Training) -> tuple[Record, dict[int, np.ndarray]]:
         digest="0" * 64,
         settings={key: value for key, value in config.settings.items() if key != "data"},
         where={"cpu": "none"},
-        epochs=ends[0].end,
+        epochs=min(config.epochs, best + config.patience),
         best_epoch=best,
         log=log,
         valid=reached,
@@ -123,6 +123,7 @@ def test_each_question_finds_all_its_runs(whole):
         assert [row["data"] for row in rows] == list(question.data)
         for row in rows:
             assert row["seeds"] == list(question.seeds)
+            assert not any(row["unfinished"]) and row["decision"] != "unfinished"
             assert all(ours != theirs for ours, theirs in row["runs"])
 
 
