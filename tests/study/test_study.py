@@ -15,6 +15,7 @@ from figures.questions import PRIMARY, QUESTIONS, answers, decision, overall
 from figures.records import LARGEST, Record, read_ranks, read_records, write_record
 from figures.stopping import stopped
 from figures.style import PAIR, rounded
+from landscape import InputError
 from samrec.evaluation import metrics
 
 NAMES = ("training", "minima", "ranking")
@@ -123,7 +124,8 @@ def test_each_question_finds_all_its_runs(whole):
         assert [row["data"] for row in rows] == list(question.data)
         for row in rows:
             assert row["seeds"] == list(question.seeds)
-            assert not any(row["unfinished"]) and row["decision"] != "unfinished"
+            assert not any(row["unfinished"])
+            assert row["decision"] != "unfinished"
             assert all(ours != theirs for ours, theirs in row["runs"])
 
 
@@ -166,6 +168,14 @@ def test_p_is_adjusted_for_data_sets_that_are_still_to_come(whole, monkeypatch):
         (raw,) = answers(QUESTIONS[name], records, whole)
         p = raw["hr@10"]["best"]["p"]
         assert found["hr@10"]["best"]["p"] == pytest.approx(min(1, family * p))
+
+
+def test_runs_on_different_data_of_one_name_are_not_compared(whole):
+    records = read_records(whole)
+    name = ranked("Beauty", "samrec", 1).name
+    records[name] = records[name].model_copy(update={"digest": "1" * 64})
+    with pytest.raises(InputError, match=rf"{name} were trained on different data"):
+        answers(QUESTIONS[PRIMARY], records, whole)
 
 
 def cell(gain, low, high, p):
