@@ -4,6 +4,7 @@ import functools
 import importlib
 import itertools
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -275,6 +276,21 @@ def test_ratios_of_minima_are_of_runs_that_share_a_seed_and_their_mean_has_stude
     assert [row["mean"], row["low"], row["high"]] == pytest.approx(
         [0.5, 0.5 * np.exp(-far), 0.5 * np.exp(far)], rel=1e-4
     )
+
+
+def test_an_estimate_below_zero_has_no_ratio_and_leaves_no_mean(tmp_path):
+    for method, seed in itertools.product(LIMITS, (0, 1)):
+        record, ranks = made_up(ranked("Beauty", method, seed))
+        write_record(record, ranks, tmp_path)
+        found = look(record)
+        if (method, seed) == ("sasrec", 1):
+            found["measures"]["average"]["value"] = -1e-5
+        write(found, tmp_path / "minima" / f"{record.name}.json")
+    row = drawn("minima", tmp_path)["found"]["panels"]["Beauty, BCE"]["rows"]["average"]
+    assert row["ratios"][0] > 0
+    assert [row["ratios"][1], row["mean"], row["low"], row["high"]] == [None] * 4
+    render(["minima"], tmp_path, tmp_path)
+    assert re.search(r"\| average \| [\d.]+ \| – \| – \|", (tmp_path / "minima.md").read_text())
 
 
 def test_the_main_runs_minima_are_all_in_their_table(whole):
