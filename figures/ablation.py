@@ -28,7 +28,7 @@ VARIANTS: Mapping[str, dict[str, Any]] = {
 }
 """That preset but for one setting; `sasrec-bert` differs in five, and is there to compare with."""
 CONFIRMED = ("default", "original-norm", "post-norm", "post-norm-unscaled")
-"""What a second seed is spent on: the default, and what was above it on both data sets under the first."""
+"""What a second seed is spent on: the default, and whose best epoch was above its on both data sets."""
 
 
 @dataclass(frozen=True)

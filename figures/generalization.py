@@ -18,9 +18,10 @@ OUTCOMES = {"gap": "gap", "ndcg@10": "test NDCG@10"}
 CAPTION = (
     "Kendall's τ of sharpness at a run's best epoch (512 users, dropout off) with the generalization gap, "
     "the loss of the validation items less that of training, and with test NDCG@10: over pairs of runs of "
-    "one stratum alone, whose runs differ in nothing but the column's setting. p by permutations within "
-    "strata, after Holm over the measures. If flat minima generalize, τ is above 0 with the gap and below 0 "
-    "with NDCG@10."
+    "one stratum alone, whose runs differ in the column's setting alone, except that SASRec may train twice "
+    "as many epochs as SAMRec. Sharpness and outcomes change along a training, and SAM may change each by "
+    "itself, so τ does not say that one causes the other. p by permutations within strata, after Holm over "
+    "the measures. If flat minima generalize, τ is above 0 with the gap and below 0 with NDCG@10."
 )
 
 

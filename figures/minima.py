@@ -44,7 +44,7 @@ def _panel(runs: Sequence[Record], results: Path) -> dict[str, Any] | None:
     pairs = [(looks["sasrec", seed], looks["samrec", seed]) for seed in seeds]
     if not pairs:
         return None
-    rows = {key: _row([ours[key] / theirs[key] for theirs, ours in pairs]) for key in pairs[0][0]}
+    rows = {key: _row([_quotient(ours[key], theirs[key]) for theirs, ours in pairs]) for key in pairs[0][0]}
     return {"runs": sorted(run.name for run in runs if run.seed in seeds), "seeds": seeds, "rows": rows}
 
 
@@ -56,8 +56,17 @@ def _look(record: Record, results: Path) -> dict[str, float]:
     return {key: look[key] for key in OTHERS} | {key: row["value"] for key, row in look["measures"].items()}
 
 
-def _row(ratios: list[float]) -> dict[str, Any]:
-    logs, count = np.log(ratios), len(ratios)
+def _quotient(ours: float, theirs: float) -> float | None:
+    """Return the ratio of two values; None where one is not above 0, as an estimate near 0 may be."""
+    return ours / theirs if min(ours, theirs) > 0 else None
+
+
+def _row(ratios: list[float | None]) -> dict[str, Any]:
+    """Return the ratios with their geometric mean; without one where a seed has no ratio."""
+    known = [ratio for ratio in ratios if ratio is not None]
+    if len(known) < len(ratios):
+        return {"ratios": ratios, "mean": None, "low": None, "high": None}
+    logs, count = np.log(known), len(known)
     far = t.ppf(0.975, count - 1) * logs.std(ddof=1) / count**0.5 if count > 1 else np.nan
     mean = logs.mean()
     ends = np.exp([mean - far, mean + far]).tolist() if count > 1 else [None, None]
@@ -84,7 +93,7 @@ def draw(found: dict[str, Any]) -> "dict[str, Figure]":
             axes.axvline(1, color=COLOR["sasrec"], lw=0.8, zorder=0)
             axes.set_yticks(range(len(panel["rows"])), [quantity(key) for key in panel["rows"]])
             axes.set(title=label, xlabel="SAMRec / SASRec", ylim=(len(panel["rows"]) - 0.5, -0.5))
-            ratios = [ratio for row in panel["rows"].values() for ratio in (1, *row["ratios"])]
+            ratios = [ratio for row in panel["rows"].values() for ratio in (1, *row["ratios"]) if ratio]
             axes.set_xlim(min(ratios) / 1.2, max(ratios) * 1.2)  # an interval of two pairs may be endless
             ratio_axis(axes)
         return {"": figure}
@@ -103,8 +112,8 @@ def texts(found: dict[str, Any]) -> dict[str, str]:
     return {"md": "\n".join(tables)}
 
 
-def _ratio(value: float) -> str:
-    return f"{value:.3f}"
+def _ratio(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
 
 
 def _mean(row: dict[str, Any]) -> str:

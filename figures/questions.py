@@ -30,6 +30,7 @@ from figures.plan import (
 )
 from figures.records import Record, read_ranks
 from figures.stopping import Rule, stopped
+from landscape.errors import InputError
 
 LEVEL = 0.05
 MARGIN = 0.03  # of a gain: a smaller one is of no practical use, whatever its sign
@@ -113,7 +114,7 @@ def _row(
     pairs = list(_pairs(question, data, records))
     if not pairs:
         return None
-    ends = [[stopped(record.log, rule) for record, rule in side] for side in zip(*pairs, strict=True)]
+    ends = [[stopped(r.log, rule, r.epochs) for r, rule in side] for side in zip(*pairs, strict=True)]
     row: dict[str, Any] = {
         "data": data,
         "seeds": [ours.seed for (ours, _), _ in pairs],
@@ -142,13 +143,22 @@ def _row(
 def _pairs(
     question: Question, data: str, records: Mapping[str, Record]
 ) -> Iterator[tuple[tuple[Record, Rule], tuple[Record, Rule]]]:
-    """Yield the pairs of runs that are recorded, each run with the rule under which it is looked at."""
+    """Yield the pairs of runs that are recorded, each run with the rule under which it is looked at.
+
+    Raises:
+        InputError: runs of a data set were trained on different data.
+    """
+    digests: dict[str, str] = {}
     for seed in question.seeds:
         sides = []
         for method, rule in zip(question.methods, question.rules, strict=True):
             run = question.run(records, data, method, seed)
             if run and run.name in records:
                 sides.append((records[run.name], rule or run.rule))
+        for record, _ in sides:
+            digests.setdefault(record.digest, record.name)
+        if len(digests) > 1:
+            raise InputError(f"{' and '.join(digests.values())} were trained on different data of one name")
         if len(sides) == 2:
             yield sides[0], sides[1]
 

@@ -63,7 +63,7 @@ def read_records(results: Path) -> dict[str, Record]:
     """Read all records by name.
 
     Raises:
-        InputError: a file is none.
+        InputError: a file is none, or is named as another run's.
     """
     found = {}
     for path in sorted((results / "runs").glob("*.json")):
@@ -71,6 +71,8 @@ def read_records(results: Path) -> dict[str, Record]:
             record = Record.model_validate_json(path.read_bytes())
         except ValidationError as error:
             raise InputError(f"{path} is no record of a run: {error.errors()[0]['msg']}") from None
+        if record.name != path.stem:
+            raise InputError(f"{path} is the record of {record.name}: each run has one file, of its name")
         found[record.name] = record.model_copy(update={"settings": completed(record.settings)})
     return found
 

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from benchmarks.where import where
 from figures.ablation import ablation
@@ -28,7 +29,7 @@ from landscape.errors import InputError
 from landscape.runtime import progress
 from landscape.runtime.devices import device_named
 from samrec.checkpoint import kept, load
-from samrec.config import configure
+from samrec.config import Config, configure
 from samrec.data.interactions import Ints
 from samrec.evaluation import metrics
 from samrec.sweeps.jobs import Job
@@ -70,14 +71,16 @@ def _job(run: Training, bench: Bench, device: str) -> Job:
 
 
 def finish(run: Training, bench: Bench) -> None:
-    """Record a run that has ended and measure its minimum, then drop the checkpoints of its epochs."""
+    """Record a run that has ended and measure its minimum, then drop the checkpoints of its epochs.
+
+    What was measured of a run that is not recorded may be of an earlier training, so it is measured again.
+    """
     found, ranks = recorded(run, bench)
     todo = [minimum_of(found)] if run.measured else []
     if run.name in (pair.name for pair in _pair(SEEDS[:1])):
         todo.append(trajectory_of(found))
     for measurement in todo:
-        if not measurement.path(bench.results).exists():
-            measurement.make(bench, measurement.name)
+        measurement.make(bench, measurement.name)
     write_record(found, ranks, bench.results)  # last: what is recorded is not looked at again
     shutil.rmtree(bench.work / run.name / "epochs", ignore_errors=True)
 
@@ -86,6 +89,9 @@ def recorded(run: Training, bench: Bench) -> tuple[Record, dict[int, Ints]]:
     """Return what came of a run, and under each of its rules the ranks of the best and the late epochs."""
     folder, data = bench.work / run.name, bench.data / f"{run.data}.txt"
     best = load(folder / "best.pt")
+    trained, planned = (_trained(config) for config in (best.config, run.config(bench.data)))
+    if changed := [key for key in planned if trained.get(key) != planned[key]]:
+        raise InputError(f"{folder} holds a run with other settings: {', '.join(changed)}; move it away")
     lines = [line for line in read_log(folder / "metrics.jsonl") if "loss" in line]
     log, seconds = [], 0.0
     for line in lines:
@@ -102,17 +108,18 @@ def recorded(run: Training, bench: Bench) -> tuple[Record, dict[int, Ints]]:
             )
     checkpoints = kept(folder) | {best.epoch: folder / "best.pt"}
     under = [stopped(log, rule) for rule in (run.rule, *run.rules)]
-    epochs = {best.epoch, *(epoch for end in under for epoch in (end.best, *end.late))}
-    ranks = {
-        epoch: ranking(checkpoints[epoch], "test", data, bench.device).ranks
-        for epoch in sorted(epochs & checkpoints.keys())
-    }
+    epochs = {best.epoch}
+    if best.config.save_every:
+        epochs |= {epoch for end in under for epoch in (end.best, *end.late)}
+    if lacking := sorted(epochs - checkpoints.keys()):
+        raise InputError(f"{folder} has no checkpoint of epoch {lacking[0]}, which is to be ranked")
+    ranks = {epoch: ranking(checkpoints[epoch], "test", data, bench.device).ranks for epoch in sorted(epochs)}
     found = Record(
         name=run.name,
         command=run.command,
         data=run.data,
         digest=best.digest,
-        settings={key: value for key, value in best.config.settings.items() if key not in ELSEWHERE},
+        settings=trained,
         where=where(),
         epochs=lines[-1]["epoch"],
         best_epoch=best.epoch,
@@ -121,6 +128,11 @@ def recorded(run: Training, bench: Bench) -> tuple[Record, dict[int, Ints]]:
         test=metrics(ranks[best.epoch]),
     )
     return found, ranks
+
+
+def _trained(config: Config) -> dict[str, Any]:
+    """Return what settings say of a training, wherever its files lie."""
+    return {key: value for key, value in config.settings.items() if key not in ELSEWHERE}
 
 
 def missing(stages: Sequence[str], bench: Bench, names: Sequence[str] = ()) -> list[Training]:

@@ -33,8 +33,12 @@ class Stopped(NamedTuple):
     unfinished: bool
 
 
-def stopped(log: Sequence[Mapping[str, float]], rule: Rule) -> Stopped:
+def stopped(log: Sequence[Mapping[str, float]], rule: Rule, trained: int = 0) -> Stopped:
     """Replay a rule on a log that was trained at least as long, a line a validation.
+
+    Args:
+        trained: how many epochs were trained, where those after the last validation count: a patience that
+            is no multiple of the epochs between validations ends a run between two of them.
 
     Raises:
         ValueError: the log has no validation.
@@ -50,7 +54,7 @@ def stopped(log: Sequence[Mapping[str, float]], rule: Rule) -> Stopped:
         if not seen or value > seen[best]:
             best = epoch
         seen[epoch] = value
-    end = min(rule.epochs, best + rule.patience, int(log[-1]["epoch"]))
+    end = min(rule.epochs, best + rule.patience, max(trained, int(log[-1]["epoch"])))
     return Stopped(end, best, _late(seen), end - best < rule.patience)
 
 

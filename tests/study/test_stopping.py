@@ -1,10 +1,12 @@
 """Rules of stopping, replayed on a log."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from figures.plan import LIMITS, SHARES, shared
 from figures.stopping import LATE, Rule, stopped
 
 
@@ -40,6 +42,21 @@ def test_a_run_is_unfinished_if_it_was_stopped_or_ended_while_it_was_rising():
     assert stopped(rising, Rule(100, 5)).unfinished  # the clock stopped it
     assert not stopped(peaked, Rule(20, 10)).unfinished
     assert stopped(peaked, Rule(20, 11)).unfinished
+
+
+@pytest.mark.parametrize("share", SHARES)
+@pytest.mark.parametrize("method", LIMITS)
+def test_a_run_that_its_patience_ended_is_finished_wherever_its_validations_fall(share, method):
+    """A patience of 133 with a validation every 8 epochs ends 5 epochs after the last of them."""
+    run = shared("Beauty", method, 0, share)
+    every = run.config(Path()).eval_every
+    values = [*range(1, 21), *[0] * (run.rule.epochs // every - 20)]
+    end, best = trained(values, run.rule, every)
+    own = log(values, every)[: end // every]
+    found = stopped(own, run.rule, end)
+    assert (found.end, found.best) == (end, best) == (20 * every + run.rule.patience, 20 * every)
+    assert not found.unfinished
+    assert stopped(own[:-2], run.rule, end - 2 * every).unfinished
 
 
 def test_late_checkpoints_are_the_five_in_a_row_that_are_best_together():

@@ -4,6 +4,7 @@ import functools
 import importlib
 import itertools
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from figures.questions import PRIMARY, QUESTIONS, answers, decision, overall
 from figures.records import LARGEST, Record, read_ranks, read_records, write_record
 from figures.stopping import stopped
 from figures.style import PAIR, rounded
+from landscape import InputError
 from samrec.evaluation import metrics
 
 NAMES = ("training", "minima", "ranking")
@@ -52,7 +54,7 @@ def made_up(run: Training) -> tuple[Record, dict[int, np.ndarray]]:
         digest="0" * 64,
         settings={key: value for key, value in config.settings.items() if key != "data"},
         where={"cpu": "none"},
-        epochs=ends[0].end,
+        epochs=min(config.epochs, best + config.patience),
         best_epoch=best,
         log=log,
         valid=reached,
@@ -123,6 +125,8 @@ def test_each_question_finds_all_its_runs(whole):
         assert [row["data"] for row in rows] == list(question.data)
         for row in rows:
             assert row["seeds"] == list(question.seeds)
+            assert not any(row["unfinished"])
+            assert row["decision"] != "unfinished"
             assert all(ours != theirs for ours, theirs in row["runs"])
 
 
@@ -165,6 +169,14 @@ def test_p_is_adjusted_for_data_sets_that_are_still_to_come(whole, monkeypatch):
         (raw,) = answers(QUESTIONS[name], records, whole)
         p = raw["hr@10"]["best"]["p"]
         assert found["hr@10"]["best"]["p"] == pytest.approx(min(1, family * p))
+
+
+def test_runs_on_different_data_of_one_name_are_not_compared(whole):
+    records = read_records(whole)
+    name = ranked("Beauty", "samrec", 1).name
+    records[name] = records[name].model_copy(update={"digest": "1" * 64})
+    with pytest.raises(InputError, match=rf"{name} were trained on different data"):
+        answers(QUESTIONS[PRIMARY], records, whole)
 
 
 def cell(gain, low, high, p):
@@ -264,6 +276,21 @@ def test_ratios_of_minima_are_of_runs_that_share_a_seed_and_their_mean_has_stude
     assert [row["mean"], row["low"], row["high"]] == pytest.approx(
         [0.5, 0.5 * np.exp(-far), 0.5 * np.exp(far)], rel=1e-4
     )
+
+
+def test_an_estimate_below_zero_has_no_ratio_and_leaves_no_mean(tmp_path):
+    for method, seed in itertools.product(LIMITS, (0, 1)):
+        record, ranks = made_up(ranked("Beauty", method, seed))
+        write_record(record, ranks, tmp_path)
+        found = look(record)
+        if (method, seed) == ("sasrec", 1):
+            found["measures"]["average"]["value"] = -1e-5
+        write(found, tmp_path / "minima" / f"{record.name}.json")
+    row = drawn("minima", tmp_path)["found"]["panels"]["Beauty, BCE"]["rows"]["average"]
+    assert row["ratios"][0] > 0
+    assert [row["ratios"][1], row["mean"], row["low"], row["high"]] == [None] * 4
+    render(["minima"], tmp_path, tmp_path)
+    assert re.search(r"\| average \| [\d.]+ \| – \| – \|", (tmp_path / "minima.md").read_text())
 
 
 def test_the_main_runs_minima_are_all_in_their_table(whole):
