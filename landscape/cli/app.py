@@ -14,6 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from landscape.cli.options import Declared
 from landscape.cli.output import complain, write_plainly
 from landscape.errors import MOST, InputError, printable, shortened, words_of
 from landscape.runtime import progress
@@ -122,6 +123,8 @@ def _declared(name: str, found: Any) -> Any:
         made.command(name)(found)
     for registered in made.registered_commands:
         registered.help = _flowing(registered.callback.__doc__ or "")
+        if registered.cls is TyperCommand:  # a package's own class stays
+            registered.cls = Declared
     declared = typer.main.get_command(made)
     for each in getattr(declared, "commands", {"": declared}).values():
         each.params.append(_quiet())

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from landscape.cli.options import MeasurementOptions, by_ranks, with_options
+from landscape.cli.options import MeasurementOptions, by_ranks, not_with, with_options
 from landscape.cli.output import show, written
 from landscape.runtime.arguments import MOST
 from landscape.runtime.table import Table, metric_name
@@ -22,7 +22,9 @@ def command(
         float, typer.Option(help="Radius of the surfaces, in units of their directions.")
     ] = 1.0,
     tol: Annotated[
-        float, typer.Option(help="Maximum error of a surface, relative to its range of losses.")
+        float,
+        typer.Option(help="Maximum error of a surface, relative to its range of losses."),
+        not_with("--grid"),
     ] = 1e-3,
     grid: Annotated[
         int | None,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from landscape.cli.options import MeasurementOptions, by_ranks, with_options
+from landscape.cli.options import MeasurementOptions, by_ranks, only_with, with_options
 from landscape.cli.output import show, written
 from landscape.errors import InputError
 from landscape.runtime.arguments import MOST
@@ -46,23 +46,31 @@ class SpectrumOptions:
         typer.Option(
             help='Memory for the solver, such as "8 GB"; the basis goes to the host or a file if needed.'
         ),
+        only_with("--method", "lanczos"),
     ] = None
     trace: Annotated[bool, typer.Option("--trace", help="Estimate the trace too.")] = False
     trace_method: Annotated[
         Literal["hutchinson", "hutch++", "xtrace"],
         typer.Option(help="Hutch++ and XTrace estimate better where few eigenvalues dominate."),
+        only_with("--trace"),
     ] = "hutchinson"
     trace_tol: Annotated[
-        float | None, typer.Option(help="Stop at this standard error, relative to the trace.")
+        float | None,
+        typer.Option(help="Stop at this standard error, relative to the trace."),
+        only_with("--trace"),
     ] = None
     probes: Annotated[
-        int, typer.Option(min=2, max=MOST, help="Maximum number of products for the trace.")
+        int,
+        typer.Option(min=2, max=MOST, help="Maximum number of products for the trace."),
+        only_with("--trace"),
     ] = 30
     density: Annotated[
         bool, typer.Option("--density", help="Estimate the density of all eigenvalues (Lanczos quadrature).")
     ] = False
     steps: Annotated[
-        int, typer.Option(min=1, max=MOST, help="Lanczos steps for each of the density's 8 probes.")
+        int,
+        typer.Option(min=1, max=MOST, help="Lanczos steps for each of the density's 8 probes."),
+        only_with("--density"),
     ] = 80
     by_group: Annotated[
         bool, typer.Option("--by-group", help="Measure each block too: embedding, attention, ffn, norms.")
@@ -75,10 +83,14 @@ def command(
     *,
     settings: SpectrumOptions,
     ridge: Annotated[
-        float | None, typer.Option(help="Ridge of the effective dimension, above -λmin (default: λmax).")
+        float | None,
+        typer.Option(help="Ridge of the effective dimension, above -λmin (default: λmax)."),
+        only_with("--density"),
     ] = None,
     gamma: Annotated[
-        float | None, typer.Option(help="γ of the local entropy, above -λmin (default: λmax).")
+        float | None,
+        typer.Option(help="γ of the local entropy, above -λmin (default: λmax)."),
+        only_with("--density"),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the results, with eigenvectors; blocks as NAME.GROUP.")

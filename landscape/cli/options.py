@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, is_dataclass, replace
 from functools import cached_property, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 
 import typer
+from typer.core import TyperCommand
 
 from landscape.errors import InputError, encodable
 from landscape.runtime import progress
@@ -19,6 +20,78 @@ if TYPE_CHECKING:
     from landscape.objective.objective import Objective
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Condition:
+    """When an option has an effect; it stands in the option's annotation: see `only_with` and `not_with`.
+
+    Attributes:
+        option: another option of the command.
+        values: its values that count; empty for whether it is given at all.
+        wanted: whether the effect is there with them, or without.
+    """
+
+    option: str
+    values: tuple[str, ...]
+    wanted: bool
+
+    def __str__(self) -> str:
+        return f"{self.option} {', '.join(self.values)}".rstrip()
+
+    def holds(self, context: Any) -> bool:
+        """Tell whether the option has an effect, with what a command was given."""
+        (other,) = (each for each in context.command.params if self.option in each.opts)
+        value = context.params[other.name]
+        if not self.values:
+            met = value not in (None, False)
+        elif other.multiple:  # where none is named, all are meant
+            met = any(each in self.values for each in value or self.values)
+        else:
+            met = str(value) in self.values
+        return met == self.wanted
+
+
+def only_with(option: str, *values: str) -> Condition:
+    """Refuse an option unless another one is given, or has one of these values, and say so in --help."""
+    return Condition(option, values, wanted=True)
+
+
+def not_with(option: str, *values: str) -> Condition:
+    """Refuse an option if another one is given, or has one of these values, and say so in --help."""
+    return Condition(option, values, wanted=False)
+
+
+class Declared(TyperCommand):
+    """A command that refuses options that would be ignored."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        for option, condition in self.conditions():
+            option.help = f"{option.help} {'Only' if condition.wanted else 'Not'} with {condition}."
+
+    def conditions(self) -> Iterator[tuple[Any, Condition]]:
+        """Yield each option that has a condition, with the condition."""
+        assert self.callback is not None
+        own = inspect.signature(self.callback, eval_str=True).parameters
+        for option in self.params:
+            for said in get_args(own[option.name].annotation) if option.name in own else ():
+                if isinstance(said, Condition):
+                    yield option, said
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command.
+
+        Raises:
+            InputError: an option is given whose condition does not hold.
+        """
+        for option, condition in self.conditions():
+            if ctx.get_parameter_source(option.name).name != "DEFAULT" and not condition.holds(ctx):
+                if condition.wanted:
+                    needed = " ".join([condition.option, *condition.values[:1]])
+                    raise InputError(f"{option.opts[0]} is for {condition}; add {needed}")
+                raise InputError(f"{option.opts[0]} has no effect with {condition}; leave one of them out")
+        return super().invoke(ctx)
 
 
 def _best(folder: Path) -> Path:

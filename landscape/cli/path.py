@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from landscape.cli.options import MeasurementOptions, with_options
+from landscape.cli.options import MeasurementOptions, not_with, only_with, with_options
 from landscape.cli.output import show, values, written
 from landscape.errors import InputError
 from landscape.runtime.arguments import MOST
@@ -25,9 +25,13 @@ class PathOptions:
         bool, typer.Option("--bezier", help="Train a Bézier curve that stays low, and measure it too.")
     ] = False
     steps: Annotated[
-        int, typer.Option(min=1, max=MOST, help="Training steps of the curve, one batch each.")
+        int,
+        typer.Option(min=1, max=MOST, help="Training steps of the curve, one batch each."),
+        only_with("--bezier"),
     ] = 1000
-    tol: Annotated[float, typer.Option(help="Largest error of the line, relative to its range.")] = 1e-3
+    tol: Annotated[
+        float, typer.Option(help="Largest error of the line, relative to its range."), not_with("--grid")
+    ] = 1e-3
     grid: Annotated[
         int | None,
         typer.Option(min=2, max=MOST, help="Evaluate N evenly spaced points, without an error estimate."),

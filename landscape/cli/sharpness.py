@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from landscape.cli.options import MeasurementOptions, by_ranks, with_options
+from landscape.cli.options import MeasurementOptions, by_ranks, only_with, with_options
 from landscape.cli.output import show, written
 from landscape.errors import InputError
 from landscape.runtime.arguments import MOST
@@ -23,21 +23,45 @@ if TYPE_CHECKING:
 class SharpnessOptions:
     """The settings of `landscape.sharpness`, but for the seed."""
 
-    rho: Annotated[float, typer.Option(help="Radius ρ of the ball (sam, m-sharpness, worst, asam).")] = 0.1
-    sigma: Annotated[float, typer.Option(help="Standard deviation σ per coordinate (average, lpf).")] = 0.01
-    epsilon: Annotated[float, typer.Option(help="Size ε of the box ε (|θ| + 1) (keskar).")] = 1e-3
+    rho: Annotated[
+        float,
+        typer.Option(help="Radius ρ of the ball."),
+        only_with("--measure", "sam", "m-sharpness", "worst", "asam", "worst-adaptive"),
+    ] = 0.1
+    sigma: Annotated[
+        float,
+        typer.Option(help="Standard deviation σ per coordinate."),
+        only_with("--measure", "average", "lpf", "average-adaptive"),
+    ] = 0.01
+    epsilon: Annotated[
+        float, typer.Option(help="Size ε of the box ε (|θ| + 1)."), only_with("--measure", "keskar")
+    ] = 1e-3
     rise: Annotated[
-        float, typer.Option(help="Rise of the mean loss that σ has to reach (pac-bayes-sigma).")
+        float,
+        typer.Option(help="Rise of the mean loss that σ has to reach."),
+        only_with("--measure", "pac-bayes-sigma", "pac-bayes-sigma-adaptive"),
     ] = 0.1
     steps: Annotated[
-        int, typer.Option(min=1, max=MOST, help="Steps of projected ascent (worst, keskar).")
+        int,
+        typer.Option(min=1, max=MOST, help="Steps of projected ascent."),
+        only_with("--measure", "worst", "keskar", "worst-adaptive"),
     ] = 20
     samples: Annotated[
-        int, typer.Option(min=2, max=MOST, help="Number of antithetic pairs (average, pac-bayes-sigma).")
+        int,
+        typer.Option(min=2, max=MOST, help="Number of antithetic pairs."),
+        only_with(
+            "--measure",
+            "average",
+            "lpf",
+            "average-adaptive",
+            "pac-bayes-sigma",
+            "pac-bayes-sigma-adaptive",
+        ),
     ] = 20
     probes: Annotated[
         int,
-        typer.Option(min=2, max=MOST, help="Number of random vectors (trace, frobenius, relative-flatness)."),
+        typer.Option(min=2, max=MOST, help="Number of random vectors."),
+        only_with("--measure", "trace", "frobenius", "relative-flatness-embedding", "relative-flatness-last"),
     ] = 20
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from landscape.cli.options import MeasurementOptions, by_ranks, with_options
+from landscape.cli.options import MeasurementOptions, by_ranks, not_with, only_with, with_options
 from landscape.cli.output import show, written
 from landscape.errors import InputError
 from landscape.runtime.arguments import MOST
@@ -29,6 +29,7 @@ Reach = Annotated[
         help="Radius in units of the directions: 1 moves each filter by its own norm, or goes as far as "
         "an eigenvector is long. auto: until the loss doubles.",
     ),
+    only_with("--directions", "random", "eigen", "eigen-ends"),
 ]
 Points = Annotated[
     str | None,
@@ -48,16 +49,25 @@ class SurfaceOptions:
             "checkpoint to one or two others; or the plane of a training trajectory (train --save-every)."
         ),
     ] = "random"
-    tol: Annotated[float, typer.Option(help="Largest error of the surface, relative to its range.")] = 1e-3
+    tol: Annotated[
+        float, typer.Option(help="Largest error of the surface, relative to its range."), not_with("--grid")
+    ] = 1e-3
     split: Annotated[
         int,
         typer.Option(min=1, max=MOST, help="Split each axis into N pieces, if 33 points miss the tolerance."),
+        not_with("--grid"),
     ] = 1
     seeds: Annotated[int, typer.Option(min=1, max=MOST, help="Number of random seeds, from --seed on.")] = 1
     normalization: Annotated[
-        Literal["filter", "layer", "none"], typer.Option(help="Normalization of random directions.")
+        Literal["filter", "layer", "none"],
+        typer.Option(help="Normalization of the directions."),
+        only_with("--directions", "random"),
     ] = "filter"
-    biases: Annotated[bool, typer.Option("--biases", help="Vary biases and norms too.")] = False
+    biases: Annotated[
+        bool,
+        typer.Option("--biases", help="Vary biases and norms too."),
+        only_with("--directions", "random"),
+    ] = False
     quadratic: Annotated[bool, typer.Option("--quadratic", help="Draw the quadratic model too.")] = False
 
 
@@ -74,12 +84,18 @@ def command(
             help="Folder of a training's checkpoints, ordered by the numbers in their names (default: those "
             "of train --save-every, next to --ckpt)."
         ),
+        only_with("--directions", "trajectory"),
     ] = None,
     metric: Annotated[
         list[str] | None,
         typer.Option(help="Metric of the task to evaluate along the line, such as valid-loss (repeatable)."),
+        only_with("--dim", "1"),
     ] = None,
-    animate: Annotated[bool, typer.Option("--animate", help="Write the trajectory as a GIF too.")] = False,
+    animate: Annotated[
+        bool,
+        typer.Option("--animate", help="Write the trajectory as a GIF too."),
+        only_with("--directions", "trajectory"),
+    ] = False,
     out: Annotated[Path, typer.Option(help="Folder for the results and pictures.")] = Path("surface"),
     of: MeasurementOptions,
 ) -> None:
@@ -105,7 +121,8 @@ def command(
 
     of.hold(out)
     check_directions(settings.directions, settings.dim, settings.seeds)
-    _check(settings, metric, animate, trajectory, len(of.ckpt))
+    if trajectory and len(of.ckpt) > 1:
+        raise InputError("--trajectory takes one --ckpt, the last of the training")
     sizes, reach = _grid(grid, settings.dim), _radius(radius)
     framed = list(of.checkpoints.items())[: 1 if settings.directions == "between" else None]
     objectives = of.objectives()
@@ -122,24 +139,6 @@ def command(
     )
     if ranks().first:
         _print(found, save_surfaces(found, out, animate), out, of)
-
-
-def _check(
-    settings: SurfaceOptions,
-    metric: list[str] | None,
-    animate: bool,
-    trajectory: Path | None,
-    checkpoints: int,
-) -> None:
-    """Refuse options that do not go together, before anything is read."""
-    if metric and settings.dim == 2:
-        raise InputError("--metric is measured along a line; add --dim 1")
-    if animate and settings.directions != "trajectory":
-        raise InputError("--animate draws a trajectory; add --directions trajectory")
-    if trajectory and (settings.directions != "trajectory" or checkpoints > 1):
-        raise InputError(
-            "--trajectory takes one --ckpt, the last of the training, and --directions trajectory"
-        )
 
 
 def _grid(text: str | None, dim: int) -> list[int] | None:

@@ -27,6 +27,7 @@ def command(
     history; item-knn by its similarity to all items of the history, from the users they share; recent-knn is
     the same with each item counting half as much as the next one. Counts are of what landscape train trains
     on with the same options, and ranking is that of landscape evaluate; ties go to the more popular item.
+    Only --train-fraction and --noise depend on --seed.
 
     Examples:
 

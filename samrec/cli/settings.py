@@ -8,7 +8,11 @@ from typing import Annotated, Any, get_args
 
 import typer
 
+from landscape.cli.options import not_with
+
 Function = Callable[..., None]
+OF_RANKING = ("loss", "negatives", "calibration", "eval_every", "patience")
+"""Settings that a pre-training alone ignores, since it ranks nothing."""
 
 
 def with_settings(*names: str) -> Callable[[Function], Function]:
@@ -57,8 +61,13 @@ class _WithSettings:
 def _options(names: tuple[str, ...]) -> Iterator[inspect.Parameter]:
     """Yield a parameter per setting. None is its default: it then stays what a file or `Config` says."""
     from samrec.architecture import NAMES
-    from samrec.config import FILES, Config, Shown
+    from samrec.config import FILES, OF_PRETRAINING, Config, Shown
 
+    conditions = {
+        "heads": not_with("--method", "gru4rec"),
+        **dict.fromkeys(OF_RANKING, not_with("--method", "s3rec-pretraining")),
+        **dict.fromkeys((*OF_PRETRAINING, "pretrain_epochs", "mask"), not_with("--pretrained")),
+    }
     for name in names or Config.model_fields:
         field = Config.model_fields[name]
         shown = [item for item in field.metadata if isinstance(item, Shown)]
@@ -71,9 +80,9 @@ def _options(names: tuple[str, ...]) -> Iterator[inspect.Parameter]:
             help=f"{field.description}{f' (default: {default})' if known else ''}.",
             rich_help_panel=next((item.panel for item in shown if item.panel), None),
         )
-        yield inspect.Parameter(
-            name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
-        )
+        only_if = [conditions[name]] if name in conditions else []
+        kind = Annotated[kind | None, option, *only_if]
+        yield inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
 
 
 def _panel(option: inspect.Parameter) -> str | None:

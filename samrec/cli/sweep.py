@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from landscape.cli.options import Device, Json
+from landscape.cli.options import Device, Json, not_with
 from landscape.cli.output import show
 from landscape.errors import InputError
 from landscape.runtime.table import Table, metric_name
@@ -35,6 +35,7 @@ def command(
     jobs: Annotated[
         int | None,
         typer.Option(min=1, help="Processes at once (default: one per core; on a GPU, one batched model)."),
+        not_with("--ray"),
     ] = None,
     ray: Annotated[
         str | None,
@@ -76,10 +77,9 @@ def command(
     from samrec.sweeps.jobs import plan
     from samrec.sweeps.sweep import sweep
 
-    if ray is not None and jobs:
-        raise InputError(
-            "--jobs applies to this machine; with --ray the cluster runs as many as it has room for"
-        )
+    names = [name for name, _ in map(_pair, [*(set_ or []), *vary])]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"{twice[0]} is given twice; name all its values once: --vary {twice[0]}=V1,V2")
     given = dict(map(_pair, set_ or [])) | ({"data": str(data)} if data else {})
     settings = combined(config, given)
     settings = {"seed": 0} | settings | ({} if seed is None else {"seed": seed})

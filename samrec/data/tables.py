@@ -1,6 +1,7 @@
 """Read interactions from a table: CSV, Parquet, RecBole's .inter, Amazon's JSON lines, MovieLens' `::`."""
 
 import json
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +22,11 @@ from samrec.data.text_tables import HEADLESS, TextTable
 
 JSON = (".json", ".jsonl", ".ndjson")
 MOVIELENS = "0,1,2,3"  # user, item, rating, time
+IDLE = {
+    ".parquet": ("--separator", "--quote", "--encoding"),
+    **dict.fromkeys(JSON, ("--separator", "--quote")),
+}
+"""Options of delimited text that say nothing about other tables."""
 
 
 class Table(Protocol):
@@ -71,6 +77,9 @@ def read_table(path: Path, kind: str, options: TableOptions) -> Interactions:
         InputError: the file is damaged, a column is not there or cannot be told, or a user, an item or a time
             is missing or not one (with its row).
     """
+    for name in options.given:
+        if name in IDLE.get(kind, ()):
+            warnings.warn(f"{path} is read as {kind}, so {name} has no effect", stacklevel=3)
     with _one_line(str(path), kind), apart():
         files = sources(path)
         tables = [_opened(file, kind, options) for file in files]

@@ -286,7 +286,7 @@ def options_of(command):
 @pytest.mark.parametrize("name", Config.model_fields)
 def test_every_setting_is_an_option_of_train_with_its_choices(name):
     """Without a default of its own, so that a file's value stands; its help names the setting's."""
-    kind, said, default = options_of(train.command)[name]
+    kind, said, *_, default = options_of(train.command)[name]
     setting = Config.model_fields[name]
     assert default is None
     assert said.help.endswith(".")

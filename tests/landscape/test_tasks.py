@@ -58,7 +58,7 @@ def test_a_trajectory_in_the_order_of_its_numbers(answer, landscape, digits, tmp
     torch.testing.assert_close(torch.from_numpy(way[-1]), torch.zeros(2).double(), atol=1e-4, rtol=0)
     for options, said in (
         (["--directions", "trajectory", "--trajectory", tmp_path / "no"], "is not a folder of checkpoints"),
-        (["--trajectory", digits / "steps"], "and --directions trajectory"),
+        (["--trajectory", digits / "steps"], "add --directions trajectory"),
     ):
         code, _, err = landscape("surface", *last, *options)
         assert (code, err.count("\n")) == (2, 1)

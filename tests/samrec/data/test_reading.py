@@ -366,6 +366,21 @@ def test_options_of_tables_are_refused_for_lines(tmp_path):
     assert "--min-rating is for tables" in refused(written(tmp_path, "1 2 3\n", "a.txt"), min_rating=4)
 
 
+def test_options_of_text_that_say_nothing_about_another_table_are_named(tmp_path):
+    pl.DataFrame({"user": [1, 1], "item": [2, 3], "time": [5, 6]}).write_parquet(tmp_path / "a.parquet")
+    lines = '{"user": 1, "item": 2, "time": 5}\n{"user": 1, "item": 3, "time": 6}\n'
+    path = written(tmp_path, lines, "a.jsonl")
+    for file, option in (
+        (path, "separator"),
+        (path, "quote"),
+        (tmp_path / "a.parquet", "separator"),
+        (tmp_path / "a.parquet", "quote"),
+        (tmp_path / "a.parquet", "encoding"),
+    ):
+        with pytest.warns(UserWarning, match=f"is read as {file.suffix}, so --{option} has no effect"):
+            assert len(read(file, **{option: "utf-8"}).items) == 2
+
+
 def test_settings_travel_with_a_checkpoint_and_old_ones_lack_them():
     given = {
         "separator": ";",

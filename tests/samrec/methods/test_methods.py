@@ -259,7 +259,7 @@ FEW = ("--users", 20, "--device", "cpu")
 def test_surfaces_of_several_methods_are_on_one_scale(answer, ckpts, tmp_path):
     found = answer("surface", *ckpts(*COMPARED), "--grid", 3, "--out", tmp_path / "random", *FEW)
     assert [ll.load(entry["file"]).losses.shape for entry in found["checkpoints"]] == [(3, 3)] * 3
-    line = ("--dim", 1, "--directions", "between", "--grid", 3, "--radius", 1)
+    line = ("--dim", 1, "--directions", "between", "--grid", 3)
     found = answer("surface", *ckpts("s3rec", "sasrec"), *line, "--out", tmp_path / "between", *FEW)
     assert found["checkpoints"]
 

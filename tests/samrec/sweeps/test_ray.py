@@ -180,7 +180,7 @@ def test_a_sweep_that_is_stopped_and_loses_a_node_equals_that_of_one_machine(sta
     [
         (["--ray", "127.0.0.1:9"], 0.5, "no Ray cluster answers at 127.0.0.1:9"),
         (["--ray", "nowhere"], 30, "cannot join a Ray cluster at 'nowhere': ValueError: "),
-        (["--ray", "auto", "--jobs", "2"], 0, "--jobs applies to this machine"),
+        (["--ray", "auto", "--jobs", "2"], 0, "--jobs has no effect with --ray"),
     ],
 )
 def test_a_cluster_that_is_none_is_one_line(

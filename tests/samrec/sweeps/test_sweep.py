@@ -189,6 +189,9 @@ def test_a_stopped_sweep_goes_on_by_the_same_command(base, tmp_path, monkeypatch
     [
         (["--vary", "rho", "--data", "DATA"], "'rho' is not NAME=VALUE"),
         (["--vary", "seed=0"], "nothing to train on"),
+        (["--vary", "seed=0", "--vary", "seed=1", "--data", "DATA"], "seed is given twice"),
+        (["--vary", "rho=0.1,0.2", "--set", "rho=0.1", "--data", "DATA"], "rho is given twice"),
+        (["--vary", "seed=0", "--set", "dim=4", "--set", "dim=8", "--data", "DATA"], "dim is given twice"),
         (["--vary", "seed=0,x", "--data", "DATA"], "setting seed: "),
         (["--vary", "seed=0", "--set", "epochs=0", "--data", "DATA"], "setting epochs: "),
     ],
