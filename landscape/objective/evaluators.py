@@ -1,6 +1,5 @@
-"""How weights reach a model, so that its loss can be evaluated there: decided once for each objective."""
+"""The ways in which weights reach a model, so that its loss can be evaluated there."""
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -12,20 +11,15 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from landscape.errors import InputError, words_of
+from landscape.errors import InputError
 from landscape.objective.batches import doubled
-from landscape.objective.checks import added_up, total_weight
-from landscape.objective.derivatives import leaves_of, twice_differentiable
-from landscape.objective.frozen import OWN, as_parameters, duplicate, twin
+from landscape.objective.checks import added_up
+from landscape.objective.frozen import as_parameters, duplicate, twin
 from landscape.objective.gathered import Weight
-from landscape.objective.lookups import Recorder, Renumbering
-from landscape.objective.noise import fill_normal, size_of
-from landscape.objective.shards import Shard
+from landscape.objective.lookups import Renumbering
 from landscape.objective.streams import changed
 from landscape.runtime.dealing import regathering
-from landscape.runtime.devices import keep_freed_memory
 from landscape.runtime.precision import without_cudnn
-from landscape.runtime.watching import watching
 
 Loss = Callable[[Any, Any], tuple[Tensor, float | Tensor]]
 Forward = Callable[[Any, Any], Tensor]
@@ -222,7 +216,7 @@ class Recomputed(Evaluator):
 
     def at(self, weights: Weights) -> Evaluate:
         named = {f"model.{name}": tensor for name, tensor in weights.items()}
-        norms = {name: module for name, module in self.module.named_modules() if _keeps_statistics(module)}
+        norms = {name: module for name, module in self.module.named_modules() if keeps_statistics(module)}
         named |= {
             f"{name}.{key}": torch.zeros_like(buffer)
             for name, module in norms.items()
@@ -245,144 +239,8 @@ class Recomputed(Evaluator):
         return replace(super().in_float64(weights), batches=changed(self.batches, doubled))
 
 
-def evaluator_for(
-    module: LossModule, weights: Weights, batches: Sequence[Any], recompute: bool, known: Tensor | None
-) -> tuple[Evaluator, float]:
-    """Return the evaluator that a model needs, and the total weight of the batches.
-
-    Args:
-        known: the loss of the first batch, if the module was evaluated there before.
-
-    Raises:
-        InputError: as `total_weight`; the loss cannot be evaluated, or is the same wherever the weights are;
-            or the statistics of this model cannot be recomputed.
-    """
-    keep_freed_memory()
-    try:
-        with torch.enable_grad(), twice_differentiable:
-            try:
-                return _chosen(module, weights, batches, recompute, known)
-            except RuntimeError as error:
-                if "does not require grad" not in str(error):
-                    raise
-            module.differentiates = True
-            return _chosen(module, weights, batches, recompute, known)
-    except (InputError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # of the model or the loss, whose traceback stays above this one
-        said = f"the loss cannot be evaluated: {words_of(error)}"
-        torchs = getattr(module.loss, "__module__", "").startswith("torch.nn")
-        if torchs or type(module.model).__name__ in said:  # it was given the model where it expects outputs
-            said += (
-                "; it takes (model, batch): for a criterion of outputs and targets use landscape.supervised"
-            )
-        raise InputError(said) from error
-
-
-def _chosen(
-    module: LossModule, weights: Weights, batches: Sequence[Any], recompute: bool, known: Tensor | None
-) -> tuple[Evaluator, float]:
-    sharded = any(isinstance(weight, Shard) for weight in weights.values())
-    swapped, copied = Gathering(module) if sharded else Swapped(twin(module)), Copied(module)
-    if recompute and not any(map(_keeps_statistics, module.modules())):
-        raise InputError("the model has no BatchNorm whose statistics could be recomputed")
-    try:
-        total, here = total_weight(swapped.at(weights), batches, known)
-        reached, differs = _reached(swapped, copied, weights, batches[0], here)
-    except InputError:
-        raise
-    except Exception:  # whatever a module does that is not written in Python
-        reached = differs = False
-    if recompute and reached:
-        recomputed = Recomputed(module, batches)
-        return recomputed, total_weight(recomputed.at(weights), batches)[0]
-    if not reached:
-        total, _ = total_weight((swapped if sharded else copied).at(weights), batches)
-        said = "the model keeps weights where torch.func does not reach them"
-        if sharded:
-            raise InputError(f"{said}, and it is sharded; keep each weight as a parameter of a module alone")
-        if recompute:
-            raise InputError(f"{said}, so its statistics cannot be recomputed; use statistics='kept'")
-        warnings.warn(f"{said}; each evaluation takes a copy of it, which is slow", stacklevel=4)
-    found = swapped if reached else copied
-    if not differs:
-        _need_dependence(found, weights, batches)
-    return found, total
-
-
-def _elsewhere(weights: Weights, points: Weights) -> Iterator[Weights]:
-    """Yield points on all sides of the weights, far first: a factor that is 0 there is not 0 elsewhere.
-
-    Args:
-        points: tensors to which they are written, one after another.
-    """
-    sizes = [size_of(tensor) + 0.1 for tensor in weights.values()]
-    for seed, share in enumerate((1.0, -1.0, 0.1)):
-        filled = fill_normal((points[name] for name in weights), seed)
-        for z, tensor, size in zip(filled, weights.values(), sizes, strict=True):
-            z.mul_(share * size).add_(tensor)
-        yield points
-
-
-def _reached(
-    swapped: Evaluator, copied: Evaluator, weights: Weights, batch: Any, here: Tensor
-) -> tuple[bool, bool]:
-    """Tell whether swapped weights, elsewhere, give the loss that they give as a fresh model's own.
-
-    They do not where the model keeps its weights in a second place, such as a list, or keeps what it once
-    computed from them, such as attention biases. Two points tell, on either side, if the loss is finite there
-    and another one than `here`: a gate that hides a weight at one of them may be open at the other.
-    Otherwise, further points are tried.
-
-    Returns:
-        Whether they do, and whether the loss was another one than here.
-    """
-    seen, held = 0, duplicate(copied.module)
-    own = {name: parameter.data for name, parameter in held.model.named_parameters()}
-    for moved in _elsewhere(weights, {name: own[name] for name in weights}):  # no further copy is held
-        try:
-            with watching(swapped.module.saw):
-                expected = held(batch)[0]
-        except Exception:  # the loss is not defined there, and nothing can be told
-            continue
-        copied.module.draws = swapped.module.draws
-        found = swapped.at(moved)(batch)[0]
-        if not torch.allclose(found, expected, rtol=OWN, atol=0, equal_nan=True):
-            return False, False
-        seen += bool(torch.isfinite(found) and not torch.equal(found, here))
-        if seen > 1:
-            break
-    return True, seen > 0
-
-
-def _need_dependence(evaluator: Evaluator, weights: Weights, batches: Sequence[Any]) -> None:
-    """Make sure that the loss is computed from the weights.
-
-    Raises:
-        InputError: it is not: no weight is in its graph or used by it, and it is the same at all points.
-    """
-    for batch in batches:
-        here = evaluator.at(weights)(batch)[0]
-        for moved in _elsewhere(weights, {n: torch.empty_like(t) for n, t in weights.items()}):
-            try:
-                if not torch.equal(evaluator.at(moved)(batch)[0], here):
-                    return
-            except Exception:  # the loss is not defined there, which depends on where it is
-                return
-        evaluate, leaves = evaluator.with_leaves(weights)
-        if {id(leaf) for leaf in leaves} & {id(leaf) for leaf in leaves_of(evaluate(batch)[0])}:
-            return
-        # an error rate of few examples has no graph, and one value at many points
-        with Recorder(weights) as seen:
-            evaluator.at(weights)(batch)
-        if seen.whole or any(rows.any() for rows in seen.rows.values()):
-            return
-    raise InputError(
-        "the loss does not depend on any parameter that takes part; does it use the model it is given?"
-    )
-
-
-def _keeps_statistics(module: nn.Module) -> bool:
+def keeps_statistics(module: nn.Module) -> bool:
+    """Tell whether a module is a BatchNorm that keeps statistics of what it saw."""
     return isinstance(module, _BatchNorm) and module.track_running_stats
 
 

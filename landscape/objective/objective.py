@@ -15,9 +15,10 @@ from torch.func import vmap
 from landscape.errors import InputError
 from landscape.objective.batches import doubled
 from landscape.objective.checks import need_same_draws, repeatability
+from landscape.objective.choice import evaluator_for
 from landscape.objective.derivatives import gradient, product, twice_differentiable
 from landscape.objective.differences import Multiply
-from landscape.objective.evaluators import Forward, Loss, LossModule, Part, evaluator_for
+from landscape.objective.evaluators import Forward, Loss, LossModule, Part
 from landscape.objective.frozen import faithful, fingerprint, frozen_copy, held_still, present, settled
 from landscape.objective.gathered import kind_of
 from landscape.objective.identity import BATCHES, batches_digest
@@ -126,8 +127,7 @@ class Objective:
             **repeatability(self.theta.device),
         }
         module, weights = LossModule(frozen, loss, per_example, forward, criterion), self._weights(None)
-        anew = statistics == "recomputed"
-        self._evaluator, self.weight = evaluator_for(module, weights, self.batches, anew, known_loss)
+        self._evaluator, self.weight = evaluator_for(module, weights, self.batches, statistics, known_loss)
         if before != fingerprint(weights.values()):
             raise InputError(CHANGING)
         self.ranks.need_same(self.weight, self._provenance)
