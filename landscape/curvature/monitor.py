@@ -128,7 +128,7 @@ class Monitor:
         began = time.perf_counter()
         self.model, self.optimizer, self.log = uncompiled(model), optimizer, log
         self.every, self.trace, self.rho, self.seed = every, trace, rho, seed
-        self.steps = 0
+        self.steps, self._stride = 0, 1
         with _undisturbed():
             made = probe
             if not isinstance(made, Objective):
@@ -194,14 +194,16 @@ class Monitor:
         elif model is not None:
             step = model
         self._allowance.begin(began)
-        before, self.steps = self.steps, self.steps + 1 if step is None else step
-        record = None
+        stride = 1 if step is None else step - self.steps
+        self.steps += stride
+        if stride not in (1, self._stride):  # a checkpoint was loaded, or another training begins
+            self._before = None
+        self._stride, record = max(stride, 1), None
         if self._due(self.steps) and self._ready:
             record = self._measured(self._allowance.deadline(began))
-        following = self.steps + max(self.steps - before, 1)
         now = time.perf_counter()
         self._ready = self._allowance.ready(now)
-        self._before = self._theta() if self._ready and self._due(following) else None
+        self._before = self._theta() if self._ready and self._due(self.steps + self._stride) else None
         self._allowance.spend(time.perf_counter() - now)
         return record
 

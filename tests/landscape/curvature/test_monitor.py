@@ -5,6 +5,8 @@ import copy
 import itertools
 import json
 import random
+import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -126,17 +128,36 @@ def test_groups_of_other_rates_enter_the_preconditioner():
     np.testing.assert_allclose(edge.scale.numpy(), [1, 1, 2, 0])
 
 
+class Weighted(torch.optim.Optimizer):
+    """Somebody's mixture of the gradients at w and above, of another edge than SAM's."""
+
+    def __init__(self, params, base_optimizer, rho, **settings):
+        super().__init__(params, {"rho": rho, **settings})
+        self.base_optimizer = base_optimizer(self.param_groups, **settings)
+        self.param_groups = self.base_optimizer.param_groups
+
+
 def test_optimizers_without_a_known_edge_have_none():
     model = Quadratic()
     space = ll.ParamSpace(model)
     adam, descent = torch.optim.Adam, torch.optim.SGD
+    sam = partial(SAM, base_optimizer=descent, rho=0.1, lr=0.1)
+    still = {"params": [nn.Parameter(torch.ones(1))], "perturb": False}
+    public = sam(model.parameters())
+    public.param_groups[0]["adaptive"] = True  # as in the SAM that most people have
     for optimizer in (
         torch.optim.RMSprop(model.parameters()),
         adam(model.parameters()),  # before its first step
         *(descent(model.parameters(), lr=rate) for rate in (0.0, 1e-320, np.inf, np.nan)),
         descent(model.parameters(), lr=0.1, maximize=True),
         SAM(model.parameters(), adam, rho=0.1, lr=0.1),
-        SAM(model.parameters(), descent, rho=0.1, lr=0.1, momentum=0.9),
+        sam(model.parameters(), momentum=0.9),
+        sam(model.parameters(), adaptive=True),
+        public,
+        sam([{"params": model.parameters()}, still]),
+        sam(model.parameters(), every=2),
+        *(sam(model.parameters(), variant=name) for name in ("friendly", "gsam", "looksam")),
+        Weighted(model.parameters(), descent, rho=0.1, lr=0.1),
     ):
         assert edge_of(optimizer, model, space, 1.0) is None
 
@@ -290,6 +311,9 @@ def test_a_file_reloads_and_is_continued(tmp_path):
 
     with file.open("a") as opened:
         opened.write('{"step": 8, "lo')  # a kill
+    longer = shutil.copy(file, tmp_path / "longer.jsonl")
+    monitored(model, optimizer, every=2, file=longer, rho=0.1).step(8)
+    assert ll.load(longer).steps.tolist() == [2, 4, 6, 8]
     resumed = monitored(model, optimizer, every=2, file=file, rho=0.1)
     assert [r.step for r in resumed.records] == [2, 4, 6]
     resumed.step(4)
@@ -299,6 +323,16 @@ def test_a_file_reloads_and_is_continued(tmp_path):
     other = ll.Objective(model, [2 * GROWN], quadratic)
     with pytest.raises(ll.InputError, match=r"different batches \(.*; give another file"):
         ll.Monitor(model, other, optimizer=optimizer, k=2, at_most=None, file=file, rho=0.1)
+
+
+def test_a_file_that_was_cut_or_removed_while_it_trains_is_whole_again(tmp_path):
+    """A disk that is full for a while cuts a line; a header that is gone would make the file unreadable."""
+    file = tmp_path / "monitor.jsonl"
+    monitor = monitored(Quadratic(), None, file=file)
+    for step, harm in enumerate((lambda: None, lambda: file.write_text(file.read_text()[:-9]), file.unlink)):
+        harm()
+        monitor.step(step + 1)
+        assert ll.load(file).steps.tolist() == list(range(1, step + 2))
 
 
 @pytest.mark.parametrize(
@@ -336,6 +370,18 @@ def test_a_training_that_diverges_goes_on(tmp_path):
     assert last.alignment == ()  # with a step from what was no number
     np.testing.assert_allclose(last.eigenvalues, first.eigenvalues, rtol=1e-6)
     assert np.isnan(monitor.history.eigenvalues[1]).all()
+
+
+def test_the_last_update_is_not_what_lies_between_a_start_and_a_resumed_training():
+    """Trainers load a checkpoint after the monitor was made: what moved θ then is no step."""
+    model = Quadratic()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    monitor = monitored(model, optimizer)
+    model.w.data.copy_(torch.tensor([0.0, 0.0, 9.0]))
+    descend(model, optimizer, 1)
+    assert monitor.step(101).alignment == ()
+    descend(model, optimizer, 1)
+    assert len(monitor.step(102).alignment) == 2
 
 
 def test_numbers_go_to_a_logger():
