@@ -113,7 +113,7 @@ def _of_descent(group: Mapping[str, Any], rate: float) -> float:
 
 
 def _radius(optimizer: Any) -> float | None:
-    """Return the radius of an optimizer that wraps another; None unless that is SAM itself, or its radius 0."""
+    """Return the radius of what wraps an optimizer; None if it is not 0, and that is not SAM itself."""
     groups = optimizer.param_groups
     radii = {float(group["rho"]) for group in groups if "rho" in group}
     if len(radii) != 1:
