@@ -1,6 +1,7 @@
 """Where to compute, how much memory is free there, and what is fastest."""
 
 import ctypes
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
@@ -67,6 +68,11 @@ def keep_freed_memory() -> None:
         return
     mallopt(_MMAP_THRESHOLD, 2**27)
     mallopt(_TRIM_THRESHOLD, 2**28)
+
+
+def cores() -> int:
+    """Return how many cores this process may use: a scheduler, or a container, may give it some of them."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def free_memory(device: "torch.device") -> int:
