@@ -31,7 +31,11 @@ SMALL = {
 def configs(data_file, **settings):
     """Runs that may train together: other seeds, radii, methods."""
     rest = {"data": str(data_file), **SMALL, **settings}
-    sam = {name: rest.pop(name) for name in ("adaptive", "every", "perturb", "rho_schedule") if name in rest}
+    sam = {
+        name: rest.pop(name)
+        for name in ("adaptive", "every", "perturb", "rho_schedule", "rho_warmup")
+        if name in rest
+    }
     return [
         Config(seed=0, method="samrec", rho=0.0, **sam, **rest),
         Config(seed=1, method="samrec", rho=0.2, **sam, **rest),
@@ -62,6 +66,7 @@ def nearly_the_same(a, b):
         {"loss": "gbce", "negatives": 4},
         {"adaptive": True, "clip": 0.5},
         {"every": 2, "perturb": "no-embedding"},
+        {"every": 3, "rho_warmup": 2},
         {"preset": "sasrec-bert", "lr_schedule": "cosine", "warmup": 2, "rho_schedule": "linear"},
         {"preset": "sasrec-original"},
     ],
