@@ -87,13 +87,13 @@ class Monitor:
         rho: radius of SAM's sharpness L(θ + ρ ∇L/‖∇L‖) - L(θ); None leaves it out.
         mode: mode of the model in the frozen loss, as for `landscape.supervised`; an `Objective` has its own.
         file: JSON lines, one per measurement; `landscape.load` reads them. A file of the same settings and
-            data is continued.
+            data is continued from `steps`, which a resumed training sets; records of later steps go.
         log: called with the numbers of each measurement and its step, as `mlflow.log_metrics` and
             `wandb.log` are.
         seed: random seed of the vectors, and of the dropout masks in mode `training`.
 
     Attributes:
-        probe: the frozen loss.
+        probe: the frozen loss. `steps`: number of the optimizer's steps so far.
 
     Raises:
         InputError: a number is out of range; the optimizer does not step this model; the file holds something

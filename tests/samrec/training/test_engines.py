@@ -157,14 +157,19 @@ def recording(monkeypatch):
     """Let a CPU record and replay; return the graphs that were recorded."""
     graphs = []
 
+    def of(device):  # not the current device's: work of another would not be recorded
+        assert device == CPU
+        return stream
+
     @contextmanager
-    def record(graph):
+    def record(graph, stream):
+        assert stream is of(CPU)
         graphs.append(graph)
         yield
 
     stream = SimpleNamespace(wait_stream=lambda other: None)
-    monkeypatch.setattr(torch.cuda, "Stream", lambda: stream)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
+    monkeypatch.setattr(torch.cuda, "Stream", of)
+    monkeypatch.setattr(torch.cuda, "current_stream", of)
     monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Recorded)
     monkeypatch.setattr(torch.cuda, "graph", record)
@@ -215,7 +220,7 @@ def test_a_batch_of_another_shape_is_computed_without_the_graph(split, recording
 
 
 def test_a_step_that_cannot_be_recorded_is_taken_all_the_same(split, recording, monkeypatch):
-    def refuse(graph):
+    def refuse(graph, stream):
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
     monkeypatch.setattr(torch.cuda, "graph", refuse)
