@@ -1,4 +1,4 @@
-"""The edge of stability is where steps begin to grow; of an optimizer whose edge is not known, none is told."""
+"""The edge of stability is where steps begin to grow; where it is not known, none is told."""
 
 from functools import partial
 

@@ -232,3 +232,19 @@ def test_a_step_that_cannot_be_recorded_is_taken_all_the_same(split, recording, 
                 assert captured([batch]).sum() == 3
         else:
             assert captured([batch]).sum() == 3
+
+
+@pytest.mark.parametrize("preset", ["sasrec", "sasrec-bert"])
+def test_a_rank_that_is_dealt_no_row_takes_part(split, preset):
+    """As in the last batch of an epoch: its gradients are zeros, of every parameter that others have."""
+    config = Config(data="", preset=preset, **{**SMALL, "dropout": 0.0})
+    learner = initial_learner(config, split)
+    (batch,) = TrainingBatches(split, 8, CPU).of_users(split.trained[:1], 1, (0,))
+    found = []
+    for part in (batch, batch.dealt(0, 2), batch.dealt(1, 2)):
+        learner.zero_grad()
+        learner(part).sum().backward()
+        found.append({name: p.grad for name, p in learner.named_parameters() if p.grad is not None})
+    whole, first, none = found
+    torch.testing.assert_close(first, whole)
+    torch.testing.assert_close(none, {name: torch.zeros_like(g) for name, g in whole.items()})
