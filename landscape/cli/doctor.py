@@ -1,6 +1,5 @@
 """`landscape doctor`: what this installation consists of."""
 
-import os
 import platform
 import re
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -28,7 +27,7 @@ def command(json: Json = False) -> None:
     """
     import torch
 
-    from landscape.runtime.devices import device_named, free_memory
+    from landscape.runtime.devices import cores, device_named, free_memory
 
     device = device_named("auto")
     found = {
@@ -38,7 +37,7 @@ def command(json: Json = False) -> None:
         **{name: _version(name) for name in CORE},
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
         "cuda": torch.version.cuda if device.type == "cuda" else None,
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "threads": torch.get_num_threads(),
         "free_memory": free_memory(device),
     }

@@ -28,9 +28,13 @@ def lightning_callback(monitor: Monitor) -> Any:
         def on_train_start(self, trainer: Any, pl_module: Any) -> None:
             if monitor.optimizer is None and trainer.optimizers:
                 monitor.optimizer = getattr(trainer.optimizers[0], "optimizer", trainer.optimizers[0])
+            self.counted = trainer.global_step  # not 0 where a training goes on
 
         def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
-            if trainer.global_step > monitor.steps and (record := monitor.step(trainer.global_step)):
+            if trainer.global_step == self.counted:  # gradients are accumulated
+                return
+            self.counted = trainer.global_step
+            if record := monitor.step(self.counted):
                 for logger in trainer.loggers:
                     logger.log_metrics(record.metrics, step=record.step)
 

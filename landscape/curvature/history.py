@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -184,6 +185,8 @@ class RecordFile:
     def add(self, record: SharpnessRecord) -> None:
         """Append a record, or replace those of its step and later ones.
 
+        A file that lacks its end, as a kill or a full disk leaves it, or that is gone is written anew.
+
         Raises:
             InputError: the file cannot be written.
         """
@@ -192,7 +195,7 @@ class RecordFile:
         self.records = [*earlier, record]
         if not self.path:
             return
-        if fresh:
+        if fresh or not _ends(self.path):
             with replacing(self.path) as temporary:
                 lines = [json.dumps(self.header), *map(_line, self.records)]
                 temporary.write_text("".join(f"{line}\n" for line in lines), "utf-8")
@@ -206,6 +209,16 @@ class RecordFile:
 
 def _line(record: SharpnessRecord) -> str:
     return json.dumps(asdict(record), allow_nan=False)
+
+
+def _ends(path: Path) -> bool:
+    """Tell whether the last line of a file is whole, so that another may follow."""
+    try:
+        with path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read() == b"\n"
+    except OSError:  # it is gone, or empty
+        return False
 
 
 def read_history(path: str | Path) -> SharpnessHistory:

@@ -87,13 +87,13 @@ class Monitor:
         rho: radius of SAM's sharpness L(θ + ρ ∇L/‖∇L‖) - L(θ); None leaves it out.
         mode: mode of the model in the frozen loss, as for `landscape.supervised`; an `Objective` has its own.
         file: JSON lines, one per measurement; `landscape.load` reads them. A file of the same settings and
-            data is continued.
+            data is continued from `steps`, which a resumed training sets; records of later steps go.
         log: called with the numbers of each measurement and its step, as `mlflow.log_metrics` and
             `wandb.log` are.
         seed: random seed of the vectors, and of the dropout masks in mode `training`.
 
     Attributes:
-        probe: the frozen loss.
+        probe: the frozen loss. `steps`: number of the optimizer's steps so far.
 
     Raises:
         InputError: a number is out of range; the optimizer does not step this model; the file holds something
@@ -128,7 +128,7 @@ class Monitor:
         began = time.perf_counter()
         self.model, self.optimizer, self.log = uncompiled(model), optimizer, log
         self.every, self.trace, self.rho, self.seed = every, trace, rho, seed
-        self.steps = 0
+        self.steps, self._stride = 0, 1
         with _undisturbed():
             made = probe
             if not isinstance(made, Objective):
@@ -194,14 +194,16 @@ class Monitor:
         elif model is not None:
             step = model
         self._allowance.begin(began)
-        before, self.steps = self.steps, self.steps + 1 if step is None else step
-        record = None
+        stride = 1 if step is None else step - self.steps
+        self.steps += stride
+        if stride not in (1, self._stride):  # a checkpoint was loaded, or another training begins
+            self._before = None
+        self._stride, record = max(stride, 1), None
         if self._due(self.steps) and self._ready:
             record = self._measured(self._allowance.deadline(began))
-        following = self.steps + max(self.steps - before, 1)
         now = time.perf_counter()
         self._ready = self._allowance.ready(now)
-        self._before = self._theta() if self._ready and self._due(following) else None
+        self._before = self._theta() if self._ready and self._due(self.steps + self._stride) else None
         self._allowance.spend(time.perf_counter() - now)
         return record
 

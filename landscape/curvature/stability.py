@@ -42,8 +42,9 @@ def edge_of(optimizer: Optimizer, model: nn.Module, space: ParamSpace, gradient_
 
     Cohen et al. 2021 (arXiv 2103.00065, momentum in appendix B); Cohen et al. 2022 (arXiv 2207.14484),
     for P, and 38/η where β₁ = 0.9; Long & Bartlett 2024 (arXiv 2309.12488) for SAM, which is recognized
-    by a `base` or `base_optimizer` and a radius `rho`. If groups of parameters have different η, their ratios
-    to that of the first are part of P. Weight decay is not part of L, and shifts λ by its strength.
+    by the name of its class, a `base` or `base_optimizer`, and a radius `rho`. If groups of parameters have
+    different η, their ratios to that of the first are part of P. Weight decay is not part of L, and shifts λ
+    by its strength.
 
     Args:
         optimizer: torch's `SGD`, `Adam` or `AdamW`, or SAM around one. It is only read.
@@ -53,8 +54,8 @@ def edge_of(optimizer: Optimizer, model: nn.Module, space: ParamSpace, gradient_
 
     Returns:
         The edge; None for another optimizer, for settings without a known one (groups with different betas
-        or momenta, SAM around anything but plain gradient descent, ascent), an η that is not a number from
-        1e-100 to 1e100, and Adam before its first step.
+        or momenta, SAM around anything but plain gradient descent, its variants, SAM of some parameters,
+        ascent), an η that is not a number from 1e-100 to 1e100, and Adam before its first step.
     """
     inner = getattr(optimizer, "base", getattr(optimizer, "base_optimizer", optimizer))
     radius = 0.0 if inner is optimizer else _radius(optimizer)
@@ -63,7 +64,7 @@ def edge_of(optimizer: Optimizer, model: nn.Module, space: ParamSpace, gradient_
         return None
     if isinstance(inner, torch.optim.SGD) and _equal(groups, "momentum", "dampening", "nesterov"):
         threshold = _of_descent(groups[0], rate)
-        if radius and (groups[0]["momentum"] or getattr(optimizer, "adaptive", False) or not gradient_norm):
+        if radius and (groups[0]["momentum"] or not gradient_norm):
             return None
         if radius:
             root = math.sqrt(1 + 8 * radius / (rate * gradient_norm))
@@ -112,9 +113,20 @@ def _of_descent(group: Mapping[str, Any], rate: float) -> float:
 
 
 def _radius(optimizer: Any) -> float | None:
-    """Return SAM's radius, if all groups share it."""
-    radii = {float(group["rho"]) for group in optimizer.param_groups if "rho" in group}
-    return radii.pop() if len(radii) == 1 else None
+    """Return the radius of what wraps an optimizer; None if it is not 0, and that is not SAM itself."""
+    groups = optimizer.param_groups
+    radii = {float(group["rho"]) for group in groups if "rho" in group}
+    if len(radii) != 1:
+        return None
+    itself = (
+        any(kind.__name__ == "SAM" for kind in type(optimizer).__mro__)
+        and getattr(getattr(optimizer, "variant", None), "name", "sam") == "sam"
+        and getattr(optimizer, "every", 1) == 1
+        and not getattr(optimizer, "adaptive", False)
+        and all(group.get("perturb", True) and not group.get("adaptive", False) for group in groups)
+    )
+    radius = radii.pop()
+    return radius if itself or not radius else None
 
 
 def _adam(state: Mapping[str, Any], group: Mapping[str, Any]) -> Tensor:

@@ -1,10 +1,11 @@
 """Where to compute, how much memory is free there, and what is fastest."""
 
 import ctypes
+import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from landscape.errors import InputError
@@ -69,14 +70,23 @@ def keep_freed_memory() -> None:
     mallopt(_TRIM_THRESHOLD, 2**28)
 
 
+def cores() -> int:
+    """Return how many cores this process may use: a scheduler, or a container, may give it some of them."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def free_memory(device: "torch.device") -> int:
     """Return how many bytes are free on a device: for a CPU, what the system and its container leave.
 
-    The ranks on a CPU share its memory: this is the part of one.
+    The ranks on a CPU share its memory: this is the part of one. On a GPU, what torch keeps of tensors that
+    are gone is free too.
     """
     import torch
 
-    return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else free_main_memory()
+    if device.type != "cuda":
+        return free_main_memory()
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0]) + kept
 
 
 def need_room(vectors: int, like: "torch.Tensor", setting: str) -> None:
@@ -109,9 +119,7 @@ def free_main_memory() -> int:
     free = [
         int(line.split()[1]) * 1024 for line in _lines("/proc/meminfo") if line.startswith("MemAvailable")
     ]
-    used, limit = (_lines(f"/sys/fs/cgroup/memory.{name}") for name in ("current", "max"))
-    if used and limit and limit[0].strip().isdigit():
-        free.append(int(limit[0]) - int(used[0]))
+    free += _left_by_groups()
     return max(0, min(free, default=2**32)) // processes_here()  # not on Linux: what any machine has
 
 
@@ -163,6 +171,31 @@ def fastest(candidates: Iterable[T], run: Callable[[T], int], device: "torch.dev
         return best
 
     return min(candidates, key=seconds)
+
+
+def _left_by_groups() -> Iterator[int]:
+    """Yield what each control group of this process leaves of its limit, in both versions of them.
+
+    Files that the system has read and keeps count as used there, but it gives them up where memory is needed.
+    """
+    for line in _lines("/proc/self/cgroup"):
+        _, kinds, own = line.split(":", 2)
+        if not kinds:
+            root, limit, used, kept = "", "memory.max", "memory.current", "inactive_file"
+        elif "memory" in kinds.split(","):
+            root, limit, used = "/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+            kept = "total_inactive_file"
+        else:
+            continue
+        for group in (
+            PurePosixPath(own),
+            *PurePosixPath(own).parents,
+        ):  # a container sees its own as the root
+            folder = f"/sys/fs/cgroup{root}{group}".rstrip("/")
+            most, now = (_lines(f"{folder}/{name}") for name in (limit, used))
+            if most and now and most[0].isdigit():
+                parts = dict(part.split(" ", 1) for part in _lines(f"{folder}/memory.stat"))
+                yield int(most[0]) - int(now[0]) + int(parts.get(kept, 0))
 
 
 def _lines(path: str) -> list[str]:

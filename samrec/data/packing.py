@@ -70,8 +70,9 @@ class Packed(Tensors):
         rows = {n: t[first::every] for n in names if (t := getattr(self, n)) is not None}
         width = self.items.shape[1]
         row, column = self.last // width, self.last % width
+        ends = self.positions.flatten()[self.last] if self.ends is None else self.ends  # there may be no row
         last = torch.where(row % every == first, row // every * width + column, 0)
-        return replace(self, last=last, **rows)
+        return replace(self, last=last, ends=ends, **rows)
 
 
 def padded_rows(tensor: Tensor, rows: int) -> Tensor:

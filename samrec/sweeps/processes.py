@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
+from landscape.runtime.devices import cores
 from landscape.storage.files import own
 from samrec.config import write_config
 from samrec.sweeps.jobs import Job
@@ -41,7 +42,7 @@ class Processes:
         end(list(self.running.values()))
 
     def submit(self, jobs: Sequence[Job]) -> None:
-        threads = max(1, (os.cpu_count() or 1) // min(self.at_once, len(jobs)))
+        threads = max(1, cores() // min(self.at_once, len(jobs)))
         self.environment = {"OMP_NUM_THREADS": str(threads)} | os.environ
         self.waiting = list(jobs)
 

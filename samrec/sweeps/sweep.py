@@ -1,7 +1,6 @@
 """Many runs: train those that are missing, here or on a cluster, and write down all results."""
 
 import json
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +9,7 @@ from typing import Protocol
 
 from landscape.errors import InputError, Stopped
 from landscape.runtime import progress
-from landscape.runtime.devices import device_named
+from landscape.runtime.devices import cores, device_named
 from landscape.storage.files import locked, replacing, writable
 from samrec.sweeps.cluster import Cluster
 from samrec.sweeps.jobs import Job
@@ -100,7 +99,7 @@ def _carried_out(
         from samrec.sweeps.together import together
 
         return together(jobs, device, max_memory)
-    return _apart(jobs, Processes(device, processes or os.cpu_count() or 1, max_memory))
+    return _apart(jobs, Processes(device, processes or cores(), max_memory))
 
 
 def _apart(jobs: Sequence[Job], runner: Runner) -> Endings:

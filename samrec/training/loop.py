@@ -160,7 +160,12 @@ def _train_together(
             )
         try:
             with stopping() as request:
-                durations = _train(runs, where, request, shard_items)
+                try:
+                    durations = _train(runs, where, request, shard_items)
+                except InputError as error:
+                    if len(runs) > 1 and request.signal:  # of several, a sweep would go on with each
+                        raise _stopped(request.signal, "where one of several runs failed") from error
+                    raise
         finally:
             for run in runs:
                 if not (run.out / "last.pt").exists():
@@ -327,18 +332,29 @@ def _pretrained(run: Run) -> Checkpoint:
 
 def _stop(runs: list[Run], going: list[Run], engine: Engine, number: int) -> None:
     """Save where the runs stand, and leave."""
+    failed: list[InputError] = []
     for run, state in zip(runs, engine.states(), strict=True):
-        if run in going and run.sums:
-            run.mean_losses()  # a run that has diverged keeps the last good state
+        if run not in going or not (run.sums or len(runs) > 1):  # one alone has saved its epoch
+            continue
+        try:
+            if run.sums:
+                run.mean_losses()  # a run that has diverged keeps the last good state
             run.save(state)
+        except InputError as error:
+            failed.append(error)
+    if failed:
+        raise failed[0]
     ranks().gathered(None)  # torchrun ends all ranks when the first of them leaves
-    name = signal.Signals(number).name
     where = "at the end of the pre-training"
     if going:
         run = going[0]
         steps = run.batches.steps(run.config.batch_size)
         where = f"in epoch {run.epoch + 1}, after step {len(run.sums)} of {steps}"
-    raise Stopped(f"stopped by {name} {where}; continue with --resume", number)
+    raise _stopped(number, where)
+
+
+def _stopped(number: int, where: str) -> Stopped:
+    return Stopped(f"stopped by {signal.Signals(number).name} {where}; continue with --resume", number)
 
 
 def _label(runs: list[Run]) -> str:

@@ -41,7 +41,7 @@ def check_memory(
     Raises:
         InputError: there is less than they need; it names the setting that makes it so.
     """
-    config = configs[0]
+    config = max(configs, key=lambda config: config.radius)  # one that climbs lets all keep two weights
     room = free_memory(device) if limit is None else limit * GIB
     if (need := len(configs) * _need(config, batches, device)) <= room:
         return

@@ -152,6 +152,18 @@ def test_twice_the_items_are_twice_the_table():
     assert new_model(config, 8000).item.weight.numel() == 512 * 8000
 
 
+def test_runs_that_train_together_need_the_same_in_any_order():
+    """One that climbs lets all of them keep the weights before the climb."""
+    device, plain = torch.device("cpu"), Config(data="", dim=512)
+    climbing = plain.model_copy(update={"method": "samrec"})
+    batches = batches_of(plain, world(items=4000), device)
+    room = 2 * memory._need(climbing, batches, device)
+    for configs in ([plain, climbing], [climbing, plain]):
+        memory.check_memory(configs, batches, device, room / memory.GIB)
+        with pytest.raises(InputError, match="training needs about"):
+            memory.check_memory(configs, batches, device, 0.99 * room / memory.GIB)
+
+
 def test_what_there_is_can_be_said(landscape, data_file, tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "free_memory", lambda device: 0)
     small = ("--epochs", "1", "--eval-every", "1", "--dim", "4", "--max-length", "4", "--json")

@@ -44,21 +44,30 @@ class Captured:
         return self._record(batches) if self.calls == self.WARM_UP + 1 else self._aside(batches)
 
     def _aside(self, batches: Sequence[Batch]) -> Tensor:
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call] # torch's
-        stream.wait_stream(torch.cuda.current_stream())
+        stream, current = _stream(batches), torch.cuda.current_stream(_device(batches))
+        stream.wait_stream(current)
         with torch.cuda.stream(stream):
             result = self.step(batches)
-        torch.cuda.current_stream().wait_stream(stream)
+        current.wait_stream(stream)
         return result
 
     def _record(self, batches: Sequence[Batch]) -> Tensor:
         own = [batch.filled([tensor.clone() for tensor in batch.tensors()]) for batch in batches]
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph):
+            with torch.cuda.graph(graph, stream=_stream(batches)):
                 self.output = self.step(own)
         except RuntimeError as error:
             warnings.warn(f"the step runs without a CUDA graph: {str(error).splitlines()[0]}", stacklevel=2)
             return self._aside(batches)
         self.graph, self.inputs = graph, [tensor for batch in own for tensor in batch.tensors()]
         return self(batches)
+
+
+def _device(batches: Sequence[Batch]) -> torch.device:
+    return batches[0].targets.device
+
+
+def _stream(batches: Sequence[Batch]) -> torch.cuda.Stream:
+    """Return a stream of the device that computes, which is not always the current one, as cuda:1 is not."""
+    return torch.cuda.Stream(_device(batches))  # type: ignore[no-untyped-call] # torch's

@@ -173,10 +173,14 @@ def parameter_groups(config: Config, named: Mapping[str, Tensor]) -> list[dict[s
 
 
 def sam_settings(config: Config, rho: float | Tensor, device: torch.device) -> dict[str, Any]:
-    """Arguments of SAM and of Adam. On CUDA lr and rho are tensors, which a captured graph reads anew."""
+    """Arguments of SAM and of Adam.
+
+    On CUDA lr and rho are tensors, which a captured graph reads anew. The radius is one on a CPU too: SAM
+    does not look at it, so that a step in which a schedule says 0 finds a direction to keep everywhere.
+    """
     cuda = device.type == "cuda"
     return {
-        "rho": torch.as_tensor(rho, dtype=torch.float32, device=device) if cuda and config.radius else rho,
+        "rho": torch.as_tensor(rho, dtype=torch.float32, device=device) if config.radius else rho,
         "adaptive": config.adaptive,
         "every": config.every,
         "lr": torch.tensor(config.lr, device=device) if cuda else config.lr,

@@ -52,6 +52,12 @@ def test_lightnings_hooks_measure_after_steps_of_the_optimizer(monkeypatch):
     assert [record.step for record in watched.records] == [2, 4]
     assert [step for step, _ in told] == [2, 4]
     assert told[0][1]["threshold"] == pytest.approx(20)
+    trainer.global_step = 0  # another training with the same callback
+    callback.on_train_start(trainer, model)
+    for step in (1, 2, 3):
+        trainer.global_step = step
+        callback.on_train_batch_end(trainer, model, None, None, 0)
+    assert [step for step, _ in told] == [2, 4, 2]
 
 
 def test_hugging_faces_hooks_measure_after_steps_of_the_optimizer(monkeypatch):

@@ -5,6 +5,7 @@ import copy
 import itertools
 import json
 import random
+import shutil
 
 import numpy as np
 import pytest
@@ -13,7 +14,6 @@ from torch import nn
 from torch.nn import functional as F
 
 import landscape as ll
-from landscape.curvature.stability import edge_of
 from samrec.sam import SAM
 
 GROWN = torch.tensor([3.0, 2.0, 0.5])
@@ -65,80 +65,6 @@ def test_numbers_of_a_quadratic_are_known():
     assert record.sam == pytest.approx(float((h * above**2).sum() / 2) - record.loss, rel=1e-4)
     update = (w - before).abs() / (w - before).norm()
     np.testing.assert_allclose(record.alignment, update[:2].numpy(), atol=1e-3)
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [{}, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}, {"momentum": 0.5, "dampening": 0.5}],
-)
-def test_descent_is_stable_below_the_threshold_and_not_above(settings):
-    """On a quadratic of λmax = 3 the threshold is the step size at which it starts to diverge."""
-    for share, stable in ((0.97, True), (1.03, False)):
-        model = Quadratic()
-        unit = torch.optim.SGD(model.parameters(), lr=1.0, **settings)
-        space = ll.ParamSpace(model)
-        at_one = edge_of(unit, model, space, 1.0).threshold
-        optimizer = torch.optim.SGD(model.parameters(), lr=share * at_one / 3, **settings)
-        edge = edge_of(optimizer, model, space, 1.0)
-        assert (edge.threshold > 3) == stable
-        descend(model, optimizer, 400)
-        assert (abs(float(model.w.detach()[0])) < 1) == stable
-
-
-def test_adam_is_at_its_edge_when_its_preconditioner_stands_still():
-    """With v kept constant, Adam is momentum on P⁻¹H."""
-    for share, stable in ((0.97, True), (1.03, False)):
-        model = Quadratic()
-        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, betas=(0.9, 1.0 - 1e-12))
-        descend(model, optimizer, 500)
-        (state,) = optimizer.state.values()
-        state["step"].fill_(1e14)  # both corrections are 1
-        state["exp_avg_sq"].copy_(torch.tensor([0.04, 0.09, 0.25]))
-        rate = share * 3.8 / 0.1 / (3 / 0.2) / 1
-        optimizer.param_groups[0]["lr"] = rate
-        edge = edge_of(optimizer, model, ll.ParamSpace(model), 1.0)
-        top = float((edge.scale**2 * GROWN).max())
-        assert top == pytest.approx(3 / 0.2, rel=1e-5)
-        assert (top < edge.threshold) == stable
-        model.w.data.fill_(1e-3)
-        descend(model, optimizer, 300)
-        assert (float(model.w.detach().abs().max()) < 1e-3) == stable
-
-
-def test_the_edge_of_sam_is_where_it_bounces():
-    """At λ of the formula, a step of SAM maps w to -w (Long & Bartlett 2024)."""
-    rho, rate, w = 0.3, 0.1, 0.7
-    model = nn.Linear(1, 1, bias=False)
-    optimizer = SAM(model.parameters(), torch.optim.SGD, rho=rho, lr=rate)
-    curvature = 12.0
-    for _ in range(200):  # the gradient norm is λ w, so that the edge is a fixed point
-        curvature = edge_of(optimizer, model, ll.ParamSpace(model), curvature * w).threshold
-    assert w - rate * curvature * (w + rho) == pytest.approx(-w)
-
-
-def test_groups_of_other_rates_enter_the_preconditioner():
-    model = nn.Sequential(
-        nn.Linear(2, 1, bias=False), nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
-    )
-    groups = [{"params": [model[0].weight]}, {"params": [model[1].weight], "lr": 0.4}]
-    edge = edge_of(torch.optim.SGD(groups, lr=0.1), model, ll.ParamSpace(model), 1.0)
-    assert edge.threshold == pytest.approx(20)
-    np.testing.assert_allclose(edge.scale.numpy(), [1, 1, 2, 0])
-
-
-def test_optimizers_without_a_known_edge_have_none():
-    model = Quadratic()
-    space = ll.ParamSpace(model)
-    adam, descent = torch.optim.Adam, torch.optim.SGD
-    for optimizer in (
-        torch.optim.RMSprop(model.parameters()),
-        adam(model.parameters()),  # before its first step
-        *(descent(model.parameters(), lr=rate) for rate in (0.0, 1e-320, np.inf, np.nan)),
-        descent(model.parameters(), lr=0.1, maximize=True),
-        SAM(model.parameters(), adam, rho=0.1, lr=0.1),
-        SAM(model.parameters(), descent, rho=0.1, lr=0.1, momentum=0.9),
-    ):
-        assert edge_of(optimizer, model, space, 1.0) is None
 
 
 def test_eigenvalues_are_kept_where_the_preconditioner_is_not_finite():
@@ -290,6 +216,9 @@ def test_a_file_reloads_and_is_continued(tmp_path):
 
     with file.open("a") as opened:
         opened.write('{"step": 8, "lo')  # a kill
+    longer = shutil.copy(file, tmp_path / "longer.jsonl")
+    monitored(model, optimizer, every=2, file=longer, rho=0.1).step(8)
+    assert ll.load(longer).steps.tolist() == [2, 4, 6, 8]
     resumed = monitored(model, optimizer, every=2, file=file, rho=0.1)
     assert [r.step for r in resumed.records] == [2, 4, 6]
     resumed.step(4)
@@ -299,6 +228,16 @@ def test_a_file_reloads_and_is_continued(tmp_path):
     other = ll.Objective(model, [2 * GROWN], quadratic)
     with pytest.raises(ll.InputError, match=r"different batches \(.*; give another file"):
         ll.Monitor(model, other, optimizer=optimizer, k=2, at_most=None, file=file, rho=0.1)
+
+
+def test_a_file_that_was_cut_or_removed_while_it_trains_is_whole_again(tmp_path):
+    """A disk that is full for a while cuts a line; a header that is gone would make the file unreadable."""
+    file = tmp_path / "monitor.jsonl"
+    monitor = monitored(Quadratic(), None, file=file)
+    for step, harm in enumerate((lambda: None, lambda: file.write_text(file.read_text()[:-9]), file.unlink)):
+        harm()
+        monitor.step(step + 1)
+        assert ll.load(file).steps.tolist() == list(range(1, step + 2))
 
 
 @pytest.mark.parametrize(
@@ -336,6 +275,18 @@ def test_a_training_that_diverges_goes_on(tmp_path):
     assert last.alignment == ()  # with a step from what was no number
     np.testing.assert_allclose(last.eigenvalues, first.eigenvalues, rtol=1e-6)
     assert np.isnan(monitor.history.eigenvalues[1]).all()
+
+
+def test_the_last_update_is_not_what_lies_between_a_start_and_a_resumed_training():
+    """Trainers load a checkpoint after the monitor was made: what moved θ then is no step."""
+    model = Quadratic()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    monitor = monitored(model, optimizer)
+    model.w.data.copy_(torch.tensor([0.0, 0.0, 9.0]))
+    descend(model, optimizer, 1)
+    assert monitor.step(101).alignment == ()
+    descend(model, optimizer, 1)
+    assert len(monitor.step(102).alignment) == 2
 
 
 def test_numbers_go_to_a_logger():

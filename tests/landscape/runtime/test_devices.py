@@ -5,6 +5,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
+
+from landscape.runtime import devices
 
 EVALUATED = """
 import resource
@@ -30,3 +33,46 @@ def test_an_evaluation_takes_its_memory_from_the_one_before():
         [sys.executable, "-c", EVALUATED], capture_output=True, text=True, check=True, timeout=120
     )
     assert float(found.stdout) < 50
+
+
+GIB = 2**30
+MEMINFO = {"/proc/meminfo": [f"MemAvailable: {64 * 2**20} kB"]}
+NEW = {"/proc/self/cgroup": ["0::/slurm/job/step"]}
+OLD = {"/proc/self/cgroup": ["5:cpu,cpuacct:/docker/ab", "4:hugetlb,memory:/docker/ab", "0::/docker/ab"]}
+
+
+def second(folder, limit, used, kept):
+    """The files of a control group of version 2."""
+    files = {"memory.max": [limit], "memory.current": [str(used)], "memory.stat": [f"inactive_file {kept}"]}
+    return {f"/sys/fs/cgroup{folder}/{name}": lines for name, lines in files.items()}
+
+
+def first(folder, limit, used, kept):
+    """The same of version 1, in which a group counts those below it."""
+    stat = ["inactive_file 7", f"total_inactive_file {kept}"]
+    files = {"limit_in_bytes": [str(limit)], "usage_in_bytes": [str(used)], "stat": stat}
+    return {f"/sys/fs/cgroup/memory{folder}/memory.{name}": lines for name, lines in files.items()}
+
+
+@pytest.mark.parametrize(
+    ("files", "free"),
+    [
+        ({}, 64),
+        (NEW | second("", str(8 * GIB), 3 * GIB, 2 * GIB), 7),  # files that are kept are given up
+        (NEW | second("/slurm/job/step", "max", GIB, 0) | second("/slurm/job", str(4 * GIB), GIB, 0), 3),
+        (NEW | second("/slurm", str(512 * GIB), GIB, 0), 64),
+        (OLD | first("", 8 * GIB, 3 * GIB, GIB), 6),  # a container, which sees its own as the root
+        (OLD | first("/docker/ab", 4 * GIB, GIB, 0) | first("", 2**63 - 4096, 9 * GIB, 0), 3),
+        (OLD | first("/docker/ab", GIB, 2 * GIB, 0), 0),
+    ],
+)
+def test_free_memory_is_what_the_system_and_every_group_of_the_process_leave(files, free, monkeypatch):
+    monkeypatch.setattr(devices, "_lines", lambda path: (MEMINFO | files).get(path, []))
+    assert devices.free_main_memory() == free * GIB
+
+
+def test_what_torch_keeps_of_tensors_that_are_gone_is_free_on_a_gpu(monkeypatch):
+    """Else the second run in one process would be refused for the memory of the first."""
+    for name, found in (("mem_get_info", (5, 80)), ("memory_reserved", 60), ("memory_allocated", 20)):
+        monkeypatch.setattr(torch.cuda, name, lambda device, found=found: found)
+    assert devices.free_memory(torch.device("cuda")) == 45

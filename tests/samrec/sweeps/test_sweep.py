@@ -56,6 +56,22 @@ def test_what_all_runs_share_is_left_out_where_a_method_does_not_have_it_and_ano
             plan({**base, **shared}, varied, tmp_path)
 
 
+def test_processes_share_the_cores_that_this_one_may_use(base, tmp_path, monkeypatch):
+    """Not those of the machine, of which a scheduler gives some: there would be 64 runs on 6 cores."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    asked = []
+    monkeypatch.setattr(sweeping, "_apart", lambda jobs, runner: asked.append(runner) or iter(()))
+    jobs = plan(base, AXES, tmp_path)
+    for processes in (None, 2):
+        sweep(jobs, "cpu", processes)
+    for runner in asked:
+        runner.submit(jobs)
+    assert [runner.at_once for runner in asked] == [6, 2]
+    assert [runner.environment["OMP_NUM_THREADS"] for runner in asked] == ["1", "3"]
+
+
 def test_two_spellings_of_a_value_are_one_run_too_many(base, tmp_path):
     with pytest.raises(InputError, match=r"dropout=0\.1 and dropout=0\.10 are the same run"):
         plan(base, {"dropout": ["0.1", "0.2", "0.10"]}, tmp_path)

@@ -31,7 +31,11 @@ SMALL = {
 def configs(data_file, **settings):
     """Runs that may train together: other seeds, radii, methods."""
     rest = {"data": str(data_file), **SMALL, **settings}
-    sam = {name: rest.pop(name) for name in ("adaptive", "every", "perturb", "rho_schedule") if name in rest}
+    sam = {
+        name: rest.pop(name)
+        for name in ("adaptive", "every", "perturb", "rho_schedule", "rho_warmup")
+        if name in rest
+    }
     return [
         Config(seed=0, method="samrec", rho=0.0, **sam, **rest),
         Config(seed=1, method="samrec", rho=0.2, **sam, **rest),
@@ -62,6 +66,7 @@ def nearly_the_same(a, b):
         {"loss": "gbce", "negatives": 4},
         {"adaptive": True, "clip": 0.5},
         {"every": 2, "perturb": "no-embedding"},
+        {"every": 3, "rho_warmup": 2},
         {"preset": "sasrec-bert", "lr_schedule": "cosine", "warmup": 2, "rho_schedule": "linear"},
         {"preset": "sasrec-original"},
     ],
@@ -152,14 +157,19 @@ def recording(monkeypatch):
     """Let a CPU record and replay; return the graphs that were recorded."""
     graphs = []
 
+    def of(device):  # not the current device's: work of another would not be recorded
+        assert device == CPU
+        return stream
+
     @contextmanager
-    def record(graph):
+    def record(graph, stream):
+        assert stream is of(CPU)
         graphs.append(graph)
         yield
 
     stream = SimpleNamespace(wait_stream=lambda other: None)
-    monkeypatch.setattr(torch.cuda, "Stream", lambda: stream)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
+    monkeypatch.setattr(torch.cuda, "Stream", of)
+    monkeypatch.setattr(torch.cuda, "current_stream", of)
     monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Recorded)
     monkeypatch.setattr(torch.cuda, "graph", record)
@@ -210,7 +220,7 @@ def test_a_batch_of_another_shape_is_computed_without_the_graph(split, recording
 
 
 def test_a_step_that_cannot_be_recorded_is_taken_all_the_same(split, recording, monkeypatch):
-    def refuse(graph):
+    def refuse(graph, stream):
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
     monkeypatch.setattr(torch.cuda, "graph", refuse)
@@ -222,3 +232,19 @@ def test_a_step_that_cannot_be_recorded_is_taken_all_the_same(split, recording, 
                 assert captured([batch]).sum() == 3
         else:
             assert captured([batch]).sum() == 3
+
+
+@pytest.mark.parametrize("preset", ["sasrec", "sasrec-bert"])
+def test_a_rank_that_is_dealt_no_row_takes_part(split, preset):
+    """As in the last batch of an epoch: its gradients are zeros, of every parameter that others have."""
+    config = Config(data="", preset=preset, **{**SMALL, "dropout": 0.0})
+    learner = initial_learner(config, split)
+    (batch,) = TrainingBatches(split, 8, CPU).of_users(split.trained[:1], 1, (0,))
+    found = []
+    for part in (batch, batch.dealt(0, 2), batch.dealt(1, 2)):
+        learner.zero_grad()
+        learner(part).sum().backward()
+        found.append({name: p.grad for name, p in learner.named_parameters() if p.grad is not None})
+    whole, first, none = found
+    torch.testing.assert_close(first, whole)
+    torch.testing.assert_close(none, {name: torch.zeros_like(g) for name, g in whole.items()})

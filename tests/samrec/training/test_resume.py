@@ -13,6 +13,7 @@ from landscape.errors import InputError, Stopped
 from samrec.checkpoint import load, trajectory
 from samrec.training import loop
 from samrec.training.engines.solo import Solo
+from samrec.training.engines.stacked import Stacked
 from samrec.training.log import read_log
 from samrec.training.stopping import SIGNALS, stopping
 from tests.conftest import ROOT
@@ -113,6 +114,44 @@ def test_a_stopped_run_that_has_diverged_keeps_the_last_good_state(data_file, tm
     with pytest.raises(ValueError, match="loss is nan in epoch 4, step 2"):
         loop.train(small(data_file), tmp_path / "run", "cpu")
     assert load(tmp_path / "run" / "last.pt").epoch == 3
+
+
+@pytest.mark.parametrize("step", [3, 4, 12])
+def test_runs_that_train_together_are_stopped_after_their_step_too(data_file, tmp_path, monkeypatch, step):
+    """Also in the last step of an epoch that is not validated, after which they do not save by themselves."""
+    configs = [small(data_file, seed=seed) for seed in (0, 1)]
+    whole, parts = ([tmp_path / f"{name}-{seed}" for seed in (0, 1)] for name in ("whole", "parts"))
+    loop.train_together(configs, whole, "cpu")
+    at_step(step, lambda: os.kill(os.getpid(), signal.SIGTERM), monkeypatch, Stacked)
+    with pytest.raises(Stopped):
+        loop.train_together(configs, parts, "cpu")
+    monkeypatch.undo()
+    assert [(c.epoch, len(c.sums)) for c in (load(out / "last.pt") for out in parts)] == 2 * [divmod(step, 4)]
+    loop.train_together(configs, parts, "cpu", resume=True)
+    for a, b in zip(whole, parts, strict=True):
+        assert same_weights(load(a / "last.pt"), load(b / "last.pt"))
+        logs = [read_log(out / "metrics.jsonl") for out in (a, b)]
+        assert [line.get("loss") for line in logs[0]] == [line.get("loss") for line in logs[1]]
+
+
+@pytest.mark.parametrize("step", [6, 8])
+def test_a_signal_stops_runs_of_which_one_has_diverged(data_file, tmp_path, monkeypatch, step):
+    """A sweep would go on with each of them alone, as if there had been none."""
+    outs = [tmp_path / "diverged", tmp_path / "good"]
+    taken = Stacked._step
+
+    def diverge():
+        os.kill(os.getpid(), signal.SIGTERM)
+        lost = torch.tensor([[float("nan")], [0.0]])
+        monkeypatch.setattr(Stacked, "_step", lambda self, parts: taken(self, parts) + lost)
+
+    at_step(step, diverge, monkeypatch, Stacked)
+    with pytest.raises(Stopped) as caught:
+        loop.train_together([small(data_file, seed=seed) for seed in (0, 1)], outs, "cpu")
+    assert caught.value.signal == signal.SIGTERM
+    assert "loss is nan" in str(caught.value.__cause__)
+    if step % 4:
+        assert (load(outs[1] / "last.pt").epoch, len(load(outs[1] / "last.pt").sums)) == divmod(step, 4)
 
 
 def command(data_file, out, *more):

@@ -32,9 +32,9 @@ def same_weights(a, b):
     return all(torch.equal(t, b.weights[name]) for name, t in a.weights.items())
 
 
-def at_step(number, happens, monkeypatch):
+def at_step(number, happens, monkeypatch, engine=Solo):
     """Let `happens` be called, or be raised, when this step is about to be taken."""
-    steps, step = [], Solo.step
+    steps, step = [], engine.step
 
     def counted(*arguments):
         steps.append(1)
@@ -44,7 +44,7 @@ def at_step(number, happens, monkeypatch):
             happens()
         return step(*arguments)
 
-    monkeypatch.setattr(Solo, "step", counted)
+    monkeypatch.setattr(engine, "step", counted)
 
 
 def test_a_run_leaves_what_it_says(data_file, tmp_path):
