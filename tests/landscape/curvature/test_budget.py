@@ -66,6 +66,7 @@ def network(batches):
 
 def test_what_each_thread_holds_of_a_product_counts(monkeypatch):
     """Operations are watched in one thread; what another holds was free of charge."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     operator = ll.hessian(network(4))
     assert operator.threads == 1
     alone = budget._peak(operator, operator.objective.theta)
