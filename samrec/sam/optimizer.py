@@ -176,7 +176,7 @@ class SAM(Wrapper):
         Raises:
             ValueError: there is no closure, or several with `every` above 1 or a variant; a closure left no
                 gradient; gradients from before it were added to those of its first pass; or the variant needs
-            the scale of a GradScaler, which first_step was not given.
+                the scale of a GradScaler, which first_step was not given.
         """
         if self._above:
             return self._second(closure)
