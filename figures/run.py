@@ -24,7 +24,7 @@ from figures.ablation import ablation
 from figures.measure import Bench, Measurement, landscapes, minimum_of, trajectory_of
 from figures.plan import SEEDS, STAGES, Training, ranked, trainings
 from figures.records import ELSEWHERE, Record, read_records, write_record
-from figures.stopping import stopped
+from figures.stopping import Rule, stopped
 from landscape.errors import InputError
 from landscape.runtime import progress
 from landscape.runtime.devices import device_named
@@ -136,13 +136,19 @@ def _trained(config: Config) -> dict[str, Any]:
 
 
 def missing(stages: Sequence[str], bench: Bench, names: Sequence[str] = ()) -> list[Training]:
-    """Return the runs of some stages that are not recorded."""
+    """Return the runs of some stages that are not recorded, or were ended by a limit that was shorter."""
     records = read_records(bench.results)
     return [
         run
         for name, run in trainings(stages, records).items()
-        if name not in records and (not names or any(part in name for part in names))
+        if (name not in records or _cut(records[name], run.rule))
+        and (not names or any(part in name for part in names))
     ]
+
+
+def _cut(record: Record, rule: Rule) -> bool:
+    """Whether a run had fewer epochs than it may have now, and its patience did not end it before."""
+    return record.settings["epochs"] < rule.epochs and stopped(record.log, rule, record.epochs).unfinished
 
 
 def _pair(seeds: Sequence[int]) -> list[Training]:

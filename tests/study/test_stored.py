@@ -35,14 +35,15 @@ def test_stored_planes_are_certified():
 
 
 def test_records_are_what_their_names_say():
+    """The limit may have been shorter: a run that it cut off is unfinished, and trained again."""
     records = read_records(RESULTS)
     known = trainings(STAGES, records)
     assert records.keys() <= known.keys()
     for name, record in records.items():
-        settings = known[name].config(Path()).settings
-        assert {key: record.settings[key] for key in settings if key in record.settings} == {
-            key: value for key, value in settings.items() if key in record.settings
-        }
+        planned = known[name].config(Path()).settings
+        other = {key for key in planned if record.settings.get(key, planned[key]) != planned[key]}
+        assert not other - {"epochs"}, name
+        assert record.settings["epochs"] <= planned["epochs"], name
 
 
 @pytest.mark.parametrize("results", [RESULTS, RESULTS / "ablation"], ids=lambda path: path.name)
