@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from figures.style import COLOR, PAIR, missing, title
+from figures.style import COLOR, PAIR, markdown, missing, title
 from landscape.plots.style import PAGE, paper
 from landscape.storage.results import load_as
 from landscape.surface.paths import STATIONS, PathProfile
@@ -76,6 +76,21 @@ def draw(found: dict[str, Any]) -> "dict[str, Figure]":
             texts = [_said(name, found) for name in shown]
             figure.legend([lines[name] for name in shown], texts, loc="outside upper center", ncols=2)
         return {"": figure}
+
+
+def texts(found: dict[str, Any]) -> dict[str, str]:
+    """Return a table: how far each pair of models is apart, and how high the loss rises between them."""
+    rows = [
+        [
+            f"{title(label)}: {WAYS[name][0]}",
+            f"{way['distance']:.0f}",
+            f"{way['height']:.3f} ± {way['standard_error']:.3f}",
+        ]
+        for label, ways in found.items()
+        for name, way in ((name, ways[name]) for name in WAYS if name in ways)
+    ]
+    head = ["straight way", "length", "barrier of the training loss"]
+    return {"md": markdown(head, rows) if rows else "No way is measured yet.\n"}
 
 
 def _said(name: str, found: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.stats import t
+from scipy.stats import spearmanr, t
 
 from figures.plan import DATA, main_runs
 from figures.records import Record, read_records
@@ -34,18 +34,52 @@ def data(results: Path) -> dict[str, Any]:
         for name in DATA
         if (panel := _panel([run for run in runs if run.data == name], results))
     }
-    return {"caption": CAPTION, "panels": panels}
+    return {"caption": CAPTION, "panels": panels, "together": _together(list(panels.values()))}
+
+
+def _together(panels: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return of each measure what its ratios over all pairs are, and how they go with those of the epochs.
+
+    Both methods end at their own best epoch, and most measures change along a training. `epochs` is
+    Spearman's correlation of the ratios with those of the best epochs; None of fewer than three pairs, or
+    where either are all the same.
+    """
+    found = {}
+    for key in panels[0]["rows"] if panels else ():
+        pairs = [
+            (ratio, epochs)
+            for panel in panels
+            for ratio, epochs in zip(panel["rows"][key]["ratios"], panel["epochs"], strict=True)
+            if ratio is not None
+        ]
+        if pairs:
+            ratios, epochs = np.array(pairs).T
+            vary = len(pairs) > 2 and np.ptp(ratios) > 0 and np.ptp(epochs) > 0
+            found[key] = {
+                "pairs": len(pairs),
+                "below": int((ratios < 1).sum()),
+                "low": float(ratios.min()),
+                "high": float(ratios.max()),
+                "epochs": float(spearmanr(ratios, epochs).statistic) if vary else None,
+            }
+    return found
 
 
 def _panel(runs: Sequence[Record], results: Path) -> dict[str, Any] | None:
     """Return the ratios of each measure, of the pairs of SASRec and SAMRec that share their seed."""
     looks = {(run.method, run.seed): look for run in runs if (look := _look(run, results))}
+    best = {(run.method, run.seed): run.best_epoch for run in runs}
     seeds = sorted(seed for method, seed in looks if method == "sasrec" and ("samrec", seed) in looks)
     pairs = [(looks["sasrec", seed], looks["samrec", seed]) for seed in seeds]
     if not pairs:
         return None
     rows = {key: _row([_quotient(ours[key], theirs[key]) for theirs, ours in pairs]) for key in pairs[0][0]}
-    return {"runs": sorted(run.name for run in runs if run.seed in seeds), "seeds": seeds, "rows": rows}
+    return {
+        "runs": sorted(run.name for run in runs if run.seed in seeds),
+        "seeds": seeds,
+        "epochs": [best["samrec", seed] / best["sasrec", seed] for seed in seeds],
+        "rows": rows,
+    }
 
 
 def _look(record: Record, results: Path) -> dict[str, float]:
@@ -100,8 +134,24 @@ def draw(found: dict[str, Any]) -> "dict[str, Figure]":
 
 
 def texts(found: dict[str, Any]) -> dict[str, str]:
-    """Return a table for each data set and loss: the ratio of each seed, and the mean."""
-    tables = []
+    """Return a table of all pairs together, then for each data set the ratio of each seed, and the mean."""
+    together = found["together"]
+    head = [
+        "all pairs",
+        "below 1",
+        "smallest and largest ratio",
+        "Spearman with the ratio of the best epochs",
+    ]
+    rows = [
+        [
+            quantity(key),
+            f"{row['below']} of {row['pairs']}",
+            f"{row['low']:.2f}, {row['high']:.2f}",
+            "–" if row["epochs"] is None else f"{row['epochs']:+.2f}",
+        ]
+        for key, row in together.items()
+    ]
+    tables = [markdown(head, rows)] if rows else []
     for label, panel in found["panels"].items():
         seeds = (f"seed {seed}" for seed in panel["seeds"])
         head = [label, *seeds, "geometric mean [95%, Student's t over seeds]"]

@@ -152,7 +152,7 @@ def ranked(data: str, method: str, seed: int, **own: Any) -> Training:
 
 
 def main_runs(records: Mapping[str, Record]) -> Iterator[Training]:
-    """SASRec and SAMRec with SAM alone between them, BCE, one seed on all data sets first."""
+    """SASRec and SAMRec, four data sets, five seeds: the primary question, and equal epochs."""
     for seed, data, method in product(SEEDS, DATA, LIMITS):
         yield ranked(data, method, seed)
 
@@ -171,7 +171,11 @@ def trials(data: str, method: str) -> list[Training]:
 
 
 def tuning(records: Mapping[str, Record]) -> Iterator[Training]:
-    """Radius and dropout: seven trials of each method on each data set, in full."""
+    """Seven trials of each method and data set to their best epochs, with one seed, of which `main` has two.
+
+    Dropout 0.2, 0.3 and 0.5 for both; ρ 0.02, 0.05, 0.1, 0.2 and 0.5 for SAMRec; dropout 0.4 and 0.6 and
+    weight decay 1e-6 and 1e-5 for SASRec.
+    """
     for data in DATA:
         pairs = zip(*(trials(data, method) for method in LIMITS), strict=True)
         yield from (run for pair in pairs for run in pair)
@@ -204,7 +208,7 @@ def chosen_run(records: Mapping[str, Record], data: str, method: str, seed: int)
 
 
 def tuned(records: Mapping[str, Record]) -> Iterator[Training]:
-    """What was chosen, with three seeds that had no part in the choice. Waits for the trials."""
+    """Of each, the trial of the best late validation NDCG@10, with three seeds that it was not chosen by."""
     for seed, data, method in product(CHOSEN_SEEDS, DATA, LIMITS):
         if run := chosen_run(records, data, method, seed):
             yield run
@@ -216,7 +220,7 @@ def bert_run(data: str, method: str, seed: int, **own: Any) -> Training:
 
 
 def bert(records: Mapping[str, Record]) -> Iterator[Training]:
-    """The architecture of S3Rec's authors with and without SAM, validated every epoch."""
+    """The same with the architecture of S3Rec's authors, three seeds; stopped by their rule, too."""
     for seed, data, method in product(THREE, DATA, LIMITS):
         yield bert_run(data, method, seed)
 
@@ -227,7 +231,7 @@ def softmax_run(data: str, method: str, seed: int) -> Training:
 
 
 def softmax(records: Mapping[str, Record]) -> Iterator[Training]:
-    """Cross-entropy over all items, which ranks far better than BCE, with and without SAM."""
+    """Cross-entropy over all items, three seeds."""
     for seed, data, method in product(THREE, DATA, LIMITS):
         yield softmax_run(data, method, seed)
 
@@ -243,7 +247,7 @@ def rival(data: str, method: str, seed: int) -> Training:
 
 
 def rivals(records: Mapping[str, Record]) -> Iterator[Training]:
-    """Methods with self-supervision, beside `bert`'s SASRec."""
+    """CL4SRec, and S3Rec with as many steps as its authors', two data sets, three seeds, beside `bert`."""
     for seed, data, method in product(THREE, TWO, ("cl4srec", "s3rec")):
         yield rival(data, method, seed)
 
@@ -260,13 +264,13 @@ def _stretched(rule: Rule, share: float) -> Rule:
 
 
 def fractions(records: Mapping[str, Record]) -> Iterator[Training]:
-    """Shares of the users to train on, with and without SAM."""
+    """20% to 80% of the users in as many steps as with all of them, two data sets, three seeds."""
     for seed, data, share, method in product(THREE, TWO, SHARES, LIMITS):
         yield shared(data, method, seed, share)
 
 
 def starts(records: Mapping[str, Record]) -> Iterator[Training]:
-    """The first study's start, Xavier's, with and without SAM. The settings have no other scales."""
+    """The start of the first study, Xavier's, on Beauty, two seeds. The settings have no other scales."""
     for seed, method in product(SEEDS[:2], LIMITS):
         yield ranked("Beauty", method, seed, init="xavier")
 
@@ -283,7 +287,7 @@ alone, and no label smoothing. gBCE with one negative is BCE with a softer targe
 
 
 def controls(records: Mapping[str, Record]) -> Iterator[Training]:
-    """Other regularization in place of SAM."""
+    """Weight decay, and gBCE with one negative, in place of SAM; two data sets, three seeds."""
     for seed, data, own in product(THREE, TWO, CONTROLS.values()):
         yield ranked(data, "sasrec", seed, **own)
 
@@ -300,6 +304,22 @@ STAGES: Mapping[str, Callable[[Mapping[str, Record]], Iterator[Training]]] = {
     "init": starts,
 }
 """In order of importance. A run that an earlier stage has is not trained again."""
+
+
+def cut_off(record: Record, run: Training) -> bool:
+    """Whether a recorded run ended by a limit of epochs, and may have more of them now."""
+    shorter = record.settings["epochs"] < run.rule.epochs
+    return shorter and stopped(record.log, run.rule, record.epochs).unfinished
+
+
+def by_stage(records: Mapping[str, Record]) -> dict[str, list[Training]]:
+    """Return the runs of each stage whose settings are known, without those of an earlier one."""
+    seen: set[str] = set()
+    found: dict[str, list[Training]] = {}
+    for stage, runs in STAGES.items():
+        found[stage] = [run for run in runs(records) if run.name not in seen]
+        seen |= {run.name for run in found[stage]}
+    return found
 
 
 def trainings(stages: Iterable[str], records: Mapping[str, Record]) -> dict[str, Training]:

@@ -1,6 +1,6 @@
 """What the study asks, as pairs of runs, and the rule by which each is decided: docs/study.md."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,8 +25,9 @@ from figures.plan import (
     softmax_run,
 )
 from figures.records import Record, read_ranks
-from figures.stopping import Rule, stopped
+from figures.stopping import Rule, Stopped, stopped
 from landscape.errors import InputError
+from samrec.data.interactions import Ints
 
 LEVEL = 0.05
 MARGIN = 0.03  # of a gain: a smaller one is of no practical use, whatever its sign
@@ -35,6 +36,8 @@ METRICS = ("ndcg@10", "hr@10")
 PRIMARY = "equal work"
 CHECKPOINTS = ("late", "best")
 Asked = Callable[[Mapping[str, Record], str, str, int], Training | None]
+Side = tuple[Record, Stopped]  # a run, and what it comes to under the rule by which it is looked at
+Pair = tuple[Side, Side]  # ours and theirs, of one seed
 
 
 class Question(NamedTuple):
@@ -110,25 +113,18 @@ def answers(question: Question, records: Mapping[str, Record], results: Path) ->
 def _row(
     question: Question, data: str, records: Mapping[str, Record], results: Path
 ) -> dict[str, Any] | None:
-    pairs = list(_pairs(question, data, records))
+    pairs = list(pairs_of(question, data, records))
     if not pairs:
         return None
-    ends = [[stopped(r.log, rule, r.epochs) for r, rule in side] for side in zip(*pairs, strict=True)]
     row: dict[str, Any] = {
         "data": data,
         "seeds": [ours.seed for (ours, _), _ in pairs],
         "planned": len(question.seeds),
         "runs": [[ours.name, theirs.name] for (ours, _), (theirs, _) in pairs],
-        "unfinished": [any(end.unfinished for end in side) for side in ends],
+        "unfinished": [any(end.unfinished for _, end in side) for side in zip(*pairs, strict=True)],
     } | {metric: {} for metric in METRICS}
     for which in CHECKPOINTS:
-        sides = [
-            [
-                read_ranks(record, results, end.late if which == "late" else (end.best,))
-                for (record, _), end in zip(side, own, strict=True)
-            ]
-            for side, own in zip(zip(*pairs, strict=True), ends, strict=True)
-        ]
+        sides = ranks_of(pairs, results, which)
         for metric in METRICS:
             ours, theirs = (values(side, metric) for side in sides)
             found = compared(ours, theirs)._asdict()
@@ -139,10 +135,16 @@ def _row(
     return row
 
 
-def _pairs(
-    question: Question, data: str, records: Mapping[str, Record]
-) -> Iterator[tuple[tuple[Record, Rule], tuple[Record, Rule]]]:
-    """Yield the pairs of runs that are recorded, each run with the rule under which it is looked at.
+def ranks_of(pairs: Sequence[Pair], results: Path, which: str = "late") -> list[list[Ints]]:
+    """Return the ranks of the test items by ours and by theirs: shape (checkpoints, users) of each pair."""
+    return [
+        [read_ranks(record, results, end.late if which == "late" else (end.best,)) for record, end in side]
+        for side in zip(*pairs, strict=True)
+    ]
+
+
+def pairs_of(question: Question, data: str, records: Mapping[str, Record]) -> Iterator[Pair]:
+    """Yield the pairs of runs that are recorded.
 
     Raises:
         InputError: runs of a data set were trained on different data.
@@ -153,7 +155,8 @@ def _pairs(
         for method in question.methods:
             run = question.run(records, data, method, seed)
             if run and run.name in records:
-                sides.append((records[run.name], question.rule(run)))
+                record = records[run.name]
+                sides.append((record, stopped(record.log, question.rule(run), record.epochs)))
         for record, _ in sides:
             digests.setdefault(record.digest, record.name)
         if len(digests) > 1:

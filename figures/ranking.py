@@ -5,11 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 from figures.questions import CLAIMED, LEVEL, PRIMARY, QUESTIONS, answers, overall
 from figures.records import read_records
-from figures.style import COLOR, METRICS, SETS, markdown, share
+from figures.style import COLOR, METRICS, SETS, gain_mark, gained, markdown, percent, share
 from landscape.plots.style import PAGE, paper
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 CAPTION = (
@@ -42,18 +41,10 @@ def draw(found: dict[str, Any]) -> "dict[str, Figure]":
             axes.axvspan(*(100 * end for end in found["claimed"]), color="0.88", lw=0)
             axes.axvline(0, color=COLOR["sasrec"], lw=0.8, zorder=0)
             for place, (_, row) in enumerate(rows):
-                _draw(axes, place, row[metric]["late"])
+                gain_mark(axes, place, row[metric]["late"], LEVEL)
             axes.set_yticks(range(len(rows)), [f"{name}: {SETS[row['data']]}" for name, row in rows])
             axes.set(xlabel=f"gain in {title}, %", ylim=(len(rows) - 0.5, -0.5))
         return {"": figure}
-
-
-def _draw(axes: "Axes", place: int, known: dict[str, Any]) -> None:
-    sure = known["p"] is not None and known["p"] < LEVEL
-    color = COLOR["samrec"]
-    axes.plot(100 * known["gain"], place, "s", ms=3.5, color=color, mfc=color if sure else "white")
-    if known["low"] is not None:
-        axes.plot([100 * known["low"], 100 * known["high"]], [place, place], color=color, lw=1, zorder=1)
 
 
 def texts(found: dict[str, Any]) -> dict[str, str]:
@@ -66,10 +57,10 @@ def texts(found: dict[str, Any]) -> dict[str, str]:
             SETS[row["data"]],
             f"{len(row['seeds'])} of {row['planned']}",
             f"{share(row['ndcg@10']['late']['theirs'])}, {share(row['ndcg@10']['late']['ours'])}",
-            _gain(row["ndcg@10"]["late"]),
-            _gain(row["ndcg@10"]["best"]),
-            _gain(row["hr@10"]["late"]),
-            _percent(row["ndcg@10"]["late"]["seen"]),
+            gained(row["ndcg@10"]["late"]),
+            gained(row["ndcg@10"]["best"]),
+            gained(row["hr@10"]["late"]),
+            percent(row["ndcg@10"]["late"]["seen"]),
             row["decision"],
         ]
         for name, own in found["questions"].items()
@@ -77,14 +68,3 @@ def texts(found: dict[str, Any]) -> dict[str, str]:
     ]
     table = markdown(head, rows) if rows else "No pair of runs is recorded yet.\n"
     return {"md": f"{table}\nThe primary question, {PRIMARY}: {found['decided']}.\n"}
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:+.1f}%"
-
-
-def _gain(known: dict[str, Any]) -> str:
-    if known["p"] is None:
-        return _percent(known["gain"])
-    ends = f"{100 * known['low']:+.1f}, {100 * known['high']:+.1f}"
-    return f"{_percent(known['gain'])} [{ends}], p {known['p']:.2g}"

@@ -4,6 +4,7 @@
     python -m figures.run --data DATA --stage main        one stage; give --stage again for several
     python -m figures.run --data DATA --stage tuning beauty.bce.samrec    only what has such a name
     python -m figures.run --data DATA --landscapes        surfaces, spectra and barriers of one pair of runs
+    python -m figures.run --data DATA --counts            what counting reaches, and which users are alike
     python -m figures.run --data DATA --ablation          which architecture SASRec should have by default
 
 DATA is a folder with Beauty.txt and the other files. Each run is recorded, and its minimum measured, right
@@ -21,10 +22,11 @@ from typing import Any
 
 from benchmarks.where import where
 from figures.ablation import ablation
+from figures.datasets import describe, described
 from figures.measure import Bench, Measurement, landscapes, minimum_of, trajectory_of
-from figures.plan import SEEDS, STAGES, Training, ranked, trainings
+from figures.plan import DATA, SEEDS, STAGES, Training, cut_off, ranked, trainings
 from figures.records import ELSEWHERE, Record, read_records, write_record
-from figures.stopping import Rule, stopped
+from figures.stopping import stopped
 from landscape.errors import InputError
 from landscape.runtime import progress
 from landscape.runtime.devices import device_named
@@ -141,14 +143,9 @@ def missing(stages: Sequence[str], bench: Bench, names: Sequence[str] = ()) -> l
     return [
         run
         for name, run in trainings(stages, records).items()
-        if (name not in records or _cut(records[name], run.rule))
+        if (name not in records or cut_off(records[name], run))
         and (not names or any(part in name for part in names))
     ]
-
-
-def _cut(record: Record, rule: Rule) -> bool:
-    """Whether a run had fewer epochs than it may have now, and its patience did not end it before."""
-    return record.settings["epochs"] < rule.epochs and stopped(record.log, rule, record.epochs).unfinished
 
 
 def _pair(seeds: Sequence[int]) -> list[Training]:
@@ -215,6 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--processes", type=int, default=1, help="runs at once (default: 1)")
     parser.add_argument("--landscapes", action="store_true", help="only the landscapes of one pair of runs")
+    parser.add_argument("--counts", action="store_true", help="only what needs no training")
     parser.add_argument("--ablation", action="store_true", help="only the ablation of architectures")
     parser.add_argument("--list", action="store_true", help="only say what is missing")
     asked = parser.parse_args(arguments)
@@ -229,6 +227,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sys.stdout.flush()
         elif asked.landscapes:
             picture(bench)
+        elif asked.counts:
+            for name in DATA:
+                if not described(name, asked.results):
+                    describe(name, bench)
         elif asked.ablation:
             bench = replace(bench, results=asked.results / "ablation")
             known = read_records(bench.results)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from figures.style import METHODS, PAIR, band, line, missing, title
+from figures.style import METHODS, PAIR, band, line, markdown, missing, title
 from landscape.plots.levels import few_ticks
 from landscape.plots.style import COLUMN, paper
 from landscape.storage.results import load_as
@@ -60,3 +60,16 @@ def draw(found: dict[str, Any]) -> "dict[str, Figure]":
         if not found:
             missing(panels[0])
         return {"": figure}
+
+
+def texts(found: dict[str, Any]) -> dict[str, str]:
+    """Return a table: the loss at the checkpoint and at a step of 1."""
+    head = ["", "loss at the checkpoint", "at a step of 1: median", "lowest and highest of the directions"]
+    rows = []
+    for label, methods in found.items():
+        for method in (m for m in METHODS if m in methods):
+            median, low, high = (np.array(methods[method][key]) for key in ("median", "low", "high"))
+            start = f"{median[len(median) // 2]:.3f}"
+            ends = [f"{median[-1]:.2f}", f"{low[-1]:.2f}, {high[-1]:.2f}"]
+            rows.append([f"{title(label)}: {METHODS[method]}", start, *ends])
+    return {"md": markdown(head, rows) if rows else "No line is measured yet.\n"}

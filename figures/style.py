@@ -78,6 +78,28 @@ def share(value: float) -> str:
     return f"{value:.4f}".removeprefix("0")
 
 
+def percent(value: float | None) -> str:
+    """Return a gain in percent."""
+    return "–" if value is None else f"{100 * value:+.1f}%"
+
+
+def gained(known: Mapping[str, Any]) -> str:
+    """Return a gain in percent, with its interval and p where it has them."""
+    text = percent(known["gain"])
+    if known["low"] is not None:
+        text += f" [{100 * known['low']:+.1f}, {100 * known['high']:+.1f}]"
+    return text if known["p"] is None else f"{text}, p {known['p']:.2g}"
+
+
+def gain_mark(axes: "Axes", place: float, known: Mapping[str, Any], level: float) -> None:
+    """Draw a gain in percent with its interval, in a row of its own; filled where p is below a level."""
+    sure = known["p"] is not None and known["p"] < level
+    color = COLOR["samrec"]
+    axes.plot(100 * known["gain"], place, "s", ms=3.5, color=color, mfc=color if sure else "white")
+    if known["low"] is not None:
+        axes.plot([100 * known["low"], 100 * known["high"]], [place, place], color=color, lw=1, zorder=1)
+
+
 def ratio_axis(axes: "Axes") -> None:
     """Give an axis of ratios equal steps for equal factors, and few plain numbers."""
     axes.set_xscale("log")

@@ -1,4 +1,4 @@
-"""The study: its plan, what it stores, and that its figures are drawn from that alone."""
+"""The study: what it stores, and that its figures are drawn from that alone."""
 
 import importlib
 import json
@@ -14,182 +14,29 @@ import pytest
 from figures import measure
 from figures import run as runner
 from figures.__main__ import FIGURES, FOLDER, main, render
-from figures.ablation import ablation
+from figures.datasets import described, read_groups
 from figures.measure import Bench, Measurement, _step
 from figures.plan import (
-    CHOSEN_SEEDS,
-    DATA,
     LIMITS,
     STAGES,
     Training,
-    bert_run,
-    chosen,
     ranked,
-    rival,
-    shared,
-    trainings,
-    trials,
 )
-from figures.records import LARGEST, Record, read_ranks, read_records, write_record
+from figures.records import read_ranks, read_records, write_record
 from figures.stopping import Rule, stopped
 from figures.style import PAIR
 from landscape import InputError
 from samrec.checkpoint import kept
 from samrec.config import Config
-from samrec.evaluation import metrics
+from samrec.data.readers import read
+from samrec.data.split import leave_one_out
+from samrec.evaluation import groups, metrics
 from samrec.methods import initial_model
+from samrec.methods.baselines import evaluated
 from samrec.training.loop import train
+from tests.records import recorded
 
 RESULTS = FOLDER / "results"
-
-
-def recorded(run: Training, valid: float = 0.03, **changes) -> Record:
-    """A record as a run might leave it: the validation rises to `valid` and falls."""
-    config = run.config(Path())
-    rise = [valid * (1 - abs(i - 6) / 20) for i in range(12)]
-    log = [{"epoch": config.eval_every * (i + 1), "ndcg@10": v, "ndcg@20": v} for i, v in enumerate(rise)]
-    values = {
-        "name": run.name,
-        "command": run.command,
-        "data": run.data,
-        "digest": "",
-        "settings": {key: value for key, value in config.settings.items() if key != "data"},
-        "where": {},
-        "epochs": 12 * config.eval_every,
-        "best_epoch": 7 * config.eval_every,
-        "log": log,
-        "valid": {"ndcg@10": valid},
-        "test": {"hr@10": 0.05, "ndcg@10": 0.02},
-    }
-    return Record(**values | changes)
-
-
-def of_trials(data: str, best: dict[str, int]) -> dict[str, Record]:
-    """Records of all trials on a data set, the one at a place of each method being the best on validation."""
-    runs = {method: trials(data, method) for method in best}
-    return {
-        run.name: recorded(run, 0.04 if place == best[method] else 0.03)
-        for method, own in runs.items()
-        for place, run in enumerate(own)
-    }
-
-
-def test_every_run_has_a_name_of_its_own_that_is_a_file():
-    records = {
-        name: record for data in DATA for name, record in of_trials(data, dict.fromkeys(LIMITS, 3)).items()
-    }
-    runs = [run for stage in STAGES.values() for run in stage(records)]
-    by_name = {run.name: run for run in runs}
-    assert all(re.fullmatch(r"[\w.+-]+", name) and len(name) < 100 for name in by_name)
-    by_settings = {json.dumps([run.config(Path()).model_dump(), run.before]) for run in runs}
-    assert len(by_settings) == len(by_name)  # stages share runs that are the same, and no others
-    assert not {run.name for run in ablation()} & by_name.keys()
-
-
-@pytest.mark.parametrize("data", DATA)
-def test_methods_have_sam_alone_between_them_and_equal_work(data):
-    sasrec, samrec = (ranked(data, method, 3).config(Path()).model_dump() for method in LIMITS)
-    assert {key for key in sasrec if sasrec[key] != samrec[key]} == {"method", "epochs", "patience"}
-    assert (sasrec["epochs"], sasrec["patience"]) == (2 * samrec["epochs"], 2 * samrec["patience"])
-    assert ranked(data, "sasrec", 0).rules == (ranked(data, "samrec", 0).rule,)
-
-
-def test_a_share_of_the_users_has_as_many_steps():
-    share = shared("Beauty", "sasrec", 0, 0.2)
-    assert share.rule == Rule(3000, 400)
-    assert share.rules == (Rule(1500, 200),)
-    assert share.config(Path()).eval_every == 25  # as many validations, of as many steps
-
-
-def test_main_runs_are_all_seeds_of_all_data_sets_one_seed_first():
-    names = list(trainings(["main"], {}))
-    assert len(names) == 2 * 4 * 5
-    assert {name.rsplit("-", 1)[1] for name in names[:8]} == {"0"}
-
-
-def test_both_methods_have_as_many_trials_of_the_same_length_as_the_main_runs():
-    for data in DATA:
-        own = {method: trials(data, method) for method in LIMITS}
-        assert {len(runs) for runs in own.values()} == {7}
-        for method, runs in own.items():
-            assert runs[0].name == ranked(data, method, 0).name
-            assert {run.rule for run in runs} == {ranked(data, method, 1).rule}
-
-
-def test_the_choice_waits_for_all_trials_and_knows_the_validation_alone():
-    records = of_trials("Beauty", {"sasrec": 2, "samrec": 5})
-    assert chosen(records, "Beauty", "samrec").settings["rho"] == 0.2
-    assert chosen(records, "Beauty", "sasrec").settings["dropout"] == 0.3
-    for run in trials("Beauty", "samrec"):
-        rest = {name: record for name, record in records.items() if name != run.name}
-        assert chosen(rest, "Beauty", "samrec") is None
-    shown = {name: r.model_copy(update={"test": {"ndcg@10": np.nan}}) for name, r in records.items()}
-    assert chosen(shown, "Beauty", "samrec") == chosen(records, "Beauty", "samrec")
-    runs = trainings(["tuned"], records)
-    assert {run.settings["seed"] for run in runs.values()} == set(CHOSEN_SEEDS)
-    assert not set(CHOSEN_SEEDS) & {
-        run.settings["seed"] for run in trainings(["tuning", "main"], {}).values()
-    }
-    assert len(runs) == 2 * 3
-
-
-def test_a_trial_is_judged_by_its_late_checkpoints_and_not_by_one():
-    records = of_trials("Beauty", {"samrec": 1})
-    lucky = trials("Beauty", "samrec")[4].name
-    log = [dict(line) for line in records[lucky].log]
-    log[2]["ndcg@10"] = 0.05
-    records[lucky] = records[lucky].model_copy(update={"log": log, "valid": {"ndcg@10": 0.05}})
-    assert chosen(records, "Beauty", "samrec").settings["dropout"] == 0.2
-
-
-def test_a_pretraining_has_the_steps_of_its_authors():
-    run = rival("Beauty", "s3rec", 1)
-    steps = -(-DATA["Beauty"][0] // run.before["batch_size"])
-    assert run.before["epochs"] * steps == pytest.approx(150 * 1538, rel=0.01)
-    assert run.before["seed"] == 1
-    assert run.command.count("landscape train") == 2
-    assert "pretrained" in run.command
-
-
-def test_estimates_are_those_of_the_measured_constants():
-    """An epoch of SASRec on Beauty takes 1.45 s, SAM's 1.9 times that; each fifth has 1.4 s of validation."""
-    seconds = {method: ranked("Beauty", method, 0).core_seconds for method in LIMITS}
-    assert seconds["sasrec"] == pytest.approx(270 * (1.45 + 1.4 / 5) + 11 * 1.4 + 60, rel=0.03)
-    assert seconds["samrec"] == pytest.approx(180 * (1.9 * 1.45 + 1.4 / 5) + 6 * 1.4 + 60, rel=0.03)
-    assert bert_run("Beauty", "sasrec", 0).core_seconds > 140 * (1.45 + 1.4)
-    assert shared("Beauty", "samrec", 0, 0.2).core_seconds == pytest.approx(seconds["samrec"], rel=0.25)
-
-
-def test_ranks_in_a_byte_keep_every_metric_at_twenty(tmp_path):
-    rng = np.random.default_rng(0)
-    ranks = {epoch: rng.geometric(0.01, 500) - 1 for epoch in (20, 5, 35)}
-    record = recorded(ranked("Beauty", "sasrec", 0))
-    write_record(record, ranks, tmp_path)
-    assert read_records(tmp_path) == {record.name: record}
-    kept = read_ranks(record, tmp_path, (5, 20))
-    for found, epoch in zip(kept, (5, 20), strict=True):
-        assert (found == np.minimum(ranks[epoch], LARGEST)).all()
-        assert {k: v for k, v in metrics(found).items() if "mrr" not in k} == {
-            k: v for k, v in metrics(ranks[epoch]).items() if "mrr" not in k
-        }
-    assert (read_ranks(record, tmp_path) == np.minimum(ranks[35], LARGEST)).all()  # its best epoch
-    with pytest.raises(InputError, match="no ranks of epoch 6"):
-        read_ranks(record, tmp_path, (6,))
-
-
-def test_a_file_that_is_no_record_is_said_to_be_none(tmp_path):
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "a.json").write_text('{"name": 1}')
-    with pytest.raises(InputError, match="no record"):
-        read_records(tmp_path)
-
-
-def test_a_copy_of_a_record_does_not_take_its_place(tmp_path):
-    record = recorded(ranked("Beauty", "sasrec", 0))
-    write_record(record, {35: np.zeros(3, int)}, tmp_path)
-    shutil.copy(tmp_path / "runs" / f"{record.name}.json", tmp_path / "runs" / "copy.json")
-    with pytest.raises(InputError, match=r"copy\.json is the record of beauty"):
-        read_records(tmp_path)
 
 
 @pytest.fixture
@@ -380,6 +227,27 @@ def test_a_step_of_sam_is_measured_on_the_batches_of_a_training(split, monkeypat
 def test_a_figure_is_drawn_with_nothing_stored(name, tmp_path):
     written = render([name], tmp_path / "none", tmp_path)
     assert tmp_path / f"{name}.json" in written
+
+
+def test_a_data_set_is_described_once_by_counts_and_groups(bench, monkeypatch):
+    monkeypatch.setattr(runner, "DATA", ("Beauty",))
+    arguments = ["--data", str(bench.data), "--results", str(bench.results), "--device", "cpu", "--counts"]
+    runner.main(arguments)
+    split = leave_one_out(read(bench.data / "Beauty.txt"))
+    found = described("Beauty", bench.results)
+    assert found["digest"] == split.interactions.digest
+    assert found["baselines"] == dict(evaluated(split, "test"))
+    kept = read_groups("Beauty", bench.results)
+    for name, members in groups(split, "test").items():
+        assert np.array_equal(kept[name], members)
+    start, length, target = split.history("test")
+    before = [split.interactions.items[a : a + n] for a, n in zip(start, length, strict=True)]
+    again = [item in items for item, items in zip(target, before, strict=True)]
+    assert kept["repeated"].tolist() == again == (~kept["new"]).tolist()
+    lost = found["baselines"]["markov"]["hr@10"] - found["missed"]["markov"]["hr@10"]
+    assert 0 <= lost <= kept["repeated"].mean()
+    monkeypatch.setattr(runner, "describe", lambda *_: pytest.fail("described again"))
+    runner.main(arguments)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from figures.__main__ import FOLDER
+from figures.datasets import described, read_groups
 from figures.plan import STAGES, trainings
 from figures.records import read_ranks, read_records
 from figures.style import PAIR
@@ -20,7 +21,7 @@ def test_stored_results_are_small_and_name_no_machine():
     assert sum(path.stat().st_size for path in files) < 12_000_000
     for path in files:
         text = path.read_text("utf-8") if path.suffix == ".json" else ""
-        if path.suffix == ".npz" and path.parent.name != "ranks":
+        if path.suffix == ".npz" and path.parent.name not in ("ranks", "data"):
             text = json.dumps(dict(load(path).provenance))
         assert "/tmp/" not in text, path
         assert "/work/" not in text, path
@@ -61,6 +62,13 @@ def test_stored_metrics_are_those_of_the_stored_ranks(results):
 def test_all_runs_on_a_data_set_have_the_same_data(results):
     records = read_records(results).values()
     assert len({record.digest for record in records}) == len({record.data for record in records})
+
+
+def test_the_groups_of_users_are_of_the_data_that_was_trained_on():
+    for record in read_records(RESULTS).values():
+        assert described(record.data, RESULTS)["digest"] == record.digest
+        users = read_ranks(record, RESULTS).shape[1]
+        assert all(members.shape == (users,) for members in read_groups(record.data, RESULTS).values())
 
 
 def test_what_is_measured_is_the_best_epoch_that_is_recorded():

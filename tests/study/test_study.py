@@ -5,21 +5,25 @@ import importlib
 import itertools
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from figures.__main__ import render
+from figures.datasets import read_groups
+from figures.levels import MISSED
 from figures.plan import DATA, LIMITS, SEEDS, STAGES, Training, ranked, trainings
-from figures.questions import PRIMARY, QUESTIONS, answers, decision, overall
+from figures.questions import PRIMARY, QUESTIONS, answers, overall
 from figures.records import LARGEST, Record, read_ranks, read_records, write_record
 from figures.stopping import stopped
 from figures.style import PAIR, rounded
 from landscape import InputError
 from samrec.evaluation import metrics
+from samrec.methods.baselines import BASELINES
 
-NAMES = ("training", "minima", "ranking")
+NAMES = ("training", "minima", "ranking", "groups")
 FLATNESS = ("sam", "asam", "average", "average-adaptive", "fisher-rao", "relative-flatness-embedding")
 GAIN = {"Beauty": 0.3, "Toys_and_Games": 0.0, "Sports_and_Outdoors": 0.3, "Yelp": 0.3}
 PEAK = 12  # validations up to the best one, of which some rules see none
@@ -102,6 +106,16 @@ def whole(tmp_path_factory):
         looks = [{"epoch": e, **look(run, e / 200)} for e in range(20, 201, 20)]
         path = results / PAIR / "trajectories" / f"Beauty-bce.{method}.json"
         write({"run": run.name, "epochs": looks}, path)
+    for number, data in enumerate(DATA):
+        counted = {name: {"hr@10": 0.01 * (number + 1), "ndcg@10": 0.005} for name in BASELINES}
+        write(
+            {"digest": "0" * 64, "baselines": counted, "missed": counted}, results / "data" / f"{data}.json"
+        )
+        head, cold = np.arange(USERS) < USERS // 4, np.arange(USERS) % 2 == 0
+        repeated = (np.arange(USERS) < USERS // 10) & (data == "Yelp")
+        members = {"head": head, "tail": ~head, "cold": cold, "warm": ~cold, "new": ~repeated}
+        members["repeated"] = repeated
+        np.savez_compressed(results / "data" / f"{data}.npz", **members)
     return results
 
 
@@ -179,46 +193,6 @@ def test_runs_on_different_data_of_one_name_are_not_compared(whole):
         answers(QUESTIONS[PRIMARY], records, whole)
 
 
-def cell(gain, low, high, p):
-    return {"gain": gain, "low": low, "high": high, "p": p}
-
-
-@pytest.mark.parametrize(
-    ("late", "best", "decided"),
-    [
-        (cell(0.1, 0.05, 0.15, 0.01), 0.02, "helps"),
-        (cell(0.1, 0.05, 0.15, 0.01), -0.02, "open"),  # the best checkpoints say the contrary
-        (cell(-0.1, -0.15, -0.05, 0.01), -0.02, "hurts"),
-        (cell(0.1, 0.05, 0.15, 0.06), 0.1, "open"),  # not after Holm
-        (cell(0.01, -0.02, 0.029, 0.4), 0.1, "no more than 3%"),
-        (cell(0.01, -0.02, 0.031, 0.4), 0.1, "open"),
-        (cell(0.1, None, None, None), 0.1, "unfinished"),
-    ],
-)
-def test_the_rule_of_decision(late, best, decided):
-    row = {"seeds": [0, 1], "planned": 2, "unfinished": [False, False], "ndcg@10": {"late": late}}
-    row["ndcg@10"]["best"] = cell(best, None, None, None)
-    assert decision(row) == decided
-    assert decision(row | {"planned": 3}) == "unfinished"
-    assert decision(row | {"unfinished": [True, False]}) == "unfinished"
-
-
-@pytest.mark.parametrize(
-    ("decisions", "decided"),
-    [
-        (["helps"] * 3 + ["open"], "SAM helps"),
-        (["helps"] * 3 + ["hurts"], "it depends on the data"),
-        (["helps"] * 2 + ["open"] * 2, "it depends on the data"),
-        (["hurts"] * 4, "SAM hurts"),
-        (["open"] * 3 + ["no more than 3%"], "no effect was seen"),
-        (["helps"] * 3 + ["unfinished"], "unfinished"),
-        (["helps"] * 3, "unfinished"),
-    ],
-)
-def test_the_rule_over_all_data_sets(decisions, decided):
-    assert overall([{"decision": one} for one in decisions]) == decided
-
-
 @pytest.mark.parametrize("name", ["training", "minima"])
 def test_nothing_stored_is_drawn_as_missing(name, tmp_path):
     assert all("yet" in text or "few" in text for text in drawn(name, tmp_path)["said"])
@@ -244,6 +218,66 @@ def test_one_pair_has_a_gain_and_no_interval(tmp_path):
     assert row["decision"] == "unfinished"
     render(["ranking"], tmp_path, tmp_path)
     assert "| 1 of 5 |" in (tmp_path / "ranking.md").read_text()
+
+
+def test_the_gain_of_a_group_is_of_its_users_alone(tmp_path, whole):
+    """SAMRec finds the item of each user of one group at once, and of nobody else."""
+    members = read_groups("Toys_and_Games", whole)
+    for method, seed in itertools.product(LIMITS, (0, 1)):
+        record, ranks = made_up(ranked("Toys_and_Games", method, seed))
+        if method == "samrec":
+            ranks = {epoch: np.where(members["head"], 0, other) for epoch, other in ranks.items()}
+        write_record(record, ranks, tmp_path)
+    shutil.copytree(whole / "data", tmp_path / "data")
+    for rows in drawn("groups", tmp_path)["found"]["questions"].values():
+        by_group = {row["group"]: row for row in rows}
+        assert by_group["head"]["ours"] == 1
+        assert by_group["head"]["share"] == 0.25
+        assert by_group["head"]["gain"] > 3
+        assert abs(by_group["tail"]["gain"]) < 0.1
+        assert 0 < by_group["cold"]["gain"] < by_group["head"]["gain"]
+        of_all = [
+            sum(by_group[name]["share"] * by_group[name]["theirs"] for name in pair)
+            for pair in (("head", "tail"), ("cold", "warm"))  # everyone is in one of each pair
+        ]
+        assert of_all[0] == pytest.approx(of_all[1], rel=1e-4)  # six digits are kept
+
+
+def test_the_levels_are_means_over_the_seeds_of_each_method_once(whole):
+    rows = {row["method"]: row["reached"] for row in drawn("levels", whole)["found"]["rows"]}
+    records = read_records(whole)
+    for method, name in (("samrec", "SAMRec"), ("sasrec", "SASRec")):
+        runs = [records[ranked("Yelp", method, seed).name] for seed in SEEDS]
+        reached = [run.test["ndcg@10"] for run in runs]
+        assert rows[name]["Yelp"]["ndcg@10"] == pytest.approx(
+            [np.mean(reached), np.std(reached, ddof=1)], rel=1e-5
+        )
+        assert rows[name]["Yelp"]["seeds"] == 5
+        new = [np.mean(read_ranks(run, whole)[0][USERS // 10 :] < 10) * 0.9 for run in runs]
+        assert rows[name][MISSED]["hr@10"][0] == pytest.approx(np.mean(new), rel=1e-5)
+    assert {"CL4SRec", "S3Rec", "SASRec, weight decay", "SAMRec, tuned", "Markov chain"} <= rows.keys()
+    assert "SASRec, equal epochs" not in rows  # the same runs as at equal work
+    assert rows["item-kNN"]["Toys_and_Games"]["hr@10"] == [0.02, None]
+
+
+def test_each_run_of_the_plan_is_of_one_stage_and_costs_something(whole, tmp_path):
+    full, none = (drawn("stages", results)["found"] for results in (whole, tmp_path))
+    known = read_records(whole)
+    assert sum(stage["recorded"] for stage in full.values()) == len(known)
+    assert sum(stage["taken"] for stage in full.values()) == pytest.approx(
+        sum(record.log[-1]["seconds"] for record in known.values()) / 3600, rel=1e-4
+    )
+    for name, stage in none.items():
+        assert full[name]["runs"] == stage["runs"], name
+        assert (full[name]["left"], stage["taken"], stage["recorded"]) == (0, 0, 0)
+        assert stage["left"] > 0
+
+
+def test_a_run_that_was_cut_off_is_still_to_do(tmp_path):
+    record, ranks = made_up(ranked("Yelp", "samrec", 0))
+    short = {"log": record.log[:3], "epochs": 15, "settings": record.settings | {"epochs": 15}}
+    write_record(record.model_copy(update=short), ranks, tmp_path)
+    assert drawn("stages", tmp_path)["found"]["main"]["recorded"] == 0
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -291,6 +325,19 @@ def test_an_estimate_below_zero_has_no_ratio_and_leaves_no_mean(tmp_path):
     assert [row["ratios"][1], row["mean"], row["low"], row["high"]] == [None] * 4
     render(["minima"], tmp_path, tmp_path)
     assert re.search(r"\| average \| [\d.]+ \| – \| – \|", (tmp_path / "minima.md").read_text())
+
+
+def test_ratios_of_all_pairs_are_compared_with_those_of_their_epochs(tmp_path):
+    """Of four pairs, the longer SAMRec trains beside SASRec, the smaller is its trace."""
+    for seed, (epochs, trace) in enumerate([(20, 3.0), (40, 2.0), (60, 0.9), (80, 0.5)]):
+        for method in LIMITS:
+            record, ranks = made_up(ranked("Beauty", method, seed))
+            best = epochs if method == "samrec" else 40
+            write_record(record.model_copy(update={"best_epoch": best}), ranks, tmp_path)
+            found = look(record) | {"trace": trace if method == "samrec" else 1.0}
+            write(found, tmp_path / "minima" / f"{record.name}.json")
+    row = drawn("minima", tmp_path)["found"]["together"]["trace"]
+    assert row == {"pairs": 4, "below": 2, "low": 0.5, "high": 3, "epochs": -1}
 
 
 def test_the_main_runs_minima_are_all_in_their_table(whole):
