@@ -96,8 +96,8 @@ class Monitor:
         probe: the frozen loss. `steps`: number of the optimizer's steps so far.
 
     Raises:
-        InputError: a number is out of range; the optimizer does not step this model; the file holds something
-            else; and as `landscape.supervised`.
+        InputError: a number is out of range; batches come without a criterion, or an `Objective` with one or
+            a mode; the optimizer does not step this model; the file holds something else; as `supervised`.
     """
 
     @checks_arguments

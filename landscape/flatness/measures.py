@@ -135,7 +135,7 @@ def sharpness(
 
     Raises:
         InputError: an unknown measure, or one that does not apply; ρ, σ, ε or the rise is not
-            positive and finite; fewer than two samples or probes; or no steps.
+            positive and finite; fewer than two samples or probes; no steps; and as `landscape.hessian`.
     """
     if unknown := [name for name in measures or () if name not in MEASURES]:
         raise InputError(f"no sharpness measure {unknown[0]!r}; measures: {', '.join(MEASURES)}")

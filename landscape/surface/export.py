@@ -40,7 +40,7 @@ def export(slice: Slice, path: Path) -> Path:
         The path.
 
     Raises:
-        InputError: another ending, a file that cannot be written, or HDF5 without h5py.
+        InputError: not a slice, another ending, a file that cannot be written, or HDF5 without h5py.
     """
     if not isinstance(slice, Slice):
         raise InputError(f"export writes a line or a plane, not {said(slice)}; of several, one at a time")
