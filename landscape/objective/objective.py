@@ -72,8 +72,8 @@ class Objective:
         copy: if False, the model's parameters become views of θ, with equal values; do not use it then.
 
     Raises:
-        InputError: no batches, or batches that do not end; a weight that is not positive; a loss that is no
-            finite scalar, cannot be evaluated, depends on no parameter, or differs between two evaluations;
+        InputError: no batches, or batches that do not end; a weight that is not positive; a loss that is not
+            a finite scalar, cannot be evaluated, ignores the parameters, or differs between two evaluations;
             `forward` or `criterion` alone; no model, or one with lazy parameters, that cannot be copied, that
             changes its weights when evaluated, or lacks statistics to recompute; and as `ParamSpace`.
     """

@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import json
+import math
 import os
 import re
 import subprocess
@@ -16,7 +17,10 @@ import pytest
 import landscape
 import landscape.plots
 import samrec
+from landscape.cli.app import MEASUREMENTS, _declared, _measurement
 from landscape.flatness.measures import MEASURES
+from landscape.surface.certificate import uncovered
+from landscape.surface.sampler import FRESH
 from tests.browser import chromium, faults, new_tab
 from website.generated import generated, modules
 from website.links import links
@@ -59,6 +63,21 @@ def test_each_measure_is_explained_as_the_code_has_it(name):
     symbols = {"θ": "theta", "ρ": "rho", "σ": "sigma", "ε": "varepsilon", "δ": "delta"}
     for letter, command in symbols.items():
         assert (letter in MEASURES[name].formula) == (re.search(rf"\\{command}(?![a-z])", latex) is not None)
+
+
+def test_the_certificate_covers_what_the_pages_say():
+    covered = math.floor(100 * (1 - uncovered(FRESH, 1)))
+    for page, times in (("surfaces", 2), ("reading", 1)):
+        text = (ROOT / "docs" / f"{page}.md").read_text("utf-8")
+        assert re.findall(r"(\d+)% of (?:it \(95%|the plane)", text) == [str(covered)] * times
+
+
+def test_all_commands_that_take_a_task_are_named():
+    text = (ROOT / "examples" / "README.md").read_text("utf-8")
+    (said,) = re.findall(r"^(`surface`, .*) take `--task`", text, flags=re.MULTILINE)
+    declared = {name: _declared(name, _measurement(name).found) for name in MEASUREMENTS}
+    taking = {name for name, of in declared.items() if any("--task" in each.opts for each in of.params)}
+    assert set(re.findall(r"`(\w+)`", said)) == taking
 
 
 PUBLIC = {
