@@ -226,7 +226,7 @@ MEASURES: Mapping[str, Measure] = {
     ),
     "m-sharpness": Measure(
         "the same with a δ for each batch b of m units: mean of L_b(θ + ρ g_b/‖g_b‖) - L_b(θ)",
-        "Foret et al. 2021, section 2",
+        "Foret et al. 2021, section 4.1",
         ("rho", "m"),
         worst_case.m_sharpness,
     ),

@@ -17,7 +17,7 @@ import pytest
 import landscape
 import landscape.plots
 import samrec
-from landscape.cli.app import MEASUREMENTS, _declared, _measurement
+from landscape.cli.app import _commands, _declared
 from landscape.flatness.measures import MEASURES
 from landscape.surface.certificate import uncovered
 from landscape.surface.sampler import FRESH
@@ -72,12 +72,30 @@ def test_the_certificate_covers_what_the_pages_say():
         assert re.findall(r"(\d+)% of (?:it \(95%|the plane)", text) == [str(covered)] * times
 
 
-def test_all_commands_that_take_a_task_are_named():
+def options():
+    """The options of each command, by its name."""
+    for name, command in _commands().items():
+        declared = _declared(name, command.found)
+        for below, each in getattr(declared, "commands", {"": declared}).items():
+            yield f"{name} {below}".strip(), {option for of in each.params for option in of.opts}
+
+
+def test_all_measurements_that_take_a_task_are_named():
     text = (ROOT / "examples" / "README.md").read_text("utf-8")
     (said,) = re.findall(r"^(`surface`, .*) take `--task`", text, flags=re.MULTILINE)
-    declared = {name: _declared(name, _measurement(name).found) for name in MEASUREMENTS}
-    taking = {name for name, of in declared.items() if any("--task" in each.opts for each in of.params)}
-    assert set(re.findall(r"`(\w+)`", said)) == taking
+    assert set(re.findall(r"`(\w+)`", said)) == {name for name, of in options() if "--task" in of}
+
+
+def test_every_option_on_a_command_line_of_a_page_exists():
+    known, found = dict(options()), 0
+    for page in PAGES:
+        text = page.read_text("utf-8").replace("\\\n", " ")
+        for name, given in re.findall(r"landscape ((?:data )?[a-z]+)([^`|#\n]*)", text):
+            if name in known:
+                asked = set(re.findall(r"(?<=\s)--[a-z][a-z-]*", given))
+                assert asked <= known[name], f"{page.name}: landscape {name} {asked - known[name]}"
+                found += len(asked)
+    assert found > 50
 
 
 PUBLIC = {
