@@ -47,9 +47,9 @@ def supervised(
 
     Raises:
         InputError: `batches` is a data set of single examples, or a batch is not a pair; the criterion does
-            not give the loss of each target when its `reduction` is "none", or its scalar is not a mean over
-            examples and there are several batches; outputs and targets of `mse_loss` and its like have
-            different shapes; there is no such mode; and as `Objective`.
+            not give the loss of each target when its `reduction` is "none", cannot be called, or its scalar
+            is not a mean over examples and there are several batches; outputs and targets of `mse_loss` and
+            its like have different shapes; there is no such mode; and as `Objective`.
     """
     if isinstance(batches, Dataset) and not isinstance(batches, IterableDataset):
         raise InputError("a data set gives single examples; wrap it: DataLoader(dataset, batch_size=256)")

@@ -145,7 +145,7 @@ class Slice(Turned, Result):
         try:
             from xarray import DataArray
         except ImportError:
-            raise InputError("to_xarray needs xarray: pip install 'samrec-landscape[xarray]'") from None
+            raise InputError("to_xarray needs xarray: pip install xarray") from None
         axes = dict(zip(("alpha", "beta"), self.coordinates, strict=False))
         told = {"center": self.center, "statement": self.statement, **self.settings, **self.provenance}
         return DataArray(self.losses, coords=axes, dims=list(axes), name="loss", attrs=told)
