@@ -149,8 +149,8 @@ def top_eigenpairs(
         smallest: number of the smallest eigenvalues to find too, to within tol ‖H‖. On SASRec (Beauty), five
             top ones took 81 products, with λmin and without.
         tol: relative; below 1e-6 a float32 objective cannot converge.
-        max_products: maximum number of products (default: 100 per eigenvalue), but for a few that each
-            method needs; then there may be fewer pairs, and those that have not converged are marked.
+        max_products: stop at this number of products, or a few more (default: 100 per eigenvalue). There may
+            be fewer pairs then, and those that have not converged are marked.
         block: number of vectors that Lanczos multiplies at once. More of them take 1.6 to 2.9 times the
             products, which only a GPU makes up for, where several at once cost little more than one.
         basis: number of vectors that Lanczos may keep, by default what half of the free memory holds, at most
