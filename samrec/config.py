@@ -57,9 +57,7 @@ File = Annotated[T, Shown(path=True)]
 LossPart = Annotated[T, Shown("Loss")]
 ModelPart = Annotated[T, Shown("Model")]
 StepPart = Annotated[T, Shown("Training")]
-SamPart = Annotated[
-    T, Shown("Sharpness-Aware Minimization (samrec; with --rho cl4srec, s3rec, bert4rec, gru4rec)")
-]
+SamPart = Annotated[T, Shown("SAM (samrec; with --rho cl4srec, s3rec, bert4rec, gru4rec)")]
 ViewPart = Annotated[T, Shown("Contrastive views (cl4srec)")]
 MaskPart = Annotated[T, Shown("Masked items (bert4rec)")]
 PretrainPart = Annotated[T, Shown("Pre-training (s3rec, s3rec-pretraining)")]

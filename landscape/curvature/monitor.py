@@ -208,7 +208,7 @@ class Monitor:
         return record
 
     def measure(self) -> SharpnessRecord:
-        """Measure now, whatever the budget, and store the record."""
+        """Measure now, whatever the budget, and store the record. `InputError` where its file cannot be."""
         return self._measured(math.inf)
 
     def _measured(self, deadline: float) -> SharpnessRecord:
