@@ -72,6 +72,28 @@ def test_the_certificate_covers_what_the_pages_say():
         assert re.findall(r"(\d+)% of (?:it \(95%|the plane)", text) == [str(covered)] * times
 
 
+def test_sentences_on_the_gallery_are_of_its_present_tables():
+    gallery, docs = ROOT / "figures" / "gallery", ROOT / "docs"
+    table = (gallery / "sharpness.md").read_text("utf-8")
+    ends = re.findall(r"^\|[^|]* \* \|.*\[([\d.]+), ([\d.]+)\] \|$", table, flags=re.MULTILINE)
+    counts = (
+        len(ends),
+        sum(float(high) < 1 for _, high in ends),
+        sum(float(low) <= 1 <= float(high) for low, high in ends),
+    )
+    (said,) = re.findall(
+        r"Of (\w+) measures with a `\*`, (\w+) says? that this SAMRec is flatter, and (\w+) shows? no clear",
+        (docs / "reading.md").read_text("utf-8"),
+    )
+    assert said == tuple(["none", "one", "two", "three", "four", "five"][count] for count in counts)
+    heights = re.findall(
+        r"(one start|two starts) \| \d+ \| ([\d.]+ ± [\d.]+)", (gallery / "barriers.md").read_text("utf-8")
+    )
+    words = " ".join((docs / "surfaces.md").read_text("utf-8").split())
+    (one, first), (two, second), *_ = heights
+    assert f"it is {first} from SASRec to SAMRec of {one}, and {second} of {two}" in words
+
+
 def options():
     """The options of each command, by its name."""
     for name, command in _commands().items():
