@@ -5,7 +5,7 @@
     landscape surface --ckpt digits-0.pt --ckpt digits-1.pt --task examples.task:objective
     landscape bound   --ckpt digits-0.pt --task examples.task:objective --metric error --guess 0.9
 
-The module is found from the folder you are in. A task is two lines: load the weights, say what the loss is.
+The module is found from the folder you are in. A task loads the weights and says what the loss is.
 """
 
 import torch

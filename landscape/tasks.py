@@ -41,6 +41,9 @@ class TaskOptions:
         include, exclude: name patterns of the parameters that take part.
         metric: what is measured: `loss`, that of training, or another that the task knows, such as a
             validation loss or a ranking metric. An objective's provenance says which it is of.
+
+    Raises:
+        InputError: no users, or a seed that is not a whole number from 0.
     """
 
     users: Size | None = 2048

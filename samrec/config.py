@@ -57,7 +57,7 @@ File = Annotated[T, Shown(path=True)]
 LossPart = Annotated[T, Shown("Loss")]
 ModelPart = Annotated[T, Shown("Model")]
 StepPart = Annotated[T, Shown("Training")]
-SamPart = Annotated[T, Shown("Sharpness-Aware Minimization (samrec, or any but sasrec with --rho)")]
+SamPart = Annotated[T, Shown("SAM (samrec; with --rho cl4srec, s3rec, bert4rec, gru4rec)")]
 ViewPart = Annotated[T, Shown("Contrastive views (cl4srec)")]
 MaskPart = Annotated[T, Shown("Masked items (bert4rec)")]
 PretrainPart = Annotated[T, Shown("Pre-training (s3rec, s3rec-pretraining)")]
@@ -79,7 +79,8 @@ def setting(default: Any, description: str, **bounds: Any) -> Any:
 class Config(BaseModel):
     """What is trained, on what, and how: each setting once, with its type, default, bounds and meaning.
 
-    `samrec.cli.settings` makes the options of the command line from the fields.
+    `samrec.cli.settings` makes the options of the command line from the fields. Raises pydantic's
+    `ValidationError`, a `ValueError`, for settings that are unknown, out of bounds or in conflict.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

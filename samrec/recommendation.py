@@ -109,7 +109,8 @@ def recommend(
 
     Raises:
         InputError: the checkpoint or its data cannot be used, an id is unknown, a history is empty, there is
-            nothing to recommend for, or the weights are not finite.
+            nothing to recommend for, users and histories are given, `top` is below 1, or the weights are not
+            finite.
     """
     if top < 1:
         raise InputError(f"top is the number of items to recommend, at least 1; it is {top}")

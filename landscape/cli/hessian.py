@@ -73,7 +73,7 @@ class SpectrumOptions:
         only_with("--density"),
     ] = 80
     by_group: Annotated[
-        bool, typer.Option("--by-group", help="Measure each block too: embedding, attention, ffn, norms.")
+        bool, typer.Option("--by-group", help="Measure the block of each group of parameters too.")
     ] = False
 
 

@@ -88,9 +88,9 @@ def command(
     the users and the draws. A measure is reported as lower or higher only if its interval says so.
 
     Measures: sam, m-sharpness, worst, keskar, gradient-norm, average, lpf, pac-bayes-sigma,
-    lambda-max, trace, frobenius; and, unchanged by a rescaling of the weights that keeps the
-    function, asam, worst-adaptive, average-adaptive, pac-bayes-sigma-adaptive, fisher-rao,
-    relative-flatness-embedding, relative-flatness-last.
+    lambda-max, trace, frobenius, relative-flatness-embedding, relative-flatness-last; and, unchanged by
+    a rescaling of the weights that keeps the function, asam, worst-adaptive, average-adaptive,
+    pac-bayes-sigma-adaptive, fisher-rao.
 
     A folder gets NAME.sharpness.npz for each, and with --by-group NAME.GROUP.sharpness.npz.
 

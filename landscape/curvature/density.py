@@ -203,7 +203,8 @@ def spectral_density(
         The density, λ in units of the loss (θ has none).
 
     Raises:
-        InputError: fewer than two probes, which leave no standard error; no steps; a product is not finite.
+        InputError: fewer than two probes, which leave no standard error; no steps; a product is not finite;
+            memory does not hold the vectors; the target is something else; and as `landscape.hessian`.
     """
     check(probes, 2)
     with progress.bar("spectral density", probes * steps) as advance:

@@ -96,8 +96,8 @@ class Monitor:
         probe: the frozen loss. `steps`: number of the optimizer's steps so far.
 
     Raises:
-        InputError: a number is out of range; the optimizer does not step this model; the file holds something
-            else; and as `landscape.supervised`.
+        InputError: a number is out of range; batches come without a criterion, or an `Objective` with one or
+            a mode; the optimizer does not step this model; the file holds something else; as `supervised`.
     """
 
     @checks_arguments
@@ -208,7 +208,7 @@ class Monitor:
         return record
 
     def measure(self) -> SharpnessRecord:
-        """Measure now, whatever the budget, and store the record."""
+        """Measure now, whatever the budget, and store the record. `InputError` where its file cannot be."""
         return self._measured(math.inf)
 
     def _measured(self, deadline: float) -> SharpnessRecord:

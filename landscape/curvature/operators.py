@@ -77,8 +77,8 @@ def hessian(
         memory: bytes that graphs may take which are kept, by default half of the free memory.
 
     Raises:
-        InputError: there is no such strategy, the one asked for cannot follow the loss, or the loss has no
-            derivatives.
+        InputError: there is no such strategy, the one asked for cannot follow the loss, the loss has no
+            derivatives, its gradient is wrong, or `tune` is for a sharded model.
     """
     need_objective(objective)
     if tune and objective.params.sharded:

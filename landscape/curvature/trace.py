@@ -112,7 +112,8 @@ def trace(
 
     Raises:
         InputError: fewer than two probes (six for the methods that project), which leave no standard error;
-            no such method; `tol` is not positive; or a product is not finite.
+            no such method; `tol` is not positive; a product is not finite; memory does not hold the vectors;
+            the target is something else; and as `landscape.hessian`.
     """
     check(probes, 6 if method in PROJECTING else 2)
     with progress.bar("trace", probes) as advance:
@@ -154,7 +155,8 @@ def frobenius_norm(
         The norm, in units of the loss, with its standard error.
 
     Raises:
-        InputError: fewer than two probes, `tol` is not positive, or a product is not finite.
+        InputError: fewer than two probes, `tol` is not positive, a product is not finite, the target is
+            something else, and as `landscape.hessian`.
     """
     check(probes, 2)
     under = tol and 2 * tol  # the relative error of a root is half of that under it
@@ -186,7 +188,8 @@ def diagonal(target: Objective | LinearOperator, *, probes: Count = 30, seed: Se
         The diagonal, in units of the loss, with a standard error for each entry.
 
     Raises:
-        InputError: fewer than two probes, or a product is not finite.
+        InputError: fewer than two probes, a product is not finite, the target is something else, and as
+            `landscape.hessian`.
     """
     check(probes, 2)
     with progress.bar("diagonal", probes) as advance:

@@ -29,7 +29,8 @@ class Contrast:
         difference: y - x.
         standard_error: standard error of the difference over the draws and units that both share; None
             without any.
-        ratio: y / x. None unless x is above 0 by more than two standard errors and y is not negative.
+        ratio: y / x. None unless x is above 0 by more than two standard errors and y is not negative, or
+            where its interval has no ends.
         low, high: its 95% interval; None where nothing is shared, and without a ratio.
         reach: half the width of the difference's 95% interval, by Student's t; None without any.
     """

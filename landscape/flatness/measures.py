@@ -135,7 +135,7 @@ def sharpness(
 
     Raises:
         InputError: an unknown measure, or one that does not apply; ρ, σ, ε or the rise is not
-            positive and finite; fewer than two samples or probes; or no steps.
+            positive and finite; fewer than two samples or probes; no steps; and as `landscape.hessian`.
     """
     if unknown := [name for name in measures or () if name not in MEASURES]:
         raise InputError(f"no sharpness measure {unknown[0]!r}; measures: {', '.join(MEASURES)}")
@@ -226,7 +226,7 @@ MEASURES: Mapping[str, Measure] = {
     ),
     "m-sharpness": Measure(
         "the same with a δ for each batch b of m units: mean of L_b(θ + ρ g_b/‖g_b‖) - L_b(θ)",
-        "Foret et al. 2021, section 2",
+        "Foret et al. 2021, section 4.1",
         ("rho", "m"),
         worst_case.m_sharpness,
     ),

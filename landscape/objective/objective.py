@@ -73,9 +73,9 @@ class Objective:
 
     Raises:
         InputError: no batches, or batches that do not end; a weight that is not positive; a loss that is not
-            a finite scalar, cannot be evaluated, or differs between two evaluations; something that is not a
-            model, or one without parameters, with lazy ones, that cannot be copied, that changes its weights
-            when evaluated (as `max_norm` does), or lacks statistics to recompute; and as `ParamSpace`.
+            a finite scalar, cannot be evaluated, ignores the parameters, or differs between two evaluations;
+            `forward` or `criterion` alone; no model, or one with lazy parameters, that cannot be copied, that
+            changes its weights when evaluated, or lacks statistics to recompute; and as `ParamSpace`.
     """
 
     @checks_arguments
@@ -334,7 +334,7 @@ class Objective:
         return float(self.ranks.summed(value)) / self.weight, total.mean(self.weight, self.ranks)
 
     def grad(self, theta: Tensor | None = None) -> Tensor:
-        """Return ∇L, shape (numel,)."""
+        """Return ∇L, shape (numel,). Raises as `value_and_grad`."""
         return self.value_and_grad(theta)[1]
 
     def hvp(self, vector: Tensor, theta: Tensor | None = None) -> Tensor:

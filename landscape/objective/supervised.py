@@ -46,10 +46,10 @@ def supervised(
         options: further arguments of `Objective`.
 
     Raises:
-        InputError: a batch is not a pair, the criterion does not give the loss of each target when its
-            `reduction` is "none", or its scalar is not a mean over examples and there are several batches;
-            outputs and targets of `mse_loss` and its like have different shapes; there is no such mode; and
-            as `Objective`.
+        InputError: `batches` is a data set of single examples, or a batch is not a pair; the criterion does
+            not give the loss of each target when its `reduction` is "none", cannot be called, or its scalar
+            is not a mean over examples and there are several batches; outputs and targets of `mse_loss` and
+            its like have different shapes; there is no such mode; and as `Objective`.
     """
     if isinstance(batches, Dataset) and not isinstance(batches, IterableDataset):
         raise InputError("a data set gives single examples; wrap it: DataLoader(dataset, batch_size=256)")
@@ -109,3 +109,16 @@ def need_objective(given: Any) -> None:
             f"expected a landscape.Objective, not {type(given).__name__}; make one of a model and its data: "
             "landscape.supervised(model, batches, criterion)"
         )
+
+
+def need_names(given: Any, taker: str) -> None:
+    """Refuse objectives that do not come by name.
+
+    Args:
+        taker: what takes them, for the message.
+
+    Raises:
+        InputError: they are not a mapping, or an empty one.
+    """
+    if not isinstance(given, Mapping) or not given:
+        raise InputError(f'{taker} takes objectives by name: {{"my model": objective}}')

@@ -45,6 +45,9 @@ def in_training_mode(loss: OfModel[T], seed: Seed = 0) -> OfModel[T]:
 
     Returns:
         The function, for the same argument of `Objective`.
+
+    Raises:
+        InputError: the seed is not a whole number from 0.
     """
 
     @wraps(loss)

@@ -94,5 +94,5 @@ def h5py() -> Any:
     try:
         import h5py
     except ImportError:
-        raise InputError("HDF5 needs h5py: pip install 'samrec-landscape[hdf5]'") from None
+        raise InputError("HDF5 needs h5py: pip install h5py") from None
     return h5py

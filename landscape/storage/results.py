@@ -68,7 +68,11 @@ class Result(Shown):
         """
 
     def save(self, path: str | Path) -> Path:
-        """Write one `.npz` with a JSON header; return its path. With several ranks, the first writes it."""
+        """Write one `.npz` with a JSON header; return its path. With several ranks, the first writes it.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
         path = Path(path)
         if not ranks().first:
             return path

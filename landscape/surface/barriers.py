@@ -5,6 +5,7 @@ from pathlib import Path
 
 from landscape.errors import InputError
 from landscape.objective.objective import Objective
+from landscape.objective.supervised import need_names
 from landscape.runtime.arguments import Count, Positive, Seed, checks_arguments
 from landscape.surface.paths import PathProfile, barrier, bezier, endpoint
 from landscape.surface.sampler import Points
@@ -39,8 +40,9 @@ def barriers(
         units of L.
 
     Raises:
-        InputError: fewer than two models, or as `barrier` and `bezier`.
+        InputError: fewer than two models, or not by name, or as `barrier` and `bezier`.
     """
+    need_names(objectives, "barriers")
     if len(objectives) < 2:
         raise InputError("a path leads from one model to another; at least two are needed")
     (start, first), *others = objectives.items()

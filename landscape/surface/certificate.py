@@ -13,7 +13,7 @@ from landscape.statistics import CONFIDENCE, SAMPLE, ratio_error, ratio_parts
 from landscape.storage.results import Array
 from landscape.surface.chebyshev import Axis, at_points
 from landscape.surface.loss_cache import LossCache
-from landscape.surface.slice import Slice
+from landscape.surface.slice import Slice, need_slice
 
 
 def fresh_error(points: LossCache, axes: Sequence[Axis], samples: Array, count: int, seed: int) -> float:
@@ -67,7 +67,12 @@ def paired_error(a: Slice, b: Slice) -> float | None:
 
     Args:
         a, b: slices of the two checkpoints, of the same loss; the error is in its unit.
+
+    Raises:
+        InputError: one is something else.
     """
+    for each in (a, b):
+        need_slice(each, "paired_error takes")
     same = all(a.provenance.get(key) == b.provenance.get(key) for key in SAMPLE)
     if not same or a.deviations.shape != b.deviations.shape or not a.deviations.size:
         return None

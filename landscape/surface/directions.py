@@ -157,11 +157,13 @@ def coordinates(step: Tensor, directions: Sequence[Direction]) -> list[float]:
 
     Args:
         step: shape (numel,).
-        directions: any number, linearly independent.
+        directions: one or more, linearly independent.
 
     Raises:
-        InputError: they are not, or are not of the step's size.
+        InputError: there are none, they are not, or are not of the step's size.
     """
+    if not directions:
+        raise InputError("a step has coordinates along one direction or more; none are given")
     need_directions(directions, step)
     basis = torch.stack([d.vector.double() for d in directions])
     try:

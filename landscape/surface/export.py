@@ -9,12 +9,12 @@ import numpy as np
 import torch
 
 from landscape.errors import InputError
-from landscape.runtime.arguments import checks_arguments, said
+from landscape.runtime.arguments import checks_arguments
 from landscape.storage.files import existing, replacing
 from landscape.storage.hdf5 import read_datasets, write_datasets
 from landscape.storage.results import Array
 from landscape.surface.directions import Direction
-from landscape.surface.slice import Slice
+from landscape.surface.slice import Slice, need_slice
 
 HDF5 = (".h5", ".hdf5")
 _AXES = ("xcoordinates", "ycoordinates")
@@ -40,10 +40,9 @@ def export(slice: Slice, path: Path) -> Path:
         The path.
 
     Raises:
-        InputError: another ending, a file that cannot be written, or HDF5 without h5py.
+        InputError: not a slice, another ending, a file that cannot be written, or HDF5 without h5py.
     """
-    if not isinstance(slice, Slice):
-        raise InputError(f"export writes a line or a plane, not {said(slice)}; of several, one at a time")
+    need_slice(slice, "export writes")
     ending = path.suffix.lower()
     if ending == ".npz":
         return slice.save(path)

@@ -11,7 +11,7 @@ from torch import Tensor
 from landscape.curvature.eigenpairs import top_eigenpairs
 from landscape.errors import InputError
 from landscape.objective.objective import Objective
-from landscape.objective.supervised import need_objective
+from landscape.objective.supervised import need_names, need_objective
 from landscape.runtime.arguments import Dimension, Number, Seed, checks_arguments
 from landscape.runtime.ranks import ranks
 from landscape.storage.display import Brief
@@ -92,14 +92,15 @@ def eigen_frame(objective: Objective, dimension: Dimension, ends: bool = False, 
     Args:
         objective: L, at θ.
         dimension: 1 or 2.
-        ends: for a plane, those of the largest and the smallest eigenvalue, instead of the top two.
+        ends: those of the largest and the smallest eigenvalue, instead of the top two; for a line, that of
+            the smallest.
         seed: random seed of the vector that Lanczos starts from.
 
     Returns:
         The frame, without marks; each direction holds its eigenvalue.
 
     Raises:
-        InputError: an eigenpair has not converged.
+        InputError: an eigenpair has not converged, or the model is sharded.
     """
     need_objective(objective)
     if objective.params.sharded:
@@ -154,12 +155,13 @@ def between_frame(
         The frame, with all points as marks: θ at the origin, the first of `others` at 1.
 
     Raises:
-        InputError: too few or too many others, one has the name of θ, they lie on one line, or they are of
-            another model.
+        InputError: too few or too many others, or not by name; one has the name of θ; they lie on one line;
+            or they are of another model.
     """
     need_objective(objective)
     if not 1 <= len(others) <= dimension:
         raise InputError(f"found {1 + len(others)} checkpoint(s); a line takes 2 of them, a plane 2 or 3")
+    need_names(others, "between_frame")
     if name in others:
         raise InputError(f"two checkpoints are called {name!r}; each mark needs a name of its own")
     theta = objective.theta

@@ -57,7 +57,8 @@ def quadratic_model(objective: Objective, directions: Sequence[Direction]) -> Qu
         The quadratic model, in units of L and in steps of the directions.
 
     Raises:
-        InputError: a product is not finite, or the loss has no derivatives.
+        InputError: a product is not finite, a direction is not of θ's shape, or zero; and as
+            `landscape.hessian`.
     """
     need_objective(objective)
     need_directions(directions, objective.theta)

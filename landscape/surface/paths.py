@@ -14,6 +14,7 @@ from torch import Tensor
 
 from landscape.errors import InputError
 from landscape.objective.objective import Objective
+from landscape.objective.supervised import need_names
 from landscape.runtime import progress
 from landscape.runtime.arguments import Count, Positive, Seed, checks_arguments
 from landscape.statistics import ratio_error
@@ -353,5 +354,7 @@ def _along(metric: Objective, curve: _Curve, name: str) -> dict[str, list[float]
 
 
 def _check_metrics(objective: Objective, metrics: Mapping[str, Objective] | None) -> None:
-    for metric in (metrics or {}).values():
-        check_parameters(objective, metric)
+    if metrics:
+        need_names(metrics, "metrics")
+        for metric in metrics.values():
+            check_parameters(objective, metric)

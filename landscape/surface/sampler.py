@@ -31,7 +31,7 @@ Points = Annotated[int, Whole(2, MOST_POINTS)]
 Grid = Points | Sequence[Points]
 PLAIN = {1: 51, 2: 25}  # points per axis of a plain grid, by default
 PARALLEL = 1e-9  # of 1 - |cosine|: two directions of it are one
-FRESH = 60  # random points that certify a fit: at most 3/60 of it errs by more than the worst of them
+FRESH = 60  # random points that certify a fit: at most 3.7/60 of it errs by more than the worst of them
 NEAR = 4  # tolerances; a fit is judged once its predicted error, a cautious one, is below that
 
 
@@ -76,7 +76,8 @@ def line(
 
     Raises:
         InputError: fewer than two points; a radius, tolerance or span that is not positive and finite; not
-            one direction; or a strategy that is not available here.
+            one direction; a strategy that is not available here; a file that cannot be used; or `auto` for
+            a loss that is not positive, or has not doubled at a radius of 64.
     """
     frame = _frame(objective, 1, directions, spans, seed, normalization, biases)
     return evaluate_slice(
@@ -126,7 +127,7 @@ def plane(
         The slice, its `losses` of shape (n, m), indexed [x, y], and in units of L.
 
     Raises:
-        InputError: as `line`, or not two directions.
+        InputError: as `line`, or not two directions, or parallel ones.
     """
     frame = _frame(objective, 2, directions, spans, seed, normalization, biases)
     return evaluate_slice(

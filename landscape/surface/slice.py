@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from landscape.errors import InputError
+from landscape.runtime.arguments import said
 from landscape.runtime.rounding import at_most
 from landscape.storage.display import Brief, Turned
 from landscape.storage.ranges import FINITE, NOT_INFINITE, NOT_NEGATIVE, Range
@@ -145,7 +146,7 @@ class Slice(Turned, Result):
         try:
             from xarray import DataArray
         except ImportError:
-            raise InputError("to_xarray needs xarray: pip install 'samrec-landscape[xarray]'") from None
+            raise InputError("to_xarray needs xarray: pip install xarray") from None
         axes = dict(zip(("alpha", "beta"), self.coordinates, strict=False))
         told = {"center": self.center, "statement": self.statement, **self.settings, **self.provenance}
         return DataArray(self.losses, coords=axes, dims=list(axes), name="loss", attrs=told)
@@ -161,3 +162,13 @@ class Slice(Turned, Result):
         pieces = int(self.settings["split"])
         axes = [Axis.through(nodes, pieces) for nodes in self.nodes]
         return on_grid(axes, self.samples, coordinates)
+
+
+def need_slice(given: Any, taker: str) -> None:
+    """Refuse what is not a slice, such as the surfaces of several models.
+
+    Raises:
+        InputError: it is not; `taker` says what takes it.
+    """
+    if not isinstance(given, Slice):
+        raise InputError(f"{taker} a line or a plane, not {said(given)}; of several, one at a time")

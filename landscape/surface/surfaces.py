@@ -12,7 +12,7 @@ from torch import Tensor
 from landscape.errors import InputError
 from landscape.objective.identity import need_one_loss
 from landscape.objective.objective import Objective
-from landscape.objective.supervised import need_objective
+from landscape.objective.supervised import need_names, need_objective
 from landscape.runtime import progress
 from landscape.runtime.arguments import Count, Dimension, Positive, Seed, checks_arguments
 from landscape.runtime.devices import need_room
@@ -131,16 +131,18 @@ def surfaces(
         The slices, with losses in units of L.
 
     Raises:
-        InputError: several seeds of directions that are not random, a trajectory in one dimension, or as
-            `evaluate_slice` and the frames.
+        InputError: no models, or not by name; models of different data or loss; several seeds of directions
+            that are not random; a trajectory in one dimension; a model that `trajectories` or a metric
+            lacks; or as `evaluate_slice` and the frames.
     """
-    if not isinstance(objectives, Mapping) or not objectives:
-        raise InputError('surfaces takes objectives by name: {"my model": objective}')
+    need_names(objectives, "surfaces")
     for objective in objectives.values():
         need_objective(objective)
         need_room(dim * len(objectives) * seeds, objective.theta, f"seeds = {seeds:,}")
     need_one_loss({name: objective.provenance for name, objective in objectives.items()})
     check_directions(directions, dim, seeds)
+    if metrics:
+        need_names(metrics, "metrics")
     drawn: dict[str, Any] = {f"metrics[{metric!r}]": of for metric, of in (metrics or {}).items()}
     drawn |= {"trajectories": trajectories} if directions == "trajectory" else {}
     _need_each(list(objectives)[: 1 if directions == "between" else None], drawn)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from landscape.surface.slice import Slice
+from landscape.surface.slice import Slice, need_slice
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,11 @@ def basins(slice: Slice) -> list[Basin]:
 
     Args:
         slice: a line or a plane; what is looked at are its `losses`, shape (n,) or (n, m).
+
+    Raises:
+        InputError: it is something else.
     """
+    need_slice(slice, "basins takes")
     inside = np.flatnonzero(np.isfinite(slice.losses))
     order = inside[np.argsort(slice.losses.ravel()[inside], kind="stable")]
     places = np.unravel_index(order, slice.losses.shape)

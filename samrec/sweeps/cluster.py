@@ -64,7 +64,7 @@ class Cluster:
         try:
             import ray
         except ImportError:
-            raise InputError("--ray needs ray: pip install 'samrec-landscape[ray]'") from None
+            raise InputError("--ray needs ray: pip install ray") from None
         _check_answers(self.address)
         ray.init(self.address, log_to_driver=False, logging_level=logging.ERROR)
         self.aside.__enter__()

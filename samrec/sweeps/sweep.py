@@ -39,7 +39,7 @@ def sweep(
 ) -> None:
     """Train the runs that are still missing, write `results.json` next to them, and call `ended` for each.
 
-    On a CPU each run is a process of its own, `processes` at once (one a core by default), with its share
+    On a CPU each run is a process of its own, `processes` at once (by default one per core), with its share
     of the cores. On a GPU runs that differ in nothing but seed, rho, or sasrec and samrec train as one
     batched model, unless a number of processes is given. With the address of a Ray cluster, `ray`, its nodes
     carry them out: see `samrec.sweeps.cluster`. A sweep that was stopped continues where it was.

@@ -91,7 +91,8 @@ def train(
     Raises:
         InputError: the data cannot be used, there is too little memory, `out` holds a run and `resume` is
             false (or holds one with other settings), another process writes to it, a logger is not installed
-            or cannot start, or the loss is not finite; then `last.pt` is of the epoch before.
+            or cannot start, settings do not suit the number of processes, or the loss is not finite; then
+            `last.pt` is of the epoch before.
         Stopped: a signal asked for it (a KeyboardInterrupt).
     """
     out = out or Path("runs") / f"{plain_name(config.data)}-{config.method}-seed{config.seed}"

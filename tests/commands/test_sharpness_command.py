@@ -76,8 +76,13 @@ def test_sharpness_has_an_option_for_each_setting_and_names_each_measure():
     for name, setting in inspect.signature(ll.sharpness).parameters.items():
         if setting.kind is setting.KEYWORD_ONLY:
             assert options[name].default == setting.default
-    said = re.findall(r"[\w-]+", sharpness.command.__doc__)
-    assert set(MEASURES) <= set(said)
+    words = " ".join(sharpness.command.__doc__.split())
+    (said,) = re.findall(
+        r"Measures: ([^.]*); and, unchanged by [^,]* that keeps the function, ([^.]*)\.", words
+    )
+    others, kept = (part.split(", ") for part in said)
+    assert sorted(others + kept) == sorted(MEASURES)
+    assert set(kept) == {name for name, measure in MEASURES.items() if measure.invariant}
 
 
 def test_sharpness_of_three_is_two_tables(landscape, both, runs, tmp_path, monkeypatch):

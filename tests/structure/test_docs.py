@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import json
+import math
 import os
 import re
 import subprocess
@@ -16,7 +17,10 @@ import pytest
 import landscape
 import landscape.plots
 import samrec
+from landscape.cli.app import _commands, _declared
 from landscape.flatness.measures import MEASURES
+from landscape.surface.certificate import uncovered
+from landscape.surface.sampler import FRESH
 from tests.browser import chromium, faults, new_tab
 from website.generated import generated, modules
 from website.links import links
@@ -59,6 +63,61 @@ def test_each_measure_is_explained_as_the_code_has_it(name):
     symbols = {"θ": "theta", "ρ": "rho", "σ": "sigma", "ε": "varepsilon", "δ": "delta"}
     for letter, command in symbols.items():
         assert (letter in MEASURES[name].formula) == (re.search(rf"\\{command}(?![a-z])", latex) is not None)
+
+
+def test_the_certificate_covers_what_the_pages_say():
+    covered = math.floor(100 * (1 - uncovered(FRESH, 1)))
+    for page, times in (("surfaces", 2), ("reading", 1)):
+        text = (ROOT / "docs" / f"{page}.md").read_text("utf-8")
+        assert re.findall(r"(\d+)% of (?:it \(95%|the plane)", text) == [str(covered)] * times
+
+
+def test_sentences_on_the_gallery_are_of_its_present_tables():
+    gallery, docs = ROOT / "figures" / "gallery", ROOT / "docs"
+    table = (gallery / "sharpness.md").read_text("utf-8")
+    ends = re.findall(r"^\|[^|]* \* \|.*\[([\d.]+), ([\d.]+)\] \|$", table, flags=re.MULTILINE)
+    counts = (
+        len(ends),
+        sum(float(high) < 1 for _, high in ends),
+        sum(float(low) <= 1 <= float(high) for low, high in ends),
+    )
+    (said,) = re.findall(
+        r"Of (\w+) measures with a `\*`, (\w+) says? that this SAMRec is flatter, and (\w+) shows? no clear",
+        (docs / "reading.md").read_text("utf-8"),
+    )
+    assert said == tuple(["none", "one", "two", "three", "four", "five"][count] for count in counts)
+    heights = re.findall(
+        r"(one start|two starts) \| \d+ \| ([\d.]+ ± [\d.]+)", (gallery / "barriers.md").read_text("utf-8")
+    )
+    words = " ".join((docs / "surfaces.md").read_text("utf-8").split())
+    (one, first), (two, second), *_ = heights
+    assert f"it is {first} from SASRec to SAMRec of {one}, and {second} of {two}" in words
+
+
+def options():
+    """The options of each command, by its name."""
+    for name, command in _commands().items():
+        declared = _declared(name, command.found)
+        for below, each in getattr(declared, "commands", {"": declared}).items():
+            yield f"{name} {below}".strip(), {option for of in each.params for option in of.opts}
+
+
+def test_all_measurements_that_take_a_task_are_named():
+    text = (ROOT / "examples" / "README.md").read_text("utf-8")
+    (said,) = re.findall(r"^(`surface`, .*) take `--task`", text, flags=re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", said)) == {name for name, of in options() if "--task" in of}
+
+
+def test_every_option_on_a_command_line_of_a_page_exists():
+    known, found = dict(options()), 0
+    for page in PAGES:
+        text = page.read_text("utf-8").replace("\\\n", " ")
+        for name, given in re.findall(r"landscape ((?:data )?[a-z]+)([^`|#\n]*)", text):
+            if name in known:
+                asked = set(re.findall(r"(?<=\s)--[a-z][a-z-]*", given))
+                assert asked <= known[name], f"{page.name}: landscape {name} {asked - known[name]}"
+                found += len(asked)
+    assert found > 50
 
 
 PUBLIC = {

@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-UNIT = "(?:batch|checkpoint|direction|epoch|item|layer|pair|point|position|rank|row|run|slot|step|user|view)"
+UNIT = (
+    "(?:batch|card|checkpoint|core|direction|epoch|item|layer|pair|point|position|rank|row|run|slot|step|tensor|"
+    "user|vector|view)"
+)
 PATTERNS = {
     "'A is no B' is literary; write 'A is not a B'": (
         r"(?<![Tt]here )\b(?:is|are|was|were) no (?!longer\b|more\b|less\b|evidence\b|\w+er\b)[a-z]",

@@ -84,6 +84,13 @@ def test_it_runs_from_outside_of_the_checkout(built, tmp_path):
     run(python, "-c", USE, cwd=tmp_path)
 
 
+def test_no_message_asks_an_index_for_the_package_itself():
+    """The README says that there is none which has it."""
+    assert "not on PyPI" in (ROOT / "README.md").read_text("utf-8")
+    for path in (path for package in PACKAGES for path in (ROOT / package).rglob("*.py")):
+        assert not re.search(f"pip install '?{PROJECT['name']}", path.read_text("utf-8")), path
+
+
 def test_all_say_one_version():
     version = PROJECT["version"]
     cited = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text("utf-8"), flags=re.MULTILINE)

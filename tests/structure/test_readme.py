@@ -1,11 +1,16 @@
 """What the README, the home page, the tutorial and the how-tos show must run."""
 
+import ast
 import re
+import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
+import torch
 
+import landscape as ll
 from landscape.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -39,6 +44,31 @@ def test_the_blocks_of_a_how_to_run_one_after_another(page, tmp_path, monkeypatc
         pytest.skip(str(error))
     finally:
         plt.close("all")
+
+
+def quoted(page):
+    """The expressions in a page's text that ask something of the package or of an objective."""
+    text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    for code in re.findall(r"`((?:ll|objective)\.[^`]+)`", text):
+        with suppress(SyntaxError):  # a part is left out: …
+            yield code, ast.parse(code, mode="eval")
+
+
+@pytest.mark.parametrize("page", HOWTOS, ids=lambda page: page.stem)
+def test_what_a_how_to_quotes_in_its_text_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    x, y = torch.randn(32, 4), torch.randint(2, (32,))
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Tanh(), torch.nn.Linear(3, 2))
+    criterion, loader = torch.nn.CrossEntropyLoss(), [(x, y)]
+    objective = ll.supervised(model, loader, criterion)
+    ll.line(objective, grid=3).save("surface.npz")
+    names = {"ll": ll, "model": model, "x": x, "y": y, "criterion": criterion, "loader": loader}
+    names |= {"objective": objective, "objective_a": objective}
+    for code, parsed in quoted(page):
+        if {node.id for node in ast.walk(parsed) if isinstance(node, ast.Name)} <= names.keys():
+            with warnings.catch_warnings(action="ignore"):  # of a small model at a radius of 1
+                eval(code, names)  # our own file
 
 
 def ten_lines():

@@ -67,6 +67,21 @@ def test_an_objective_in_place_of_its_parameters():
         ll.random_direction(supervised(net()))
 
 
+NAMELESS = {
+    "surfaces": lambda of: ll.surfaces([of]),
+    "barriers": lambda of: ll.barriers([of, of]),
+    "between_frame": lambda of: ll.between_frame(of, [of], 1, "a"),
+    "metrics": lambda of: ll.surfaces({"a": of}, metrics=[of]),
+    "metrics of a path": lambda of: ll.barrier(of, of.theta + 1, metrics=[of]),
+}
+
+
+@pytest.mark.parametrize("name", NAMELESS)
+def test_a_list_in_place_of_names(name):
+    with pytest.raises(InputError, match=f"{name.split()[0]} takes objectives by name"):
+        NAMELESS[name](supervised(net()))
+
+
 class Endless(IterableDataset):
     def __iter__(self):
         yield from itertools.repeat((X, Y))

@@ -266,6 +266,9 @@ def test_an_unknown_ending_is_refused(line, name, tmp_path):
 
 @pytest.mark.parametrize("other", [None, {"a": 1}, "surface.npz"])
 def test_what_is_no_slice_is_refused(other, tmp_path):
+    for taking in (ll.basins, lambda several: ll.paired_error(several, several)):
+        with pytest.raises(InputError, match="takes a line or a plane"):
+            taking(other)
     with pytest.raises(InputError, match="export writes a line or a plane"):
         ll.export(other, tmp_path / "a.csv")
 
@@ -274,7 +277,7 @@ def test_without_h5py_nothing_is_written_and_the_message_says_how_to_get_it(line
     path = export(line, tmp_path / "a.h5")
     monkeypatch.setitem(sys.modules, "h5py", None)
     for act in (lambda: export(line, tmp_path / "b.h5"), lambda: read_hdf5(path)):
-        with pytest.raises(InputError, match=r"pip install 'samrec-landscape\[hdf5\]'"):
+        with pytest.raises(InputError, match=r"pip install h5py"):
             act()
     assert list(tmp_path.iterdir()) == [path]
 

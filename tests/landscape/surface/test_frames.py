@@ -38,6 +38,8 @@ def test_a_plane_of_eigenvectors_has_their_curvatures(bowl, ends, expected):
     x, y = np.meshgrid(*result.coordinates, indexing="ij")
     np.testing.assert_allclose(result.losses, 1 + (expected[0] * x**2 + expected[1] * y**2) / 2, atol=1e-2)
     assert result.directions[0]["norm"] == pytest.approx(1)
+    (along,) = eigen_frame(bowl, 1, ends).directions
+    assert along.details["eigenvalue"] == pytest.approx(expected[-1] if ends else expected[0], rel=1e-3)
 
 
 def test_eigenvectors_are_never_mirrored(sasrec_objective):
@@ -198,6 +200,8 @@ def test_coordinates_along_directions_that_depend_on_each_other_are_refused():
         coordinates(vector(1, 2, 3, 4), [axis(0), axis(0)])
     with pytest.raises(InputError, match="must be a tensor like"):
         coordinates(vector(1), [axis(0)])
+    with pytest.raises(InputError, match="none are given"):
+        coordinates(vector(1), [])
 
 
 def test_a_trajectory_of_lists_is_an_array(bowl):

@@ -199,5 +199,5 @@ def test_without_ray_the_message_says_how_to_get_it(landscape, tmp_path, data_fi
     monkeypatch.setitem(sys.modules, "ray", None)
     out = tmp_path / "sweep"
     code, _, said = landscape("sweep", "--data", data_file, "--vary", "seed=0", "--out", out, "--ray", "auto")
-    assert (code, said) == (2, "landscape: --ray needs ray: pip install 'samrec-landscape[ray]'\n")
+    assert (code, said) == (2, "landscape: --ray needs ray: pip install ray\n")
     assert not out.exists()
