@@ -108,6 +108,8 @@ def _rows(path: Path) -> Iterator[tuple[int, int, list[int]]]:
             if not fields:
                 continue
             try:
+                if b"_" in line:  # Python takes 1_2 for 12
+                    raise ValueError
                 user, *items = map(int, fields)
             except ValueError:
                 shown = line.strip()[:40].decode("utf-8", "replace")

@@ -53,6 +53,7 @@ def test_a_file_of_short_sequences_can_be_told_from_pairs(tmp_path):
         ("\n \n", "holds no interactions"),
         ("1 2 3\n2 x 4\n", "line 2: expected whole numbers"),
         ("1 2 3\n2 1.5\n", "line 2: expected whole numbers"),
+        ("1 2 3\n2 1_0 10\n", "line 2: expected whole numbers"),
         (b"\xff\xfe\x00\n", "line 1: expected whole numbers"),
         ("1 2 0\n", "line 1: item id 0"),
         ("1 2\n1 -3\n", "line 2: item id -3"),
