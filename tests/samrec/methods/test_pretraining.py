@@ -119,6 +119,19 @@ def test_runs_that_train_together_begin_from_it_too(data, whole, tmp_path):
     assert not same_weights(*last)
 
 
+def test_runs_that_pre_train_together_are_kept_as_alone_and_go_on(data, whole, tmp_path):
+    configs = [config_of(data, seed=seed).pretraining for seed in (0, 1)]
+    outs = [tmp_path / "0", tmp_path / "1"]
+    loop.train_together([c.model_copy(update={"epochs": 1}) for c in configs], outs, "cpu")
+    loop.train_together(configs, outs, "cpu", resume=True)
+    ours, alone = load(outs[0] / "last.pt"), load(whole.out / "pretraining" / "last.pt")
+    assert (ours.epoch, ours.extra.keys()) == (alone.epoch, alone.extra.keys())
+    logs = [losses_logged(folder) for folder in (outs[0], whole.out / "pretraining")]
+    assert len(logs[0]) == 2
+    for together, single in zip(*logs, strict=True):
+        assert together["losses"] == pytest.approx(single["losses"], rel=1e-4)
+
+
 def test_fine_tuning_is_sasrecs_training_from_other_weights(data, tmp_path):
     """The same users, negatives and dropout: from SASRec's own first weights it is SASRec, bit for bit."""
     plain = loop.train(small(data, epochs=2, save_every=2), tmp_path / "plain", "cpu")
