@@ -100,7 +100,7 @@ def recorded(run: Training, bench: Bench) -> tuple[Record, dict[int, Ints]]:
         seconds += line["seconds"]
         if "valid" in line:
             told = {"loss": line["loss"], **line["valid"]}
-            reached = {key: None if value is None else round(value, 6) for key, value in told.items()}
+            reached = {key: round(value, 6) for key, value in told.items() if value is not None}
             log.append({"epoch": line["epoch"], "seconds": round(seconds, 1), **reached})
     checkpoints = kept(folder) | {best.epoch: folder / "best.pt"}
     under = [stopped(log, rule) for rule in (run.rule, *run.rules)]
