@@ -99,15 +99,9 @@ def recorded(run: Training, bench: Bench) -> tuple[Record, dict[int, Ints]]:
     for line in lines:
         seconds += line["seconds"]
         if "valid" in line:
-            reached = {key: round(value, 6) for key, value in line["valid"].items()}
-            log.append(
-                {
-                    "epoch": line["epoch"],
-                    "seconds": round(seconds, 1),
-                    "loss": round(line["loss"], 6),
-                    **reached,
-                }
-            )
+            told = {"loss": line["loss"], **line["valid"]}
+            reached = {key: round(value, 6) for key, value in told.items() if value is not None}
+            log.append({"epoch": line["epoch"], "seconds": round(seconds, 1), **reached})
     checkpoints = kept(folder) | {best.epoch: folder / "best.pt"}
     under = [stopped(log, rule) for rule in (run.rule, *run.rules)]
     epochs = {best.epoch}

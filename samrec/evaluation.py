@@ -118,8 +118,11 @@ def candidates(
         yield Candidates(histories, torch.from_numpy(target[chosen]).to(device), seen)
 
 
+@torch.no_grad()
 def count_above(model: Recommender, batch: Candidates, table: Tensor | None = None) -> Tensor:
     """Count for each history the candidates that score at least what the held-out item does: its rank.
+
+    A count has no derivative, so none is recorded.
 
     Scores are exact (`samrec.scores`), so that equal ones are equal. NaN, for all of the batch, where they
     are not finite; a NaN would else compare as the best rank.

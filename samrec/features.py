@@ -1,6 +1,5 @@
 """Item features: embeddings of attributes, added to those of the items (LightFM, arXiv 1507.08439)."""
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from landscape.errors import InputError
-from samrec.data.attributes import read_attributes
+from samrec.data.attributes import attributes_of
 from samrec.data.interactions import Interactions
 
 OF_ITEM = "item.of_item"
@@ -55,16 +54,9 @@ def read_features(path: Path, interactions: Interactions) -> Tensor:
     """Read which attributes each item has, as `FeaturedEmbedding` takes it; warn of items not in the data.
 
     Raises:
-        InputError: as `read_attributes`.
+        InputError: as `attributes_of`.
     """
-    found = read_attributes(path, interactions)
-    if found.unknown:
-        warnings.warn(
-            f"{path}: {found.unknown:,} of its items are not in {interactions.source}; their attributes are "
-            "not used",
-            stacklevel=2,
-        )
-    return torch.from_numpy(found.of_item)
+    return torch.from_numpy(attributes_of(path, interactions).of_item)
 
 
 def kept_features(weights: Mapping[str, Tensor], num_items: int) -> Tensor | None:

@@ -1,5 +1,6 @@
 """Attributes of items, such as categories and brands."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,6 +63,22 @@ def read_attributes(path: Path, interactions: Interactions) -> Attributes:
     of_item = np.full((len(found), int(lengths.max())), -1)
     of_item[np.arange(of_item.shape[1]) < lengths[:, None]] = rows
     return Attributes(of_item, len(numbers), len(given.keys() - set(names)))
+
+
+def attributes_of(path: Path, interactions: Interactions) -> Attributes:
+    """Read attributes as `read_attributes`; warn of items not in the data: the file may be of other data.
+
+    Raises:
+        InputError: as `read_attributes`.
+    """
+    found = read_attributes(path, interactions)
+    if found.unknown:
+        warnings.warn(
+            f"{path}: {found.unknown:,} of its items are not in {interactions.source}; their attributes are "
+            "not used",
+            stacklevel=3,
+        )
+    return found
 
 
 def beside(data: Path) -> Path | None:

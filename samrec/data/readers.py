@@ -1,5 +1,6 @@
 """Read interactions from a file: a sequence a line, a pair a line, or a table."""
 
+import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,6 +14,9 @@ from samrec.data.filters import first_of_each, k_core
 from samrec.data.interactions import Interactions
 from samrec.data.reading import TableOptions, Understood
 from samrec.data.sources import TABLES, kind_of, lines
+
+OTHERWISE = re.compile(rb"(?<!\S)(?:-0|0\S|\+|\S*_)\S*")
+"""A whole number that is not written as it is printed: 007, +7, 1_0. Two such ids would become one."""
 
 
 def read(
@@ -32,8 +36,9 @@ def read(
     """Read `path`, and leave out what is not wanted.
 
     Sequences are lines of `user item item …`, pairs lines of `user item`, both in time order, separated
-    by white space, of whole numbers, items from 1. With `auto`, the file's ending tells a table (see
-    `samrec.data.tables`), and a text in which every line has exactly two fields is read as pairs.
+    by white space, of whole numbers written plainly (007 is not), items from 1. With `auto`, the file's
+    ending tells a table (see `samrec.data.tables`), and a text in which every line has exactly two fields is
+    read as pairs.
 
     Args:
         path: a file; for a table also a folder, a pattern, or a member of a .zip, see `samrec.data.sources`.
@@ -114,6 +119,11 @@ def _rows(path: Path) -> Iterator[tuple[int, int, list[int]]]:
                 raise InputError(
                     f"{path}, line {number}: expected whole numbers 'user item item …', found {shown!r}"
                 ) from None
+            if odd := OTHERWISE.search(line):
+                raise InputError(
+                    f"{path}, line {number}: {odd[0].decode()} would be taken for {int(odd[0])}; write whole "
+                    "numbers plainly, or give a table (--format table), whose ids may be text"
+                )
             if not items:
                 raise InputError(f"{path}, line {number}: user {user} has no items")
             if min(items) < 1:

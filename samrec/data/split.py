@@ -227,20 +227,22 @@ def _before(interactions: Interactions, moment: Moment, rule: str) -> Ints:
         # Rounded down to microseconds, as the moment has no finer ones: nothing crosses it.
         times, at = times.astype("datetime64[us]"), np.datetime64(moment.replace(tzinfo=None), "us")
     elif isinstance(moment, datetime):
-        at = _in_unix(moment, times.min(), times.max(), interactions.source)
+        at = _in_unix(moment, times, interactions.source)
     return np.bincount(interactions.users[times < at], minlength=interactions.num_users)
 
 
-def _in_unix(moment: datetime, least: Any, most: Any, source: str) -> int:
+def _in_unix(moment: datetime, times: NDArray[Any], source: str) -> float:
     """Return a moment as a number in the unit of times that are numbers since 1970.
 
     Raises:
         InputError: they are not, in any unit from seconds to nanoseconds.
     """
-    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    since, least, most = moment - datetime(1970, 1, 1, tzinfo=UTC), times.min(), times.max()
     microseconds = (since.days * 86_400 + since.seconds) * 10**6 + since.microseconds
     for unit in (1, 10**3, 10**6, 10**9):
         if UNIX_SECONDS[0] * unit <= least and most < UNIX_SECONDS[1] * unit:
+            if times.dtype.kind == "f":
+                return microseconds * unit / 10**6
             return -(-microseconds * unit // 10**6)  # rounded up: what is before it stays before it
     raise InputError(
         f"{source} has times from {least} to {most}, which are not seconds since 1970 or a finer unit; "

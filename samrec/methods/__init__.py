@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from samrec.config import Config
-from samrec.data.attributes import read_attributes
+from samrec.data.attributes import attributes_of
 from samrec.data.packing import TrainingBatches
 from samrec.data.split import Split
 from samrec.features import FeaturedEmbedding, read_features
@@ -73,7 +73,7 @@ def initial_learner(config: Config, split: Split, fused: bool = False) -> Learne
         model = new_model(config, split.num_items, features)
         if config.method == "s3rec-pretraining":
             path = config.attributes
-            attributes = read_attributes(Path(path), split.interactions) if path else None
+            attributes = attributes_of(Path(path), split.interactions) if path else None
             weights = Weights(
                 config.associated_attribute, config.masked_item, config.masked_attribute, config.segment
             )

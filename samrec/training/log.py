@@ -1,6 +1,7 @@
 """metrics.jsonl: one dictionary per line, for every epoch, and for the test at the end."""
 
 import json
+import math
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -44,7 +45,7 @@ def append(path: Path, line: dict[str, Any]) -> None:
     """
     try:
         with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(_written(line))
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from error
 
@@ -84,4 +85,15 @@ def truncate(path: Path, epoch: int) -> None:
     """Keep the lines of epochs up to `epoch`."""
     kept = [line for line in read_log(path) if line["epoch"] <= epoch and "test" not in line]
     with replacing(path) as temporary:
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), "utf-8")
+        temporary.write_text("".join(map(_written, kept)), "utf-8")
+
+
+def _written(line: dict[str, Any]) -> str:
+    """Write a line as JSON, which has no number that is not one: null stands for it."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: plain(inner) for name, inner in value.items()}
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(plain(line)) + "\n"

@@ -328,7 +328,29 @@ def _pretrained(run: Run) -> Checkpoint:
         name = changed[0]
         raise InputError(f"{run.begins_from} is pre-trained with {name} {then[name]!r}, not {now[name]!r}")
     found.check_data(run.split.interactions)
+    _warn_of_pretraining(run, found)
     return found
+
+
+def _warn_of_pretraining(run: Run, found: Checkpoint) -> None:
+    """Warn of a pre-training that has not ended, or that saw other interactions than the run trains on."""
+    now, then = run.config, found.config
+    if then.method == "s3rec-pretraining" and found.epoch < then.epochs:
+        warnings.warn(
+            f"{run.begins_from} is of a pre-training that was stopped in epoch {found.epoch + 1} of "
+            f"{then.epochs}; train it to its end with --resume",
+            stacklevel=2,
+        )
+    names = [*(["seed"] if now.train_fraction < 1 or now.noise else []), "train_fraction", "noise"]
+    changed = [
+        f"{n} {getattr(then, n)}, not {getattr(now, n)}" for n in names if getattr(then, n) != getattr(now, n)
+    ]
+    if changed:
+        warnings.warn(
+            f"{run.begins_from} is pre-trained with {' and '.join(changed)}, so on other interactions than "
+            "this run trains on",
+            stacklevel=2,
+        )
 
 
 def _stop(runs: list[Run], going: list[Run], engine: Engine, number: int) -> None:

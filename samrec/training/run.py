@@ -40,7 +40,7 @@ class Outcome:
             it keeps them.
         epochs: epochs trained in all; `best_epoch` is the one with the best validation NDCG@10.
         seconds: wall time of this call. `seconds_per_epoch` is the median, without validation.
-        losses: the parts of the training loss in the last epoch, by name.
+        losses: the parts of the training loss in the last epoch, by name; NaN where no step saw them at w.
         valid, test: metrics of best.pt, by `samrec.evaluation.metrics`; none of a pre-training, whose last
             epoch is the one to go on from.
     """
@@ -265,13 +265,14 @@ class Run:
             append(log, line := {"epoch": best.epoch, "test": test})
             self.loggers.line(line)
             self.loggers.result({"validation": best.valid, "test": test})
+        losses = last.get("losses", dict.fromkeys(self.parts, last["loss"]))
         return Outcome(
             out=self.out,
             epochs=last["epoch"],
             best_epoch=best.epoch,
             seconds=time.perf_counter() - started,
             seconds_per_epoch=float(np.median(durations)) if durations else 0.0,
-            losses=last.get("losses", dict.fromkeys(self.parts, last["loss"])),
+            losses={name: np.nan if loss is None else loss for name, loss in losses.items()},
             valid=best.valid,
             test=test,
         )

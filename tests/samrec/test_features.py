@@ -181,6 +181,13 @@ def test_unknown_items_are_counted_and_a_file_of_none_is_refused(split, tmp_path
         read_features(path, split.interactions)
 
 
+def test_a_pre_training_counts_items_that_it_does_not_know_too(data_file, split, tmp_path):
+    path = tmp_path / "f.json"
+    path.write_text(json.dumps({"1": [5], "30": [7], "3000": [9]}))
+    with pytest.warns(UserWarning, match=r"f\.json: 1 of its items are not in .*; their attributes are not"):
+        initial_learner(small(data_file, method="s3rec-pretraining", attributes=str(path)), split)
+
+
 @pytest.fixture(scope="session")
 def config(data_file, file):
     return small(data_file, epochs=2, lr=5e-3, item_features=str(file), loss="ce")

@@ -33,6 +33,15 @@ def test_a_ranking_metric_is_of_the_test_items(best, metric):
     assert frozen.value() == pytest.approx(found["test"], rel=1e-6)
 
 
+def test_a_ranking_metric_that_is_the_same_at_all_weights_is_measured(tmp_path):
+    """Who has had every other item is asked for the only one that is left."""
+    data = tmp_path / "few.txt"
+    data.write_text("1 1 2 1 2\n2 2 2 1\n3 1 1 2 2 1\n")
+    best = loop.train(small(data, epochs=2), tmp_path / "run", "cpu").out / "best.pt"
+    assert ranking(best, "test").ranks.tolist() == [0, 0, 0]
+    assert objective(best, TaskOptions(**ALL, metric="ndcg@10")).value() == 1
+
+
 def test_the_validation_loss_is_of_each_users_held_out_item_alone(best):
     """One user at a time, by hand: BCE of the item before last, given those before it."""
     checkpoint = load(best)

@@ -53,6 +53,7 @@ class Stacked:
         self.rows = rows
         self.template = deepcopy(learners[0]).to("meta").train()  # its weights travel beside it
         self.constants = {name: buffer.to(device) for name, buffer in learners[0].named_buffers()}
+        self.kept = {k: self.constants[k] for k in learners[0].state_dict().keys() & self.constants.keys()}
         own = [dict(learner.named_parameters()) for learner in learners]
         self.weights = {
             name: nn.Parameter(torch.stack([weights[name].detach() for weights in own]).to(device))
@@ -87,7 +88,7 @@ class Stacked:
         state = self.optimizer.state_dict()
         return [
             State(
-                *apart(self.constants | {name: w.detach()[run].clone() for name, w in self.weights.items()}),
+                *apart(self.kept | {name: w.detach()[run].clone() for name, w in self.weights.items()}),
                 _of_run(state, run),
             )
             for run in range(len(self.configs))
@@ -98,7 +99,7 @@ class Stacked:
         models = []
         for run in range(len(self.configs)):
             model = deepcopy(self.template.model)
-            weights, _ = apart(self.constants | {name: w.detach()[run] for name, w in self.weights.items()})
+            weights, _ = apart(self.kept | {name: w.detach()[run] for name, w in self.weights.items()})
             model.load_state_dict(weights, assign=True)
             models.append(model)
         return models

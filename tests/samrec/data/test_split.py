@@ -216,6 +216,23 @@ def test_a_date_is_the_same_moment_in_every_column(tmp_path, values):
         assert split.targets["test"].tolist() == 3 * [CUT + 1]
 
 
+@pytest.mark.parametrize("unit", [1, 10**3])
+@pytest.mark.parametrize("fraction", [".1", ".35", ".5", ".999999"])
+def test_a_moment_within_a_second_cuts_times_with_fractions_there(tmp_path, unit, fraction):
+    """What is at the moment or after it, in the same second, is not before it."""
+    second = int(datetime(2014, 1, 6, tzinfo=UTC).timestamp())
+    at = (second * 10**6 + round(float(fraction) * 10**6)) * unit / 10**6
+    values = [
+        float(second * unit - 1),
+        second * unit + 0.01,
+        at,
+        at + 0.0009 * unit,
+        float((second + 1) * unit),
+    ]
+    split = split_by(f"time:2014-01-06T00:00:00{fraction}", read(file_of(tmp_path, values), times=True))
+    assert split.targets["test"].tolist() == [2, 2, 2]
+
+
 def test_a_number_is_in_the_units_of_the_column(tmp_path):
     path = file_of(tmp_path, [1, 2, 3, 10, 11])
     data = read(path, times=True)

@@ -18,6 +18,7 @@ from samrec.training.log import read_log
 from tests.samrec.training.test_training import at_step, same_weights, small
 
 CPU = torch.device("cpu")
+STEPS = 4  # an epoch
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +120,19 @@ def test_runs_that_train_together_begin_from_it_too(data, whole, tmp_path):
     assert not same_weights(*last)
 
 
+def test_runs_that_pre_train_together_are_kept_as_alone_and_go_on(data, whole, tmp_path):
+    configs = [config_of(data, seed=seed).pretraining for seed in (0, 1)]
+    outs = [tmp_path / "0", tmp_path / "1"]
+    loop.train_together([c.model_copy(update={"epochs": 1}) for c in configs], outs, "cpu")
+    loop.train_together(configs, outs, "cpu", resume=True)
+    ours, alone = load(outs[0] / "last.pt"), load(whole.out / "pretraining" / "last.pt")
+    assert (ours.epoch, ours.extra.keys()) == (alone.epoch, alone.extra.keys())
+    logs = [losses_logged(folder) for folder in (outs[0], whole.out / "pretraining")]
+    assert len(logs[0]) == 2
+    for together, single in zip(*logs, strict=True):
+        assert together["losses"] == pytest.approx(single["losses"], rel=1e-4)
+
+
 def test_fine_tuning_is_sasrecs_training_from_other_weights(data, tmp_path):
     """The same users, negatives and dropout: from SASRec's own first weights it is SASRec, bit for bit."""
     plain = loop.train(small(data, epochs=2, save_every=2), tmp_path / "plain", "cpu")
@@ -151,6 +165,35 @@ def test_what_does_not_fit_is_refused_in_one_line(data_file, pretrained, tmp_pat
         loop.train(config_of(data_file, **{"pretrained": str(pretrained), **settings}), tmp_path / "run")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"train_fraction": 0.5}, r"is pre-trained with train_fraction 1\.0, not 0\.5, so on other interact"),
+        ({"noise": 0.2}, r"is pre-trained with noise 0\.0, not 0\.2, so on other interactions"),
+        ({"noise": 0.2, "seed": 1}, r"with seed 0, not 1 and noise 0\.0, not 0\.2, so on other"),
+    ],
+)
+def test_a_pre_training_on_other_interactions_is_told(data, whole, tmp_path, settings, message):
+    """A share of the users or noise is a claim about what a run has seen, which a pre-training must share."""
+    given = str(whole.out / "pretraining" / "last.pt")
+    with pytest.warns(UserWarning, match=message):
+        loop.train(config_of(data, pretrained=given, epochs=1, **settings), tmp_path / "run", "cpu")
+
+
+@pytest.mark.parametrize("step", [2, STEPS + 1])
+def test_a_pre_training_that_was_stopped_is_told(data, tmp_path, monkeypatch, step):
+    out = tmp_path / "pretraining"
+    at_step(step, lambda: os.kill(os.getpid(), signal.SIGTERM), monkeypatch)
+    with pytest.raises(Stopped):
+        loop.train(config_of(data).pretraining, out, "cpu")
+    monkeypatch.undo()
+    config = config_of(data, pretrained=str(out / "last.pt"), epochs=1)
+    with pytest.warns(
+        UserWarning, match=f"was stopped in epoch {-(-step // STEPS)} of 2; train it to its end"
+    ):
+        loop.train(config, tmp_path / "run", "cpu")
 
 
 def test_what_is_pre_trained_on_other_data_is_refused(data_file, pretrained, tmp_path):
@@ -194,9 +237,6 @@ def test_attributes_are_named_or_those_beside_the_data(data, tmp_path):
     with pytest.raises(InputError, match="cannot read JSON file of attributes"):
         loop.train(config_of(data, attributes="no/such.json"), tmp_path / "none", "cpu")
     assert not (tmp_path / "none").exists()
-
-
-STEPS = 4  # an epoch
 
 
 @pytest.mark.parametrize("step", [2, STEPS, STEPS + 3, 2 * STEPS + 1, 2 * STEPS + 6])

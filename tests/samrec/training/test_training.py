@@ -152,6 +152,22 @@ def test_settings_combine_and_the_loss_falls(data_file, tmp_path, settings):
     assert load(out / "last.pt").weights["item.weight"].dtype == torch.float32
 
 
+def test_an_epoch_without_a_loss_at_w_has_null_in_its_log_as_json_has_no_nan(data_file, tmp_path):
+    """Four steps per epoch, of which SAM's first passes are steps 0, 6 and 12: none in the third epoch."""
+
+    def refuse(name):
+        raise ValueError(f"{name} is not JSON")
+
+    out = tmp_path / "run"
+    config = small(data_file, method="samrec", every=6, epochs=3)
+    for _ in range(2):  # a log that is truncated and continued is JSON, too
+        outcome = loop.train(config, out, "cpu", resume=True)
+        lines = (out / "metrics.jsonl").read_text().splitlines()
+        *epochs, _ = [json.loads(line, parse_constant=refuse) for line in lines]
+        assert [line["loss"] is None for line in epochs] == [False, False, True]
+        assert np.isnan(outcome.losses["recommendation"])
+
+
 def test_a_share_of_the_users_is_trained_on_and_everyone_is_tested(data_file, tmp_path):
     config = small(data_file, train_fraction=0.5)
     split = leave_one_out(read(data_file))
