@@ -20,6 +20,7 @@ ELSEWHERE = {
     "0.1": "the default radius",
     "5.7": "an estimate near its error, from figures/results/minima",
     "1.2": "a training that is no longer recorded",
+    "1.3": "Yelp under its first limits",
     "1.8": "the pair that is recorded in its place",
 }
 
