@@ -36,6 +36,7 @@ FIGURES = (
     "levels",
     "ranking",
     "groups",
+    "start",
     "generalization",
     "architecture",
     "steps",

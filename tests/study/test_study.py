@@ -23,7 +23,7 @@ from landscape import InputError
 from samrec.evaluation import metrics
 from samrec.methods.baselines import BASELINES
 
-NAMES = ("training", "minima", "ranking", "groups")
+NAMES = ("training", "minima", "ranking", "groups", "start")
 FLATNESS = ("sam", "asam", "average", "average-adaptive", "fisher-rao", "relative-flatness-embedding")
 GAIN = {"Beauty": 0.3, "Toys_and_Games": 0.0, "Sports_and_Outdoors": 0.3, "Yelp": 0.3}
 PEAK = 12  # validations up to the best one, of which some rules see none
@@ -241,6 +241,15 @@ def test_the_gain_of_a_group_is_of_its_users_alone(tmp_path, whole):
             for pair in (("head", "tail"), ("cold", "warm"))  # everyone is in one of each pair
         ]
         assert of_all[0] == pytest.approx(of_all[1], rel=1e-4)  # six digits are kept
+
+
+def test_each_bad_start_is_drawn_beside_the_good_one_of_its_seed(whole):
+    lines = drawn("start", whole)["found"]["lines"]
+    assert len(lines) == 8  # two starts, two methods, two seeds
+    records = read_records(whole)
+    for one, other in zip(lines[::2], lines[1::2], strict=True):
+        good, bad = records[one["run"]].settings, records[other["run"]].settings
+        assert {key for key in good if good[key] != bad[key]} == {"init"}
 
 
 def test_the_levels_are_means_over_the_seeds_of_each_method_once(whole):
