@@ -34,7 +34,9 @@ class SpectrumOptions:
         Literal["lanczos", "power"],
         typer.Option(help="Solver. Power iteration finds the largest in magnitude, slowly, without a basis."),
     ] = "lanczos"
-    tol: Annotated[float, typer.Option(help="Largest residual ‖Hv - λv‖ / |λ|.")] = 1e-3
+    tol: Annotated[
+        float, typer.Option(help="Largest residual ‖Hv - λv‖ / |λ|; of λmin, ‖Hv - λv‖ / ‖H‖.")
+    ] = 1e-3
     max_products: Annotated[
         int | None,
         typer.Option(

@@ -1,6 +1,6 @@
 """Results as tables of text: those that the commands print, and that a notebook shows."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import zip_longest
 from typing import Any
 
@@ -135,7 +135,7 @@ def of_spectra(
     """
     largest = max(float(spectrum.pairs.eigenvalues.max()) for spectrum in found.values())
     matrix = MATRICES.get(str(next(iter(found.values())).pairs.settings["matrix"]), "Matrix")
-    title = f"{matrix} (relative residuals in brackets)"
+    title = f"{matrix} (residuals in brackets: relative to λ, and of λmin in its units, after ±)"
     rows = list(_spectrum_rows(list(found.values()), ridge or largest, gamma or largest))
     blocks = [
         [
@@ -195,16 +195,18 @@ def of_eigenpairs(pairs: Eigenpairs) -> list[Table]:
 
 
 def _largest(pairs: Eigenpairs) -> list[str]:
-    return _marked(pairs.eigenvalues, pairs.residuals, pairs.converged)
+    return _marked(pairs.eigenvalues, map("{:.0e}".format, pairs.residuals), pairs.converged)
 
 
 def _smallest(pairs: Eigenpairs) -> list[str]:
-    return _marked(pairs.smallest_eigenvalues, pairs.smallest_residuals, pairs.smallest_converged)
+    """Write eigenvalues that may be next to zero: what is small against ‖H‖ may exceed them."""
+    errors = (f"±{at_most(float(error), 1)}" for error in pairs.smallest_errors)
+    return _marked(pairs.smallest_eigenvalues, errors, pairs.smallest_converged)
 
 
-def _marked(values: Any, residuals: Any, converged: list[bool]) -> list[str]:
+def _marked(values: Any, residuals: Iterable[str], converged: list[bool]) -> list[str]:
     return [
-        f"{value:.4g} ({residual:.0e}{'' if arrived else ', not converged'})"
+        f"{value:.4g} ({residual}{'' if arrived else ', not converged'})"
         for value, residual, arrived in zip(values, residuals, converged, strict=True)
     ]
 
