@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from landscape.cli.options import MeasurementOptions, by_ranks, only_with, with_options
-from landscape.cli.output import show, written
+from landscape.cli.output import named, show, written
 from landscape.errors import InputError
 from landscape.runtime.arguments import MOST
 from landscape.runtime.ranks import ranks
@@ -130,4 +130,4 @@ def command(
 
         files += save_densities(found, out)
     entries = [{"path": str(of.checkpoints[name]), **facts} for name, facts in known.items()]
-    show(of.json, {"checkpoints": entries}, *of_spectra(found, ridge, gamma), *written(files))
+    show(of.json, {"checkpoints": entries} | named(files), *of_spectra(found, ridge, gamma), *written(files))

@@ -89,6 +89,11 @@ def values(result: "Result") -> dict[str, Any]:
     }
 
 
+def named(files: Iterable[Path]) -> dict[str, list[str]]:
+    """Return what names the files that a command has written in its JSON; nothing where there is none."""
+    return {"files": found} if (found := list(map(str, files))) else {}
+
+
 def written(files: Iterable[Path]) -> list[Table]:
     """Return what names the files that a command has written, a sentence for each folder."""
     folders: dict[Path, list[str]] = {}

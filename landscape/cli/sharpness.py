@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from landscape.cli.options import MeasurementOptions, by_ranks, only_with, with_options
-from landscape.cli.output import show, written
+from landscape.cli.output import named, show, written
 from landscape.errors import InputError
 from landscape.runtime.arguments import MOST
 from landscape.runtime.ranks import ranks
@@ -120,7 +120,8 @@ def command(
     comparison = compare(results, groups)
     if ranks().first:
         files += [WRITERS[path.suffix.lower()](comparison, path) for path in tables]
-    show(of.json, _values(results, groups, comparison, of), *of_comparison(comparison), *written(files))
+    told = _values(results, groups, comparison, of) | named(files)
+    show(of.json, told, *of_comparison(comparison), *written(files))
 
 
 def _places(

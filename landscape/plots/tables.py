@@ -53,10 +53,32 @@ def _slice(result: Slice) -> list[str]:
 
 def of_quadratic(model: Quadratic) -> Table:
     """Return what a quadratic model says."""
-    values = np.linalg.eigvalsh(model.hessian)[::-1]
-    rows = [["L(θ)", number(model.center)], ["‖g‖", number(float(np.linalg.norm(model.gradient)))]]
-    rows += [[f"λ{subscript(i)} of H", number(float(value))] for i, value in enumerate(values, start=1)]
-    return Table("Quadratic model on the slice", ["", "value"], [*rows, ["seconds", f"{model.seconds:.1f}"]])
+    return of_quadratics({"value": model}, "Quadratic model on the slice")
+
+
+def of_quadratics(found: Mapping[str, Quadratic], title: str = "Quadratic models on the slices") -> Table:
+    """Return what quadratic models say, a column each."""
+    values = [np.linalg.eigvalsh(model.hessian)[::-1] for model in found.values()]
+    rows = [
+        ["L(θ)", *(number(model.center) for model in found.values())],
+        ["‖g‖", *(number(float(np.linalg.norm(model.gradient))) for model in found.values())],
+        *(
+            [f"λ{subscript(i)} of H", *(number(float(value)) for value in each)]
+            for i, each in enumerate(zip(*values, strict=True), start=1)
+        ),
+        ["seconds", *(f"{model.seconds:.1f}" for model in found.values())],
+    ]
+    return Table(title, ["", *found], rows)
+
+
+def of_slice_metrics(found: Mapping[str, Mapping[str, Slice]]) -> Table:
+    """Return a table of metrics along lines, a row for each metric and line."""
+    rows = [
+        [metric_name(metric), label, *(number(value) for value in (line.center, *line.range))]
+        for metric, lines in found.items()
+        for label, line in lines.items()
+    ]
+    return Table("Metrics along the lines", ["metric", "", "at θ", "min", "max"], rows, labels=2)
 
 
 def of_history(found: SharpnessHistory) -> Table:
