@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from importlib import import_module
 from importlib.metadata import entry_points
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -349,8 +350,7 @@ class _Noting(TaskOptions):
 def _built(task: Task, checkpoint: Path, options: TaskOptions) -> Any:
     """Return what a task makes of a checkpoint; say which options it does not read."""
     noting = _Noting(**{field.name: getattr(options, field.name) for field in fields(options)})
-    found = task(checkpoint, noting)
-    read = noting.read  # a note, and no option
+    found, read = task(checkpoint, noting), noting.read  # the latter a note, and no option
     for name in ("data", "users"):
         given = getattr(options, name)
         if given not in (None, getattr(TaskOptions, name)) and not {name, "__dict__"} & read:
@@ -392,4 +392,9 @@ def _imported(task: str) -> Task:
     found: Task = getattr(imported, name)
     if not callable(found):
         raise InputError(f"{task} is not a function or another callable; expected package.module:function")
+    try:
+        signature(found).bind(None, None)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, TypeError):  # else it is a function of C, which does not tell its arguments
+            raise InputError(f"{task} does not take a checkpoint and options as arguments: {error}") from None
     return found

@@ -157,7 +157,7 @@ def of_spectra(
     """
     largest = max(float(spectrum.pairs.eigenvalues.max()) for spectrum in found.values())
     matrix = MATRICES.get(str(next(iter(found.values())).pairs.settings["matrix"]), "Matrix")
-    title = f"{matrix} (residuals in brackets: relative to λ, and of λmin in its units, after ±)"
+    title = f"{matrix} (relative residuals in brackets; λmin ± residual)"
     rows = list(_spectrum_rows(list(found.values()), ridge or largest, gamma or largest))
     blocks = [
         [

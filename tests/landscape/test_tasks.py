@@ -149,6 +149,7 @@ def wrapping(checkpoint, options): return objective_of(checkpoint, options, "bad
 from examples.task import network, cross_entropy
 text = "objective"
 def nothing(checkpoint, options): pass
+def of_one(checkpoint): pass
 def deaf(checkpoint, options):
     import torch
     batch = torch.ones(2, 64), torch.zeros(2, dtype=torch.long)
@@ -161,6 +162,8 @@ def deaf(checkpoint, options):
     [
         (["--task", "bad_task:nothing"], "returned NoneType, not a landscape.Objective"),
         (["--task", "bad_task:text"], "is not a function"),
+        (["--task", "bad_task:of_one"], "does not take a checkpoint and options as arguments: too many"),
+        (["--task", "bad_task:network"], "bad_task:network does not take a checkpoint and options"),
         (["--task", "bad_task:missing"], "no attribute 'missing'"),
         (["--task", "no_such_module:f"], "No module named"),
         (["--task", "bad_task.py:deaf"], "of a file, bad_task:deaf in its folder"),
