@@ -119,6 +119,7 @@ def command(
     found: dict[str, Spectrum] = {}
     files: list[Path] = []
     for name, objective in of.each_objective():
+        of.need_own_files(objective.params.groups if out is not None and settings.by_group else ())
         found[name] = spectrum(objective, **vars(settings), seed=of.seed)
         if out is not None:
             files += found[name].save(out, name)

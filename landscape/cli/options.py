@@ -1,7 +1,7 @@
 """Options that several commands share, declared once."""
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, is_dataclass, replace
 from functools import cached_property, wraps
 from pathlib import Path
@@ -171,6 +171,16 @@ class CheckpointOptions(CommonOptions):
     def task_options(self) -> TaskOptions:
         """What a task needs to know."""
         return TaskOptions(seed=self.seed, device=self.device, data=self.data)
+
+    def need_own_files(self, parts: Iterable[str]) -> None:
+        """Make sure that the results of a part, NAME.PART, are not in the files of another checkpoint.
+
+        Raises:
+            InputError: a checkpoint has the name of another one's part.
+        """
+        for both in (f"{name}.{part}" for part in parts for name in self.checkpoints):
+            if path := self.checkpoints.get(both):
+                raise InputError(f"results of two would be in one file, {both}; rename the file {path}")
 
     def objectives(self, *, shared: bool = False, **changes: Any) -> "dict[str, Objective]":
         """Return the objective of each checkpoint, by name, as `landscape.tasks.objectives_of`.

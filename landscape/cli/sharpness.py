@@ -110,6 +110,7 @@ def command(
     results: dict[str, Sharpness] = {}
     groups: dict[str, dict[str, Sharpness]] = {}
     for name, objective in of.each_objective():
+        of.need_own_files(objective.params.groups if folders and by_group else ())
         results[name] = sharpness(objective, measure, **vars(settings), seed=of.seed)
         if by_group:
             groups[name] = sharpness_by_group(objective, measure, **vars(settings), seed=of.seed)

@@ -121,6 +121,7 @@ def command(
     from landscape.surface.surfaces import check_directions, surfaces
 
     of.hold(out)
+    of.need_own_files(metric or ())
     check_directions(settings.directions, settings.dim, settings.seeds)
     if trajectory and len(of.ckpt) > 1:
         raise InputError("--trajectory takes one --ckpt, the last of the training")
