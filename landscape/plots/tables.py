@@ -14,7 +14,7 @@ from landscape.curvature.trace import Diagonal, FrobeniusNorm, Trace
 from landscape.flatness.bounds import Bound, Posterior
 from landscape.flatness.comparison import Contrasts
 from landscape.flatness.notation import PLAIN
-from landscape.flatness.words import cautions, notes
+from landscape.flatness.words import cautions, legend, notes
 from landscape.plots.style import subscript
 from landscape.runtime.rounding import at_least, at_most, between
 from landscape.runtime.table import Table, metric_name
@@ -292,7 +292,7 @@ def of_comparison(comparison: Contrasts) -> list[Table]:
             Table(title, head[: 1 + count], [row[: 1 + count] for row in rows]),
             Table("Ratios, with 95% intervals", [head[0], *head[1 + count :]], ratios),
         ]
-    return [*tables, *sentences(notes(comparison))]
+    return [*tables, *sentences((*legend(comparison), *notes(comparison)))]
 
 
 _LOWEST: Mapping[str, Callable[[Posterior], str]] = {
