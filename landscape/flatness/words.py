@@ -26,8 +26,6 @@ SCOPE = (
 )
 SCALE = "A measure that depends on the scale of the weights can change by their scale alone."
 LEGEND = "Brackets: the 95% interval of a ratio. A number with a sign is a difference, ± its standard error."
-    "Brackets hold the 95% interval of a ratio; a number with a sign is a difference ± its standard error."
-)
 SIDES = {
     "lower": "lower in",
     "higher": "higher in",
