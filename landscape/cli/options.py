@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, is_dataclass, replace
 from functools import cached_property, wraps
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 import typer
 from typer.core import TyperCommand
 
+from landscape.cli.output import json_alone
 from landscape.errors import InputError, encodable
 from landscape.runtime import progress
 from landscape.runtime.devices import DeviceName
@@ -91,7 +93,8 @@ class Declared(TyperCommand):
                     needed = " ".join([condition.option, *condition.values[:1]])
                     raise InputError(f"{option.opts[0]} is for {condition}; add {needed}")
                 raise InputError(f"{option.opts[0]} has no effect with {condition}; leave one of them out")
-        return super().invoke(ctx)
+        with json_alone() if ctx.params.get("json") else nullcontext():
+            return super().invoke(ctx)
 
 
 def _best(folder: Path) -> Path:

@@ -1,5 +1,6 @@
 """`--task`: any model, by every command that measures a checkpoint."""
 
+import json
 import sys
 import warnings
 from pathlib import Path
@@ -187,6 +188,23 @@ def test_a_task_that_cannot_be_used_is_one_line(landscape, digits, tmp_path, mon
     assert (code, out) == (2, "")
     assert message in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["hessian", "sharpness"])
+def test_what_a_task_prints_is_no_part_of_the_json(landscape, digits, tmp_path, monkeypatch, command):
+    (tmp_path / "loud_task.py").write_text(
+        "import examples.task as quiet\n"
+        "def objective(*given):\n"
+        "    print('loading')\n"
+        "    return quiet.objective(*given)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    own = {"hessian": ["--top", "1"], "sharpness": ["--measure", "sam"]}[command]
+    asked = [command, "--ckpt", digits / "a.pt", "--task", "loud_task:objective", *own]
+    code, out, err = landscape(*asked, "--json")
+    assert (code, err.count("loading")) == (0, 1)
+    assert json.loads(out).keys() == {"checkpoints"}
+    assert "loading" in landscape(*asked)[1]
 
 
 def test_an_option_that_a_task_does_not_read_is_said_to_be_ignored(digits, tmp_path, monkeypatch):
