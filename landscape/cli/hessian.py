@@ -101,6 +101,9 @@ def command(
 ) -> None:
     """Find the top eigenvalues of the Hessian of the frozen training loss, with measured residuals.
 
+    A smallest eigenvalue is printed as λ (±r): an eigenvalue lies within r of λ, which may be larger than λ is.
+    A smaller --tol brings r down. --out gets NAME.hessian.npz, NAME.trace.npz and NAME.density.npz.
+
     Examples:
 
       landscape hessian --ckpt runs/sasrec/best.pt --ckpt runs/samrec/best.pt --top 5 --trace
