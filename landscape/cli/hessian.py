@@ -101,8 +101,8 @@ def command(
 ) -> None:
     """Find the top eigenvalues of the Hessian of the frozen training loss, with measured residuals.
 
-    A smallest eigenvalue is printed as λ (±r): an eigenvalue lies within r of λ, which may be larger than λ is.
-    A smaller --tol brings r down. --out gets NAME.hessian.npz, NAME.trace.npz and NAME.density.npz.
+    A smallest eigenvalue is printed as λ (±r): the matrix has an eigenvalue within r of λ, and r may exceed
+    |λ|. A smaller --tol brings r down. --out gets NAME.hessian.npz, NAME.trace.npz and NAME.density.npz.
 
     Examples:
 

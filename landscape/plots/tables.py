@@ -157,7 +157,8 @@ def of_spectra(
     """
     largest = max(float(spectrum.pairs.eigenvalues.max()) for spectrum in found.values())
     matrix = MATRICES.get(str(next(iter(found.values())).pairs.settings["matrix"]), "Matrix")
-    title = f"{matrix} (relative residuals in brackets; λmin ± residual)"
+    has_smallest = any(spectrum.pairs.smallest is not None for spectrum in found.values())
+    title = f"{matrix} (relative residuals in brackets{'; λmin ± residual' * has_smallest})"
     rows = list(_spectrum_rows(list(found.values()), ridge or largest, gamma or largest))
     blocks = [
         [
