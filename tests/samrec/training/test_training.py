@@ -331,6 +331,20 @@ def test_settings_that_make_no_sense_are_refused_in_one_line(settings, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[train]\ndata = "d.txt"', "setting train: no such setting"),
+        ('dataset = "d.txt"', r"setting dataset: no such setting; did you mean data\?"),
+        ("epochs = 3", "nothing to train on"),
+    ],
+)
+def test_data_under_another_name_are_not_said_to_be_missing(text, message, tmp_path):
+    (tmp_path / "c.toml").write_text(text)
+    with pytest.raises(InputError, match=f"^{message}"):
+        combined(tmp_path / "c.toml", {})
+
+
 @pytest.mark.parametrize("name", ['a "quoted"\\ päth\n.txt', "📚/data.txt", "\x00\x1b\x7f\x85\u2028"])
 def test_settings_survive_toml(name, tmp_path):
     config = Config(data=name, method="samrec", rho=1e-5, lr=0.5)
