@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from importlib import import_module
 from importlib.metadata import entry_points
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -352,8 +353,7 @@ class _Noting(TaskOptions):
 def _built(task: Task, checkpoint: Path, options: TaskOptions) -> Any:
     """Return what a task makes of a checkpoint; say which options it does not read."""
     noting = _Noting(**{field.name: getattr(options, field.name) for field in fields(options)})
-    found = task(checkpoint, noting)
-    read = noting.read  # a note, and no option
+    found, read = task(checkpoint, noting), noting.read  # the latter a note, and no option
     for name in ("data", "users"):
         given = getattr(options, name)
         if given not in (None, getattr(TaskOptions, name)) and not {name, "__dict__"} & read:
@@ -379,9 +379,7 @@ def _imported(task: str) -> Task:
     module, _, name = task.partition(":")
     if not module or module.startswith(".") or module.endswith(".py") or "/" in module:
         meant = f"{Path(module).stem or 'mytask'}:{name or 'objective'}"
-        raise InputError(
-            f"--task takes package.module:function, not {task!r}; of a file, {meant} in its folder"
-        )
+        raise InputError(f"--task takes package.module:function, not {task!r}; in its folder, {meant}")
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)  # as for `python -m landscape`; the script `landscape` stands elsewhere
     try:
@@ -389,10 +387,14 @@ def _imported(task: str) -> Task:
     except ImportError as error:
         raise InputError(f"no task {task!r} ({error}); expected package.module:function") from None
     if not hasattr(imported, name):
-        raise InputError(
-            f"no task {task!r} ({module} has no attribute {name!r}); expected package.module:function"
-        )
+        raise InputError(f"no task {task!r} ({module} has no {name!r}); expected package.module:function")
     found: Task = getattr(imported, name)
     if not callable(found):
         raise InputError(f"{task} is not a function or another callable; expected package.module:function")
+    try:
+        signature(found).bind(None, None)
+    except TypeError as error:
+        raise InputError(f"{task} does not take a checkpoint and options as arguments: {error}") from None
+    except ValueError:
+        pass  # a function of C does not tell its arguments
     return found

@@ -17,6 +17,7 @@ from landscape.storage.checkpoints import read_checkpoint, write_checkpoint
 from landscape.storage.files import replacing
 from landscape.storage.safe import is_safetensors, write_safetensors
 from samrec.architecture import completed
+from samrec.concerns import heeded
 from samrec.config import Config, configure
 from samrec.data.claims import claimed_path
 from samrec.data.interactions import Interactions
@@ -257,7 +258,7 @@ def load(path: Path) -> Checkpoint:
         named = f"format {found!r}" if isinstance(found, str) else "no format"
         raise InputError(f"{path} is not a samrec checkpoint ({named}, expected {FORMAT!r})")
     try:
-        settings = completed(content["config"])
+        settings = heeded(completed(content["config"]))
         if settings.get("layers", 0) > len(content["weights"]):  # to be known before so many are built
             raise InputError("the checkpoint's weights do not fit its settings: fewer than its layers")
         checkpoint = Checkpoint(

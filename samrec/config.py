@@ -3,7 +3,7 @@
 import json
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -30,6 +30,7 @@ from samrec.choices import (
     Preset,
     Schedule,
 )
+from samrec.concerns import METHODS_OF, OF_SAM, applies, without_effect
 from samrec.data.holdout import LEAVE_ONE_OUT, parsed
 
 if TYPE_CHECKING:
@@ -220,7 +221,7 @@ class Config(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Config":
-        if self.dim % self.heads:
+        if applies("heads", self.method) and self.dim % self.heads:
             raise ValueError(f"dim {self.dim} is not a multiple of heads {self.heads}")
         if self.patience < self.eval_every:
             raise ValueError(f"patience {self.patience} is shorter than eval_every {self.eval_every}")
@@ -231,6 +232,8 @@ class Config(BaseModel):
         for name, methods in METHODS_OF.items():
             if not applies(name, self.method) and self._is_set(name):
                 raise ValueError(f"{name} is not a setting of {self.method}, only of {', '.join(methods)}")
+        if void := [name for name in without_effect(self.model_dump()) if self._is_set(name)]:
+            raise ValueError(f"{void[0]} is of a pre-training, and pretrained names one that is done")
         if not self.radius and self.rho is None and (changed := [k for k in OF_SAM if self._is_set(k)]):
             raise ValueError(f"{changed[0]} is a setting of SAM, which {self.method} has with rho; give rho")
         if self.method == "gru4rec" and self.perturb == "norm-only":
@@ -305,34 +308,6 @@ class Config(BaseModel):
 
 FILES = tuple(name for name, field in Config.model_fields.items() if Shown(path=True) in field.metadata)
 """The settings that name a file."""
-OF_SAM = ("rho", "rho_schedule", "rho_warmup", "adaptive", "every", "perturb", "ascent")
-OF_VIEWS = ("contrast", "temperature", "crop", "reorder")
-OF_FINE_TUNING = ("pretrained", "pretrain_epochs")
-OF_PRETRAINING = ("attributes", "associated_attribute", "masked_item", "masked_attribute", "segment")
-OF_TRANSFORMERS: tuple[Method, ...] = (
-    "sasrec",
-    "samrec",
-    "cl4srec",
-    "bert4rec",
-    "s3rec",
-    "s3rec-pretraining",
-)
-METHODS_OF: Mapping[str, Sequence[Method]] = {
-    **dict.fromkeys(("preset", *NAMES), OF_TRANSFORMERS),
-    **dict.fromkeys(OF_SAM, ("samrec", "cl4srec", "s3rec", "gru4rec", "bert4rec")),
-    **dict.fromkeys(OF_VIEWS, ("cl4srec",)),
-    **dict.fromkeys(OF_FINE_TUNING, ("s3rec",)),
-    **dict.fromkeys(OF_PRETRAINING, ("s3rec", "s3rec-pretraining")),
-    "monitor": (*OF_TRANSFORMERS[:-1], "gru4rec"),
-    "mask": ("cl4srec", "s3rec", "s3rec-pretraining", "bert4rec"),
-    "mask_last": ("bert4rec",),
-}
-"""The settings that not every method has, and the methods that have them."""
-
-
-def applies(name: str, method: str) -> bool:
-    """Tell whether a method has this setting."""
-    return method in METHODS_OF.get(name, (method,))
 
 
 def configure(values: dict[str, Any]) -> Config:
@@ -387,6 +362,8 @@ def combined(path: Path | None, given: Mapping[str, Any]) -> dict[str, Any]:
     """
     settings = (undecided(read_settings(path)) if path else {}) | dict(given)
     if "data" not in settings:
+        if not settings.keys() <= Config.model_fields.keys():
+            configure(settings | {"data": ""})  # the data may be under the name that is none of a setting
         raise InputError("nothing to train on: give --data FILE, or --config FILE with data in it")
     return settings
 

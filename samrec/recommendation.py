@@ -162,9 +162,9 @@ def save_items(loaded: Checkpoint, path: Path, data: Path | None = None) -> None
 
 
 def _item_ids(loaded: Checkpoint, data: Path | None) -> Ids:
-    """Return the id of each row of the item table: the checkpoint's, or those of its data."""
+    """Return the id of each row of the item table: the checkpoint's, or those of data that are named."""
     kept = loaded.item_ids()
-    return loaded.interactions(data).item_ids if kept is None else kept
+    return loaded.interactions(data).item_ids if kept is None or data is not None else kept
 
 
 @torch.no_grad()

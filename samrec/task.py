@@ -311,6 +311,8 @@ class Recommendation:
         """
         loaded = load(checkpoint)
         if target.suffix.lower() == ".pt2":
+            if options.data is not None:
+                loaded.interactions(options.data)  # to be refused, where they are others
             save_scorer(loaded.model(), target)
             return f"scorer of {loaded.num_items:,} items"
         if target.suffix.lower() not in WRITERS:

@@ -202,7 +202,8 @@ def main() -> None:
     except InputError as error:
         code = _ended_by(error, str(error))
     except USAGE as error:
-        path = error.ctx.command_path if error.ctx else "landscape"
+        called = [name for name in arguments[:1] if name in _commands()]
+        path = error.ctx.command_path if error.ctx else " ".join(["landscape", *called])
         said = error.format_message().rstrip(".")
         code = _failed(f"{said or 'Missing command'}; see: {path} --help")
     except (typer.Abort, KeyboardInterrupt) as error:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from landscape.cli.options import CheckpointOptions, with_options
-from landscape.cli.output import show, values, written
+from landscape.cli.output import named, show, values, written
 from landscape.runtime.arguments import MOST
 
 if TYPE_CHECKING:
@@ -70,4 +70,4 @@ def command(
         | {"posteriors": found.posteriors, "vacuous": found.vacuous, "statement": found.statement}
         for name, found in results.items()
     ]
-    show(of.json, {"checkpoints": entries}, *of_bounds(results), *written(files))
+    show(of.json, {"checkpoints": entries} | named(files), *of_bounds(results), *written(files))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from landscape.cli.options import MeasurementOptions, by_ranks, only_with, with_options
-from landscape.cli.output import show, written
+from landscape.cli.output import named, show, written
 from landscape.errors import InputError
 from landscape.runtime.arguments import MOST
 from landscape.runtime.ranks import ranks
@@ -34,7 +34,9 @@ class SpectrumOptions:
         Literal["lanczos", "power"],
         typer.Option(help="Solver. Power iteration finds the largest in magnitude, slowly, without a basis."),
     ] = "lanczos"
-    tol: Annotated[float, typer.Option(help="Largest residual ‖Hv - λv‖ / |λ|.")] = 1e-3
+    tol: Annotated[
+        float, typer.Option(help="Largest residual ‖Hv - λv‖ / |λ|; of λmin, ‖Hv - λv‖ / ‖H‖.")
+    ] = 1e-3
     max_products: Annotated[
         int | None,
         typer.Option(
@@ -99,6 +101,9 @@ def command(
 ) -> None:
     """Find the top eigenvalues of the Hessian of the frozen training loss, with measured residuals.
 
+    A smallest eigenvalue is printed as λ (±r): the matrix has an eigenvalue within r of λ, and r may exceed
+    |λ|. A smaller --tol brings r down. --out gets NAME.hessian.npz, NAME.trace.npz and NAME.density.npz.
+
     Examples:
 
       landscape hessian --ckpt runs/sasrec/best.pt --ckpt runs/samrec/best.pt --top 5 --trace
@@ -117,6 +122,7 @@ def command(
     found: dict[str, Spectrum] = {}
     files: list[Path] = []
     for name, objective in of.each_objective():
+        of.need_own_files(objective.params.groups if out is not None and settings.by_group else ())
         found[name] = spectrum(objective, **vars(settings), seed=of.seed)
         if out is not None:
             files += found[name].save(out, name)
@@ -128,4 +134,4 @@ def command(
 
         files += save_densities(found, out)
     entries = [{"path": str(of.checkpoints[name]), **facts} for name, facts in known.items()]
-    show(of.json, {"checkpoints": entries}, *of_spectra(found, ridge, gamma), *written(files))
+    show(of.json, {"checkpoints": entries} | named(files), *of_spectra(found, ridge, gamma), *written(files))

@@ -1,7 +1,8 @@
 """Options that several commands share, declared once."""
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, is_dataclass, replace
 from functools import cached_property, wraps
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 import typer
 from typer.core import TyperCommand
 
+from landscape.cli.output import json_alone
 from landscape.errors import InputError, encodable
 from landscape.runtime import progress
 from landscape.runtime.devices import DeviceName
@@ -91,7 +93,8 @@ class Declared(TyperCommand):
                     needed = " ".join([condition.option, *condition.values[:1]])
                     raise InputError(f"{option.opts[0]} is for {condition}; add {needed}")
                 raise InputError(f"{option.opts[0]} has no effect with {condition}; leave one of them out")
-        return super().invoke(ctx)
+        with json_alone() if ctx.params.get("json") else nullcontext():
+            return super().invoke(ctx)
 
 
 def _best(folder: Path) -> Path:
@@ -171,6 +174,16 @@ class CheckpointOptions(CommonOptions):
     def task_options(self) -> TaskOptions:
         """What a task needs to know."""
         return TaskOptions(seed=self.seed, device=self.device, data=self.data)
+
+    def need_own_files(self, parts: Iterable[str]) -> None:
+        """Make sure that the results of a part, NAME.PART, are not in the files of another checkpoint.
+
+        Raises:
+            InputError: a checkpoint has the name of another one's part.
+        """
+        for both in (f"{name}.{part}" for part in parts for name in self.checkpoints):
+            if path := self.checkpoints.get(both):
+                raise InputError(f"results of two would be in one file, {both}; rename the file {path}")
 
     def objectives(self, *, shared: bool = False, **changes: Any) -> "dict[str, Objective]":
         """Return the objective of each checkpoint, by name, as `landscape.tasks.objectives_of`.

@@ -6,11 +6,12 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout, suppress
+from contextvars import ContextVar
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from landscape.errors import printable
 from landscape.runtime.ranks import ranks
@@ -36,6 +37,9 @@ PLAIN_WORDS = {
     "…": "...",
 }
 
+_kept: ContextVar[TextIO | None] = ContextVar("_kept", default=None)
+"""Standard output, where it is kept for one JSON object."""
+
 
 def write_plainly() -> None:
     """Let the standard streams write what their encoding lacks (ASCII, Latin-1) in other words, or as `?`."""
@@ -54,13 +58,24 @@ def write_plainly() -> None:
             stream.reconfigure(errors="plain")
 
 
+@contextmanager
+def json_alone() -> Iterator[None]:
+    """Keep standard output for `show`: what a task or a model prints in the block goes to standard error."""
+    kept = _kept.set(sys.stdout)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _kept.reset(kept)
+
+
 def show(as_json: bool, values: Mapping[str, Any], *tables: Table) -> None:
     """Print `values` as JSON, or the tables; only the first rank prints."""
     if not ranks().first:
         return
     if as_json:
         written = json.dumps(_plain(values), ensure_ascii=False)
-        print("".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in written))
+        print("".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in written), file=_kept.get())
         return
     from rich.console import Console
 
@@ -87,6 +102,11 @@ def values(result: "Result") -> dict[str, Any]:
         for key, value in vars(result).items()
         if key not in left_out and not isinstance(value, ndarray)
     }
+
+
+def named(files: Iterable[Path]) -> dict[str, list[str]]:
+    """Return what names the files that a command has written in its JSON; nothing where there is none."""
+    return {"files": found} if (found := list(map(str, files))) else {}
 
 
 def written(files: Iterable[Path]) -> list[Table]:

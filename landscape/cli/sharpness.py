@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from landscape.cli.options import MeasurementOptions, by_ranks, only_with, with_options
-from landscape.cli.output import show, written
+from landscape.cli.output import named, show, written
 from landscape.errors import InputError
 from landscape.runtime.arguments import MOST
 from landscape.runtime.ranks import ranks
@@ -110,6 +110,7 @@ def command(
     results: dict[str, Sharpness] = {}
     groups: dict[str, dict[str, Sharpness]] = {}
     for name, objective in of.each_objective():
+        of.need_own_files(objective.params.groups if folders and by_group else ())
         results[name] = sharpness(objective, measure, **vars(settings), seed=of.seed)
         if by_group:
             groups[name] = sharpness_by_group(objective, measure, **vars(settings), seed=of.seed)
@@ -120,7 +121,8 @@ def command(
     comparison = compare(results, groups)
     if ranks().first:
         files += [WRITERS[path.suffix.lower()](comparison, path) for path in tables]
-    show(of.json, _values(results, groups, comparison, of), *of_comparison(comparison), *written(files))
+    told = _values(results, groups, comparison, of) | named(files)
+    show(of.json, told, *of_comparison(comparison), *written(files))
 
 
 def _places(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from landscape.objective.objective import Objective
+    from landscape.surface.geometry import Quadratic
     from landscape.surface.sampler import Radius
     from landscape.surface.surfaces import Surfaces
 
@@ -120,6 +121,7 @@ def command(
     from landscape.surface.surfaces import check_directions, surfaces
 
     of.hold(out)
+    of.need_own_files(metric or ())
     check_directions(settings.directions, settings.dim, settings.seeds)
     if trajectory and len(of.ckpt) > 1:
         raise InputError("--trajectory takes one --ckpt, the last of the training")
@@ -175,22 +177,45 @@ def _trajectories(
 
 
 def _print(found: "Surfaces", pictures: list[Path], out: Path, of: MeasurementOptions) -> None:
-    from landscape.plots.tables import of_slices
+    from landscape.plots.tables import of_quadratics, of_slice_metrics, of_slices
     from landscape.surface.surfaces import facts
+
+    files: list[Path] = []
+
+    def saved(label: str, part: str) -> dict[str, str]:
+        files.append(out / f"{label}.{part}.npz")
+        return {"file": str(files[-1])}
 
     entries = [
         {
             "path": str(of.checkpoints[found.models[label]]),
             "seed": found.seeds[label],
             **facts(result),
-            "file": str(out / f"{label}.surface.npz"),
+            **saved(label, "surface"),
+            "quadratic": _quadratic(found.quadratics[label]) | saved(label, "quadratic")
+            if found.quadratics
+            else None,
+            "metrics": {
+                metric: {
+                    "center": lines[label].center,
+                    "min": lines[label].range[0],
+                    "max": lines[label].range[1],
+                }
+                | saved(label, f"{metric}.surface")
+                for metric, lines in found.metrics.items()
+            },
         }
         for label, result in found.slices.items()
     ]
-    files = [*(Path(entry["file"]) for entry in entries), *pictures]
     show(
         of.json,
         {"checkpoints": entries, "differences": found.differences, "pictures": list(map(str, pictures))},
         of_slices(found.slices, "Surfaces"),
-        *written(files),
+        *([of_quadratics(found.quadratics)] if found.quadratics else []),
+        *([of_slice_metrics(found.metrics)] if found.metrics else []),
+        *written([*files, *pictures]),
     )
+
+
+def _quadratic(model: "Quadratic") -> dict[str, Any]:
+    return {"center": model.center, "gradient": model.gradient.tolist(), "hessian": model.hessian.tolist()}

@@ -99,6 +99,15 @@ class Eigenpairs(Drawn, Result):
         return [bool(c) for c in self.smallest_residuals <= self.settings["tol"]]
 
     @property
+    def smallest_errors(self) -> Array:
+        """‖Hv - λv‖ of each smallest eigenvalue, in units of λ: H has an eigenvalue no further from it."""
+        return self.smallest_residuals * self._norm
+
+    @property
+    def _norm(self) -> float:
+        return float(np.abs(np.concatenate([self.eigenvalues, self.smallest_eigenvalues])).max())
+
+    @property
     def copies_may_be_missing(self) -> bool:
         """Whether an eigenvalue may occur more often than it is listed, see `landscape.curvature.copies`."""
         return self.settings.get("copies_excluded") is False
@@ -112,9 +121,8 @@ class Eigenpairs(Drawn, Result):
         """
         reasons = []
         values = np.concatenate([self.eigenvalues, self.smallest_eigenvalues])
-        norm = float(np.abs(values).max())
-        errors = np.concatenate([np.abs(self.eigenvalues) * self.residuals, norm * self.smallest_residuals])
-        if self.gradient_norm > 1e-3 * norm:
+        errors = np.concatenate([np.abs(self.eigenvalues) * self.residuals, self.smallest_errors])
+        if self.gradient_norm > 1e-3 * self._norm:
             reasons.append(f"‖∇L‖ = {self.gradient_norm:.3g}")
         if self.settings["matrix"] == "hessian" and (values < -errors).any():
             sure = [*self.converged, *self.smallest_converged][int(values.argmin())]

@@ -70,6 +70,7 @@ class Spectrum(Drawn):
             "smallest": pairs.smallest,
             "smallest_eigenvalues": pairs.smallest_eigenvalues.tolist(),
             "smallest_residuals": pairs.smallest_residuals.tolist(),
+            "smallest_errors": pairs.smallest_errors.tolist(),
             "smallest_converged": pairs.smallest_converged,
             "copies_may_be_missing": pairs.copies_may_be_missing,
             "products": pairs.products,

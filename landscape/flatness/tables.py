@@ -10,7 +10,7 @@ from typing import Any
 
 from landscape.flatness.comparison import Contrast, Contrasts, Row
 from landscape.flatness.notation import LATEX
-from landscape.flatness.words import notes, verdict
+from landscape.flatness.words import legend, notes, verdict
 from landscape.storage.files import replacing
 
 
@@ -69,7 +69,7 @@ def to_latex(comparison: Contrasts, path: str | Path) -> Path:
     said = {**comparison.settings, **comparison.frozen}
     lines = [
         "% " + " ".join(", ".join(f"{key} {value}" for key, value in said.items()).split()),
-        *(f"% {' '.join(note.split())}" for note in notes(comparison)),
+        *(f"% {' '.join(note.split())}" for note in (*legend(comparison), *notes(comparison))),
         rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
         r"\toprule",
         _line(head),

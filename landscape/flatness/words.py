@@ -25,6 +25,7 @@ SCOPE = (
     "Student's t; that of λmax is its residuals, which do not include the choice of users. " + RETRAINING
 )
 SCALE = "A measure that depends on the scale of the weights can change by their scale alone."
+LEGEND = "Brackets: the 95% interval of a ratio. A number with a sign is a difference, ± its standard error."
 SIDES = {
     "lower": "lower in",
     "higher": "higher in",
@@ -52,6 +53,11 @@ def notes(comparison: Contrasts) -> tuple[str, ...]:
     mark = "* unchanged by a rescaling of the weights that keeps the function"
     found = verdict(comparison)
     return (mark, *found) if any(row.invariant for row in comparison.rows) else found
+
+
+def legend(comparison: Contrasts) -> tuple[str, ...]:
+    """Return what says what the columns of ratios hold; nothing where there are none."""
+    return (LEGEND,) if len(comparison.names) > 1 else ()
 
 
 def verdict(comparison: Contrasts) -> tuple[str, ...]:

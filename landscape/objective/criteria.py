@@ -194,9 +194,15 @@ def _agrees(own: float, sums: Tensor, weights: Tensor) -> bool:
 
 
 def _by_example(costs: Tensor, weights: Tensor, targets: Any) -> tuple[Tensor, Tensor] | None:
-    """Sum over the targets of each example, whether they stand in rows of their own or end to end."""
+    """Sum over the targets of each example, whether they stand in rows of their own or end to end.
+
+    Raises:
+        InputError: there is no example.
+    """
     if not costs.dim():
         return None
+    if not costs.numel():
+        raise InputError("a batch has no examples; leave it out")
     count = _count(targets) or len(costs)
     if costs.numel() % count:
         count = len(costs)

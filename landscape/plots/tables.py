@@ -1,6 +1,6 @@
 """Results as tables of text: those that the commands print, and that a notebook shows."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import zip_longest
 from typing import Any
 
@@ -14,7 +14,7 @@ from landscape.curvature.trace import Diagonal, FrobeniusNorm, Trace
 from landscape.flatness.bounds import Bound, Posterior
 from landscape.flatness.comparison import Contrasts
 from landscape.flatness.notation import PLAIN
-from landscape.flatness.words import cautions, notes
+from landscape.flatness.words import cautions, legend, notes
 from landscape.plots.style import subscript
 from landscape.runtime.rounding import at_least, at_most, between
 from landscape.runtime.table import Table, metric_name
@@ -53,10 +53,32 @@ def _slice(result: Slice) -> list[str]:
 
 def of_quadratic(model: Quadratic) -> Table:
     """Return what a quadratic model says."""
-    values = np.linalg.eigvalsh(model.hessian)[::-1]
-    rows = [["L(θ)", number(model.center)], ["‖g‖", number(float(np.linalg.norm(model.gradient)))]]
-    rows += [[f"λ{subscript(i)} of H", number(float(value))] for i, value in enumerate(values, start=1)]
-    return Table("Quadratic model on the slice", ["", "value"], [*rows, ["seconds", f"{model.seconds:.1f}"]])
+    return of_quadratics({"value": model}, "Quadratic model on the slice")
+
+
+def of_quadratics(found: Mapping[str, Quadratic], title: str = "Quadratic models on the slices") -> Table:
+    """Return what quadratic models say, a column each."""
+    values = [np.linalg.eigvalsh(model.hessian)[::-1] for model in found.values()]
+    rows = [
+        ["L(θ)", *(number(model.center) for model in found.values())],
+        ["‖g‖", *(number(float(np.linalg.norm(model.gradient))) for model in found.values())],
+        *(
+            [f"λ{subscript(i)} of H", *(number(float(value)) for value in each)]
+            for i, each in enumerate(zip(*values, strict=True), start=1)
+        ),
+        ["seconds", *(f"{model.seconds:.1f}" for model in found.values())],
+    ]
+    return Table(title, ["", *found], rows)
+
+
+def of_slice_metrics(found: Mapping[str, Mapping[str, Slice]]) -> Table:
+    """Return a table of metrics along lines, a row for each metric and line."""
+    rows = [
+        [metric_name(metric), label, *(number(value) for value in (line.center, *line.range))]
+        for metric, lines in found.items()
+        for label, line in lines.items()
+    ]
+    return Table("Metrics along the lines", ["metric", "", "at θ", "min", "max"], rows, labels=2)
 
 
 def of_history(found: SharpnessHistory) -> Table:
@@ -135,7 +157,8 @@ def of_spectra(
     """
     largest = max(float(spectrum.pairs.eigenvalues.max()) for spectrum in found.values())
     matrix = MATRICES.get(str(next(iter(found.values())).pairs.settings["matrix"]), "Matrix")
-    title = f"{matrix} (relative residuals in brackets)"
+    has_smallest = any(spectrum.pairs.smallest is not None for spectrum in found.values())
+    title = f"{matrix} (relative residuals in brackets{'; λmin ± residual' * has_smallest})"
     rows = list(_spectrum_rows(list(found.values()), ridge or largest, gamma or largest))
     blocks = [
         [
@@ -195,16 +218,18 @@ def of_eigenpairs(pairs: Eigenpairs) -> list[Table]:
 
 
 def _largest(pairs: Eigenpairs) -> list[str]:
-    return _marked(pairs.eigenvalues, pairs.residuals, pairs.converged)
+    return _marked(pairs.eigenvalues, map("{:.0e}".format, pairs.residuals), pairs.converged)
 
 
 def _smallest(pairs: Eigenpairs) -> list[str]:
-    return _marked(pairs.smallest_eigenvalues, pairs.smallest_residuals, pairs.smallest_converged)
+    """Write eigenvalues that may be next to zero: what is small against ‖H‖ may exceed them."""
+    errors = (f"±{at_most(float(error), 1)}" for error in pairs.smallest_errors)
+    return _marked(pairs.smallest_eigenvalues, errors, pairs.smallest_converged)
 
 
-def _marked(values: Any, residuals: Any, converged: list[bool]) -> list[str]:
+def _marked(values: Any, residuals: Iterable[str], converged: list[bool]) -> list[str]:
     return [
-        f"{value:.4g} ({residual:.0e}{'' if arrived else ', not converged'})"
+        f"{value:.4g} ({residual}{'' if arrived else ', not converged'})"
         for value, residual, arrived in zip(values, residuals, converged, strict=True)
     ]
 
@@ -268,7 +293,7 @@ def of_comparison(comparison: Contrasts) -> list[Table]:
             Table(title, head[: 1 + count], [row[: 1 + count] for row in rows]),
             Table("Ratios, with 95% intervals", [head[0], *head[1 + count :]], ratios),
         ]
-    return [*tables, *sentences(notes(comparison))]
+    return [*tables, *sentences((*legend(comparison), *notes(comparison)))]
 
 
 _LOWEST: Mapping[str, Callable[[Posterior], str]] = {

@@ -16,7 +16,7 @@ from landscape.errors import InputError
 from landscape.flatness.comparison import LOSS, NORM, Contrasts, compare
 from landscape.flatness.measures import MEASURES, Sharpness
 from landscape.flatness.notation import PLAIN
-from landscape.flatness.words import notes, summary
+from landscape.flatness.words import legend, notes, summary
 from landscape.plots.curves import by_title, curves_figure, eigenvalue_figure
 from landscape.plots.interactive import interactive_figure
 from landscape.plots.page import embedded, page
@@ -171,7 +171,7 @@ def _rendered(folder: Path, comparison: Comparison) -> str:
         metric_name=metric_name,
         ends=lambda interval: between(interval[0], interval[1], 4),
         sharpness=_rows(sharpness, next(iter(measured.values())).sharpness),
-        notes=notes(sharpness),
+        notes=(*legend(sharpness), *notes(sharpness)),
         pictures=embedded({**_pictures(comparison, measured), **training.pictures(trained)}),
         origins=_origins(comparison, measured),
         unfinished="" if comparison.finished else UNFINISHED,

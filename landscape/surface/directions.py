@@ -102,7 +102,8 @@ def random_direction(
         scaled[entry.name] = share_of(scaled[entry.name], part)
     direction = params.join(scaled)
     if not direction.any():
-        raise InputError("no filter moves: only biases, norms or zeros take part")
+        more = "" if biases else "; biases=True (landscape surface --biases) moves biases and norms"
+        raise InputError(f"no filter moves: only biases, norms or zeros take part{more}")
     return Direction(direction, "random", seed, normalization, {"biases": biases})
 
 

@@ -323,7 +323,8 @@ def _fitted(points: LossCache, spans: Sequence[Span], tol: float, split: int, se
     if error > tol * scale:
         warnings.warn(
             f"{len(axes[0].nodes)} points per axis do not reach a tolerance of {tol:g}: the error is "
-            f"{error / scale:.2g} of the range; split each axis into {2 * split}, or use a smaller radius",
+            f"{error / scale:.2g} of the range; split each axis into {2 * split}, use a smaller radius, "
+            "or raise the tolerance",
             stacklevel=4,
         )
     deviations, float64 = checked(points, axes)

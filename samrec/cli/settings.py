@@ -61,12 +61,13 @@ class _WithSettings:
 def _options(names: tuple[str, ...]) -> Iterator[inspect.Parameter]:
     """Yield a parameter per setting. None is its default: it then stays what a file or `Config` says."""
     from samrec.architecture import NAMES
-    from samrec.config import FILES, OF_PRETRAINING, Config, Shown
+    from samrec.concerns import without_effect
+    from samrec.config import FILES, Config, Shown
 
     conditions = {
         "heads": not_with("--method", "gru4rec"),
         **dict.fromkeys(OF_RANKING, not_with("--method", "s3rec-pretraining")),
-        **dict.fromkeys((*OF_PRETRAINING, "pretrain_epochs", "mask"), not_with("--pretrained")),
+        **dict.fromkeys(without_effect({"pretrained": True}), not_with("--pretrained")),
     }
     for name in names or Config.model_fields:
         field = Config.model_fields[name]

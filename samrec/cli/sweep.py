@@ -1,6 +1,6 @@
 """`landscape sweep`: many runs, over every combination of settings."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -61,7 +61,7 @@ def command(
 
     Finished runs are not repeated, and interrupted ones continue: give the same command again after an
     interruption, or with more values. Settings have the names of the options of train, with _ in place of -.
-    --seed applies to all runs unless the seed is varied.
+    --seed applies to all runs, and takes precedence over the settings' own.
 
     Examples:
 
@@ -77,7 +77,9 @@ def command(
     from samrec.sweeps.jobs import plan
     from samrec.sweeps.sweep import sweep
 
-    names = [name for name, _ in map(_pair, [*(set_ or []), *vary])]
+    names = [name for name, _ in map(_pair, [*(set_ or []), *vary])] + ["data"] * bool(data)
+    if seed is not None and any(name == "seed" for name, _ in map(_pair, vary)):
+        raise InputError("--seed has no effect with --vary seed; leave one of them out")
     if twice := [name for name in names if names.count(name) > 1]:
         raise InputError(f"{twice[0]} is given twice; name all its values once: --vary {twice[0]}=V1,V2")
     given = dict(map(_pair, set_ or [])) | ({"data": str(data)} if data else {})
@@ -95,7 +97,13 @@ def command(
         )
         return
     sweep(planned, device, jobs, ray=ray, max_memory=max_memory)
-    show(json, {"out": str(out), "runs": [job.row for job in planned]}, _over_seeds(planned, out))
+    groups = _over_seeds(planned)
+    runs = [job.row for job in planned]
+    show(
+        json,
+        {"out": str(out), "runs": runs, "over_seeds": groups},
+        _table(groups, f"{out}: {len(runs)} runs"),
+    )
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -105,27 +113,44 @@ def _pair(text: str) -> tuple[str, str]:
     return name.replace("-", "_"), value
 
 
-def _over_seeds(jobs: "Sequence[Job]", out: Path) -> Table:
+def _over_seeds(jobs: "Sequence[Job]") -> list[dict[str, Any]]:
+    """Return what the runs that differ in their seed alone share, and what came of them on average."""
     from statistics import mean, stdev
 
-    groups: dict[str, list[dict[str, Any]]] = {}
+    groups: dict[tuple[tuple[str, str], ...], list[dict[str, Any]]] = {}
     for job in jobs:
-        name = ", ".join(f"{setting} {value}" for setting, value in job.varied.items() if setting != "seed")
-        groups.setdefault(name or "all", []).append(job.row)
+        shared = tuple((name, value) for name, value in job.varied.items() if name != "seed")
+        groups.setdefault(shared, []).append(job.row)
+    return [
+        {
+            "settings": dict(shared),
+            "runs": len(rows),
+            "best_epoch": mean(row["best_epoch"] for row in rows),
+            "mean": {metric: mean(row["test"][metric] for row in rows) for metric in rows[0]["test"]},
+            "standard_deviation": {
+                metric: stdev(row["test"][metric] for row in rows) if len(rows) > 1 else None
+                for metric in rows[0]["test"]
+            },
+        }
+        for shared, rows in groups.items()
+    ]
 
-    def shown(values: list[float]) -> str:
-        return f"{mean(values):.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else "")
+
+def _table(groups: Sequence[Mapping[str, Any]], title: str) -> Table:
+    def shown(group: Mapping[str, Any], metric: str) -> str:
+        spread = group["standard_deviation"][metric]
+        return f"{group['mean'][metric]:.4f}" + ("" if spread is None else f" ± {spread:.4f}")
 
     return Table(
-        f"{out}: {len(jobs)} runs, test, mean ± standard deviation over seeds",
+        f"{title}, test, mean ± standard deviation over seeds",
         ["", "runs", *map(metric_name, SHOWN), "epoch"],
         [
             [
-                name,
-                str(len(same)),
-                *(shown([run["test"][metric] for run in same]) for metric in SHOWN),
-                f"{mean(run['best_epoch'] for run in same):.0f}",
+                ", ".join(f"{name} {value}" for name, value in group["settings"].items()) or "all",
+                str(group["runs"]),
+                *(shown(group, metric) for metric in SHOWN),
+                f"{group['best_epoch']:.0f}",
             ]
-            for name, same in groups.items()
+            for group in groups
         ],
     )

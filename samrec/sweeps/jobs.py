@@ -9,7 +9,8 @@ from typing import Any
 
 from landscape.errors import InputError
 from landscape.storage.files import own
-from samrec.config import Config, applies, configure, read_settings
+from samrec.concerns import applies
+from samrec.config import Config, configure, read_settings
 from samrec.training.log import read_log
 
 

@@ -1,5 +1,7 @@
 """`landscape hessian`."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -25,6 +27,7 @@ def test_hessian(answer, both, method, tmp_path):
             "trace_se",
         }
         assert len(entry["eigenvalues"]) == 2
+    assert set(map(Path, found["files"])) == set(tmp_path.iterdir())
     assert (
         ll.load(tmp_path / "sasrec.hessian.npz").eigenvalues.tolist()
         == found["checkpoints"][0]["eigenvalues"]

@@ -67,6 +67,18 @@ WITHOUT = [
     ("train", "--mask 0.5", "--pretrained", "last.pt"),
 ]
 """A command, an option that would be ignored, with what, and the value of that."""
+IN_FILES = [
+    ('method = "gru4rec"', "heads = 4", "heads is not a setting of gru4rec"),
+    ('method = "s3rec"\npretrained = "last.pt"', 'attributes = "a.json"', "attributes is of a pre-training"),
+    (
+        'method = "s3rec"\npretrained = "last.pt"',
+        "pretrain_epochs = 9",
+        "pretrain_epochs is of a pre-training",
+    ),
+    ('method = "s3rec"\npretrained = "last.pt"', "masked_item = 0.5", "masked_item is of a pre-training"),
+    ('method = "s3rec"\npretrained = "last.pt"', "mask = 0.5", "mask is of a pre-training"),
+]
+"""Settings, another one that they leave no effect, and what is said of it."""
 
 
 @pytest.fixture
@@ -100,6 +112,26 @@ def test_an_option_with_one_that_takes_its_effect(refused, command, options, oth
     said = f"{option} has no effect with {other}; leave one of them out"
     assert refused(command, options, other, value) == said
     assert refused(command, options) != said
+
+
+@pytest.mark.parametrize(("settings", "ignored", "said"), IN_FILES)
+@pytest.mark.parametrize("where", ["file", "--set", "--vary"])
+def test_a_setting_that_would_be_ignored_wherever_it_stands(
+    landscape, tmp_path, monkeypatch, settings, ignored, said, where
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.toml").write_text(f'data = "d.txt"\n{settings}\n{ignored if where == "file" else ""}\n')
+    name, value = ignored.replace('"', "").split(" = ")
+    command = (
+        ["train", "--config", "a.toml", "--out", "run"]
+        if where == "file"
+        else ["sweep", "--config", "a.toml", "--out", "o", where, f"{name}={value}"]
+    )
+    if where == "--set":
+        command += ["--vary", "seed=0,1"]
+    code, out, err = landscape(*command)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert said in err
 
 
 def declared():

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import pytest
+import torch
 import typer
 from typer.testing import CliRunner
 
@@ -76,3 +77,23 @@ def test_a_folder_is_held_until_the_command_has_ended(tmp_path):
 
     assert run(command).exit_code == 0
     assert run(command).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "part"),
+    [
+        (["hessian", "--by-group"], "other"),
+        (["sharpness", "--by-group", "--measure", "sam"], "other"),
+        (["surface", "--dim", "1", "--metric", "valid-loss"], "valid-loss"),
+    ],
+)
+def test_results_of_a_part_and_of_another_checkpoint_are_not_in_one_file(landscape, tmp_path, command, part):
+    """M.other.pt, and the group `other` of M.pt: both would be M.other.hessian.npz."""
+    for name in ("m.pt", f"m.{part}.pt"):
+        torch.save({"weights": torch.nn.Linear(4, 2).state_dict()}, tmp_path / name)
+    both = [word for name in ("m.pt", f"m.{part}.pt") for word in ("--ckpt", tmp_path / name)]
+    out = "--out", tmp_path / "out"
+    code, said, err = landscape(*command, *both, "--task", "tests.tasks:regression", *out)
+    assert (code, said, err.count("\n")) == (2, "", 1)
+    assert f"results of two would be in one file, m.{part}; rename the file" in err
+    assert not (tmp_path / "out").exists()

@@ -4,6 +4,7 @@ import inspect
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -50,6 +51,7 @@ def test_sharpness_writes_folders_and_tables(answer, both, tmp_path):
     assert places[2].read_text("utf-8").startswith("measure,group,")
     files = {path.name for path in places[0].iterdir()}
     assert files >= {"sasrec.sharpness.npz", "samrec.sharpness.npz", "samrec.embedding.sharpness.npz"}
+    assert set(map(Path, found["files"])) == {*places[0].iterdir(), *places[1:]}
     kept = ll.load(places[0] / "samrec.sharpness.npz")
     assert {key: m.entry for key, m in kept.measures.items()} == found["checkpoints"][1]["measures"]
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -77,6 +78,25 @@ def test_between_two_checkpoints_with_other_metrics(answer, both, tmp_path):
     assert metric.provenance["metric"] == "hr@10"
     assert ((metric.losses >= 0) & (metric.losses <= 1)).all()
     assert (tmp_path / "metrics.png").exists()
+
+
+def test_all_that_is_measured_and_written_is_told(answer, landscape, both, tmp_path):
+    options = ["--dim", 1, "--seeds", 2, "--quadratic", "--metric", "hr@10", "--out", tmp_path]
+    found = answer("surface", *both, *QUICK, *options)
+    told = list(found["pictures"])
+    for entry in found["checkpoints"]:
+        parts = entry, entry["quadratic"], entry["metrics"]["hr@10"]
+        _, model, metric = (ll.load(part["file"]) for part in parts)
+        told += [part["file"] for part in parts]
+        assert (parts[1]["gradient"], parts[1]["hessian"]) == (
+            model.gradient.tolist(),
+            model.hessian.tolist(),
+        )
+        assert (parts[2]["center"], parts[2]["min"], parts[2]["max"]) == (metric.center, *metric.range)
+    assert {file for file in tmp_path.iterdir() if file.suffix != ".jsonl"} == set(map(Path, told))
+    out = landscape("surface", *both, *QUICK, *options)[1]
+    assert all(Path(file).name in " ".join(out.split()) for file in told)
+    assert all(row in out for row in ("‖g‖", "λ₁ of H", "HR@10    samrec-seed1"))
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """`--task`: any model, by every command that measures a checkpoint."""
 
+import json
 import sys
 import warnings
 from pathlib import Path
@@ -149,6 +150,7 @@ def wrapping(checkpoint, options): return objective_of(checkpoint, options, "bad
 from examples.task import network, cross_entropy
 text = "objective"
 def nothing(checkpoint, options): pass
+def of_one(checkpoint): pass
 def deaf(checkpoint, options):
     import torch
     batch = torch.ones(2, 64), torch.zeros(2, dtype=torch.long)
@@ -161,6 +163,8 @@ def deaf(checkpoint, options):
     [
         (["--task", "bad_task:nothing"], "returned NoneType, not a landscape.Objective"),
         (["--task", "bad_task:text"], "is not a function"),
+        (["--task", "bad_task:of_one"], "does not take a checkpoint and options as arguments: too many"),
+        (["--task", "bad_task:network"], "bad_task:network does not take a checkpoint and options"),
         (["--task", "bad_task:missing"], "no attribute 'missing'"),
         (["--task", "no_such_module:f"], "No module named"),
         (["--task", "bad_task.py:deaf"], "of a file, bad_task:deaf in its folder"),
@@ -184,6 +188,23 @@ def test_a_task_that_cannot_be_used_is_one_line(landscape, digits, tmp_path, mon
     assert (code, out) == (2, "")
     assert message in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["hessian", "sharpness"])
+def test_what_a_task_prints_is_no_part_of_the_json(landscape, digits, tmp_path, monkeypatch, command):
+    (tmp_path / "loud_task.py").write_text(
+        "import examples.task as quiet\n"
+        "def objective(*given):\n"
+        "    print('loading')\n"
+        "    return quiet.objective(*given)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    own = {"hessian": ["--top", "1"], "sharpness": ["--measure", "sam"]}[command]
+    asked = [command, "--ckpt", digits / "a.pt", "--task", "loud_task:objective", *own]
+    code, out, err = landscape(*asked, "--json")
+    assert (code, err.count("loading")) == (0, 1)
+    assert json.loads(out).keys() == {"checkpoints"}
+    assert "loading" in landscape(*asked)[1]
 
 
 def test_an_option_that_a_task_does_not_read_is_said_to_be_ignored(digits, tmp_path, monkeypatch):

@@ -49,6 +49,8 @@ WRONG = {
     ("hessian", "--ckpt", "x", "--bogus"): "No such option: --bogus",
     ("hessian", "--tarce"): "--trace",
     ("hessian",): "Missing option '--ckpt'; see: landscape hessian --help",
+    ("hessian", "--top"): "Option '--top' requires an argument; see: landscape hessian --help",
+    ("--top",): "No such option: --top; see: landscape --help",
     ("hesian",): "No such command 'hesian'",
     ("train", "--data", "x", "--epochs", "many"): "Invalid value for '--epochs'",
     ("data", "get"): "Missing argument",

@@ -13,6 +13,7 @@ from torch import nn
 import landscape as ll
 from landscape import InputError
 from samrec.checkpoint import load, save_best
+from samrec.concerns import heeded
 from tests.samrec.training.test_training import same_weights
 
 SAME = ("config", "digest", "num_items", "epoch", "valid", "best")
@@ -107,3 +108,15 @@ def test_a_full_disk_leaves_both(best, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"cannot write .*best\.pt: the disk is full"):
         save_best(replace(load(best), epoch=99), tmp_path)
     assert {path.name: hashlib.sha256(path.read_bytes()).digest() for path in tmp_path.iterdir()} == before
+
+
+def test_settings_that_once_were_accepted_without_an_effect_are_left_out(best, tmp_path):
+    """Files of GRU4Rec that name heads, and of a fine-tuning that names a part of the pre-training, load."""
+    content = torch.load(best, weights_only=True)
+    assert "heads" in heeded(content["config"])
+    assert "heads" not in heeded({**content["config"], "method": "gru4rec", "heads": 4})
+    tuned = {"method": "s3rec", "pretrained": "last.pt", "mask": 0.5, "dim": 8}
+    assert heeded(tuned) == {name: value for name, value in tuned.items() if name != "mask"}
+    content["config"] |= {"segment": 0.25}  # of another method
+    torch.save(content, tmp_path / "old.pt")
+    assert load(tmp_path / "old.pt").config == load(best).config

@@ -307,6 +307,18 @@ def test_what_cannot_be_exported_leaves_nothing(best, landscape, tmp_path, sourc
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "command", [["recommend", "--history", "ä1", "--ckpt"], ["export", "items.csv"], ["export", "items.pt2"]]
+)
+def test_data_that_are_named_are_read_also_where_none_are_needed(best, landscape, tmp_path, command):
+    first, *more = command
+    words = [first, *more, best] if "--ckpt" in more else [first, best, tmp_path / more[0]]
+    code, out, err = landscape(*words, "--data", tmp_path / "none.csv")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "none.csv: No such file" in err
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("method", ["sasrec", "gru4rec", "bert4rec"])
 def test_a_length_that_no_history_has_gets_no_scores_of_a_neighbour(method):
     scorer = Scorer(new_model(Config(data="", method=method, max_length=4), 30))

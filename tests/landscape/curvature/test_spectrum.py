@@ -63,6 +63,22 @@ def test_a_negative_effective_dimension_is_explained(quadratic):
         assert ("a: negative eigenvalues lower the effective dimension" in told) == said
 
 
+@pytest.mark.parametrize("method", ["lanczos", "power"])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_smallest_eigenvalue_next_to_zero_is_written_with_what_it_may_be_off_by(quadratic, method, seed):
+    """A residual that is small against λ₁ = 100 is large against λmin, whose sign even may be another."""
+    values = torch.cat([torch.tensor([100.0, 40.0]), torch.linspace(-1, 3, 20)]).double()
+    drawn = torch.randn(22, 22, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    turned = torch.linalg.qr(drawn).Q
+    sharp = quadratic(turned @ values.diag() @ turned.T, torch.ones(22).double())
+    found = ll.spectrum(sharp, top=1, method=method, tol=0.02)
+    assert found.pairs.smallest_converged == [True]
+    cell = dict(of_spectra({"a": found})[0].rows)["λmin"]
+    value, error = map(float, cell.removesuffix(")").split(" (±"))
+    assert float((values - value).abs().min()) <= error <= 1.5 * 0.02 * 100
+    assert found.facts()["smallest_errors"] == found.pairs.smallest_errors.tolist()
+
+
 def test_blocks_are_those_of_each_group_alone(sasrec_objective, tmp_path):
     found = ll.spectrum(sasrec_objective, top=2, trace=True, probes=4, by_group=True)
     assert found.blocks.keys() == sasrec_objective.params.groups.keys()

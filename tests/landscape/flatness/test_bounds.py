@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -321,6 +322,7 @@ def test_the_initial_weights_are_those_that_training_began_from(runs):
 @pytest.mark.parametrize("prior", ["zero", "initial"])
 def test_the_command(answer, both, split, tmp_path, prior):
     found = answer("bound", *both, "--prior", prior, "--samples", 2, "--out", tmp_path)
+    assert set(map(Path, found["files"])) == set(tmp_path.iterdir())
     for entry, name in zip(found["checkpoints"], ("sasrec", "samrec"), strict=True):
         assert entry["units"] == len(split.trained)
         assert entry["posteriors"].keys() == {"plain", "magnitude-aware"}

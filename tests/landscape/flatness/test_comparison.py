@@ -14,7 +14,8 @@ from landscape import InputError
 from landscape.flatness.comparison import Contrast, compare
 from landscape.flatness.notation import LATEX, PLAIN
 from landscape.flatness.tables import entries, to_csv, to_json, to_latex
-from landscape.flatness.words import notes, verdict
+from landscape.flatness.words import LEGEND, notes, verdict
+from landscape.plots.tables import of_comparison
 from tests.results import NONE, PROVENANCE, SETTINGS, measured, standard_error
 
 
@@ -271,6 +272,15 @@ def test_a_verdict_claims_no_interval_that_there_is_not():
     exact = compare({"a": measured({"sam": 1.0}), "b": measured({"sam": 2.0})})
     assert verdict(exact) == ("b against a: no interval for sam.",)
     assert notes(exact) == verdict(exact)  # nothing bears the mark
+
+
+def test_a_difference_in_place_of_a_ratio_is_said_to_be_one(tmp_path):
+    """Beside it stand 95% intervals; the ± after a difference is its standard error."""
+    alone, other = (measured({"sam": close(value)}) for value in (1.0, 0.8))
+    two = compare({"a": alone, "b": other})
+    for found, told in ((two, True), (compare({"a": alone}), False)):
+        assert any(table.title == LEGEND for table in of_comparison(found)) == told
+        assert (LEGEND in to_latex(found, tmp_path / "a.tex").read_text("utf-8")) == told
 
 
 def test_groups_stand_below_their_measure(pair):

@@ -226,3 +226,12 @@ def test_a_compiled_model_with_frozen_layers(compiled):
     assert objective.params.numel == plain.params.numel == 15
     v = torch.randn_like(plain.theta)
     assert torch.equal(ll.hessian(objective)(v), ll.hessian(plain)(v))
+
+
+@pytest.mark.parametrize("criterion", [nn.CrossEntropyLoss(), nn.CrossEntropyLoss(reduction="none")])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_batch_without_examples(criterion, place):
+    batches = [(X[:8], Y[:8]), (X[8:], Y[8:])]
+    batches.insert(place, (X[:0], Y[:0]))
+    with pytest.raises(InputError, match=r"^a batch has no examples; leave it out$"):
+        ll.supervised(net(), batches, criterion)

@@ -84,8 +84,13 @@ def test_directions_have_both_signs_and_are_nearly_orthogonal():
 
 
 def test_a_direction_that_moves_nothing_is_refused():
-    with pytest.raises(InputError, match="no filter moves"):
+    with pytest.raises(InputError, match=r"no filter moves.*--biases"):
         random_direction(ParamSpace(nn.LayerNorm(4)))
+    still = nn.Linear(4, 4)
+    nn.init.zeros_(still.weight)
+    nn.init.zeros_(still.bias)
+    with pytest.raises(InputError, match=r"no filter moves.*take part$"):
+        random_direction(ParamSpace(still), biases=True)
 
 
 @pytest.mark.parametrize("dimension", [1, 2, 3])

@@ -7,6 +7,8 @@ from torch import nn
 from torch.func import functional_call, grad, jvp, vmap
 
 import landscape as ll
+from landscape import InputError
+from samrec.config import configure
 from samrec.data.interactions import Interactions
 from samrec.data.packing import TrainingBatches, pack
 from samrec.data.split import leave_one_out
@@ -197,3 +199,9 @@ def test_the_gpu_finds_the_same_loss_and_hessian(split):
         found.append((torch.tensor(objective.value()), objective.grad().cpu(), *products))
     for on_cpu, on_gpu in zip(*found, strict=True):
         torch.testing.assert_close(on_cpu, on_gpu)
+
+
+def test_its_dimension_is_not_one_of_heads():
+    assert configure({"data": "d.txt", "method": "gru4rec", "dim": 7}).dim == 7
+    with pytest.raises(InputError, match="dim 7 is not a multiple of heads 2"):
+        configure({"data": "d.txt", "dim": 7})

@@ -15,7 +15,8 @@ from landscape import InputError
 from landscape.errors import Stopped
 from landscape.tasks import TaskOptions, objectives_of
 from samrec.checkpoint import load, save
-from samrec.config import METHODS_OF, Config
+from samrec.concerns import METHODS_OF
+from samrec.config import Config
 from samrec.data.packing import TrainingBatches, pack
 from samrec.data.readers import read
 from samrec.data.split import leave_one_out

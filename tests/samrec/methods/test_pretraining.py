@@ -33,7 +33,8 @@ def data(data_file, tmp_path_factory):
 
 
 def config_of(data, **settings):
-    return small(data, method="s3rec", **{"pretrain_epochs": 2, "epochs": 4, **settings})
+    before = {} if "pretrained" in settings else {"pretrain_epochs": 2}
+    return small(data, method="s3rec", **{**before, "epochs": 4, **settings})
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import torch
 from landscape import InputError
 from samrec.checkpoint import load
 from samrec.choices import METRICS
-from samrec.cli.sweep import _over_seeds
+from samrec.cli.sweep import _over_seeds, _table
 from samrec.config import Config
 from samrec.sweeps import sweep as sweeping
 from samrec.sweeps.jobs import plan
@@ -92,7 +92,11 @@ def test_runs_of_a_group_differ_in_their_seed_alone(base, tmp_path):
             lines = ({**epoch, "valid": metrics}, {**epoch, "test": metrics})
             (job.out / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         assert [job.row[setting] for job in jobs] == [value for value in values for _ in (0, 1)]
-        rows = _over_seeds(jobs, tmp_path).rows
+        groups = _over_seeds(jobs)
+        assert [group["settings"] for group in groups] == [{setting: value} for value in values]
+        assert [group["mean"]["mrr"] for group in groups] == pytest.approx([0.05, 0.25])
+        assert [group["standard_deviation"]["mrr"] for group in groups] == pytest.approx([0.005**0.5] * 2)
+        rows = _table(groups, "").rows
         assert [row[:3] for row in rows] == [
             [f"{setting} {values[0]}", "2", "0.0500 ± 0.0707"],
             [f"{setting} {values[1]}", "2", "0.2500 ± 0.0707"],
@@ -208,6 +212,9 @@ def test_a_stopped_sweep_goes_on_by_the_same_command(base, tmp_path, monkeypatch
         (["--vary", "seed=0", "--vary", "seed=1", "--data", "DATA"], "seed is given twice"),
         (["--vary", "rho=0.1,0.2", "--set", "rho=0.1", "--data", "DATA"], "rho is given twice"),
         (["--vary", "seed=0", "--set", "dim=4", "--set", "dim=8", "--data", "DATA"], "dim is given twice"),
+        (["--vary", "seed=0", "--set", "data=b.txt", "--data", "DATA"], "data is given twice"),
+        (["--vary", "data=a.txt,b.txt", "--data", "DATA"], "data is given twice"),
+        (["--vary", "seed=0,1", "--seed", "5", "--data", "DATA"], "--seed has no effect with --vary seed"),
         (["--vary", "seed=0,x", "--data", "DATA"], "setting seed: "),
         (["--vary", "seed=0", "--set", "epochs=0", "--data", "DATA"], "setting epochs: "),
     ],
