@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from landscape.objective.objective import Objective
 
 GROUP = "landscape.tasks"
+FORM = "package.module:function"
 FOREIGN = (".ckpt",)
 """What files of Lightning end with, which name no task."""
 
@@ -367,10 +368,8 @@ def _registered(checkpoint: Path) -> Task:
     known = {point.name: point for point in entry_points(group=GROUP)}
     if not isinstance(name, str) or name not in known:
         named = f"the task {name[:40]!r}" if isinstance(name, str) else "no task"
-        raise InputError(
-            f"{checkpoint} names {named}; installed are {', '.join(sorted(known)) or 'none'}, "
-            "or say --task package.module:function"
-        )
+        there = ", ".join(sorted(known)) or "none"
+        raise InputError(f"{checkpoint} names {named}; installed are {there}, or say --task {FORM}")
     found: Task = known[name].load()
     return found
 
@@ -378,19 +377,19 @@ def _registered(checkpoint: Path) -> Task:
 def _imported(task: str) -> Task:
     module, _, name = task.partition(":")
     if not module or module.startswith(".") or module.endswith(".py") or "/" in module:
-        meant = f"{Path(module).stem or 'mytask'}:{name or 'objective'}"
-        raise InputError(f"--task takes package.module:function, not {task!r}; in its folder, {meant}")
+        meant = f"of a file, {Path(module).stem or 'mytask'}:{name or 'objective'} in its folder"
+        raise InputError(f"--task takes {FORM}, not {task!r}; {meant}")
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)  # as for `python -m landscape`; the script `landscape` stands elsewhere
     try:
         imported = import_module(module)
     except ImportError as error:
-        raise InputError(f"no task {task!r} ({error}); expected package.module:function") from None
+        raise InputError(f"no task {task!r} ({error}); expected {FORM}") from None
     if not hasattr(imported, name):
-        raise InputError(f"no task {task!r} ({module} has no {name!r}); expected package.module:function")
+        raise InputError(f"no task {task!r} ({module} has no attribute {name!r}); expected {FORM}")
     found: Task = getattr(imported, name)
     if not callable(found):
-        raise InputError(f"{task} is not a function or another callable; expected package.module:function")
+        raise InputError(f"{task} is not a function or another callable; expected {FORM}")
     try:
         signature(found).bind(None, None)
     except TypeError as error:
