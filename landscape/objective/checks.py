@@ -55,22 +55,53 @@ def total_weight(
     return total, loss
 
 
-def added_up(units: Any, whole: Any) -> bool:
-    """Make sure that the loss per example of a batch adds up to the loss of the batch; return True.
+class Units:
+    """Makes sure that the loss per example is the same loss as that of the batches: of each batch, once.
 
-    Raises:
-        InputError: it does not: averages over units, and standard errors, would be those of another loss.
+    All copies of a loss share it.
+
+    Args:
+        batches: how many there are.
     """
-    found = (torch.as_tensor(part).detach().double() for part in (*_pair(units), *whole))
-    sums, weights, total, weight = found
-    apart = abs(float(sums.sum() * weight - total * weights.sum()))
-    if apart > ADDED * float(sums.abs().sum() * weight):
-        raise InputError(
-            f"per_example adds up to {float(sums.sum() / weights.sum()):g} over a batch whose loss is "
-            f"{float(total / weight):g}; it must return the parts of the same loss, a penalty included, with "
-            "its weights"
-        )
-    return True
+
+    def __init__(self, batches: int) -> None:
+        self._left = batches
+        self._scale: float | None = None  # of the units' weights to those of the batches
+
+    def __deepcopy__(self, memo: Any) -> "Units":
+        return self
+
+    def __bool__(self) -> bool:
+        """Whether a batch is left that was not compared."""
+        return self._left > 0
+
+    def compare(self, units: Any, whole: Any) -> None:
+        """Compare a batch's loss per example with its loss.
+
+        Raises:
+            InputError: it does not add up, or batches have other weights to each other than in the loss:
+                averages over units, and standard errors, would be those of another loss.
+        """
+        self._left -= 1
+        found = (torch.as_tensor(part).detach().double() for part in (*_pair(units), *whole))
+        sums, weights, total, weight = found
+        apart = abs(float(sums.sum() * weight - total * weights.sum()))
+        if apart > ADDED * float(sums.abs().sum() * weight):
+            raise InputError(
+                f"per_example adds up to {float(sums.sum() / weights.sum()):g} over a batch whose loss is "
+                f"{float(total / weight):g}; it must return the parts of the same loss, a penalty included, "
+                "with its weights"
+            )
+        if not weight:
+            return
+        scale = float(weights.sum() / weight)
+        first = self._scale = scale if self._scale is None else self._scale
+        if abs(scale - first) > ADDED * abs(first):
+            raise InputError(
+                f"the weights of per_example add up to {first:g} times the weight of one batch, and to "
+                f"{scale:g} times that of another; where it returns a mean, the loss must weigh a batch by "
+                "its size"
+            )
 
 
 def need_same_draws(single: float, double: float) -> None:

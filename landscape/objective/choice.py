@@ -121,20 +121,30 @@ def _reached(
 
     Returns:
         Whether they do, and whether the loss was another one than here.
+
+    Raises:
+        InputError: the weight of the batch differs between two points, and L is not defined by one of them.
     """
-    seen, held = 0, duplicate(copied.module)
+    seen, held, weighed = 0, duplicate(copied.module), set[float]()
     own = {name: parameter.data for name, parameter in held.model.named_parameters()}
     for moved in _elsewhere(weights, {name: own[name] for name in weights}):  # no further copy is held
         try:
             with watching(swapped.module.saw):
-                expected = held(batch)[0]
+                expected, weight = held(batch)
         except Exception:  # the loss is not defined there, and nothing can be told
             continue
         copied.module.draws = swapped.module.draws
         found = swapped.at(moved)(batch)[0]
         if not torch.allclose(found, expected, rtol=OWN, atol=0, equal_nan=True):
             return False, False
-        seen += bool(torch.isfinite(found) and not torch.equal(found, here))
+        if torch.isfinite(found) and not torch.equal(found, here):
+            seen += 1
+            weighed.add(float(weight))
+        if len(weighed) > 1:
+            raise InputError(
+                "the weight of a batch depends on the weights of the model; it must be a number of the data, "
+                "such as how many targets it has"
+            )
         if seen > 1:
             break
     return True, seen > 0

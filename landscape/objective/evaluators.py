@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from landscape.errors import InputError
 from landscape.objective.batches import doubled
-from landscape.objective.checks import added_up
+from landscape.objective.checks import Units
 from landscape.objective.frozen import as_parameters, duplicate, twin
 from landscape.objective.gathered import Weight
 from landscape.objective.lookups import Renumbering
@@ -42,6 +42,7 @@ class LossModule(nn.Module):
         per_example: Loss | None,
         forward: Forward | None,
         criterion: Loss | None,
+        batches: int,
     ) -> None:
         super().__init__()
         self.model = model
@@ -49,7 +50,8 @@ class LossModule(nn.Module):
         self.per_example = per_example
         self.outputs = forward
         self.criterion = criterion
-        self.draws = self.differentiates = self.compared = False
+        self.units = Units(batches)
+        self.draws = self.differentiates = False
         self.recurrent = any(isinstance(part, nn.RNNBase) for part in model.modules())
 
     def saw(self, operation: Any, _inputs: Any, _outputs: Any) -> None:
@@ -69,7 +71,8 @@ class LossModule(nn.Module):
         if part == "loss" or self.per_example is None:
             return self.loss(self.model, batch)
         found = self.per_example(self.model, batch)
-        self.compared = self.compared or added_up(found, self.loss(self.model, batch))
+        if self.units:
+            self.units.compare(found, self.loss(self.model, batch))
         return found
 
 

@@ -56,8 +56,7 @@ class Objective:
             moved to the model's device; or they are read anew each time, see `landscape.streamed`.
         loss: maps (model, batch) to (sum of the loss, weight of the batch).
         per_example: the same, with one entry per unit that was drawn independently (a user, an image), both
-            of shape (examples of the batch,). They must add up to the loss. Standard errors come from these;
-            without it, each batch counts as one unit.
+            of shape (examples,), which must add up to the loss. Errors come from these, else from batches.
         forward, criterion: the two parts of the loss, for the generalized Gauss-Newton matrix: (model, batch)
             to the model's outputs, any tensor, and (outputs, batch) to (sum, weight), which should be convex.
         include, exclude: name patterns of the parameters that take part, see `ParamSpace`.
@@ -126,7 +125,8 @@ class Objective:
             "exclude": " ".join((*exclude, *held)),
             **repeatability(self.theta.device),
         }
-        module, weights = LossModule(frozen, loss, per_example, forward, criterion), self._weights(None)
+        module = LossModule(frozen, loss, per_example, forward, criterion, self.count)
+        weights = self._weights(None)
         self._evaluator, self.weight = evaluator_for(module, weights, self.batches, statistics, known_loss)
         if before != fingerprint(weights.values()):
             raise InputError(CHANGING)

@@ -338,6 +338,48 @@ def test_units_that_do_not_add_up_to_the_loss_are_refused(wrong):
             measure(Objective(model, batches, loss, per_example=units))
 
 
+def test_a_weight_that_depends_on_the_model_is_refused():
+    """Elsewhere than at θ, the sum would be divided by the weight at θ."""
+    model, batches = regression([8, 8])
+
+    def above(model, batch):
+        outputs = model(batch[0])
+        chosen = (outputs > 0).double()
+        return (chosen * (outputs - batch[1]) ** 2).sum(), chosen.sum() + 1
+
+    with pytest.raises(InputError, match="the weight of a batch depends on the weights of the model"):
+        Objective(model, batches, above)
+
+
+def test_units_of_batches_whose_means_are_averaged_alike_are_refused():
+    """Each batch agrees with its own units, and the whole with neither their mean nor their error."""
+    model, batches = regression([8, 2])
+
+    def loss(model, batch):
+        return F.mse_loss(model(batch[0]), batch[1]), 1
+
+    def units(model, batch):
+        each = (model(batch[0]) - batch[1]).flatten() ** 2
+        return each, torch.ones(len(each))
+
+    with pytest.raises(InputError, match="weigh a batch by its size"):
+        ll.sharpness(Objective(model, batches, loss, per_example=units), ["average"], samples=2)
+    even = Objective(*regression([5, 5]), loss, per_example=units)  # which equal weights describe as well
+    sums, weights = even.per_example()
+    assert sums.sum() / weights.sum() == pytest.approx(even.value())
+
+
+def test_units_that_go_wrong_on_a_later_batch_are_refused():
+    model, batches = regression([5, 3])
+
+    def units(model, batch):
+        each = (model(batch[0]) - batch[1]).flatten() ** 2
+        return each * (1 if len(each) == 5 else 2), torch.ones(len(each))
+
+    with pytest.raises(InputError, match="per_example adds up to"):
+        Objective(model, batches, squared, per_example=units).per_example()
+
+
 def test_units_are_compared_with_the_loss_once():
     model, batches = regression([5, 3])
     calls = []
@@ -354,4 +396,4 @@ def test_units_are_compared_with_the_loss_once():
     calls.clear()
     for _ in range(3):
         objective.per_example()
-    assert calls == [5]
+    assert calls == [5, 3]
