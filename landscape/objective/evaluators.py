@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -78,9 +78,14 @@ class LossModule(nn.Module):
 
 @dataclass(frozen=True)
 class Evaluator(ABC):
-    """Evaluates a loss at weights from outside. `at` prepares a point once, for all of its batches."""
+    """Evaluates a loss at weights from outside. `at` prepares a point once, for all of its batches.
+
+    Attributes:
+        told: what results say of it.
+    """
 
     module: LossModule
+    told: ClassVar[dict[str, str]] = {}
 
     @abstractmethod
     def at(self, weights: Weights) -> Evaluate:
@@ -216,6 +221,7 @@ class Recomputed(Evaluator):
     """
 
     batches: Sequence[Any]
+    told: ClassVar[dict[str, str]] = {"statistics": "recomputed"}
 
     def at(self, weights: Weights) -> Evaluate:
         named = {f"model.{name}": tensor for name, tensor in weights.items()}

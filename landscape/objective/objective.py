@@ -136,7 +136,7 @@ class Objective:
     def provenance(self) -> dict[str, str]:
         """Where the loss came from, and whether its derivatives were checked, once they were taken."""
         checked = str(self._trust)
-        return self._provenance | ({"derivatives": checked} if checked else {})
+        return self._provenance | self._evaluator.told | ({"derivatives": checked} if checked else {})
 
     def __repr__(self) -> str:
         """Say size, batches, device and L(θ), which is evaluated, unless that takes other ranks."""
@@ -218,10 +218,9 @@ class Objective:
     def compact(self) -> "tuple[Objective, Tensor] | None":
         """Return the same loss of only the coordinates it reads, and their places in θ, shape (read,).
 
-        A sample of users reads few rows of a large table, and the others need not be moved at every point.
-        Each batch is evaluated once to find them, and at two points to check. Where the loss reads others at
-        another point, its value there is NaN. None if less than half would be left out, or if the loss does
-        more with its tables than look rows up.
+        A sample of users reads few rows of a large table; the others need not be moved at every point. Each
+        batch is evaluated once to find them, and at two points to check. Where the loss reads others at
+        another point, it is NaN there. None if less than half would be left out, or tables have other uses.
         """
         weights = self._weights(None)
         tables = {e.name: weights[e.name] for e in self.params.entries if e.group == "embedding"}
@@ -254,7 +253,8 @@ class Objective:
         """
         params = self.params.restrict(self.params.named(names, group))
         still = self._evaluator.holding(self._weights(None))
-        told = {"parameters": str(params.numel)} | ({} if group is None else {"group": group})
+        told = {"include": " ".join(params.include)} if group is None else {"group": group}
+        told["parameters"] = str(params.numel)
         # what was checked of the whole holds for a part of θ, too
         trust = self._trust if str(self._trust) else Trust(True)
         return self._with(params=params, _evaluator=still, _trust=trust, _provenance=self._provenance | told)

@@ -184,6 +184,9 @@ def test_the_first_is_the_reference_and_what_does_not_apply_is_missing():
         ({}, {"objective_seed": "1"}, "objective_seed"),
         ({}, {"exclude": "item*"}, "exclude"),
         ({}, {"metric": "valid-loss"}, "metric"),
+        ({}, {"group": "norm"}, "group None and b with 'norm'"),
+        ({}, {"include": "0.bias"}, "include"),
+        ({}, {"statistics": "recomputed"}, "statistics None and b with 'recomputed'"),
         ({}, {"batches_sha256": "ef"}, "a and b have different batches (other users"),
     ],
 )
