@@ -55,6 +55,23 @@ def total_weight(
     return total, loss
 
 
+def need_same_again(before: Tensor, after: Tensor) -> None:
+    """Make sure that a loss is the same after it was evaluated elsewhere as before that.
+
+    It is not where the model keeps something of each evaluation, such as the vectors of a spectral norm in
+    training: at one point they stand still, and elsewhere they move.
+
+    Raises:
+        InputError: it is not.
+    """
+    if not _repeats(before, after):
+        raise InputError(
+            f"the loss at θ is {before.item()!r}, and {after.item()!r} after it was evaluated elsewhere; the "
+            "model keeps something of each evaluation (a buffer or a counter, as a spectral norm does in "
+            "training), which must stand still"
+        )
+
+
 class Units:
     """Makes sure that the loss per example is the same loss as that of the batches: of each batch, once.
 

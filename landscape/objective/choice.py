@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from landscape.errors import InputError, words_of
-from landscape.objective.checks import total_weight
+from landscape.objective.checks import need_same_again, total_weight
 from landscape.objective.derivatives import leaves_of, twice_differentiable
 from landscape.objective.evaluators import (
     Copied,
@@ -123,7 +123,8 @@ def _reached(
         Whether they do, and whether the loss was another one than here.
 
     Raises:
-        InputError: the weight of the batch differs between two points, and L is not defined by one of them.
+        InputError: the weight of the batch differs between two points, so that L is not defined by one of
+            them; or the loss is another one than `here` once it was evaluated elsewhere.
     """
     seen, held, weighed = 0, duplicate(copied.module), set[float]()
     own = {name: parameter.data for name, parameter in held.model.named_parameters()}
@@ -147,6 +148,8 @@ def _reached(
             )
         if seen > 1:
             break
+    if seen:
+        need_same_again(here, swapped.at(weights)(batch)[0])
     return True, seen > 0
 
 
