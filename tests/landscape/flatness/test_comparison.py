@@ -332,6 +332,7 @@ def test_json_holds_every_digit_and_no_nan(pair, tmp_path):
     assert sam["checkpoints"]["a"] == {
         "value": a.measures["sam"].value,
         "se": a.measures["sam"].standard_error,
+        "converged": True,
     }
     assert sam["checkpoints"]["b"]["value"] is None
     assert entries(compare({"a": a, "b": b}))["verdict"][0].startswith("b against a: lower in asam")
@@ -344,7 +345,7 @@ def test_csv_has_a_line_for_each_number(pair, tmp_path):
     assert len(lines) == len(found.rows) * 2
     (asam,) = (line for line in lines if line["measure"] == "asam" and line["checkpoint"] == "50% & {b}")
     (row,) = (row for row in found.rows if row.measure == "asam")
-    assert float(asam["value"]) == row.values[1]
+    assert (float(asam["value"]), asam["converged"]) == (row.values[1], "True")
     assert [float(asam[key]) for key in ("ratio", "low", "high")] == [
         row.contrasts[0].ratio,
         row.contrasts[0].low,
