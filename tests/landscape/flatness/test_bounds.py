@@ -8,6 +8,7 @@ from torch import nn
 import landscape as ll
 from landscape import InputError, Objective
 from landscape.flatness.bounds import VARIANCES, binary_kl, gaussian_kl, kl_inverse
+from landscape.runtime.ranks import Ranks
 from landscape.tasks import TaskOptions, objective_of
 from samrec.config import Config
 from samrec.data.packing import Packed
@@ -348,3 +349,14 @@ def test_bad_input_to_the_command(landscape, both, runs, tmp_path):
     torch.save({"weights": nn.Linear(4, 2).state_dict()}, tmp_path / "a.pt")
     arguments = ["bound", "--ckpt", tmp_path / "a.pt", "--task", "tests.tasks:regression"]
     refused(landscape, *arguments, message="does not provide the metric 'pairwise'", tmp_path=tmp_path)
+
+
+def test_a_part_of_the_units_is_not_taken_for_all():
+    class Two(Ranks):
+        def gathered(self, value):
+            return [value, value]
+
+    whole = classifier(40, batches=4)
+    assert bound(whole).units == 40
+    with pytest.raises(InputError, match="a bound takes all units"):
+        bound(whole.distribute(Two(rank=0, size=2)))
