@@ -360,3 +360,16 @@ def test_a_part_of_the_units_is_not_taken_for_all():
     assert bound(whole).units == 40
     with pytest.raises(InputError, match="a bound takes all units"):
         bound(whole.distribute(Two(rank=0, size=2)))
+
+
+@pytest.mark.parametrize("kind", ["training mode", "recomputed"])
+def test_units_whose_losses_depend_on_one_another_have_no_bound(kind):
+    model = nn.Sequential(nn.Linear(DIM, 3), nn.BatchNorm1d(3), nn.Linear(3, 1)).double()
+    x = torch.randn(40, DIM, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    asked = [(ll.in_training_mode(each) if kind == "training mode" else each) for each in (total, by_unit)]
+    statistics = "recomputed" if kind == "recomputed" else "kept"
+    objective = Objective(
+        model, [(x, x[:, 0].sign())], asked[0], per_example=asked[1], statistics=statistics, check=False
+    )
+    with pytest.raises(InputError, match="depends on the units beside it"):
+        bound(objective)
