@@ -83,7 +83,6 @@ class Units:
 
     def __init__(self, batches: int) -> None:
         self._left = batches
-        self._scale: float | None = None  # of the units' weights to those of the batches
 
     def __deepcopy__(self, memo: Any) -> "Units":
         return self
@@ -96,8 +95,8 @@ class Units:
         """Compare a batch's loss per example with its loss.
 
         Raises:
-            InputError: it does not add up, or batches have other weights to each other than in the loss:
-                averages over units, and standard errors, would be those of another loss.
+            InputError: it does not add up, or its weights do not: averages over units, and standard errors,
+                would be those of another loss.
         """
         self._left -= 1
         found = (torch.as_tensor(part).detach().double() for part in (*_pair(units), *whole))
@@ -109,15 +108,10 @@ class Units:
                 f"{float(total / weight):g}; it must return the parts of the same loss, a penalty included, "
                 "with its weights"
             )
-        if not weight:
-            return
-        scale = float(weights.sum() / weight)
-        first = self._scale = scale if self._scale is None else self._scale
-        if abs(scale - first) > ADDED * abs(first):
+        if abs(float(weights.sum() - weight)) > ADDED * float(weight):
             raise InputError(
-                f"the weights of per_example add up to {first:g} times the weight of one batch, and to "
-                f"{scale:g} times that of another; where it returns a mean, the loss must weigh a batch by "
-                "its size"
+                f"the weights of per_example add up to {float(weights.sum()):g} over a batch that the loss "
+                f"weighs with {float(weight):g}; the loss must return the sums of both, and no mean"
             )
 
 

@@ -351,9 +351,10 @@ def test_a_weight_that_depends_on_the_model_is_refused():
         Objective(model, batches, above)
 
 
-def test_units_of_batches_whose_means_are_averaged_alike_are_refused():
-    """Each batch agrees with its own units, and the whole with neither their mean nor their error."""
-    model, batches = regression([8, 2])
+@pytest.mark.parametrize("sizes", [[8, 2], [5, 5]])
+def test_units_of_batches_whose_means_are_averaged_are_refused(sizes):
+    """Each batch agrees with its own units, but their mean is not L, or the Fisher matrix not theirs."""
+    model, batches = regression(sizes)
 
     def loss(model, batch):
         return F.mse_loss(model(batch[0]), batch[1]), 1
@@ -362,11 +363,10 @@ def test_units_of_batches_whose_means_are_averaged_alike_are_refused():
         each = (model(batch[0]) - batch[1]).flatten() ** 2
         return each, torch.ones(len(each))
 
-    with pytest.raises(InputError, match="weigh a batch by its size"):
-        ll.sharpness(Objective(model, batches, loss, per_example=units), ["average"], samples=2)
-    even = Objective(*regression([5, 5]), loss, per_example=units)  # which equal weights describe as well
-    sums, weights = even.per_example()
-    assert sums.sum() / weights.sum() == pytest.approx(even.value())
+    objective = Objective(model, batches, loss, per_example=units)
+    for measure in (ll.empirical_fisher, lambda of: ll.sharpness(of, ["average"], samples=2)):
+        with pytest.raises(InputError, match="the weights of per_example add up to"):
+            measure(objective)
 
 
 def test_units_that_go_wrong_on_a_later_batch_are_refused():
