@@ -372,9 +372,8 @@ class Objective:
         self._check_gradient()
         with torch.enable_grad(), twice_differentiable:
             evaluate, leaves = self._evaluator.with_leaves(self._weights(theta))
-            found = evaluate(batch, part)
-        found = found if part == "outputs" else found[0]
-        return leaves, found.reshape(()) if part == "loss" else found
+            found = evaluate(batch, part) if part == "outputs" else evaluate(batch, part)[0]
+            return leaves, found.reshape(()) if part == "loss" else found
 
     def criterion(self, outputs: Tensor, batch: Any) -> Tensor:
         """Return the sum that the loss's criterion makes of the outputs."""
