@@ -232,10 +232,13 @@ def theta_of(
         return joined(read(checkpoint), checkpoint, objective)
     with warnings.catch_warnings():  # of one user or of all: its loss is not wanted
         warnings.filterwarnings("ignore", "the task of .* does not read users")
-        theta = objective_of(checkpoint, replace(options, users=1), task).theta
-    if theta.shape != objective.theta.shape:
-        raise InputError(f"{checkpoint} has {len(theta):,} parameters, not {len(objective.theta):,}")
-    return theta
+        other = objective_of(checkpoint, replace(options, users=1), task)
+    if other.theta.shape != objective.theta.shape:
+        raise InputError(f"{checkpoint} has {len(other.theta):,} parameters, not {len(objective.theta):,}")
+    own, its = ([(entry.name, entry.shape) for entry in o.params.entries] for o in (objective, other))
+    if own != its:
+        raise InputError(f"{checkpoint} has parameters of other names or shapes, or in another order")
+    return other.theta
 
 
 def initial_of(checkpoint: Path, task: str | None = None) -> "Mapping[str, Tensor]":
