@@ -9,7 +9,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from landscape.errors import InputError
 from landscape.runtime.arguments import Seed, Size, checks_arguments
@@ -38,11 +38,11 @@ class TaskOptions:
         users: how many users (or examples) the frozen objective holds; None for all.
         seed: which of them, and which negatives. The same for all checkpoints that are compared.
         device: `auto`, `cpu` or `cuda`.
-        data: the data file. Needed if the data have moved, or if the path that the checkpoint stores lies
-            neither under its folder nor under the current one: such a path is not read.
+        data: the data file. Needed if it has moved, or if the path that the checkpoint stores lies neither
+            under its folder nor under the current one: such a path is not read.
         include, exclude: name patterns of the parameters that take part.
-        metric: what is measured: `loss`, that of training, or another that the task knows, such as a
-            validation loss or a ranking metric. An objective's provenance says which it is of.
+        metric: `loss`, that of training, or another that the task knows, such as a validation loss or a
+            ranking metric. An objective's provenance says which it is of.
 
     Raises:
         InputError: no users, or a seed that is not a whole number from 0.
@@ -237,10 +237,13 @@ def theta_of(
         return joined(read(checkpoint), checkpoint, objective)
     with warnings.catch_warnings():  # of one user or of all: its loss is not wanted
         warnings.filterwarnings("ignore", "the task of .* does not read users")
-        theta = objective_of(checkpoint, replace(options, users=1), task).theta
-    if theta.shape != objective.theta.shape:
-        raise InputError(f"{checkpoint} has {len(theta):,} parameters, not {len(objective.theta):,}")
-    return theta
+        other = objective_of(checkpoint, replace(options, users=1), task)
+    if other.theta.shape != objective.theta.shape:
+        raise InputError(f"{checkpoint} has {len(other.theta):,} parameters, not {len(objective.theta):,}")
+    own, its = ([(entry.name, entry.shape) for entry in o.params.entries] for o in (objective, other))
+    if own != its:
+        raise InputError(f"{checkpoint} has parameters of other names or shapes, or in another order")
+    return other.theta
 
 
 def initial_of(checkpoint: Path, task: str | None = None) -> "Mapping[str, Tensor]":
@@ -370,8 +373,7 @@ def _registered(checkpoint: Path) -> Task:
         named = f"the task {name[:40]!r}" if isinstance(name, str) else "no task"
         there = ", ".join(sorted(known)) or "none"
         raise InputError(f"{checkpoint} names {named}; installed are {there}, or say --task {FORM}")
-    found: Task = known[name].load()
-    return found
+    return cast("Task", known[name].load())
 
 
 def _imported(task: str) -> Task:
@@ -387,8 +389,7 @@ def _imported(task: str) -> Task:
         raise InputError(f"no task {task!r} ({error}); expected {FORM}") from None
     if not hasattr(imported, name):
         raise InputError(f"no task {task!r} ({module} has no attribute {name!r}); expected {FORM}")
-    found: Task = getattr(imported, name)
-    if not callable(found):
+    if not callable(found := getattr(imported, name)):
         raise InputError(f"{task} is not a function or another callable; expected {FORM}")
     try:
         signature(found).bind(None, None)
@@ -396,4 +397,4 @@ def _imported(task: str) -> Task:
         raise InputError(f"{task} does not take a checkpoint and options as arguments: {error}") from None
     except ValueError:
         pass  # a function of C does not tell its arguments
-    return found
+    return cast("Task", found)

@@ -13,14 +13,15 @@ from torch.func import grad, jvp, vmap
 from landscape.curvature.basis import dot
 from landscape.errors import InputError
 from landscape.objective.batches import doubled
-from landscape.objective.derivatives import gradient, second, twice_differentiable
-from landscape.objective.differences import ROUGH
+from landscape.objective.derivatives import gradient, kinked, second, twice_differentiable
+from landscape.objective.differences import NOISE, ROUGH
 from landscape.objective.noise import drawn, size_of
 from landscape.objective.objective import Objective
 from landscape.objective.params import ParamSpace
 
 ADJOINT = 0.02  # share by which ⟨w, J v⟩ and ⟨Jᵀw, v⟩ may differ: what bfloat16 within a model rounds
 FAR = 100  # times its own size, and ε^⅓, is the most by which a difference moves a tensor that is not 0
+SHORTEST = 0.6  # ε to this power, in the same unit, is the shortest step around a kink
 Parts = Sequence[Tensor]
 
 
@@ -69,12 +70,18 @@ class HessianDifferences:
     """(∇s(θ + hu) - ∇s(θ - hu)) ‖v‖ / 2h along u = v/‖v‖; its error is of order h² + ε/h.
 
     A tensor that is small beside the others, as in physical units, shortens the steps along which it moves.
+    At a kink between the two points ∇s jumps, and a short h makes that as large as it likes. So where the
+    loss has kinks, both halves of a difference must agree. Otherwise a shorter step is tried; where none is
+    short enough, as at a kink right at θ, the half that moves less counts.
+
+    Args:
+        kinked: whether the loss has kinks.
     """
 
-    def __init__(self, objective: Objective, batch: Any) -> None:
-        self.objective, self.batch = objective, batch
+    def __init__(self, objective: Objective, batch: Any, kinked: bool = False) -> None:
+        self.objective, self.batch, self.kinked = objective, batch, kinked
         self.sizes = [size_of(weight) for weight in objective.params.split(objective.theta).values()]
-        self.share = torch.finfo(objective.theta.dtype).eps ** (1 / 3)
+        self.eps = torch.finfo(objective.theta.dtype).eps
 
     def __call__(self, vector: Parts, at_once: bool = False) -> Parts:
         if at_once:
@@ -86,26 +93,48 @@ class HessianDifferences:
             return [torch.zeros_like(v) for v in vector]
         pairs = zip(vector, self.sizes, strict=True)
         longest = max((size_of(v) / (FAR * size) for v, size in pairs if size), default=0.0)
-        step = self.share / max(norm / (1 + size_of(theta)), longest)
-        ahead, behind = (self._gradient(theta + sign * step * flat) for sign in (1, -1))
-        return [(a - b) / (2 * step) for a, b in zip(ahead, behind, strict=True)]
+        unit = 1 / max(norm / (1 + size_of(theta)), longest)
+        here = self._gradient(theta) if self.kinked else []
+        share = self.eps ** (1 / 3)
+        even, noise = share**0.5, NOISE * self.eps * _length(here)
+        while True:
+            step = share * unit
+            ahead, behind = (self._gradient(theta + sign * step * flat) for sign in (1, -1))
+            both = [(a - b) / (2 * step) for a, b in zip(ahead, behind, strict=True)]
+            halves = [_less(ahead, here), _less(here, behind)] if here else []
+            if not halves or _length(_less(*halves)) <= even * max(map(_length, halves)) + noise:
+                return both
+            if share <= self.eps**SHORTEST:
+                return [half / step for half in min(halves, key=_length)]
+            share /= 10
 
     def _gradient(self, theta: Tensor) -> Parts:
         leaves, total = self.objective.traced(self.batch, theta=theta)
         return gradient(total, leaves)
 
 
+def _less(a: Parts, b: Parts) -> Parts:
+    return [x - y for x, y in zip(a, b, strict=True)]
+
+
+def _length(parts: Parts) -> float:
+    return float(np.linalg.norm([float(part.double().norm()) for part in parts]))
+
+
 def by_differences(objective: Objective) -> Callable[[Any], HessianDifferences]:
     """Return products of batches by differences, in float64 if the loss can be evaluated there."""
     try:
         precise = objective.in_float64()
-        total = float(precise.traced(precise.batches[0])[1].detach())
+        graph = precise.traced(precise.batches[0])[1]
+        total = float(graph.detach())
         same = abs(total - objective.first_batch().value()) <= ROUGH * abs(total)
     except (InputError, RuntimeError, TypeError):  # other random numbers, no kernel, or types that do not mix
         same = False
     if not same:
-        return partial(HessianDifferences, objective)
-    return lambda batch: HessianDifferences(precise, doubled(batch))
+        graph = objective.traced(objective.batches[0])[1]
+        return partial(HessianDifferences, objective, kinked=kinked([graph]))
+    bent = kinked([graph])
+    return lambda batch: HessianDifferences(precise, doubled(batch), bent)
 
 
 class _Outer:

@@ -211,10 +211,18 @@ def pac_bayes_bound(
 
     Raises:
         InputError: δ or `guess` is not between 0 and 1, a σ is not positive and finite or there is none,
-            there are no samples, θ0 is not finite or not of θ's shape, or a unit's loss is not in [0, 1] or
-            its weight not 1, at θ or at a draw.
+            there are no samples, θ0 is not finite or not of θ's shape, a unit's loss is not in [0, 1] or
+            its weight not 1, at θ or at a draw, or depends on other units, or ranks share the batches.
     """
     need_objective(objective)
+    if objective.ranks.size > 1:
+        raise InputError("a bound takes all units; give the objective that is not distributed to ranks")
+    told = objective.provenance
+    if told.get("mode", "").startswith("training") or told.get("statistics") == "recomputed":
+        raise InputError(
+            "in training mode, and with recomputed statistics, a unit's loss depends on the units beside it; "
+            "a bound needs the model in eval mode, with statistics that are kept"
+        )
     _check(objective.theta, prior)
     started, theta = time.perf_counter(), objective.theta
     at_theta = [_losses(batch, theta) for batch in objective.per_batch()]

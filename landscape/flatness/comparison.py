@@ -14,7 +14,7 @@ from landscape.statistics import SAMPLE, fieller, half_width, mean, standard_err
 from landscape.storage.display import Drawn
 from landscape.storage.results import Array
 
-FROZEN = (*SAMPLE, "metric", "include", "exclude")
+FROZEN = (*SAMPLE, "metric", "include", "exclude", "group", "statistics")
 """What the objectives of checkpoints share that compare."""
 LOSS, NORM = "loss", "weight_norm"
 ROUNDING = 1e-4

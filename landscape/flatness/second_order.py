@@ -10,6 +10,7 @@ from landscape.errors import InputError
 from landscape.flatness.point import Estimate, Point
 from landscape.objective.structure import Entry
 from landscape.runtime import progress
+from landscape.runtime.precision import full_precision
 
 
 def lambda_max(point: Point) -> Estimate:
@@ -89,7 +90,8 @@ def _relative_flatness(point: Point, entry: Entry) -> Estimate:
     with progress.bar(f"relative flatness of {entry.name}", len(samples)) as advance:
         for i in range(len(samples)):
             signs = rng.integers(0, 2, (rows.shape[1], rows.shape[1]), dtype=np.int8) * 2 - 1
-            moved = rows @ torch.from_numpy(signs).to(rows)
+            with full_precision:
+                moved = rows @ torch.from_numpy(signs).to(rows)
             delta = moved.view(filters.shape).movedim(first, counting).flatten()
             samples[i] = dot(delta, operator(delta))
             advance()

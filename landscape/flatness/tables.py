@@ -34,8 +34,9 @@ def entries(comparison: Contrasts) -> dict[str, Any]:
 
 
 def _cells(row: Row) -> Iterator[dict[str, float | None]]:
-    for value, error, contrast in zip(row.values, row.errors, (None, *row.contrasts), strict=True):
-        cell = {"value": value, "se": error} | (contrast.entry if contrast else {})
+    of_each = zip(row.values, row.errors, row.converged, (None, *row.contrasts), strict=True)
+    for value, error, converged, contrast in of_each:
+        cell = {"value": value, "se": error, "converged": converged} | (contrast.entry if contrast else {})
         yield {
             key: number if number is None or math.isfinite(number) else None for key, number in cell.items()
         }
@@ -53,7 +54,7 @@ def to_csv(comparison: Contrasts, path: str | Path) -> Path:
     What there is not, is empty, as is the group of all parameters.
     """
     lines = io.StringIO()
-    keys = ["value", "se", *Contrast(0).entry]
+    keys = ["value", "se", "converged", *Contrast(0).entry]
     table = csv.DictWriter(lines, ["measure", "group", "invariant", "checkpoint", *keys], lineterminator="\n")
     table.writeheader()
     for row in comparison.rows:

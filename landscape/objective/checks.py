@@ -55,22 +55,64 @@ def total_weight(
     return total, loss
 
 
-def added_up(units: Any, whole: Any) -> bool:
-    """Make sure that the loss per example of a batch adds up to the loss of the batch; return True.
+def need_same_again(before: Tensor, after: Tensor) -> None:
+    """Make sure that a loss is the same after it was evaluated elsewhere as before that.
+
+    It is not where the model keeps something of each evaluation, such as the vectors of a spectral norm in
+    training: at one point they stand still, and elsewhere they move.
 
     Raises:
-        InputError: it does not: averages over units, and standard errors, would be those of another loss.
+        InputError: it is not.
     """
-    found = (torch.as_tensor(part).detach().double() for part in (*_pair(units), *whole))
-    sums, weights, total, weight = found
-    apart = abs(float(sums.sum() * weight - total * weights.sum()))
-    if apart > ADDED * float(sums.abs().sum() * weight):
+    if not _repeats(before, after):
         raise InputError(
-            f"per_example adds up to {float(sums.sum() / weights.sum()):g} over a batch whose loss is "
-            f"{float(total / weight):g}; it must return the parts of the same loss, a penalty included, with "
-            "its weights"
+            f"the loss at θ is {before.item()!r}, and {after.item()!r} after it was evaluated elsewhere; the "
+            "model keeps something of each evaluation (a buffer or a counter, as a spectral norm does in "
+            "training), which must stand still"
         )
-    return True
+
+
+class Units:
+    """Makes sure that the loss per example is the same loss as that of the batches: of each batch, once.
+
+    All copies of a loss share it.
+
+    Args:
+        batches: how many there are.
+    """
+
+    def __init__(self, batches: int) -> None:
+        self._left = batches
+
+    def __deepcopy__(self, memo: Any) -> "Units":
+        return self
+
+    def __bool__(self) -> bool:
+        """Whether a batch is left that was not compared."""
+        return self._left > 0
+
+    def compare(self, units: Any, whole: Any) -> None:
+        """Compare a batch's loss per example with its loss.
+
+        Raises:
+            InputError: it does not add up, or its weights do not: averages over units, and standard errors,
+                would be those of another loss.
+        """
+        self._left -= 1
+        found = (torch.as_tensor(part).detach().double() for part in (*_pair(units), *whole))
+        sums, weights, total, weight = found
+        apart = abs(float(sums.sum() * weight - total * weights.sum()))
+        if apart > ADDED * float(sums.abs().sum() * weight):
+            raise InputError(
+                f"per_example adds up to {float(sums.sum() / weights.sum()):g} over a batch whose loss is "
+                f"{float(total / weight):g}; it must return the parts of the same loss, a penalty included, "
+                "with its weights"
+            )
+        if abs(float(weights.sum() - weight)) > ADDED * float(weight):
+            raise InputError(
+                f"the weights of per_example add up to {float(weights.sum()):g} over a batch that the loss "
+                f"weighs with {float(weight):g}; the loss must return the sums of both, and no mean"
+            )
 
 
 def need_same_draws(single: float, double: float) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from landscape.errors import InputError, words_of
-from landscape.objective.checks import total_weight
+from landscape.objective.checks import need_same_again, total_weight
 from landscape.objective.derivatives import leaves_of, twice_differentiable
 from landscape.objective.evaluators import (
     Copied,
@@ -121,22 +121,35 @@ def _reached(
 
     Returns:
         Whether they do, and whether the loss was another one than here.
+
+    Raises:
+        InputError: the weight of the batch differs between two points, so that L is not defined by one of
+            them; or the loss is another one than `here` once it was evaluated elsewhere.
     """
-    seen, held = 0, duplicate(copied.module)
+    seen, held, weighed = 0, duplicate(copied.module), set[float]()
     own = {name: parameter.data for name, parameter in held.model.named_parameters()}
     for moved in _elsewhere(weights, {name: own[name] for name in weights}):  # no further copy is held
         try:
             with watching(swapped.module.saw):
-                expected = held(batch)[0]
+                expected, weight = held(batch)
         except Exception:  # the loss is not defined there, and nothing can be told
             continue
         copied.module.draws = swapped.module.draws
         found = swapped.at(moved)(batch)[0]
         if not torch.allclose(found, expected, rtol=OWN, atol=0, equal_nan=True):
             return False, False
-        seen += bool(torch.isfinite(found) and not torch.equal(found, here))
+        if torch.isfinite(found) and not torch.equal(found, here):
+            seen += 1
+            weighed.add(float(weight))
+        if len(weighed) > 1:
+            raise InputError(
+                "the weight of a batch depends on the weights of the model; it must be a number of the data, "
+                "such as how many targets it has"
+            )
         if seen > 1:
             break
+    if seen:
+        need_same_again(here, swapped.at(weights)(batch)[0])
     return True, seen > 0
 
 

@@ -29,6 +29,12 @@ class PerTarget:
     How is decided on the first batch: by the loss of `torch.nn.functional` that the criterion returns, by its
     own `reduction="none"`, by its result if that is a loss per target, or else example by example.
 
+    To which example a loss per target belongs is not always told by its place: a criterion may lay out tokens
+    one position after another, or leave out those that a mask hides. Unless they stand in a row for each
+    example, the criterion is therefore asked about each example alone. Where that is another loss, because
+    examples depend on one another, a loss per example or per several of them counts as a unit, and otherwise
+    the batch as one.
+
     Attributes:
         scalar: whether it is taken example by example; None before the first batch.
         whole: whether its scalar is not a mean over examples, so that a batch counts as one.
@@ -48,11 +54,23 @@ class PerTarget:
         self._own = criterion
         self._reduction = _reduction_of(criterion)
         self._way: Way = self._decided
+        self._in_order: bool | None = None  # whether targets stand in the order of their examples
 
     def __call__(self, outputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
         """Return sum and weight of each example, shape (examples,) both."""
-        found: tuple[Tensor, Tensor] = self._way(outputs, targets)
-        return found
+        costs, weights = self._of_targets(outputs, targets)
+        return (costs, weights) if self.scalar else self._by_example(costs, weights, outputs, targets)
+
+    def total(self, outputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
+        """Return sum and weight of a batch, shape () both."""
+        costs, weights = self._of_targets(outputs, targets)
+        return costs.sum(), weights.sum()
+
+    def _of_targets(self, outputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
+        costs, weights = self._way(outputs, targets)
+        if not (costs.numel() or _count(targets)):
+            raise InputError("a batch has no examples; leave it out")
+        return costs, weights
 
     def separates(self, outputs: Any, targets: Any, beside: tuple[Any, Any] | None = None) -> bool:
         """Tell whether the criterion's scalar is the mean, or the sum, over the examples of a batch.
@@ -103,7 +121,7 @@ class PerTarget:
                 raise
             except Exception:  # shapes that fit only when reduced; its own errors come when asked plainly
                 return None
-        return _by_example(mode.costs, mode.weights, targets) if found is mode.returned else None
+        return _of_targets(mode.costs, mode.weights) if found is mode.returned else None
 
     def _as_asked(self, outputs: Any, targets: Any) -> Any:
         """Take the criterion at its word: reduction "none", if it knows that, or its result as it is."""
@@ -120,7 +138,41 @@ class PerTarget:
         costs, weights = (
             (mode.costs, mode.weights) if found is mode.returned else (found, torch.ones_like(found))
         )
-        return _by_example(costs, weights, targets)
+        return _of_targets(costs, weights)
+
+    def _by_example(
+        self, costs: Tensor, weights: Tensor, outputs: Any, targets: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Sum over the targets of each example."""
+        count = _count(targets)
+        if not count or (costs.shape[:1] == (count,) and count not in costs.shape[1:]):
+            return _rows(costs, weights, len(costs))
+        placed = costs.numel() in [count, *(t.numel() for t in tensors_of(targets))]
+        if placed and self._in_order:
+            return _rows(costs, weights, count)
+        parts = (self._alone(part, costs, weights, outputs, targets) for part in (_example, _stretch))
+        alone = next(filter(None, parts), None)
+        if alone is None:
+            return _rows(costs, weights, len(costs) if len(costs) <= count else 1)
+        if placed and count > 1 and self._in_order is None:
+            self._in_order = all(map(torch.allclose, _rows(costs, weights, count), alone))
+        return alone
+
+    def _alone(
+        self, part: Callable[[Any, int], Any], costs: Tensor, weights: Tensor, outputs: Any, targets: Any
+    ) -> tuple[Tensor, Tensor] | None:
+        """Sum the losses of each example alone; None if they are not those of the batch."""
+        pairs = (part((outputs, targets), i) for i in range(_count(targets)))
+        try:
+            found = [(c.sum(), w.sum()) for c, w in (self._way(*pair) for pair in pairs)]
+        except Exception:  # whatever a loss of many examples does with one
+            return None
+        sums, of_each = (torch.stack(column) for column in zip(*found, strict=True))
+        for one, whole in ((sums, costs), (of_each, weights)):
+            gap, size = (one.detach().sum() - whole.detach().sum()).abs(), whole.detach().abs().sum()
+            if gap > CLOSE * size:  # not where the loss is no number
+                return None
+        return sums, of_each
 
     def _one_by_one(self, outputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
         pairs = (_example((outputs, targets), i) for i in range(_count(targets)))
@@ -193,26 +245,31 @@ def _agrees(own: float, sums: Tensor, weights: Tensor) -> bool:
     return abs(own - total / weight) <= CLOSE * size / weight or abs(own - total) <= CLOSE * size
 
 
-def _by_example(costs: Tensor, weights: Tensor, targets: Any) -> tuple[Tensor, Tensor] | None:
-    """Sum over the targets of each example, whether they stand in rows of their own or end to end.
+def _of_targets(costs: Tensor, weights: Tensor) -> tuple[Tensor, Tensor] | None:
+    return (costs, weights) if costs.dim() else None
 
-    Raises:
-        InputError: there is no example.
-    """
-    if not costs.dim():
-        return None
-    if not costs.numel():
-        raise InputError("a batch has no examples; leave it out")
-    count = _count(targets) or len(costs)
-    if costs.numel() % count:
-        count = len(costs)
-    return costs.reshape(count, -1).sum(1), weights.reshape(count, -1).sum(1)
+
+def _rows(costs: Tensor, weights: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Sum over the equal parts of what lies end to end."""
+    size = costs.numel() // max(count, 1)
+    return costs.reshape(count, size).sum(1), weights.reshape(count, size).sum(1)
 
 
 def _example(pair: tuple[Any, Any], i: int) -> Any:
     """Return the outputs and targets of one example of a batch."""
     count = _count(pair[1])
     return mapped(pair, lambda t: t[i : i + 1] if t.dim() and len(t) == count else t)
+
+
+def _stretch(pair: tuple[Any, Any], i: int) -> Any:
+    """Return the same where outputs have several rows for each example, end to end."""
+    count = _count(pair[1])
+
+    def part(tensor: Tensor) -> Tensor:
+        size = len(tensor) // count if tensor.dim() and len(tensor) % count == 0 else 0
+        return tensor[i * size : (i + 1) * size] if size else tensor
+
+    return mapped(pair, part)
 
 
 def _with_an_example(of: tuple[Any, Any], pair: tuple[Any, Any]) -> Any:

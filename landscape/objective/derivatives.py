@@ -132,7 +132,8 @@ def _differentiate_twice() -> Callable[[], None]:
     torch.backends.mha.set_fastpath_enabled(False)
     vars(checkpoint).update(_PLAIN)
     changed.enter_context(sdpa_kernel(SDPBackend.MATH))
-    changed.enter_context(full_precision)
+    changed.callback(full_precision.unset)
+    full_precision.set()
     return changed.close
 
 

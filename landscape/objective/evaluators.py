@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from landscape.errors import InputError
 from landscape.objective.batches import doubled
-from landscape.objective.checks import added_up
+from landscape.objective.checks import Units
 from landscape.objective.frozen import as_parameters, duplicate, twin
 from landscape.objective.gathered import Weight
 from landscape.objective.lookups import Renumbering
@@ -42,6 +42,7 @@ class LossModule(nn.Module):
         per_example: Loss | None,
         forward: Forward | None,
         criterion: Loss | None,
+        batches: int,
     ) -> None:
         super().__init__()
         self.model = model
@@ -49,7 +50,8 @@ class LossModule(nn.Module):
         self.per_example = per_example
         self.outputs = forward
         self.criterion = criterion
-        self.draws = self.differentiates = self.compared = False
+        self.units = Units(batches)
+        self.draws = self.differentiates = False
         self.recurrent = any(isinstance(part, nn.RNNBase) for part in model.modules())
 
     def saw(self, operation: Any, _inputs: Any, _outputs: Any) -> None:
@@ -69,15 +71,21 @@ class LossModule(nn.Module):
         if part == "loss" or self.per_example is None:
             return self.loss(self.model, batch)
         found = self.per_example(self.model, batch)
-        self.compared = self.compared or added_up(found, self.loss(self.model, batch))
+        if self.units:
+            self.units.compare(found, self.loss(self.model, batch))
         return found
 
 
 @dataclass(frozen=True)
 class Evaluator(ABC):
-    """Evaluates a loss at weights from outside. `at` prepares a point once, for all of its batches."""
+    """Evaluates a loss at weights from outside. `at` prepares a point once, for all of its batches.
+
+    Attributes:
+        told: what results say of it.
+    """
 
     module: LossModule
+    told: ClassVar[dict[str, str]] = {}
 
     @abstractmethod
     def at(self, weights: Weights) -> Evaluate:
@@ -213,6 +221,7 @@ class Recomputed(Evaluator):
     """
 
     batches: Sequence[Any]
+    told: ClassVar[dict[str, str]] = {"statistics": "recomputed"}
 
     def at(self, weights: Weights) -> Evaluate:
         named = {f"model.{name}": tensor for name, tensor in weights.items()}

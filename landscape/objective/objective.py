@@ -56,8 +56,7 @@ class Objective:
             moved to the model's device; or they are read anew each time, see `landscape.streamed`.
         loss: maps (model, batch) to (sum of the loss, weight of the batch).
         per_example: the same, with one entry per unit that was drawn independently (a user, an image), both
-            of shape (examples of the batch,). They must add up to the loss. Standard errors come from these;
-            without it, each batch counts as one unit.
+            of shape (examples,), which must add up to the loss. Errors come from these, else from batches.
         forward, criterion: the two parts of the loss, for the generalized Gauss-Newton matrix: (model, batch)
             to the model's outputs, any tensor, and (outputs, batch) to (sum, weight), which should be convex.
         include, exclude: name patterns of the parameters that take part, see `ParamSpace`.
@@ -126,7 +125,8 @@ class Objective:
             "exclude": " ".join((*exclude, *held)),
             **repeatability(self.theta.device),
         }
-        module, weights = LossModule(frozen, loss, per_example, forward, criterion), self._weights(None)
+        module = LossModule(frozen, loss, per_example, forward, criterion, self.count)
+        weights = self._weights(None)
         self._evaluator, self.weight = evaluator_for(module, weights, self.batches, statistics, known_loss)
         if before != fingerprint(weights.values()):
             raise InputError(CHANGING)
@@ -136,7 +136,7 @@ class Objective:
     def provenance(self) -> dict[str, str]:
         """Where the loss came from, and whether its derivatives were checked, once they were taken."""
         checked = str(self._trust)
-        return self._provenance | ({"derivatives": checked} if checked else {})
+        return self._provenance | self._evaluator.told | ({"derivatives": checked} if checked else {})
 
     def __repr__(self) -> str:
         """Say size, batches, device and L(θ), which is evaluated, unless that takes other ranks."""
@@ -218,10 +218,9 @@ class Objective:
     def compact(self) -> "tuple[Objective, Tensor] | None":
         """Return the same loss of only the coordinates it reads, and their places in θ, shape (read,).
 
-        A sample of users reads few rows of a large table, and the others need not be moved at every point.
-        Each batch is evaluated once to find them, and at two points to check. Where the loss reads others at
-        another point, its value there is NaN. None if less than half would be left out, or if the loss does
-        more with its tables than look rows up.
+        A sample of users reads few rows of a large table; the others need not be moved at every point. Each
+        batch is evaluated once to find them, and at two points to check. Where the loss reads others at
+        another point, it is NaN there. None if less than half would be left out, or tables have other uses.
         """
         weights = self._weights(None)
         tables = {e.name: weights[e.name] for e in self.params.entries if e.group == "embedding"}
@@ -254,7 +253,8 @@ class Objective:
         """
         params = self.params.restrict(self.params.named(names, group))
         still = self._evaluator.holding(self._weights(None))
-        told = {"parameters": str(params.numel)} | ({} if group is None else {"group": group})
+        told = {"include": " ".join(params.include)} if group is None else {"group": group}
+        told["parameters"] = str(params.numel)
         # what was checked of the whole holds for a part of θ, too
         trust = self._trust if str(self._trust) else Trust(True)
         return self._with(params=params, _evaluator=still, _trust=trust, _provenance=self._provenance | told)
@@ -372,9 +372,8 @@ class Objective:
         self._check_gradient()
         with torch.enable_grad(), twice_differentiable:
             evaluate, leaves = self._evaluator.with_leaves(self._weights(theta))
-            found = evaluate(batch, part)
-        found = found if part == "outputs" else found[0]
-        return leaves, found.reshape(()) if part == "loss" else found
+            found = evaluate(batch, part) if part == "outputs" else evaluate(batch, part)[0]
+            return leaves, found.reshape(()) if part == "loss" else found
 
     def criterion(self, outputs: Tensor, batch: Any) -> Tensor:
         """Return the sum that the loss's criterion makes of the outputs."""

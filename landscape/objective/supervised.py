@@ -58,8 +58,7 @@ def supervised(
     options["provenance"] = known | dict(options.get("provenance") or {})
 
     def whole(outputs: Any, batch: Any) -> tuple[Tensor, Tensor]:
-        sums, weights = taken(outputs, batch[1])
-        return sums.sum(), weights.sum()
+        return taken.total(outputs, batch[1])
 
     def per_example(model: nn.Module, batch: Any) -> tuple[Tensor, Tensor]:
         return taken(outputs_of(model, batch), batch[1])

@@ -174,10 +174,10 @@ def _comparison_columns(found: Contrasts) -> Columns:
     none = dict.fromkeys(Contrast(0).entry)
     cells = (
         {"measure": row.measure, "group": row.group, "invariant": row.invariant, "checkpoint": name}
-        | {"value": value, "se": error, **(contrast.entry if contrast else none)}
+        | {"value": value, "se": error, "converged": converged, **(contrast.entry if contrast else none)}
         for row in found.rows
-        for name, value, error, contrast in zip(
-            found.names, row.values, row.errors, (None, *row.contrasts), strict=True
+        for name, value, error, converged, contrast in zip(
+            found.names, row.values, row.errors, row.converged, (None, *row.contrasts), strict=True
         )
     )
     return _joined({key: [cell] for key, cell in each.items()} for each in cells)
@@ -188,6 +188,7 @@ def _sharpness_columns(found: Sharpness) -> Columns:
         "measure": list(found.measures),
         "value": [row.value for row in found.measures.values()],
         "se": [row.standard_error for row in found.measures.values()],
+        "converged": [row.settings.get("converged", True) for row in found.measures.values()],
     }
 
 

@@ -16,7 +16,7 @@ from landscape.flatness.comparison import Contrasts
 from landscape.flatness.notation import PLAIN
 from landscape.flatness.words import cautions, legend, notes
 from landscape.plots.style import subscript
-from landscape.runtime.rounding import at_least, at_most, between
+from landscape.runtime.rounding import UNSURE, at_least, at_most, between
 from landscape.runtime.table import Table, metric_name
 from landscape.surface.geometry import Quadratic
 from landscape.surface.paths import PathProfile
@@ -84,22 +84,28 @@ def of_slice_metrics(found: Mapping[str, Mapping[str, Slice]]) -> Table:
 def of_history(found: SharpnessHistory) -> Table:
     """Return the first and the last measurement of a training."""
     title = f"sharpness at {len(found.steps)} steps of a training, {found.products.sum():.0f} products"
+    known = np.ones(len(found.steps), bool)
+    pairs = enumerate(zip(found.eigenvalues.T, found.converged.T, strict=True), start=1)
     rows = [
-        ("L(θ)", found.losses),
-        ("‖∇L‖", found.gradient_norms),
-        *((f"λ{subscript(i)}", column) for i, column in enumerate(found.eigenvalues.T, start=1)),
-        ("λ₁ of P⁻¹H", found.preconditioned),
-        ("edge of stability", found.thresholds),
-        ("trace", found.traces),
-        ("SAM's sharpness", found.sam),
+        ("L(θ)", found.losses, known),
+        ("‖∇L‖", found.gradient_norms, known),
+        *((f"λ{subscript(i)}", column, sure) for i, (column, sure) in pairs),
+        ("λ₁ of P⁻¹H", found.preconditioned, known),
+        ("edge of stability", found.thresholds, known),
+        ("trace", found.traces, known),
+        ("SAM's sharpness", found.sam, known),
     ]
+
+    def cell(value: float, sure: bool) -> str:
+        return number(value) + ("" if sure else UNSURE) if np.isfinite(value) else MISSING
+
     ends = [0, -1] if len(found.steps) else []
     return Table(
         title,
         ["", *(f"step {found.steps[end]:.0f}" for end in ends)],
         [
-            [name, *(number(float(column[end])) if np.isfinite(column[end]) else MISSING for end in ends)]
-            for name, column in rows
+            [name, *(cell(float(column[end]), bool(sure[end])) for end in ends)]
+            for name, column, sure in rows
             if np.isfinite(column).any()
         ],
     )
@@ -237,8 +243,9 @@ def _marked(values: Any, residuals: Iterable[str], converged: list[bool]) -> lis
 def of_estimate(found: Trace | FrobeniusNorm, title: str) -> Table:
     """Return a table of an estimate from random probes."""
     low, high = found.interval
+    missed = found.settings.get("reached") is False  # of a tolerance, if one was asked for
     rows = [
-        ["value", number(found.value, found.standard_error)],
+        ["value", number(found.value, found.standard_error) + (UNSURE if missed else "")],
         ["95% interval", f"{at_least(low, 4)} to {at_most(high, 4)}"],
         ["probes", str(len(found.samples))],
         ["seconds", f"{found.seconds:.1f}"],

@@ -1,8 +1,8 @@
 """Settings of torch that change what it computes, set for the whole process while something is measured."""
 
 from collections.abc import Callable
-from contextlib import ContextDecorator
-from threading import Lock
+from contextlib import ContextDecorator, ExitStack
+from threading import Lock, local
 from typing import Any, cast
 
 import torch
@@ -12,7 +12,9 @@ from torch import backends
 class Setting(ContextDecorator):
     """A context, or a decorator, that sets something for the whole process.
 
-    The first thread to enter sets it, and the last to leave undoes it.
+    The first thread to enter sets it, and the last to leave undoes it. In each thread, the caller's
+    `torch.autocast` is off meanwhile: it would round what is measured, and in other threads it would not.
+    Where a model asks for it by itself, it is part of the model.
 
     Args:
         change: sets it, and returns what undoes that.
@@ -20,18 +22,37 @@ class Setting(ContextDecorator):
 
     def __init__(self, change: Callable[[], Callable[[], None]]) -> None:
         self._change, self._lock, self._users = change, Lock(), 0
+        self._here = local()  # what each thread has to leave
 
-    def __enter__(self) -> None:
+    def set(self) -> None:
+        """Set it for the process; any thread may `unset` it."""
         with self._lock:
             self._users += 1
             if self._users == 1:
                 self._undo = self._change()
 
-    def __exit__(self, *_: Any) -> None:
+    def unset(self) -> None:
+        """Undo `set`, if nobody else needs it."""
         with self._lock:
             self._users -= 1
             if not self._users:
                 self._undo()
+
+    def __enter__(self) -> None:
+        self.set()
+        self._here.plain = [*getattr(self._here, "plain", ()), _without_autocast()]
+
+    def __exit__(self, *_: Any) -> None:
+        self._here.plain.pop().close()
+        self.unset()
+
+
+def _without_autocast() -> ExitStack:
+    plain = ExitStack()
+    for kind in ("cpu", "cuda"):
+        if torch.is_autocast_enabled(kind):
+            plain.enter_context(torch.autocast(kind, enabled=False))
+    return plain
 
 
 def _multiply_as_float32() -> Callable[[], None]:

@@ -9,6 +9,8 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from landscape.errors import InputError
 from landscape.objective.identity import UNKNOWN
 from landscape.objective.objective import Objective
@@ -30,7 +32,7 @@ def fingerprint(objective: Objective, directions: Sequence[Direction], center: f
     told = {key: value for key, value in known.items() if not str(value).startswith(UNKNOWN)}
     digest = hashlib.sha256(json.dumps([told, objective.weight, center.hex()], sort_keys=True).encode())
     for vector in (objective.theta, *(d.vector for d in directions)):
-        digest.update(local(vector).detach().cpu().contiguous().numpy().data)
+        digest.update(local(vector).detach().cpu().contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from landscape.errors import InputError
@@ -23,7 +24,7 @@ from landscape.surface.directions import Normalization
 from landscape.surface.frames import Frame, between_frame, eigen_frame, random_frame, trajectory_frame
 from landscape.surface.geometry import Quadratic, convex_share, doubling_widths, quadratic_model
 from landscape.surface.loss_cache import LossCache
-from landscape.surface.points import own_end
+from landscape.surface.points import check_parameters, own_end
 from landscape.surface.sampler import PLAIN, Grid, Radius, doubling_radius, evaluate_slice
 from landscape.surface.slice import Slice
 from landscape.surface.topology import certified_basins
@@ -122,7 +123,7 @@ def surfaces(
         normalization, biases: how random directions are drawn, see `random_direction`.
         trajectories: by model, the parameters as its training went, each of shape (numel,).
         metrics: by metric, and then by model, objectives of the same parameters, evaluated along the same
-            directions on a plain grid.
+            directions on a plain grid; at the same weights.
         quadratic: compute the quadratic model of each slice too.
         folder: where each result is saved once it is there, as LABEL.surface.npz, LABEL.quadratic.npz and
             LABEL.METRIC.surface.npz. Finished points are kept there too; an interrupted call goes on.
@@ -145,7 +146,11 @@ def surfaces(
         need_names(metrics, "metrics")
     drawn: dict[str, Any] = {f"metrics[{metric!r}]": of for metric, of in (metrics or {}).items()}
     drawn |= {"trajectories": trajectories} if directions == "trajectory" else {}
-    _need_each(list(objectives)[: 1 if directions == "between" else None], drawn)
+    framed = list(objectives)[: 1 if directions == "between" else None]
+    _need_each(framed, drawn)
+    for metric, of in (metrics or {}).items():
+        for name in framed:
+            _need_same_weights(objectives[name], of[name], f"metrics[{metric!r}][{name!r}]")
     look = partial(_views, objectives, directions, dim, normalization, biases, trajectories or {})
     views = [view for each in range(seed, seed + seeds) for view in look(each, seeds > 1)]
     if radius == "auto":
@@ -206,6 +211,18 @@ def _need_each(names: Iterable[str], given: Mapping[str, Any]) -> None:
         for name in names:
             if not isinstance(of, Mapping) or name not in of:
                 raise InputError(f"{what} must hold an entry for each model, and there is none of {name!r}")
+
+
+def _need_same_weights(objective: Objective, metric: Objective, called: str) -> None:
+    """Make sure that a metric is drawn around the weights around which the loss is.
+
+    Raises:
+        InputError: it is of another model, or of other weights.
+    """
+    need_objective(metric)
+    check_parameters(objective, metric)
+    if not torch.equal(metric.theta.to(objective.theta), objective.theta):
+        raise InputError(f"{called} is at other weights than the model; make both of one checkpoint")
 
 
 def _with_own_ends(found: Slice, objectives: Mapping[str, Objective]) -> Slice:

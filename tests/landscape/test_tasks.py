@@ -226,6 +226,22 @@ def test_an_option_that_a_task_does_not_read_is_said_to_be_ignored(digits, tmp_p
         theta_of(digits / "b.pt", objective_of(digits / "a.pt", *read), ll.TaskOptions(), "bad_task:deaf")
 
 
+def test_as_many_parameters_of_another_model_are_not_those_of_a_trajectory(tmp_path, monkeypatch):
+    """Its weights would be read in the places of others."""
+
+    def built(checkpoint, _):
+        sizes = (2, 6) if checkpoint.stem == "a" else (6, 2)
+        model = torch.nn.Sequential(torch.nn.Linear(*sizes, bias=False))
+        batch = torch.ones(3, sizes[0])
+        return ll.Objective(model, [batch], lambda m, b: (m(b).square().sum(), 3))
+
+    monkeypatch.setattr("landscape.tasks.task_of", lambda *_: built)
+    one = objective_of(tmp_path / "a.pt", ll.TaskOptions())
+    assert theta_of(tmp_path / "a.pt", one, ll.TaskOptions()).shape == (12,)
+    with pytest.raises(ll.InputError, match="parameters of other names or shapes"):
+        theta_of(tmp_path / "b.pt", one, ll.TaskOptions())
+
+
 def test_an_error_of_the_module_itself_is_its_own(tmp_path, monkeypatch):
     """And not that there is no such task."""
     (tmp_path / "failing_task.py").write_text("raise ValueError('the data are not here')")

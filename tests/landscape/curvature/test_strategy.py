@@ -76,6 +76,33 @@ def test_several_vectors_at_once_fall_back_to_one_after_another():
     assert operator.at_once == 1
 
 
+class Bent(torch.nn.Module):
+    """½ xᵀAx + Σ max(0, x_i - k_i), which has the Hessian A wherever it has one."""
+
+    def __init__(self, kinks):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.x = torch.nn.Parameter(torch.randn(6, generator=generator, dtype=torch.float64))
+        half = torch.randn(6, 6, generator=generator, dtype=torch.float64)
+        self.matrix, self.kinks = half @ half.T, self.x.detach() + kinks
+
+    def forward(self):
+        return self.x @ self.matrix @ self.x / 2 + torch.relu(self.x - self.kinks).sum()
+
+
+@pytest.mark.parametrize("near", [0.0, 1e-8, -1e-8, 1e-7, 1e-6, -1e-6, 1e-5])
+@pytest.mark.parametrize("one", [False, True])
+def test_differences_of_gradients_pass_by_kinks(near, one):
+    """Between the points of a difference, one would make up a curvature of its jump by the step."""
+    kinks = torch.full((6,), near, dtype=torch.float64)
+    kinks[3 * one :] *= 1 if one else torch.tensor([1, -1, 2, -3, 5, -2])
+    model = Bent(kinks)
+    objective = ll.Objective(model, [0], lambda model, _: (model(), 1), check=False)
+    products = ll.hessian(objective, "differences").many(torch.ones(3, 6).double().triu(1))
+    expected = torch.ones(3, 6).double().triu(1) @ model.matrix
+    torch.testing.assert_close(products, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_a_strategy_that_there_is_not_is_refused():
     with pytest.raises(InputError, match="strategy is 'sideways'; it must be one of reverse, forward"):
         ll.hessian(world("MLP"), "sideways")

@@ -9,6 +9,7 @@ from torch import nn
 import landscape as ll
 from landscape import InputError, Objective
 from landscape.flatness.bounds import VARIANCES, binary_kl, gaussian_kl, kl_inverse
+from landscape.runtime.ranks import Ranks
 from landscape.tasks import TaskOptions, objective_of
 from samrec.config import Config
 from samrec.data.packing import Packed
@@ -350,3 +351,27 @@ def test_bad_input_to_the_command(landscape, both, runs, tmp_path):
     torch.save({"weights": nn.Linear(4, 2).state_dict()}, tmp_path / "a.pt")
     arguments = ["bound", "--ckpt", tmp_path / "a.pt", "--task", "tests.tasks:regression"]
     refused(landscape, *arguments, message="does not provide the metric 'pairwise'", tmp_path=tmp_path)
+
+
+def test_a_part_of_the_units_is_not_taken_for_all():
+    class Two(Ranks):
+        def gathered(self, value):
+            return [value, value]
+
+    whole = classifier(40, batches=4)
+    assert bound(whole).units == 40
+    with pytest.raises(InputError, match="a bound takes all units"):
+        bound(whole.distribute(Two(rank=0, size=2)))
+
+
+@pytest.mark.parametrize("kind", ["training mode", "recomputed"])
+def test_units_whose_losses_depend_on_one_another_have_no_bound(kind):
+    model = nn.Sequential(nn.Linear(DIM, 3), nn.BatchNorm1d(3), nn.Linear(3, 1)).double()
+    x = torch.randn(40, DIM, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    asked = [(ll.in_training_mode(each) if kind == "training mode" else each) for each in (total, by_unit)]
+    statistics = "recomputed" if kind == "recomputed" else "kept"
+    objective = Objective(
+        model, [(x, x[:, 0].sign())], asked[0], per_example=asked[1], statistics=statistics, check=False
+    )
+    with pytest.raises(InputError, match="depends on the units beside it"):
+        bound(objective)

@@ -185,6 +185,9 @@ def test_the_first_is_the_reference_and_what_does_not_apply_is_missing():
         ({}, {"objective_seed": "1"}, "objective_seed"),
         ({}, {"exclude": "item*"}, "exclude"),
         ({}, {"metric": "valid-loss"}, "metric"),
+        ({}, {"group": "norm"}, "group None and b with 'norm'"),
+        ({}, {"include": "0.bias"}, "include"),
+        ({}, {"statistics": "recomputed"}, "statistics None and b with 'recomputed'"),
         ({}, {"batches_sha256": "ef"}, "a and b have different batches (other users"),
     ],
 )
@@ -336,10 +339,8 @@ def test_json_holds_every_digit_and_no_nan(pair, tmp_path):
     assert content == entries(found)
     assert content["reference"] == "a"
     sam = next(row for row in content["rows"] if row["measure"] == "sam")
-    assert sam["checkpoints"]["a"] == {
-        "value": a.measures["sam"].value,
-        "se": a.measures["sam"].standard_error,
-    }
+    of = a.measures["sam"]
+    assert sam["checkpoints"]["a"] == {"value": of.value, "se": of.standard_error, "converged": True}
     assert sam["checkpoints"]["b"]["value"] is None
     assert entries(compare({"a": a, "b": b}))["verdict"][0].startswith("b against a: lower in asam")
 
@@ -351,7 +352,7 @@ def test_csv_has_a_line_for_each_number(pair, tmp_path):
     assert len(lines) == len(found.rows) * 2
     (asam,) = (line for line in lines if line["measure"] == "asam" and line["checkpoint"] == "50% & {b}")
     (row,) = (row for row in found.rows if row.measure == "asam")
-    assert float(asam["value"]) == row.values[1]
+    assert (float(asam["value"]), asam["converged"]) == (row.values[1], "True")
     assert [float(asam[key]) for key in ("ratio", "low", "high")] == [
         row.contrasts[0].ratio,
         row.contrasts[0].low,

@@ -301,6 +301,7 @@ def test_statistics_that_are_recomputed_are_those_of_the_batches_at_every_point(
     assert objective.value(theta) == pytest.approx(expected, rel=1e-12)
     assert ll.line(objective, grid=5).losses.shape == (5,)
     kept = Objective(model, batches, total)
+    assert [o.provenance.get("statistics") for o in (objective, kept)] == ["recomputed", None]
     assert kept.value(theta) != pytest.approx(expected, rel=1e-3)
     with pytest.raises(InputError, match="has no derivatives"):
         objective.grad()

@@ -262,3 +262,47 @@ def test_settings_of_torch_are_put_back_after_the_last_of_several_threads():
     assert not any(within[:3])
     assert within[3] is not before[3]
     assert state() == before
+
+
+def numbers(objective):
+    v = torch.ones_like(objective.theta)
+    measures = ["sam", "average", "fisher-rao", "trace", "relative-flatness-last"]
+    return [
+        objective.value(),
+        *(objective.hvp(v).tolist(), ll.gauss_newton(objective)(v).tolist()),
+        *(objective.grad().tolist(), ll.empirical_fisher(objective)(v).tolist()),
+        ll.top_eigenpairs(objective, 2).eigenvalues.tolist(),
+        [m.value for m in ll.sharpness(objective, measures, samples=2, probes=2).measures.values()],
+        ll.line(objective, grid=5).losses.tolist(),
+    ]
+
+
+@pytest.mark.parametrize("made_inside", [False, True])
+@pytest.mark.parametrize("around", [torch.no_grad, lambda: torch.autocast("cpu", torch.bfloat16)])
+def test_what_stands_around_a_measurement_does_not_change_it(around, made_inside):
+    """Autocast of the caller would round every product to eight bits, and no_grad leave no derivatives."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(20, 32), nn.Tanh(), nn.Linear(32, 3))
+    batches = [(torch.randn(30, 20), torch.randint(3, (30,)))]
+    own = ll.supervised(model, batches, nn.CrossEntropyLoss())
+    expected = numbers(own)
+    with around():
+        objective = ll.supervised(model, batches, nn.CrossEntropyLoss()) if made_inside else own
+        assert numbers(objective) == expected
+        assert torch.is_grad_enabled() == (around is not torch.no_grad)
+        assert torch.is_autocast_enabled("cpu") == (around is not torch.no_grad)
+
+
+def test_a_model_that_rounds_by_itself_is_measured_as_it_is():
+    class Rounding(nn.Linear):
+        def forward(self, x):
+            with torch.autocast("cpu", torch.bfloat16):
+                return super().forward(x).float()
+
+    torch.manual_seed(0)
+    model, x, y = Rounding(20, 3), torch.randn(30, 20), torch.randint(3, (30,))
+    found = ll.supervised(model, [(x, y)], nn.CrossEntropyLoss(), check=False).value()
+    assert found == pytest.approx(float(nn.CrossEntropyLoss()(model(x), y).detach()), rel=1e-6)
+    assert found != pytest.approx(
+        float(nn.CrossEntropyLoss()(nn.Linear.forward(model, x), y).detach()), rel=1e-6
+    )

@@ -338,6 +338,48 @@ def test_units_that_do_not_add_up_to_the_loss_are_refused(wrong):
             measure(Objective(model, batches, loss, per_example=units))
 
 
+def test_a_weight_that_depends_on_the_model_is_refused():
+    """Elsewhere than at θ, the sum would be divided by the weight at θ."""
+    model, batches = regression([8, 8])
+
+    def above(model, batch):
+        outputs = model(batch[0])
+        chosen = (outputs > 0).double()
+        return (chosen * (outputs - batch[1]) ** 2).sum(), chosen.sum() + 1
+
+    with pytest.raises(InputError, match="the weight of a batch depends on the weights of the model"):
+        Objective(model, batches, above)
+
+
+@pytest.mark.parametrize("sizes", [[8, 2], [5, 5]])
+def test_units_of_batches_whose_means_are_averaged_are_refused(sizes):
+    """Each batch agrees with its own units, but their mean is not L, or the Fisher matrix not theirs."""
+    model, batches = regression(sizes)
+
+    def loss(model, batch):
+        return F.mse_loss(model(batch[0]), batch[1]), 1
+
+    def units(model, batch):
+        each = (model(batch[0]) - batch[1]).flatten() ** 2
+        return each, torch.ones(len(each))
+
+    objective = Objective(model, batches, loss, per_example=units)
+    for measure in (ll.empirical_fisher, lambda of: ll.sharpness(of, ["average"], samples=2)):
+        with pytest.raises(InputError, match="the weights of per_example add up to"):
+            measure(objective)
+
+
+def test_units_that_go_wrong_on_a_later_batch_are_refused():
+    model, batches = regression([5, 3])
+
+    def units(model, batch):
+        each = (model(batch[0]) - batch[1]).flatten() ** 2
+        return each * (1 if len(each) == 5 else 2), torch.ones(len(each))
+
+    with pytest.raises(InputError, match="per_example adds up to"):
+        Objective(model, batches, squared, per_example=units).per_example()
+
+
 def test_units_are_compared_with_the_loss_once():
     model, batches = regression([5, 3])
     calls = []
@@ -354,4 +396,4 @@ def test_units_are_compared_with_the_loss_once():
     calls.clear()
     for _ in range(3):
         objective.per_example()
-    assert calls == [5]
+    assert calls == [5, 3]

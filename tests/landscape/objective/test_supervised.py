@@ -135,6 +135,83 @@ def test_tokens_that_stand_end_to_end_belong_to_their_sentences():
     assert objective.per_example()[1].tolist() == (labels >= 0).sum(1).tolist()
 
 
+def layouts(classes):
+    """Criteria of tokens whose losses lie in other orders, or leave some out."""
+
+    def masked(o, t, reduction="mean"):
+        return F.cross_entropy(o[t >= 0], t[t >= 0], reduction=reduction)
+
+    def by_position(o, t):
+        return F.cross_entropy(o.transpose(0, 1).reshape(-1, classes), t.t().reshape(-1))
+
+    return {
+        "end to end": lambda o, t: F.cross_entropy(o.reshape(-1, classes), t.reshape(-1)),
+        "one position after another": by_position,
+        "a row per position": lambda o, t: F.cross_entropy(o.permute(1, 2, 0), t.t()),
+        "masked": masked,
+        "masked, summed": partial(masked, reduction="sum"),
+        "masked, not reduced": lambda o, t: masked(o, t, "none"),
+    }
+
+
+@pytest.mark.parametrize("lengths", [(1, 5, 3, 2, 5), (5, 5, 5, 5, 5), (4, 4, 2, 2, 4)])
+@pytest.mark.parametrize("sizes", [(2, 3), (5,), (1, 4)])  # (5,): as many examples as positions
+@pytest.mark.parametrize("layout", layouts(4))
+def test_whatever_the_order_of_tokens_the_loss_of_each_example_is_its_own(layout, sizes, lengths):
+    model = nn.Embedding(9, 4).double()
+    tokens = torch.randint(9, (5, 5), generator=torch.Generator().manual_seed(1))
+    used = torch.arange(5) < torch.tensor(lengths)[:, None]
+    labels = torch.where(used, tokens % 4, -100)
+    parts = list(zip(tokens.split(sizes), labels.split(sizes), strict=True))
+    objective = ll.supervised(model, parts, layouts(4)[layout])
+    expected = F.cross_entropy(model(tokens).transpose(1, 2), labels, reduction="none").sum(1)
+    sums, weights = objective.per_example()
+    assert weights.tolist() == list(lengths)
+    torch.testing.assert_close(torch.from_numpy(sums), expected.detach())
+    assert objective.value() == pytest.approx(float(expected.detach().sum()) / sum(lengths), rel=1e-12)
+
+
+def test_an_example_whose_targets_are_all_hidden_counts_as_one_without_weight():
+    targets = torch.where(torch.arange(40) < 22, -1, Y)  # the first two batches hide all and most
+    found = ll.supervised(
+        MODEL, batches(targets), lambda o, t: F.cross_entropy(o[t >= 0], t[t >= 0], reduction="sum")
+    )
+    assert found.per_example()[1].tolist() == (targets >= 0).double().tolist()
+
+
+def test_outputs_that_lie_end_to_end_themselves_belong_to_their_examples():
+    model = nn.Sequential(nn.Linear(5, 12), nn.Unflatten(1, (3, 4)), nn.Flatten(0, 1)).double()
+    targets = torch.stack([Y, Y.roll(1), Y.roll(2)], 1)
+    found = ll.supervised(model, batches(targets), lambda o, t: F.cross_entropy(o, t.flatten()))
+    costs = F.cross_entropy(model(X), targets.flatten(), reduction="none").detach()
+    torch.testing.assert_close(torch.from_numpy(found.per_example()[0]), costs.view(40, 3).sum(1))
+
+
+def test_examples_that_depend_on_one_another_in_several_rows_are_one_unit():
+    """Two views of each example, all first ones before all second ones, as contrastive losses have them."""
+
+    def views(outputs, targets):
+        both = torch.cat([outputs, outputs.roll(1, 1)])
+        return F.cross_entropy(both @ both.T, torch.arange(len(both)).roll(len(outputs)))
+
+    sums, weights = ll.supervised(MODEL, batches(Y), views).per_example()
+    assert weights.tolist() == [14, 26, 40]
+    assert sums / weights == pytest.approx([float(views(MODEL(x), y).detach()) for x, y in batches(Y)])
+
+
+def test_utterances_are_the_units_of_a_loss_of_alignments():
+    targets = torch.randint(1, 4, (9,), generator=torch.Generator().manual_seed(0))
+    frames, lengths = torch.tensor([6, 6, 6]), torch.tensor([2, 3, 4])
+    x = drawn(6, 3, 5)
+
+    def alignments(outputs, targets):
+        return F.ctc_loss(outputs.log_softmax(2), targets, frames, lengths)
+
+    found = ll.supervised(MODEL, [(x, targets)], alignments)
+    costs = F.ctc_loss(MODEL(x).log_softmax(2), targets, frames, lengths, reduction="none").detach()
+    torch.testing.assert_close(torch.from_numpy(found.per_example()[0]), costs / lengths)
+
+
 def test_class_weights_follow_to_float64():
     model = nn.Linear(5, 4)
     objective = ll.supervised(model, [(X.float(), Y)], nn.CrossEntropyLoss(RATES.float()))

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import landscape as ll
+from landscape import InputError
 from landscape.surface import strategies
 
 X = torch.randn(12, 4, generator=torch.Generator().manual_seed(1))
@@ -137,3 +138,38 @@ def test_surfaces_of_a_frozen_randomness_end(between, monkeypatch):
     finally:
         torch.set_num_threads(threads)
     assert plane.settings["strategy"] == "sequential"
+
+
+class Lagging(nn.Module):
+    """Subtracts a running mean of its own, which it moves in eval mode too."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+        self.register_buffer("mean", torch.zeros(3))
+
+    def forward(self, x):
+        outputs = self.layer(x)
+        found = outputs - 0.1 * self.mean
+        with torch.no_grad():
+            self.mean.mul_(0.5).add_(outputs.mean(0), alpha=0.5)
+        return found
+
+
+@pytest.mark.parametrize("norm", [nn.utils.spectral_norm, nn.utils.parametrizations.spectral_norm])
+@pytest.mark.parametrize("lagging", [False, True])
+def test_what_stands_still_at_the_weights_and_moves_elsewhere_is_refused(norm, lagging):
+    """Two evaluations at θ agree to the last bit there, and two elsewhere do not."""
+    torch.manual_seed(0)
+    model = Lagging() if lagging else nn.Sequential(nn.Linear(4, 5), nn.Tanh(), norm(nn.Linear(5, 3)))
+    x, y = torch.randn(20, 4), torch.randint(3, (20,))
+    for _ in range(1000):
+        model(x)
+    with pytest.raises(
+        InputError, match=r"differs between two evaluations|keeps something of each evaluation"
+    ):
+        ll.supervised(model, [(x, y)], nn.CrossEntropyLoss(), mode="training")
+    if not lagging:
+        objective = ll.supervised(model, [(x, y)], nn.CrossEntropyLoss())
+        elsewhere = 1.5 * objective.theta
+        assert objective.value(elsewhere) == objective.value(elsewhere)

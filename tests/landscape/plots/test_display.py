@@ -175,6 +175,13 @@ def test_an_interval_that_is_written_holds_the_interval(value):
     assert low <= found.interval[0] < found.interval[1] <= high
 
 
+@pytest.mark.parametrize(("reached", "mark"), [(None, ""), (True, ""), (False, " (not converged)")])
+def test_an_estimate_that_misses_its_tolerance_says_so(reached, mark):
+    found = trace(7.0)
+    found = dataclasses.replace(found, settings={**found.settings, "reached": reached})
+    assert dict(of_estimate(found, "").rows)["value"] == f"7.00 ± 0.58{mark}"
+
+
 def test_the_first_eigenvalue_of_a_block_is_not_called_the_largest():
     """Power iteration finds the largest in magnitude, which may be the most negative."""
     sharp = torch.diag(torch.tensor([1.0, -5.0, 0.5, 0.1], dtype=torch.float64))

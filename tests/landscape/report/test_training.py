@@ -8,6 +8,7 @@ import pytest
 
 import landscape as ll
 from landscape.curvature.history import MONITOR, SharpnessRecord, history_of
+from landscape.plots.tables import of_history
 from landscape.report import compare, training
 from landscape.report.compare import compare_checkpoints
 from landscape.report.report import read_comparison, render, result_path
@@ -95,6 +96,14 @@ def test_what_is_missing_is_said():
         "run: No measurement has a finite loss and eigenvalues."
     ]
     assert training.pictures({"run": gone}) == {}
+
+
+def test_a_table_marks_the_eigenvalues_that_have_not_converged():
+    records = [SharpnessRecord(**record(step, residual=residual)) for step, residual in ((1, 0.1), (2, 1e-4))]
+    found = history_of(records, settings=HEADER["settings"], provenance={})
+    rows = {name: cells for name, *cells in of_history(found).rows}
+    assert rows["λ₁"] == ["1.00 (not converged)", "1.00"]
+    assert rows["λ₂"] == rows["L(θ)"] == ["0.500", "0.500"]
 
 
 @pytest.mark.parametrize(

@@ -212,6 +212,33 @@ def test_points_of_other_settings_are_never_used(fresh, tmp_path):
         assert file.read_text() != before
 
 
+def test_points_of_other_parameters_of_equal_values_are_never_used(tmp_path):
+    """As two biases have at the start of a training, or the second matrices of two adapters."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 1))
+    for layer in (model[0], model[2]):
+        nn.init.zeros_(layer.bias)
+    batches = [(torch.randn(9, 3), torch.randn(9, 1))]
+    whole = ll.supervised(model, batches, nn.MSELoss())
+    first, other = (whole.restrict([name]) for name in ("0.bias", "2.bias"))
+    way = [Direction(torch.ones(4), "mine")]
+    file = tmp_path / "points.jsonl"
+    ll.line(first, directions=way, grid=3, file=file)
+    found = ll.line(other, directions=way, grid=3, file=file)
+    assert found.settings["reused"] == 0
+    assert found.losses[2] == other.value(torch.ones(4))
+    assert found.losses[2] != first.value(torch.ones(4))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.int64])
+def test_a_direction_may_be_in_any_precision(dtype, tmp_path):
+    model = nn.Linear(3, 1)
+    objective = ll.supervised(model, [(torch.randn(9, 3), torch.randn(9, 1))], nn.MSELoss())
+    way = [Direction(torch.tensor([1, 0, 2, -1], dtype=dtype), "mine")]
+    found = ll.line(objective, directions=way, grid=3, file=tmp_path / "points.jsonl")
+    assert found.losses[2] == objective.value(objective.theta + way[0].vector.float())
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"\xff\xfe\n", b"[]\n", b'{"fingerprint": 1}\n[1, 2]\n', b"[" * 9999]
 )

@@ -105,6 +105,13 @@ def test_a_metric_is_evaluated_along_the_lines_of_the_loss(regressions):
         np.testing.assert_allclose(found.metrics["twice"][label].losses, 2 * result.losses, rtol=1e-12)
 
 
+def test_a_metric_of_other_weights_is_refused(regressions):
+    """It would be drawn along the same directions, around another point."""
+    swapped = {"a": regression(1, scale=2), "b": regression(0, scale=2)}
+    with pytest.raises(InputError, match=r"metrics\['twice'\]\['a'\] is at other weights than the model"):
+        ll.surfaces(regressions, dim=1, grid=5, metrics={"twice": swapped})
+
+
 def test_results_are_kept_in_a_folder_and_points_are_not_evaluated_twice(bowls, tmp_path):
     first, again = (
         ll.surfaces(bowls, dim=1, grid=5, quadratic=True, folder=tmp_path, metrics={"m": bowls})
