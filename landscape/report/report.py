@@ -168,6 +168,7 @@ def _rendered(folder: Path, comparison: Comparison) -> str:
         tables=_tables(comparison),
         curves=list(_curves(comparison)),
         number=PLAIN.number,
+        fact=lambda value: f"{value:.4f}" if not value or 1e-3 <= abs(value) < 1e5 else PLAIN.number(value),
         metric_name=metric_name,
         ends=lambda interval: between(interval[0], interval[1], 4),
         sharpness=_rows(sharpness, next(iter(measured.values())).sharpness),

@@ -211,6 +211,25 @@ def test_a_table_has_intervals_where_they_are_known(tmp_path):
     assert "test, 1,234 users" in without
 
 
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (0.1, "0.1000"),
+        (0.0, "0.0000"),
+        (3.2e-5, "3.20e-5"),
+        (-3.2e-5, "-3.20e-5"),
+        (12.0, "12.0000"),
+        (3e7, "3.00e7"),
+    ],
+)
+def test_a_fact_that_is_not_nought_is_not_shown_as_nought(value, said, tmp_path):
+    own = Facts((FactTable("Size", ("weights",), (FactRow("all", (value,)),)),))
+    folder = folder_of(tmp_path, ["a"])
+    write_index(read_index(folder).model_copy(update={"facts": own}), folder)
+    table = render(folder).read_text("utf-8").partition(">Size</h2>")[2].partition("</table>")[0]
+    assert f"<td>{said}</td>" in table
+
+
 def test_tables_of_one_title_are_one_table_and_what_is_unknown_is_a_dash(tmp_path):
     folder = folder_of(tmp_path, ["a", "b"], facts=facts(note="By ranking."))
     ideal = FactTable("Ranking", ("hr@10", "beyond"), (FactRow("ideal", (0.9, None)),))
