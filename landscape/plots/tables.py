@@ -16,7 +16,7 @@ from landscape.flatness.comparison import Contrasts
 from landscape.flatness.notation import PLAIN
 from landscape.flatness.words import cautions, legend, notes
 from landscape.plots.style import subscript
-from landscape.runtime.rounding import at_least, at_most, between
+from landscape.runtime.rounding import UNSURE, at_least, at_most, between
 from landscape.runtime.table import Table, metric_name
 from landscape.surface.geometry import Quadratic
 from landscape.surface.paths import PathProfile
@@ -44,11 +44,17 @@ def _slice(result: Slice) -> list[str]:
     known = result.certificate
     return [
         number(result.center, known.standard_error if known else None),
-        *(f"{loss:.5g}" for loss in result.range),
+        *_distinct(*result.range),
         f"{known.max_error:.1e}{'' if known.reached else ' > --tol'}" if known else "plain grid",
         str(result.evaluations + result.settings.get("reused", 0)),  # some of them in an earlier run
         f"{result.seconds:.1f}",
     ]
+
+
+def _distinct(low: float, high: float) -> tuple[str, str]:
+    """Write two losses in five digits, or in as many as tell them from each other."""
+    ways = [(f"{low:.{digits}g}", f"{high:.{digits}g}") for digits in range(5, 18)]
+    return next((way for way in ways if low == high or way[0] != way[1]), ways[0])
 
 
 def of_quadratic(model: Quadratic) -> Table:
@@ -84,21 +90,31 @@ def of_slice_metrics(found: Mapping[str, Mapping[str, Slice]]) -> Table:
 def of_history(found: SharpnessHistory) -> Table:
     """Return the first and the last measurement of a training."""
     title = f"sharpness at {len(found.steps)} steps of a training, {found.products.sum():.0f} products"
+    tops = [f"λ{subscript(i)}" for i in range(1, found.eigenvalues.shape[1] + 1)]
     rows = [
         ("L(θ)", found.losses),
         ("‖∇L‖", found.gradient_norms),
-        *((f"λ{subscript(i)}", column) for i, column in enumerate(found.eigenvalues.T, start=1)),
+        *zip(tops, found.eigenvalues.T, strict=True),
         ("λ₁ of P⁻¹H", found.preconditioned),
         ("edge of stability", found.thresholds),
         ("trace", found.traces),
         ("SAM's sharpness", found.sam),
     ]
+    sure = dict(zip(tops, found.converged.T, strict=True))
+    errors = {"trace": found.trace_errors}
     ends = [0, -1] if len(found.steps) else []
+
+    def written(name: str, value: float, end: int) -> str:
+        if not np.isfinite(value):
+            return MISSING
+        error = float(errors[name][end]) if name in errors else None
+        return number(value, error) + (UNSURE if name in sure and not sure[name][end] else "")
+
     return Table(
         title,
         ["", *(f"step {found.steps[end]:.0f}" for end in ends)],
         [
-            [name, *(number(float(column[end])) if np.isfinite(column[end]) else MISSING for end in ends)]
+            [name, *(written(name, float(column[end]), end) for end in ends)]
             for name, column in rows
             if np.isfinite(column).any()
         ],
