@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 ROUNDING = 1e-13
 """Relative range of a loss that is constant but for the rounding of a polynomial through it."""
-FEW = 4
+FEW = 3
 """Lines whose legend has room within their frame."""
 NAME = 48
 """Characters in a line of the name of a mark."""

@@ -14,7 +14,15 @@ from landscape.flatness.comparison import compare
 from landscape.flatness.words import summary
 from landscape.plots.curves import eigenvalue_figure
 from landscape.plots.interactive import interactive_figure
-from landscape.report.report import Comparison, read_index, render, result_path, write_index
+from landscape.report.report import (
+    Comparison,
+    _pictures,
+    read_comparison,
+    read_index,
+    render,
+    result_path,
+    write_index,
+)
 from landscape.surface.slice import Certificate
 from landscape.tasks import FactRow, Facts, FactTable
 from tests.results import (
@@ -189,6 +197,19 @@ def test_any_number_of_long_names_up_to_six(tmp_path, count):
     text = render(folder_of(tmp_path, names, facts=facts())).read_text("utf-8")
     assert text.count('<figure class="panel">') == count
     assert all(f"<h3>{name}</h3>" in text for name in names)
+
+
+@pytest.mark.parametrize("count", [2, 4, 6])
+def test_lines_have_one_legend_that_stays_in_the_picture(tmp_path, count):
+    folder = folder_of(tmp_path, [LONG + str(number) for number in range(count)])
+    figure = _pictures(*read_comparison(folder))["lines"]
+    figure.draw_without_rendering()
+    (legend,) = filter(None, [figure.axes[0].get_legend(), *figure.legends])
+    box = legend.get_window_extent()
+    assert len(legend.get_texts()) == count
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.x1
+    assert figure.axes[0].get_window_extent().height > 0.25 * figure.bbox.height
 
 
 def test_plotly_is_embedded_once(tmp_path):
