@@ -40,6 +40,15 @@ def shown(losses, *coordinates, **changes):
     return Slice(**known | COMMON | changes)
 
 
+POWERS = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹−", "-0123456789-")
+
+
+def read_tick(written):
+    """Read what stands beside a tick: 0.5, 10⁵ or 3×10⁻⁷."""
+    digits, _, power = written.rpartition("10") if set(written) & set("⁻⁰¹²³⁴⁵⁶⁷⁸⁹") else (written, "", "0")
+    return float(digits.rstrip("×") or 1) * 10.0 ** int(power.translate(POWERS))
+
+
 def plane(height=1.0, grid=5, **changes):
     axis = np.linspace(-1, 1, grid)
     return shown(height * (axis[:, None] ** 2 + 0.2 * axis[None, :]), axis, axis, **changes)

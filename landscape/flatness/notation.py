@@ -116,6 +116,9 @@ LATEX = Notation(
     str.maketrans(
         {
             **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+            "<": r"\textless{}",
+            ">": r"\textgreater{}",
+            "|": r"\textbar{}",
             "~": r"\textasciitilde{}",
             "^": r"\textasciicircum{}",
             "\\": r"\textbackslash{}",

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from landscape.errors import InputError
-from landscape.plots.style import paper, shown
+from landscape.plots.style import folded, paper, shown
 from landscape.plots.surfaces import surface_figure
 from landscape.storage.files import replacing
 from landscape.surface.slice import Slice
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 SECONDS = 6  # length of the animation
 WIDTH, PIXELS = 5.0, 120  # inches, and pixels of one: 600 × 510 in all
+NAME = 45  # characters in a line of a name, which leave room for a loss
 HOLD = 8  # frames for which the last picture stays
 
 
@@ -43,7 +44,7 @@ def save_animation(result: Slice, path: Path, name: str) -> Path:
             trail.set_data(*way[: at + 1].T)
             head.set_data(*way[at : at + 1].T)
             loss = f", loss {losses[at]:.4g}" if losses else ""
-            said.set_text(f"{shown(name)}: checkpoint {at} of {len(way) - 1}{loss}")
+            said.set_text(f"{folded(shown(name), NAME)}: checkpoint {at} of {len(way) - 1}{loss}")
             return [trail, head, said]
 
         drawn(0)

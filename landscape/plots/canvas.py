@@ -4,21 +4,34 @@ import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Plain
 from matplotlib.ticker import ScalarFormatter
+from matplotlib.transforms import ScaledTranslation
 
 from landscape.errors import InputError
-from landscape.plots.style import paper, shown, superscript
+from landscape.plots.style import folded, paper, shown, superscript
+
+if TYPE_CHECKING:
+    from matplotlib.legend import Legend
+    from matplotlib.text import Text
 
 T = TypeVar("T")
 APART: Final = "apart"
 """In place of axes: those of a new figure that pyplot does not know, for files and pages."""
 SCREEN = 110
 """Pixels of an inch of a figure, where a notebook shows it."""
+LETTER = 0.57
+"""Width of a letter, in units of the size of its font."""
+SIDE = 0.35
+"""Inches beside axes for their numbers, about: what is centred on the axes has less room by that."""
+LINE = 9
+"""Points from a line of a small text to the next."""
+FEWEST = 12
+"""Letters in a line of a text that is broken, at least."""
 
 
 class Figure(Plain):
@@ -92,11 +105,46 @@ def _of_pyplot(size: tuple[float, float]) -> Figure:
 
 
 def titled(axes: Sequence[Axes], title: str | None = None) -> Any:
-    """Return what a plot function returns: the axes, or an array of several. A title stands above all."""
-    if title is not None:
-        head = axes[0].set_title if len(axes) == 1 else figure_of(axes).suptitle
-        head(shown(title))
+    """Return what a plot function returns: the axes, or an array of several. A title stands above all.
+
+    Names may be long: texts that are too long for their place are broken into lines.
+    """
+    figure = axes[0].get_figure(root=True)
+    assert figure is not None  # these axes have one
+    if title is not None and len(axes) > 1:
+        _fit(figure.suptitle(shown(title)), figure.get_figwidth())
+    elif title is not None:
+        head, left = axes[0].set_title(shown(title)), axes[0].get_title(loc="left")
+        if left:  # stands below it
+            up = ScaledTranslation(0, (left.count("\n") + 1) * LINE / 72, figure.dpi_scale_trans)
+            head.set_transform(head.get_transform() + up)
+    for each in axes:
+        place, spec = each.get_window_extent(), each.get_subplotspec()
+        width = room = place.width / figure.dpi
+        rise = place.height / figure.dpi
+        if spec:
+            grid = spec.get_gridspec()
+            room, rise = figure.get_figwidth() / grid.ncols - SIDE, figure.get_figheight() / grid.nrows
+        for text in (each.title, each.xaxis.label):
+            _fit(text, room)
+        _fit(each.yaxis.label, rise)
+        _fit_legend(each.get_legend(), width)
+    for legend in figure.legends:
+        _fit_legend(legend, figure.get_figwidth())
     return axes[0] if len(axes) == 1 else np.array(axes, dtype=object)
+
+
+def _fit(text: "Text", width: float) -> None:
+    """Break a text into lines of about `width` inches or less."""
+    fits = int(72 * width / (LETTER * float(text.get_fontsize())))
+    text.set_text(folded(text.get_text(), max(FEWEST, fits)))
+
+
+def _fit_legend(legend: "Legend | None", width: float) -> None:
+    """Break the names in a legend so that it takes about `width` inches or less."""
+    for text in legend.get_texts() if legend else ():
+        handle = 4 * float(text.get_fontsize()) / 72  # with the space around it
+        _fit(text, width / legend._ncols - handle)  # type: ignore[union-attr] # where there are texts
 
 
 def figure_of(axes: Any) -> Figure:

@@ -9,7 +9,7 @@ import numpy as np
 from landscape.curvature.eigenpairs import Eigenpairs
 from landscape.errors import InputError
 from landscape.plots.canvas import apart, by_name, panels, titled
-from landscape.plots.style import COLORS, COLUMN, PAGE, paper, shown, subscript
+from landscape.plots.style import COLORS, COLUMN, PAGE, line_look, paper, shown, subscript
 from landscape.plots.tables import MATRICES
 from landscape.tasks import FactCurve, Facts
 
@@ -43,7 +43,7 @@ def curves(
     if not told:
         raise InputError("no curves to draw; does the task provide any for this checkpoint?")
     names = list(dict.fromkeys(name for of in told.values() for name in of))
-    colors = dict(zip(names, COLORS * len(names), strict=False))
+    looks = {name: line_look(number) for number, name in enumerate(names)}
     with paper():
         columns = min(len(told), 2)
         width = PAGE if columns > 1 else COLUMN
@@ -51,7 +51,7 @@ def curves(
         for axes, (upwards, of) in zip(every, told.items(), strict=True):
             for name, curve in of.items():
                 y = [math.nan if value is None else value for value in curve.y]
-                axes.plot(curve.x, y, color=colors[name], label=shown(name) or None)
+                axes.plot(curve.x, y, **looks[name], label=shown(name) or None)
             axes.set(xlabel=shown(next(iter(of.values())).over), ylabel=shown(upwards))
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if any(names):

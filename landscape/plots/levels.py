@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from landscape.errors import InputError
-from landscape.plots.style import LOSS_MAP, MISSING
+from landscape.plots.style import LOSS_MAP, MISSING, power_of_ten
 from landscape.runtime.arguments import Between, Each, Whole, said
 from landscape.storage.results import Array
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
+    from matplotlib.colorbar import Colorbar
     from matplotlib.figure import Figure
 
 LEVELS = 16
@@ -96,20 +97,17 @@ class Scale:
         span = self.high - self.low or 1.0
         powers = 10.0 ** np.arange(np.ceil(np.log10(self.epsilon)), np.floor(np.log10(span)) + 1)
         rises = np.sort(np.concatenate([powers, 3 * powers])) if len(powers) < 4 else powers
-        found = {float(self.heights(self.low)): f"{self.low:.3g}"}
-        for rise in rises[(rises >= 2 * self.epsilon) & (rises <= span)].tolist():
-            loss = self.low + rise
-            digits = max(0, 1 - int(np.floor(np.log10(rise))))  # after the point, that the rise shows
-            figures = digits + 1 + int(np.floor(np.log10(abs(loss)))) if loss else 1
-            found[float(self.heights(loss))] = f"{loss:.{max(1, figures)}g}"
-        return found
+        chosen = rises[(rises >= 2 * self.epsilon) & (rises <= span)].tolist()
+        losses = [(self.low, min(chosen, default=span)), *((self.low + rise, rise) for rise in chosen)]
+        return {float(self.heights(loss)): _written(loss, step) for loss, step in losses}
 
     @property
     def label(self) -> str:
         """What a colour bar says beside its ticks."""
         if not self.log:
             return "loss"
-        return f"loss, coloured by\nlog₁₀(L − Lmin + {self.epsilon:g}), Lmin = {self.low:.2g}"
+        least, epsilon = _written(self.low, self.epsilon), power_of_ten(f"{self.epsilon:g}")
+        return f"loss, coloured by\nlog₁₀(L − Lmin + {epsilon}), Lmin = {least}"
 
     def colorbar(self, figure: "Figure", axes: Sequence["Axes"], cmap: str, levels: Levels) -> None:
         """Draw the colour bar of all these axes, with ticks in units of the loss."""
@@ -136,6 +134,8 @@ class Scale:
             ticks = self.ticks()
             bar.set_ticks(list(ticks), labels=list(ticks.values()))
             bar.minorticks_off()
+            return
+        name_factor(bar, self.label)
 
 
 def contours(
@@ -196,10 +196,28 @@ def contours(
     return filled
 
 
+def name_factor(bar: "Colorbar", label: str) -> None:
+    """Label a colour bar, with the factor of its numbers: above the bar it would push the planes together."""
+    formatter = bar.long_axis.get_major_formatter()
+    formatter.format_ticks(bar.get_ticks().tolist())
+    factor = formatter.get_offset()
+    bar.set_label(f"{label} ({factor})".lstrip() if factor else label)
+    bar.long_axis.get_offset_text().set_visible(False)
+
+
 def _names(steps: Array) -> dict[float, str]:
     """Return every other of some levels, each with its text, in as many digits as tell it from the next."""
     digits = _digits(float(np.abs(steps).max()), float(np.diff(steps).min()))
-    return {level: f"{level:.{digits}g}" for level in steps[1:-2:2].tolist()}
+    return {level: power_of_ten(f"{level:.{digits}g}") for level in steps[1:-2:2].tolist()}
+
+
+def _written(loss: float, step: float) -> str:
+    """Write a loss with one digit more than it takes to tell it from a loss that is a step away."""
+    if not loss:
+        return "0"
+    size = math.floor(math.log10(abs(loss)))
+    digits = max(1, 2 + size - math.floor(math.log10(step)))
+    return power_of_ten(f"{loss:.{max(digits, size + 1) if size < 5 else digits}g}")
 
 
 def few_ticks(axis: "Axis") -> None:
@@ -220,9 +238,9 @@ def few_log_ticks(axis: "Axis") -> None:
     if high < 5 * low:
         axis.set_major_locator(MaxNLocator(6, steps=(1, 2, 5, 10)))
     else:
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,), numticks=8))
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,), numticks=5))
     digits = _digits(high, high - low)
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.{digits}g}"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: power_of_ten(f"{value:.{digits}g}")))
     axis.set_minor_locator(NullLocator())
 
 

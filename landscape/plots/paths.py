@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from landscape.errors import InputError
 from landscape.plots.canvas import APART, apart, by_name, figure_of, panels, titled
 from landscape.plots.style import COLORS, COLUMN, PAGE, paper, shown
@@ -58,7 +60,9 @@ def path(
             for axes, metric in zip(others, metrics, strict=True):
                 _metric(axes, found.metrics[metric], found.kind, color, shift)
         for axes, label in zip(every, ("loss", *metrics), strict=True):
-            axes.set(xlabel="t", ylabel=shown(metric_name(label)), xticks=STATIONS)
+            known = [path.metrics[label]["standard_errors"] for path in paths.values() if label in metrics]
+            bars = ", ± standard error" if any(np.isfinite(errors).any() for errors in known) else ""
+            axes.set(xlabel="t", ylabel=f"{shown(metric_name(label))}{bars}", xticks=STATIONS)
             widen(axes)
         if ax is None or ax is APART:
             figure_of(every).legend(loc="outside upper left", ncols=2 if metrics else 1)

@@ -82,6 +82,8 @@ def surface_3d(
             axes.tick_params(labelsize=5, pad=-3)
             for axis in (axes.xaxis, axes.yaxis):
                 axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+            axes.zaxis.set_major_locator(MaxNLocator(6))  # as the colour bar's, which names their factor
+            axes.zaxis.get_offset_text().set_visible(False)
             if log:
                 ticks = scale.ticks()
                 axes.set_zticks(list(ticks), labels=list(ticks.values()))

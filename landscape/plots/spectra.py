@@ -9,12 +9,13 @@ from landscape.curvature.density import SpectralDensity
 from landscape.curvature.eigenpairs import Eigenpairs
 from landscape.errors import InputError
 from landscape.plots.canvas import apart, by_name, panels, titled
-from landscape.plots.style import COLORS, COLUMN, LOSS_MAP, PAGE, paper, shown
+from landscape.plots.style import COLUMN, LOSS_MAP, PAGE, folded, line_look, paper, shown
 from landscape.storage.results import Array
 
 WIDTH = 0.01  # width of the Gaussian that broadens a node, as a fraction of the axis
 POINTS = 1000  # along the axis
 OVERLAP = 2.0  # height of the highest ridge, in distances of two
+NAME = 16  # characters in a line of the name of a ridge
 ROW = 0.06  # height of a row of ticks, as a share of that of the axes
 
 
@@ -57,15 +58,16 @@ def spectrum(
         (axes,) = panels(ax, 1, size)
         rows = ROW * len(ticked)  # the share of the height that the ticks take
         low, high = np.log10(one / 100), np.log10(5 * np.max(list(curves.values())))
-        for (name, height), color in zip(curves.items(), COLORS * len(densities), strict=False):
-            axes.plot(x, height, color=color, label=shown(name) or None)
+        for number, (name, height) in enumerate(curves.items()):
+            look = line_look(number)
+            axes.plot(x, height, **look, label=shown(name) or None)
             if name in ticked:
                 at = rows - ROW * (list(ticked).index(name) + 0.5)
                 axes.plot(
                     ticked[name],
                     np.full(len(ticked[name]), at),
                     "|",
-                    color=color,
+                    color=look["color"],
                     ms=5,
                     mew=0.8,
                     zorder=2.3,
@@ -81,6 +83,7 @@ def spectrum(
             xlabel=f"eigenvalue λ (Gaussians of width {width:.2g})",
             ylim=(10 ** (low - (high - low) * rows / (1 - rows)), 10**high),
         )
+        axes.set_yticks([tick for tick in axes.get_yticks() if one / 100 <= tick <= 10**high])
         axes.yaxis.set_minor_locator(NullLocator())
         if any(densities):
             axes.legend()
@@ -130,9 +133,9 @@ def spectrum_ridge(
             axes.fill_between(x, row, top, color=color, alpha=0.75, lw=0, zorder=-row)
             axes.plot(x, np.where(height > 0, top, np.nan), color="white", lw=1.4, zorder=-row)
             axes.plot(x, top, color=color, lw=0.8, zorder=-row)
-        axes.set_yticks(range(len(heights)), [shown(name) for name in curves])
+        axes.set_yticks(range(len(heights)), [folded(shown(name), NAME) for name in curves])
         axes.set(
-            xlabel=f"eigenvalue λ (Gaussians of width {width:.2g})",
+            xlabel=f"eigenvalue λ\n(Gaussians of width {width:.2g})",
             ylabel=f"eigenvalues per unit of λ,\na factor of $10^{{{decades:.0f}}}$ per division",
             xlim=(x[0], x[-1]),
         )

@@ -1,5 +1,6 @@
 """One style for all figures: paper widths, embedded fonts, colours that the colour-blind can distinguish."""
 
+import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ COLUMN, PAGE = 3.33, 7.0  # inches, ACM's column and page
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe & Ito
 DASHES = ("-", "--", ":")  # of lines, once all colours are in use
 LOSS_MAP = "cividis"
+DOLLAR = "\ue000"  # a single character in place of an escaped one, while lines are broken
 DIFFERENCE_MAP = "PuOr"
 MISSING = "#d9d9d9"
 
@@ -93,6 +95,27 @@ def shown(name: str) -> str:
     """Escape a name for matplotlib: $…$ is a formula, and a legend leaves out names that begin with _."""
     plain = printable(name).replace("$", r"\$")
     return f" {plain}" if plain.startswith("_") else plain
+
+
+def folded(text: str, characters: int) -> str:
+    """Break a text that matplotlib shows into lines that are not longer than a number of characters."""
+    lines = text.replace(r"\$", DOLLAR).split("\n")
+    return "\n".join(textwrap.fill(line, characters) for line in lines).replace(DOLLAR, r"\$")
+
+
+def line_look(number: int) -> dict[str, Any]:
+    """Return the colour and the dashes of a line, which differ for the first 21 of a figure."""
+    again = number // len(COLORS) % len(DASHES)
+    return {"color": COLORS[number % len(COLORS)], "ls": DASHES[again]}
+
+
+def power_of_ten(written: str) -> str:
+    """Return a number that Python wrote as 3e+05 as 3×10⁵."""
+    digits, _, power = written.partition("e")
+    if not power:
+        return written
+    raised = f"10{superscript(int(power))}"
+    return {"1": raised, "-1": f"-{raised}"}.get(digits, f"{digits}×{raised}")
 
 
 def subscript(number: int) -> str:

@@ -9,14 +9,15 @@ import numpy as np
 from landscape.errors import InputError
 from landscape.plots.canvas import APART, Numbers, apart, by_name, figure_of, panels, titled
 from landscape.plots.labels import axis_label, line_facts, line_label, mark_label, step_lengths
-from landscape.plots.levels import LEVELS, Levels, Scale, contours, few_ticks
+from landscape.plots.levels import LEVELS, Levels, Scale, contours, few_ticks, name_factor
 from landscape.plots.style import (
     COLORS,
     COLUMN,
-    DASHES,
     DIFFERENCE_MAP,
     LOSS_MAP,
     PAGE,
+    folded,
+    line_look,
     paper,
     shown,
 )
@@ -30,8 +31,10 @@ if TYPE_CHECKING:
 
 ROUNDING = 1e-13
 """Relative range of a loss that is constant but for the rounding of a polynomial through it."""
-FEW = 4
+FEW = 3
 """Lines whose legend has room within their frame."""
+NAME = 48
+"""Characters in a line of the name of a mark."""
 Size = tuple[float, float]
 """Width and height of a figure, in inches."""
 
@@ -130,15 +133,18 @@ def band(
     """
     with paper():
         (axes,) = panels(ax, 1, size)
-        for (name, lines), color in zip(groups.items(), COLORS * len(groups), strict=False):
+        for number, (name, lines) in enumerate(groups.items()):
+            look = line_look(number)
             if not lines or any(not np.array_equal(s.coordinates[0], lines[0].coordinates[0]) for s in lines):
                 raise InputError(f"the lines of {name} have different coordinates")
             x, losses = lines[0].coordinates[0], np.stack([s.losses for s in lines])
-            axes.fill_between(x, losses.min(0), losses.max(0), color=color, alpha=0.2, lw=0)
-            axes.plot(x, np.median(losses, 0), color=color, label=shown(name))
-        count = len(next(iter(groups.values())))
+            axes.fill_between(x, losses.min(0), losses.max(0), color=look["color"], alpha=0.2, lw=0)
+            axes.plot(x, np.median(losses, 0), **look, label=shown(name))
+        counts = " to ".join(
+            map(str, sorted({len(lines) for lines in groups.values()})[:: len(groups) - 1 or 1])
+        )
         few_ticks(axes.xaxis)
-        axes.set(xlabel=f"step along d ({count} random directions)", ylabel="loss")
+        axes.set(xlabel=f"step along d ({counts} random directions)", ylabel="loss")
         axes.legend(title="median, lowest to highest", title_fontsize=6)
         return titled([axes], title)
 
@@ -173,11 +179,13 @@ def metric_lines(
     with paper():
         every = panels(ax, len(metrics), size or (PAGE if len(metrics) > 1 else COLUMN, 2.2))
         for axes, (metric, models) in zip(every, metrics.items(), strict=True):
-            for (name, lines), color in zip(models.items(), COLORS * len(models), strict=False):
+            for number, (name, lines) in enumerate(models.items()):
+                look = line_look(number)
                 x, values = lines[0].coordinates[0], np.stack([line.losses for line in lines])
-                axes.plot(x, np.median(values, 0), color=color, label=shown(name) or None)
+                axes.plot(x, np.median(values, 0), **look, label=shown(name) or None)
                 if len(lines) > 1:
-                    axes.fill_between(x, values.min(0), values.max(0), color=color, alpha=0.2, lw=0)
+                    low, high = values.min(0), values.max(0)
+                    axes.fill_between(x, low, high, color=look["color"], alpha=0.2, lw=0)
                 for at in [mark["at"][0] for mark in lines[0].marks] or [0.0]:
                     axes.axvline(at, color="0.7", lw=0.6, zorder=0)
             few_ticks(axes.xaxis)
@@ -238,8 +246,7 @@ def quadratic(
         every = panels(ax, 3, size or (PAGE, 2.5), sharex=True, sharey=True)
         finite = np.isfinite(result.losses)
         low, high = loss_range({"": result})
-        high = max(high, float(expected[finite].max()))
-        low = min(low, float(expected[finite].min()))
+        low, high = min(low, float(expected.min())), max(high, float(expected.max()))
         apart = result.losses - expected
         most = float(np.abs(apart[finite]).max()) or 1.0
         for axes, name, values, (bottom, top), colors in (
@@ -251,7 +258,7 @@ def quadratic(
             filled = contours(axes, result.coordinates, values, bottom, top, colors, steps)
             axes.set(title=name, xlabel=shown(axis_label(result, 0)))
             if axes is not every[0]:
-                figure_of(axes).colorbar(filled, ax=axes, shrink=0.85, format=Numbers())
+                name_factor(figure_of(axes).colorbar(filled, ax=axes, shrink=0.85, format=Numbers()), "")
         every[0].set_ylabel(shown(axis_label(result, 1)))
         return titled(every, title)
 
@@ -277,10 +284,11 @@ def _lines(slices: Mapping[str, Slice], ax: Any, title: str | None, size: Size |
     rows = -(-len(slices) // 2) if len(slices) > FEW else 0  # of a legend below the frame
     (axes,) = panels(ax, 1, size or (COLUMN, 2.3 + 0.13 * rows))
     for number, (name, result) in enumerate(slices.items()):
-        color, again = COLORS[number % len(COLORS)], number // len(COLORS) % len(DASHES)
+        look = line_look(number)
+        color = look["color"]
         facts = line_facts(result, slices.values())
         label = f"{shown(name)} ({facts})" if name else facts
-        axes.plot(result.coordinates[0], result.losses, DASHES[again], color=color, label=label)
+        axes.plot(result.coordinates[0], result.losses, **look, label=label)
         for index, mark in enumerate(result.marks):
             axes.plot(mark["at"][0], mark["loss"], "o", ms=3, color=color)
             _named(axes, mark, (mark["at"][0], mark["loss"]), index, result)
@@ -349,7 +357,7 @@ def _named(
     inwards = 1 if place[0] < result.coordinates[0].mean() else -1
     above = 1 if index % 2 == 0 else -1
     axes.annotate(
-        shown(mark_label(mark)),
+        folded(shown(mark_label(mark)), NAME),
         (place[0], place[1]),
         (3 * inwards, 3 * above),
         textcoords="offset points",

@@ -44,11 +44,17 @@ def _slice(result: Slice) -> list[str]:
     known = result.certificate
     return [
         number(result.center, known.standard_error if known else None),
-        *(f"{loss:.5g}" for loss in result.range),
+        *_distinct(*result.range),
         f"{known.max_error:.1e}{'' if known.reached else ' > --tol'}" if known else "plain grid",
         str(result.evaluations + result.settings.get("reused", 0)),  # some of them in an earlier run
         f"{result.seconds:.1f}",
     ]
+
+
+def _distinct(low: float, high: float) -> tuple[str, str]:
+    """Write two losses in five digits, or in as many as tell them from each other."""
+    ways = [(f"{low:.{digits}g}", f"{high:.{digits}g}") for digits in range(5, 18)]
+    return next((way for way in ways if low == high or way[0] != way[1]), ways[0])
 
 
 def of_quadratic(model: Quadratic) -> Table:
@@ -84,28 +90,32 @@ def of_slice_metrics(found: Mapping[str, Mapping[str, Slice]]) -> Table:
 def of_history(found: SharpnessHistory) -> Table:
     """Return the first and the last measurement of a training."""
     title = f"sharpness at {len(found.steps)} steps of a training, {found.products.sum():.0f} products"
-    known = np.ones(len(found.steps), bool)
-    pairs = enumerate(zip(found.eigenvalues.T, found.converged.T, strict=True), start=1)
+    tops = [f"λ{subscript(i)}" for i in range(1, found.eigenvalues.shape[1] + 1)]
     rows = [
-        ("L(θ)", found.losses, known),
-        ("‖∇L‖", found.gradient_norms, known),
-        *((f"λ{subscript(i)}", column, sure) for i, (column, sure) in pairs),
-        ("λ₁ of P⁻¹H", found.preconditioned, known),
-        ("edge of stability", found.thresholds, known),
-        ("trace", found.traces, known),
-        ("SAM's sharpness", found.sam, known),
+        ("L(θ)", found.losses),
+        ("‖∇L‖", found.gradient_norms),
+        *zip(tops, found.eigenvalues.T, strict=True),
+        ("λ₁ of P⁻¹H", found.preconditioned),
+        ("edge of stability", found.thresholds),
+        ("trace", found.traces),
+        ("SAM's sharpness", found.sam),
     ]
-
-    def cell(value: float, sure: bool) -> str:
-        return number(value) + ("" if sure else UNSURE) if np.isfinite(value) else MISSING
-
+    sure = dict(zip(tops, found.converged.T, strict=True))
+    errors = {"trace": found.trace_errors}
     ends = [0, -1] if len(found.steps) else []
+
+    def written(name: str, value: float, end: int) -> str:
+        if not np.isfinite(value):
+            return MISSING
+        error = float(errors[name][end]) if name in errors else None
+        return number(value, error) + (UNSURE if name in sure and not sure[name][end] else "")
+
     return Table(
         title,
         ["", *(f"step {found.steps[end]:.0f}" for end in ends)],
         [
-            [name, *(cell(float(column[end]), bool(sure[end])) for end in ends)]
-            for name, column, sure in rows
+            [name, *(written(name, float(column[end]), end) for end in ends)]
+            for name, column in rows
             if np.isfinite(column).any()
         ],
     )

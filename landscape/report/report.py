@@ -168,6 +168,7 @@ def _rendered(folder: Path, comparison: Comparison) -> str:
         tables=_tables(comparison),
         curves=list(_curves(comparison)),
         number=PLAIN.number,
+        fact=lambda value: f"{value:.4f}" if not value or 1e-3 <= abs(value) < 1e5 else PLAIN.number(value),
         metric_name=metric_name,
         ends=lambda interval: between(interval[0], interval[1], 4),
         sharpness=_rows(sharpness, next(iter(measured.values())).sharpness),
@@ -260,8 +261,6 @@ def _pictures(comparison: Comparison, measured: Mapping[str, Measured]) -> Mappi
         "lines": surface_figure({short[name]: m.line for name, m in measured.items()}),
         "eigenvalues": eigenvalue_figure(spectra),
     }
-    if len(measured) > 3:  # inside the frame a legend of so many would lie on the lines
-        _legend_below(found["lines"])
     if curves:
         found["curves"] = curves_figure(curves)
     if spread:
@@ -315,15 +314,6 @@ def _tables(comparison: Comparison) -> list[dict[str, Any]]:
 
 def _curves(comparison: Comparison) -> dict[str, dict[str, FactCurve]]:
     return by_title(_told(comparison))
-
-
-def _legend_below(figure: "Figure") -> None:
-    (axes,) = figure.axes
-    if legend := axes.get_legend():
-        legend.remove()
-    lines = len(axes.get_legend_handles_labels()[1])
-    figure.set_figheight(figure.get_figheight() + 0.15 * lines)  # inches, about what one takes
-    figure.legend(loc="outside lower center")
 
 
 def _short(name: str, number: int) -> str:

@@ -383,12 +383,12 @@ def test_latex_is_a_booktabs_table_whatever_the_names(pair, tmp_path):
     assert any(line.startswith(r"asam$^{*}$ & 1.000") for line in body)
 
 
-@pytest.mark.parametrize("name", ["a\\b", "~^", "50%", "#1", "two\nlines", "x_$&{}"])
+@pytest.mark.parametrize("name", ["a\\b", "~^", "<a|b>", "50%", "#1", "two\nlines", "x_$&{}"])
 def test_names_are_shown_as_they_are(name):
     escaped = LATEX.escaped(name)
     assert "\n" not in escaped
-    bare = re.sub(r"\\text(asciitilde|asciicircum|backslash)\{\}|\\[&%$#_{}]", "", escaped)
-    assert not re.search(r"[&%$#_{}~^\\]", bare)
+    bare = re.sub(r"\\text(asciitilde|asciicircum|backslash|less|greater|bar)\{\}|\\[&%$#_{}]", "", escaped)
+    assert not re.search(r"[&%$#_{}~^<>|\\]", bare)
 
 
 @pytest.mark.parametrize("write", [to_json, to_csv, to_latex])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import html.parser
+import math
 import re
 import subprocess
 import sys
@@ -344,6 +345,26 @@ def test_the_intervals_of_a_single_checkpoint_are_students_t():
     (bar,) = [drawn for drawn in axes.lines if drawn.get_linestyle() == "-"]
     low, high = interval(draws.mean(), draws.std(ddof=1) / 3**0.5, 3)
     assert bar.get_xdata() == pytest.approx([low, high])
+
+
+def test_a_forest_hides_no_value_that_a_logarithm_has_no_place_for():
+    draws = np.array([-0.2, 1.0, 1.1])
+    rows = {"sam": (draws.mean(), draws, np.empty(0)), "asam": -0.25, "keskar": math.nan, "average": 0.0}
+    axes = plots.forest(measured(rows))
+    written = [(text.get_text(), text.xy[1]) for text in axes.texts if text.get_text()]
+    assert written == [("-0.250", 2), ("nan", 3), ("0.00", 4)]
+    (arrow,) = [text for text in axes.texts if text.arrow_patch]  # the interval holds 0, and goes on
+    assert arrow.xy == (0, 1)
+    (bar,) = [drawn for drawn in axes.lines if drawn.get_linestyle() == "-"]
+    low, _ = axes.get_xlim()
+    assert low > 0.1 * bar.get_xdata()[0]
+
+
+def test_a_forest_names_a_checkpoint_whose_first_row_has_no_ratio():
+    a, b, c = (measured({"sam": f}, loss=loss) for f, loss in ((1.0, -0.2), (2.0, 0.1), (3.0, 0.2)))
+    axes = plots.forest({"a": a, "b": b, "c": c})
+    (legend,) = axes.figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["b", "c"]
 
 
 def test_a_trajectory_has_its_own_losses_and_its_distance_from_the_plane():

@@ -14,7 +14,15 @@ from landscape.flatness.comparison import compare
 from landscape.flatness.words import summary
 from landscape.plots.curves import eigenvalue_figure
 from landscape.plots.interactive import interactive_figure
-from landscape.report.report import Comparison, read_index, render, result_path, write_index
+from landscape.report.report import (
+    Comparison,
+    _pictures,
+    read_comparison,
+    read_index,
+    render,
+    result_path,
+    write_index,
+)
 from landscape.surface.slice import Certificate
 from landscape.tasks import FactRow, Facts, FactTable
 from tests.results import (
@@ -191,6 +199,19 @@ def test_any_number_of_long_names_up_to_six(tmp_path, count):
     assert all(f"<h3>{name}</h3>" in text for name in names)
 
 
+@pytest.mark.parametrize("count", [2, 4, 6])
+def test_lines_have_one_legend_that_stays_in_the_picture(tmp_path, count):
+    folder = folder_of(tmp_path, [LONG + str(number) for number in range(count)])
+    figure = _pictures(*read_comparison(folder))["lines"]
+    figure.draw_without_rendering()
+    (legend,) = filter(None, [figure.axes[0].get_legend(), *figure.legends])
+    box = legend.get_window_extent()
+    assert len(legend.get_texts()) == count
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.x1
+    assert figure.axes[0].get_window_extent().height > 0.25 * figure.bbox.height
+
+
 def test_plotly_is_embedded_once(tmp_path):
     from plotly.offline import get_plotlyjs
 
@@ -209,6 +230,25 @@ def test_a_table_has_intervals_where_they_are_known(tmp_path):
     assert "[0.2000, 0.3000]" not in without
     assert with_them.count("[0.2000, 0.3000]") == 2 * len(METRICS)
     assert "test, 1,234 users" in without
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (0.1, "0.1000"),
+        (0.0, "0.0000"),
+        (3.2e-5, "3.20e-5"),
+        (-3.2e-5, "-3.20e-5"),
+        (12.0, "12.0000"),
+        (3e7, "3.00e7"),
+    ],
+)
+def test_a_fact_that_is_not_nought_is_not_shown_as_nought(value, said, tmp_path):
+    own = Facts((FactTable("Size", ("weights",), (FactRow("all", (value,)),)),))
+    folder = folder_of(tmp_path, ["a"])
+    write_index(read_index(folder).model_copy(update={"facts": own}), folder)
+    table = render(folder).read_text("utf-8").partition(">Size</h2>")[2].partition("</table>")[0]
+    assert f"<td>{said}</td>" in table
 
 
 def test_tables_of_one_title_are_one_table_and_what_is_unknown_is_a_dash(tmp_path):
