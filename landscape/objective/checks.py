@@ -41,18 +41,27 @@ def total_weight(
             )
         if not torch.isfinite(first):
             raise InputError(f"the loss is {first.item():g} on batch {index}; nothing can be measured there")
-        if not _repeats(first, second):
-            raise InputError(
-                f"the loss differs between two evaluations of batch {index} ({first.item()!r}, then "
-                f"{second.item()!r}); it must draw no random numbers, or always the same, and change nothing "
-                "that it reads: no buffer, counter or input in place"
-            )
+        need_same(first, second, index)
         if not float(weight) > 0 and not float(weight) == first.item() == 0:
             raise InputError(f"the weight of batch {index} is {float(weight):g}; it must be positive")
         total, loss = total + float(weight), loss if index else first.detach()
     if batches and not total:
         raise InputError("the weight of each batch is 0: all targets are ignored")
     return total, loss
+
+
+def need_same(first: Tensor, second: Tensor, index: int = 0) -> None:
+    """Make sure that two evaluations of a batch gave the same loss.
+
+    Raises:
+        InputError: they did not.
+    """
+    if not _repeats(first, second):
+        raise InputError(
+            f"the loss differs between two evaluations of batch {index} ({first.item()!r}, then "
+            f"{second.item()!r}); it must draw no random numbers, or always the same, and change nothing "
+            "that it reads: no buffer, counter or input in place"
+        )
 
 
 def added_up(units: Any, whole: Any) -> bool:

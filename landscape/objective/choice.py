@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from landscape.errors import InputError, words_of
-from landscape.objective.checks import total_weight
+from landscape.objective.checks import need_same, total_weight
 from landscape.objective.derivatives import leaves_of, twice_differentiable
 from landscape.objective.evaluators import (
     Copied,
@@ -78,6 +78,8 @@ def _chosen(
         raise
     except Exception:  # whatever a module does that is not written in Python
         reached = differs = False
+    if reached:  # what an evaluation elsewhere leaves behind would change the loss here
+        need_same(here, swapped.at(weights)(batches[0])[0])
     if recompute and reached:
         recomputed = Recomputed(module, batches)
         return recomputed, total_weight(recomputed.at(weights), batches)[0]

@@ -228,6 +228,32 @@ def test_a_model_that_goes_on_with_its_own_statistics_is_refused():
     assert not model.mean.any()
 
 
+class Peak(nn.Linear):
+    """Divides by the largest output so far, which is kept as a buffer or outside of torch's sight."""
+
+    def __init__(self, hidden):
+        super().__init__(3, 2)
+        self.hidden = hidden
+        self.register_buffer("peak", torch.zeros(()))
+        self.seen = [0.0]
+
+    def forward(self, x):
+        y = super().forward(x)
+        self.peak.copy_(torch.maximum(self.peak, y.detach().abs().max()))
+        self.seen[0] = max(self.seen[0], float(self.peak))
+        return y / (self.seen[0] if self.hidden else self.peak)
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_a_loss_that_an_evaluation_elsewhere_changes_is_refused(hidden):
+    """Two evaluations at θ agree, since the first has left behind what the second would."""
+    model, x = Peak(hidden), torch.randn(4, 3)
+    with pytest.raises(InputError, match=r"differs between two evaluations of batch 0.* no buffer"):
+        Objective(model, [x], lambda m, x: (m(x).square().sum(), len(x)))
+    assert not model.peak
+    assert not model.seen[0]
+
+
 def test_a_loss_that_draws_random_numbers_is_refused_by_its_batch():
     model, batches = regression([2, 2])
 

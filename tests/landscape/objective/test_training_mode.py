@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
 
 import landscape as ll
+from landscape import InputError
 from landscape.surface import strategies
 
 X = torch.randn(12, 4, generator=torch.Generator().manual_seed(1))
@@ -137,3 +139,15 @@ def test_surfaces_of_a_frozen_randomness_end(between, monkeypatch):
     finally:
         torch.set_num_threads(threads)
     assert plane.settings["strategy"] == "sequential"
+
+
+def test_a_spectral_norm_that_follows_the_weights_is_refused():
+    """Once its vectors have converged at θ, two evaluations there agree; one elsewhere would move them."""
+    torch.manual_seed(0)
+    model = nn.Sequential(spectral_norm(nn.Linear(3, 3)), nn.Tanh(), nn.Linear(3, 2)).double()
+    batch = torch.randn(5, 3).double(), torch.randint(2, (5,))
+    for _ in range(1000):
+        model(batch[0])
+    ll.supervised(model, [batch], nn.CrossEntropyLoss())
+    with pytest.raises(InputError, match=r"differs between two evaluations of batch 0.* no buffer"):
+        ll.supervised(model, [batch], nn.CrossEntropyLoss(), mode="training")
