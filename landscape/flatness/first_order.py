@@ -30,11 +30,13 @@ def fisher_rao(point: Point) -> Estimate:
 
 
 def units_given(point: Point) -> None:
-    """Check that the objective knows the loss of each unit.
+    """Check that the objective knows the slope of each unit's loss, by its first batch.
 
     Raises:
-        InputError: it was not given the units of its loss, or they have no derivative.
+        InputError: it was not given the units of its loss, they have no derivative, or torch cannot
+            differentiate their backward pass.
     """
     objective = point.objective
     if not objective.traced(objective.batches[0], "per_example")[1].requires_grad:
         raise InputError("the units of this objective's loss have no derivative; compute them with gradients")
+    unit_slopes(objective.first_batch(), objective.theta)

@@ -47,7 +47,9 @@ def gradient(outputs: Any, inputs: Sequence[Tensor], along: Any = None, **option
     try:
         with full_precision:
             found = list(torch.autograd.grad(outputs, list(inputs), along, materialize_grads=True, **options))
-    except NotImplementedError as error:  # of a second derivative
+    except RuntimeError as error:  # of a second derivative
+        if "is not implemented" not in str(error):
+            raise
         raise InputError(f"torch lacks a derivative of this loss: {error}") from error
     found = [tensor.to_dense() if tensor.is_sparse else tensor for tensor in found]
     if options.get("create_graph"):

@@ -255,9 +255,8 @@ class Objective:
         still = self._evaluator.holding(self._weights(None))
         told = {"include": " ".join(params.include)} if group is None else {"group": group}
         told["parameters"] = str(params.numel)
-        # what was checked of the whole holds for a part of θ, too
-        trust = self._trust if str(self._trust) else Trust(True)
-        return self._with(params=params, _evaluator=still, _trust=trust, _provenance=self._provenance | told)
+        known = {"_trust": self._trust.of_part(), "_provenance": self._provenance | told}
+        return self._with(params=params, _evaluator=still, **known)
 
     def in_float64(self) -> "Objective":
         """Return the same loss with weights, and floating numbers in the batches, in float64.

@@ -12,7 +12,7 @@ its gradient. All else is for what does not agree at once.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal, Protocol, TypeVar
 
@@ -57,7 +57,7 @@ T = TypeVar("T")
 
 @dataclass
 class Trust:
-    """What is known of the derivatives of a loss. All views of the loss share it.
+    """What is known of the derivatives of a loss. All views of the loss share it, but for parts of θ.
 
     Attributes:
         wanted: whether derivatives are to be checked.
@@ -78,6 +78,10 @@ class Trust:
         if not self.wanted:
             return "unchecked"
         return self.gradient and f"{self.gradient}, {self.evaluations} evaluations"
+
+    def of_part(self) -> "Trust":
+        """Return what is known where a part of θ moves: what holds for all of it, but not the reverse."""
+        return replace(self, products=dict(self.products)) if str(self) else Trust(True)
 
 
 def check_gradient(objective: Differentiable, trust: Trust, gradient: Tensor | None = None) -> None:

@@ -1,5 +1,7 @@
 """Each matrix against itself written out in float64, on five small models."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -193,6 +195,35 @@ def test_a_backward_pass_without_a_graph_is_refused():
             measure(of)
     unchecked = ll.supervised(Cubic(), [batch], nn.CrossEntropyLoss(), check=False)
     assert ll.gauss_newton(unchecked).shape == (17, 17)
+
+
+def bag():
+    """The sum of a row of ids, whose backward pass torch cannot differentiate."""
+    return nn.EmbeddingBag(6, 3).double(), torch.randint(6, (5, 4)), nn.CrossEntropyLoss()
+
+
+def margin():
+    return nn.Linear(4, 3).double(), torch.randn(5, 4).double(), nn.MultiMarginLoss()
+
+
+@pytest.mark.parametrize("make", [bag, margin])
+def test_where_torch_lacks_a_second_derivative_what_needs_none_is_measured(make):
+    torch.manual_seed(0)
+    model, x, criterion = make()
+    of = ll.supervised(model, [(x, torch.randint(3, (5,)))], criterion)
+    with warnings.catch_warnings(action="ignore"):
+        assert ll.hessian(of).strategy == "differences of gradients"
+        found = ll.sharpness(of, steps=1, samples=2, probes=2).measures
+    assert found["gradient-norm"].value == pytest.approx(float(of.grad().norm()), rel=1e-12)
+    assert "fisher-rao" not in found
+    for refused in (
+        ll.empirical_fisher,
+        lambda of: ll.hessian(of, "reverse"),
+        lambda of: of.hvp(of.theta),
+        lambda of: ll.sharpness(of, ["fisher-rao"]),
+    ):
+        with pytest.raises(InputError, match=r"torch lacks a derivative of this loss: .*not implemented"):
+            refused(of)
 
 
 def test_outputs_that_are_several_tensors_are_refused():

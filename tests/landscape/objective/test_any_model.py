@@ -179,6 +179,16 @@ def test_what_torch_has_wrong_is_found_and_measured_by_differences():
         ll.hessian(objective, "reverse")
 
 
+def test_a_part_whose_products_are_right_proves_nothing_of_the_others():
+    model = nn.Sequential(built("weight norm"), nn.Tanh(), nn.Linear(3, 3)).double()
+    objective = Objective(model, [(x.double(), y) for x, y in BATCHES], total)
+    objective.grad()
+    assert "reverse" in ll.hessian(objective.restrict(["2.weight"])).strategy
+    for of in (objective, objective.restrict(["0.1.parametrizations.weight.original1"])):
+        with pytest.raises(InputError, match="derivative of this loss wrong"):
+            ll.hessian(of, "reverse")
+
+
 def test_a_loss_with_one_derivative_has_products_by_differences_and_says_so():
     model = Square().double()
     batches = [(x.double(), y) for x, y in BATCHES]
