@@ -50,7 +50,7 @@ class Drawn(Protocol):
         """Return what the figure shows, as JSON holds it, of the stored results."""
 
     def draw(self, found: dict[str, Any]) -> "dict[str, Figure]":
-        """Draw that: pictures by their part's name, empty where there is one alone."""
+        """Draw that: pictures by their part's name, empty where there is one alone. Few figures have none."""
 
     def texts(self, found: dict[str, Any]) -> dict[str, str]:
         """Return what is no picture, by its ending: a table (md). Not every figure has one."""
@@ -74,7 +74,8 @@ def render(names: Sequence[str], results: Path, gallery: Path) -> list[Path]:
             written.append(path)
         if hasattr(drawn, "interactive") and (turned := drawn.interactive(results)):
             written.append(save_html(turned, gallery / f"{name}.html"))
-        pictures = {f"{name}-{part}" if part else name: figure for part, figure in drawn.draw(found).items()}
+        parts = drawn.draw(found) if hasattr(drawn, "draw") else {}
+        pictures = {f"{name}-{part}" if part else name: figure for part, figure in parts.items()}
         written += save_figures(pictures, gallery)
     return written
 

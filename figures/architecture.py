@@ -2,15 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from figures.ablation import DATA, VARIANTS, Variant, ablation
 from figures.plan import late_validation
 from figures.records import Record, read_records
 from figures.style import SETS, markdown, share
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 NEAR = 0.98
 """Validations differ by more than this from one to the next, so the best epoch alone is a matter of luck."""
@@ -31,11 +28,6 @@ def _reached(record: Record, run: Variant) -> dict[str, Any]:
     best = max(by_epoch.values())
     near = min(epoch for epoch, value in by_epoch.items() if value >= NEAR * best)
     return {"best": best, "late": late_validation(record, run.rule), "near": near}
-
-
-def draw(found: dict[str, Any]) -> "dict[str, Figure]":
-    """Draw nothing: the table says it."""
-    return {}
 
 
 def texts(found: dict[str, Any]) -> dict[str, str]:

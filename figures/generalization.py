@@ -85,11 +85,6 @@ def _look(record: Record, results: Path) -> dict[str, float]:
     return known | {"gap": look["valid_loss"] - look["loss"], "ndcg@10": record.test["ndcg@10"]}
 
 
-def draw(found: dict[str, Any]) -> dict[str, Any]:
-    """Return no picture: a table says it."""
-    return {}
-
-
 def texts(found: dict[str, Any]) -> dict[str, str]:
     """Return a table: a row for each measure, for each setting a column with the gap and one with NDCG@10."""
     settings = found["settings"]

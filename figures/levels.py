@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -12,9 +12,6 @@ from figures.questions import PRIMARY, QUESTIONS
 from figures.records import LARGEST, Record, read_ranks, read_records
 from figures.style import METHODS, METRICS, SETS, markdown, share
 from samrec.evaluation import metrics
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 COUNTED = {
     "popularity": "popularity",
@@ -88,11 +85,6 @@ def _of(tested: Sequence[Mapping[str, float]]) -> dict[str, Any]:
         values = np.array([of_run[key] for of_run in tested])
         found[key] = [float(values.mean()), float(values.std(ddof=1)) if len(tested) > 1 else None]
     return found
-
-
-def draw(found: dict[str, Any]) -> "dict[str, Figure]":
-    """Draw nothing: the table says it."""
-    return {}
 
 
 def texts(found: dict[str, Any]) -> dict[str, str]:

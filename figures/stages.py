@@ -3,14 +3,11 @@
 import inspect
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from figures.plan import CHOSEN_SEEDS, DATA, LIMITS, STAGES, by_stage, cut_off, ranked
 from figures.records import read_records
 from figures.style import markdown
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def data(results: Path) -> dict[str, Any]:
@@ -34,11 +31,6 @@ def data(results: Path) -> dict[str, Any]:
             "left": sum(run.core_seconds for run in left) / 3600,
         }
     return found
-
-
-def draw(found: dict[str, Any]) -> "dict[str, Figure]":
-    """Draw nothing: the table says it."""
-    return {}
 
 
 def texts(found: dict[str, Any]) -> dict[str, str]:

@@ -2,13 +2,10 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from figures.measure import BATCHES, RHO, SATURATED
 from figures.style import METHODS, PAIR, markdown, title
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def data(results: Path) -> dict[str, Any]:
@@ -20,11 +17,6 @@ def data(results: Path) -> dict[str, Any]:
         rows = found.setdefault(label, {"before training": known["initial"]})
         rows[f"{METHODS[method]}, best epoch"] = known["best"]
     return {"rho": RHO, "batches": BATCHES, "saturated": SATURATED, "found": found}
-
-
-def draw(found: dict[str, Any]) -> "dict[str, Figure]":
-    """Draw nothing: the table says it."""
-    return {}
 
 
 def texts(found: dict[str, Any]) -> dict[str, str]:
