@@ -1,4 +1,4 @@
-"""Whom SAM suits: its gain for popular and rare items, and for users with short and long histories."""
+"""Whom SAM suits: its gain for popular and other items, and for users with short and long histories."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
