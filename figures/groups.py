@@ -1,5 +1,7 @@
 """Whom SAM suits: its gain for popular and other items, and for users with short and long histories."""
 
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -7,7 +9,7 @@ from figures.datasets import described, read_groups
 from figures.gains import compared, holm, values
 from figures.questions import LEVEL, PRIMARY, QUESTIONS, pairs_of, ranks_of
 from figures.records import read_records
-from figures.style import COLOR, METRICS, SETS, gain_mark, gained, markdown, share
+from figures.style import METRICS, SETS, gain_lines, gained, markdown, share
 from landscape.plots.style import PAGE, paper
 
 if TYPE_CHECKING:
@@ -23,7 +25,6 @@ GROUPS = {
     "new": "new item",
     "repeated": "repeated item",
 }
-GAP = 0.6  # between the lines of two data sets
 CAPTION = (
     "Gains of SAMRec over SASRec in test NDCG@10 in groups of users, means of the late checkpoints, with 95% "
     "intervals as in `ranking`. A popular item is among the fifth of all items with the most interactions; a "
@@ -67,13 +68,12 @@ def draw(found: dict[str, Any]) -> "dict[str, Figure]":
         figure = Figure(figsize=(PAGE, 0.9 + 0.17 * max(6, *map(len, questions.values()))))
         panels = figure.subplots(1, len(questions), sharex=True, sharey=True, squeeze=False)[0]
         for axes, (name, rows) in zip(panels, questions.items(), strict=True):
-            axes.axvline(0, color=COLOR["sasrec"], lw=0.8, zorder=0)
-            sets = list(dict.fromkeys(row["data"] for row in rows))
-            places = [place + GAP * sets.index(row["data"]) for place, row in enumerate(rows)]
-            for place, row in zip(places, rows, strict=True):
-                gain_mark(axes, place, row, LEVEL)
-            axes.set_yticks(places, [f"{SETS[row['data']]}: {GROUPS[row['group']]}" for row in rows])
-            axes.set(title=name, xlabel=f"gain in {METRICS[METRIC]}, %", ylim=(places[-1] + 0.5, -0.5))
+            sections = [
+                [(f"{SETS[data_set]}: {GROUPS[row['group']]}", row) for row in own]
+                for data_set, own in groupby(rows, itemgetter("data"))
+            ]
+            gain_lines(axes, sections, LEVEL)
+            axes.set(title=name, xlabel=f"gain in {METRICS[METRIC]}, %")
         return {"": figure}
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from figures.questions import CLAIMED, LEVEL, PRIMARY, QUESTIONS, answers, overall
 from figures.records import read_records
-from figures.style import COLOR, METRICS, SETS, gain_mark, gained, markdown, percent, share
+from figures.style import GAP, METRICS, SETS, gain_lines, gained, markdown, percent, share
 from landscape.plots.style import PAGE, paper
 
 if TYPE_CHECKING:
@@ -32,18 +32,23 @@ def draw(found: dict[str, Any]) -> "dict[str, Figure]":
     """Draw the gains at the late checkpoints, a line for each data set of a question; nothing of none."""
     from matplotlib.figure import Figure
 
-    rows = [(name, row) for name, own in found["questions"].items() for row in own]
-    if not rows:
+    questions = found["questions"]
+    if not questions:
         return {}
+    count = sum(map(len, questions.values())) + GAP * len(questions)
     with paper():
-        figure = Figure(figsize=(PAGE, 0.8 + 0.16 * max(6, len(rows))))
+        figure = Figure(figsize=(PAGE, 0.8 + 0.16 * max(6, count)))
         for axes, (metric, title) in zip(figure.subplots(1, 2, sharey=True), METRICS.items(), strict=True):
-            axes.axvspan(*(100 * end for end in found["claimed"]), color="0.88", lw=0)
-            axes.axvline(0, color=COLOR["sasrec"], lw=0.8, zorder=0)
-            for place, (_, row) in enumerate(rows):
-                gain_mark(axes, place, row[metric]["late"], LEVEL)
-            axes.set_yticks(range(len(rows)), [f"{name}: {SETS[row['data']]}" for name, row in rows])
-            axes.set(xlabel=f"gain in {title}, %", ylim=(len(rows) - 0.5, -0.5))
+            sections = [
+                [(f"{name}: {SETS[row['data']]}", row[metric]["late"]) for row in rows]
+                for name, rows in questions.items()
+            ]
+            gain_lines(axes, sections, LEVEL)
+            low, high = (100 * end for end in found["claimed"])
+            axes.axvspan(low, high, color="0.88", lw=0)
+            across = axes.get_xaxis_transform()
+            axes.text((low + high) / 2, 1, "the paper", ha="center", va="bottom", transform=across)
+            axes.set_xlabel(f"gain in {title}, %")
         return {"": figure}
 
 

@@ -24,6 +24,7 @@ LOSSES = {"bce": "BCE", "ce": "CE"}
 SETS = {"Beauty": "Beauty", "Toys_and_Games": "Toys", "Sports_and_Outdoors": "Sports", "Yelp": "Yelp"}
 TICKS = (0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.4, 2, 3, 5, 10)
 PAIR = "pair"  # the folder of the landscapes, which are of one pair of runs
+GAP = 0.6  # between two sections of lines, in lines
 METRICS = {"hr@10": "HR@10", "ndcg@10": "NDCG@10"}
 QUANTITIES = {
     LOSS: "L(θ), dropout off",
@@ -91,13 +92,26 @@ def gained(known: Mapping[str, Any]) -> str:
     return text if known["p"] is None else f"{text}, p {known['p']:.2g}"
 
 
-def gain_mark(axes: "Axes", place: float, known: Mapping[str, Any], level: float) -> None:
-    """Draw a gain in percent with its interval, in a row of its own; filled where p is below a level."""
-    sure = known["p"] is not None and known["p"] < level
+def gain_lines(
+    axes: "Axes", sections: Sequence[Sequence[tuple[str, Mapping[str, Any]]]], level: float
+) -> None:
+    """Draw gains in percent, a named line each with its interval, and a gap between two sections.
+
+    A mark is filled where p is below a level.
+    """
     color = COLOR["samrec"]
-    axes.plot(100 * known["gain"], place, "s", ms=3.5, color=color, mfc=color if sure else "white")
-    if known["low"] is not None:
-        axes.plot([100 * known["low"], 100 * known["high"]], [place, place], color=color, lw=1, zorder=1)
+    places: dict[float, str] = {}
+    for number, section in enumerate(sections):
+        for name, known in section:
+            place = len(places) + GAP * number
+            places[place] = name
+            sure = known["p"] is not None and known["p"] < level
+            axes.plot(100 * known["gain"], place, "s", ms=3.5, color=color, mfc=color if sure else "white")
+            if known["low"] is not None:
+                axes.plot([100 * known["low"], 100 * known["high"]], [place] * 2, color=color, lw=1, zorder=1)
+    axes.axvline(0, color=COLOR["sasrec"], lw=0.8, zorder=0)
+    axes.set_yticks([*places], [*places.values()])
+    axes.set_ylim(max(places) + 0.5, -0.5)
 
 
 def ratio_axis(axes: "Axes") -> None:

@@ -51,7 +51,9 @@ def test_a_number_of_the_study_stands_in_one_of_its_tables(title):
     assert quoted <= KNOWN
 
 
-@pytest.mark.parametrize(("page", "start"), [("README.md", "Does SAM help"), ("docs/study.md", "**In short:**")])
+@pytest.mark.parametrize(
+    ("page", "start"), [("README.md", "Does SAM help"), ("docs/study.md", "**In short:**")]
+)
 def test_a_summary_quotes_the_studys_tables(page, start):
     text = (ROOT / page).read_text("utf-8")
     (found,) = re.findall(rf"^{re.escape(start)}.*?\n\n", text, re.DOTALL | re.MULTILINE)
