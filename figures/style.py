@@ -25,6 +25,7 @@ SETS = {"Beauty": "Beauty", "Toys_and_Games": "Toys", "Sports_and_Outdoors": "Sp
 TICKS = (0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.4, 2, 3, 5, 10)
 PAIR = "pair"  # the folder of the landscapes, which are of one pair of runs
 GAP = 0.6  # between two sections of lines, in lines
+FAR = 30  # percent: a gain whose interval goes farther is as good as unknown
 METRICS = {"hr@10": "HR@10", "ndcg@10": "NDCG@10"}
 QUANTITIES = {
     LOSS: "L(θ), dropout off",
@@ -97,7 +98,7 @@ def gain_lines(
 ) -> None:
     """Draw gains in percent, a named line each with its interval, and a gap between two sections.
 
-    A mark is filled where p is below a level.
+    A mark is filled where p is below a level. An interval that ends beyond `FAR` is cut there by an arrow.
     """
     color = COLOR["samrec"]
     places: dict[float, str] = {}
@@ -107,8 +108,13 @@ def gain_lines(
             places[place] = name
             sure = known["p"] is not None and known["p"] < level
             axes.plot(100 * known["gain"], place, "s", ms=3.5, color=color, mfc=color if sure else "white")
-            if known["low"] is not None:
-                axes.plot([100 * known["low"], 100 * known["high"]], [place] * 2, color=color, lw=1, zorder=1)
+            if known["low"] is None:
+                continue
+            low, high = max(100 * known["low"], -FAR), min(100 * known["high"], FAR)
+            axes.plot([low, high], [place] * 2, color=color, lw=1, zorder=1)
+            for end, arrow in ((low, "<"), (high, ">")):
+                if abs(end) == FAR:
+                    axes.plot(end, place, arrow, ms=3.5, color=color)
     axes.axvline(0, color=COLOR["sasrec"], lw=0.8, zorder=0)
     axes.set_yticks([*places], [*places.values()])
     axes.set_ylim(max(places) + 0.5, -0.5)
