@@ -16,6 +16,7 @@ from samrec.training.engines.solo import Solo
 from samrec.training.log import read_log
 from samrec.training.loop import train, train_together
 
+pytestmark = pytest.mark.usefixtures("double")
 CPU = torch.device("cpu")
 SMALL = {
     "dim": 8,
@@ -41,14 +42,6 @@ def configs(data_file, **settings):
         Config(seed=1, method="samrec", rho=0.2, **sam, **rest),
         Config(seed=1, method="samrec", rho=0.5, **sam, **rest),
     ]
-
-
-@pytest.fixture(autouse=True)
-def double():
-    """In float32 Adam turns rounding into whole steps where a gradient is zero but for rounding."""
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def nearly_the_same(a, b):
