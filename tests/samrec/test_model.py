@@ -247,7 +247,7 @@ def test_gbce_raises_the_targets_probability_to_beta(model, scored):
     torch.testing.assert_close(gbce(model, batch, 0.0)[0], bce(model, batch)[0])
 
 
-def test_sampled_softmax_is_unbiased_in_its_sum_and_exact_with_every_item(split, model, scored):
+def test_sampled_softmax_is_unbiased_in_its_sum_and_exact_with_every_item(model, scored):
     batch, target, negatives = scored
     others = model.item.num_embeddings - 1
     total = target.exp() + negatives.exp().sum(1, keepdim=True) * others / 5

@@ -262,7 +262,7 @@ def run(data_file, tmp_path_factory):
     return train(config, tmp_path_factory.mktemp("bert4rec") / "run", "cpu")
 
 
-def test_runs_that_train_as_one_agree_with_a_run_alone(run, data_file, tmp_path):
+def test_runs_that_train_as_one_agree_with_a_run_alone(run, tmp_path):
     settings = load(run.out / "last.pt").config.settings
     jobs = plan(settings, {"rho": ["0", "0.05"]}, tmp_path)
     train_together([job.config for job in jobs], [job.out for job in jobs], "cpu")

@@ -177,7 +177,7 @@ def test_a_checkpoint_is_the_model_and_what_its_method_learned_beside(
 
 
 @every
-def test_a_checkpoint_ranks_clean_histories_of_everyone(trained, data_file, name):
+def test_a_checkpoint_ranks_clean_histories_of_everyone(trained, name):
     lines = [json.loads(line) for line in (trained[name] / "metrics.jsonl").read_text("utf-8").splitlines()]
     found = ranking(trained[name] / "best.pt", "test", device="cpu")
     assert metrics(found.ranks) == lines[-1]["test"]
