@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from figures.style import rounded
 from landscape.plots.interactive import save_html
 from landscape.plots.style import save_figures
-from landscape.storage.files import replacing
+from landscape.storage.files import write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,10 +68,7 @@ def render(names: Sequence[str], results: Path, gallery: Path) -> list[Path]:
         texts = {"json": json.dumps(found, indent=1, ensure_ascii=False) + "\n"}
         texts |= drawn.texts(found) if hasattr(drawn, "texts") else {}
         for ending, text in texts.items():
-            path = gallery / f"{name}.{ending}"
-            with replacing(path) as temporary:
-                temporary.write_text(text, "utf-8")
-            written.append(path)
+            written.append(write_text(gallery / f"{name}.{ending}", text))
         if hasattr(drawn, "interactive") and (turned := drawn.interactive(results)):
             written.append(save_html(turned, gallery / f"{name}.html"))
         parts = drawn.draw(found) if hasattr(drawn, "draw") else {}
@@ -82,9 +79,8 @@ def render(names: Sequence[str], results: Path, gallery: Path) -> list[Path]:
 
 def fill(page: Path, root: Path) -> None:
     """Write the tables that a page names, by their paths from `root`, where it shows them."""
-    with replacing(page) as temporary:
-        filled = TABLE.sub(lambda at: at[1] + (root / at[2]).read_text("utf-8"), page.read_text("utf-8"))
-        temporary.write_text(filled, "utf-8")
+    filled = TABLE.sub(lambda at: at[1] + (root / at[2]).read_text("utf-8"), page.read_text("utf-8"))
+    write_text(page, filled)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

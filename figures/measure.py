@@ -17,7 +17,7 @@ from figures.records import Record
 from figures.style import PAIR
 from landscape.flatness.tables import entries
 from landscape.objective.objective import Objective
-from landscape.storage.files import replacing
+from landscape.storage.files import write_text
 from landscape.surface.frames import eigen_frame
 from landscape.tasks import TaskOptions, objective_of
 from samrec.checkpoint import kept, load
@@ -61,8 +61,7 @@ class Bench:
 
     def write(self, found: Mapping[str, Any], name: str) -> None:
         """Write what was found as JSON, with where it was found."""
-        with replacing(self.results / f"{name}.json") as temporary:
-            temporary.write_text(json.dumps({"where": where(), **found}, indent=1) + "\n", "utf-8")
+        write_text(self.results / f"{name}.json", json.dumps({"where": where(), **found}, indent=1) + "\n")
 
 
 @dataclass(frozen=True)

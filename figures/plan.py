@@ -312,20 +312,16 @@ def cut_off(record: Record, run: Training) -> bool:
     return shorter and stopped(record.log, run.rule, record.epochs).unfinished
 
 
-def by_stage(records: Mapping[str, Record]) -> dict[str, list[Training]]:
-    """Return the runs of each stage whose settings are known, without those of an earlier one."""
+def by_stage(records: Mapping[str, Record], stages: Iterable[str] = STAGES) -> dict[str, list[Training]]:
+    """Return the runs of each stage whose settings are known, without those of a stage before it."""
     seen: set[str] = set()
     found: dict[str, list[Training]] = {}
-    for stage, runs in STAGES.items():
-        found[stage] = [run for run in runs(records) if run.name not in seen]
+    for stage in dict.fromkeys(stages):
+        found[stage] = [run for run in STAGES[stage](records) if run.name not in seen]
         seen |= {run.name for run in found[stage]}
     return found
 
 
 def trainings(stages: Iterable[str], records: Mapping[str, Record]) -> dict[str, Training]:
     """Return the runs of some stages whose settings are known, by name."""
-    runs = (run for stage in stages for run in STAGES[stage](records))
-    found: dict[str, Training] = {}
-    for run in runs:
-        found.setdefault(run.name, run)
-    return found
+    return {run.name: run for runs in by_stage(records, stages).values() for run in runs}

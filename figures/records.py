@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from landscape.errors import InputError
-from landscape.storage.files import replacing, writable
+from landscape.storage.files import replacing, writable, write_text
 from samrec.architecture import completed
 from samrec.data.interactions import Ints
 
@@ -86,8 +86,7 @@ def write_record(record: Record, ranks: Mapping[int, Ints], results: Path) -> No
         temporary.open("wb") as file,
     ):
         np.savez_compressed(file, epochs=np.array(epochs), ranks=kept)
-    with replacing(writable(results / "runs") / f"{record.name}.json") as temporary:
-        temporary.write_text(_text(record), "utf-8")
+    write_text(writable(results / "runs") / f"{record.name}.json", _text(record))
 
 
 def _text(record: Record) -> str:

@@ -24,7 +24,7 @@ from benchmarks.where import where
 from figures.ablation import ablation
 from figures.datasets import describe, described
 from figures.measure import Bench, Measurement, landscapes, minimum_of, trajectory_of
-from figures.plan import DATA, SEEDS, STAGES, Training, cut_off, ranked, trainings
+from figures.plan import DATA, SEEDS, STAGES, Training, by_stage, cut_off, ranked, trainings
 from figures.records import ELSEWHERE, Record, read_records, write_record
 from figures.stopping import stopped
 from landscape.errors import InputError
@@ -177,18 +177,18 @@ def picture(bench: Bench) -> None:
 def show(stages: Sequence[str], bench: Bench, names: Sequence[str]) -> None:
     """Print what is missing, and about how long it takes on one core."""
     records = read_records(bench.results)
+    wanted = {run.name for run in missing(stages, bench, names)}
     print(f"{len(records)} runs are recorded; to do, on one core:")
-    total, seen = 0.0, set[str]()
-    for stage in stages:
-        runs = [run for run in missing([stage], bench, names) if run.name not in seen]
-        seen |= {run.name for run in runs}
+    total = 0.0
+    for stage, known in by_stage(records, stages).items():
+        runs = [run for run in known if run.name in wanted]
         hours = sum(run.core_seconds for run in runs) / 3600
         print(f"{hours:7.1f} h    {stage}, {len(runs)} runs")
         for run in runs:
             print(f"{run.core_seconds / 60:7.0f} min  {run.name}")
         total += hours
     print(f"{total:7.1f} h    in all")
-    if "tuned" in stages and any(run.name in seen for run in trainings(["tuning"], records).values()):
+    if "tuned" in stages and wanted & trainings(["tuning"], records).keys():
         print("the runs of stage tuned are known when those of tuning are recorded: 24 runs at most")
 
 

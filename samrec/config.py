@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from landscape.errors import InputError, encodable
-from landscape.storage.files import existing, replacing
+from landscape.storage.files import existing, write_text
 from samrec.architecture import NAMES, Architecture, decided, undecided
 from samrec.choices import (
     OF_READING,
@@ -372,5 +372,4 @@ def write_config(config: Config, path: Path) -> None:
     """Write settings as TOML that `read_settings` reads back: JSON's scalars, without its surrogates."""
     settings = ((name, value) for name, value in config.settings.items() if value is not None)
     lines = "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in settings)
-    with replacing(path) as temporary:
-        temporary.write_text(encodable(lines.replace("\x7f", r"\u007f")), "utf-8")
+    write_text(path, encodable(lines.replace("\x7f", r"\u007f")))

@@ -1,5 +1,7 @@
 """Histories to augment, what hypothesis draws them from, and tests of what was drawn."""
 
+from itertools import chain, count
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +10,10 @@ from hypothesis import strategies as st
 from scipy.stats import chi2_contingency, chisquare
 
 from samrec.data.interactions import Interactions
+from samrec.data.packing import pack
 from samrec.data.ragged import Ragged
 from samrec.data.split import leave_one_out
+from samrec.training.engines.solo import with_bits
 
 TOKEN = 10**6  # after all items of any test
 LENGTHS = st.lists(st.integers(1, 23), min_size=1, max_size=8)
@@ -25,6 +29,34 @@ def of_lengths(lengths):
 
 def sequences(ragged):
     return [own.tolist() for own in np.split(ragged.values, ragged.starts[1:])]
+
+
+def in_rows(*histories, width=6, asks=None):
+    """Histories, as lists of items, laid into rows; each is followed by the item `asks`, if that is given."""
+    flat = Ragged(np.array(list(chain(*histories))), np.array([len(own) for own in histories]))
+    return pack(torch.from_numpy(flat.values), flat.starts, flat.lengths, width, asks)[0]
+
+
+def outputs(model, packed):
+    """The model's output on each history in rows, in the histories' order."""
+    found = model(packed)
+    return [found[packed.segments == number] for number in range(1, len(packed.last) + 1)]
+
+
+def bits_for(batch, model):
+    """Random numbers for dropout, as a step of the trainer deals them."""
+    return with_bits(batch, model, torch.Generator(), count(5))
+
+
+def need_alike(learner, batch, padded):
+    """The losses of a batch and their gradients are those of the padded one."""
+    results = []
+    for each in (batch, padded):
+        parts = learner(bits_for(each, learner.model))
+        results.append((parts, *torch.autograd.grad(parts.sum(), list(learner.parameters()))))
+    for alone, among in zip(*results, strict=True):
+        assert among.isfinite().all()
+        torch.testing.assert_close(among, alone, rtol=1e-10, atol=1e-12)
 
 
 def drawn(seed=0):

@@ -1,11 +1,27 @@
 """Small random networks of the usual layers, with right second derivatives and, on request, wrong ones."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
+
+
+class Once(torch.autograd.Function):
+    """z³, with a backward pass that torch refuses to differentiate."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor) -> Tensor:
+        ctx.save_for_backward(z)
+        return z**3
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> Tensor:
+        return 3 * slope * ctx.saved_tensors[0] ** 2
 
 
 class Attentive(nn.Module):

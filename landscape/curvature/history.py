@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from landscape.errors import InputError
 from landscape.objective.identity import DIFFERENT
 from landscape.storage.display import Brief, Drawn
-from landscape.storage.files import existing, replacing
+from landscape.storage.files import existing, write_text
 from landscape.storage.ranges import check_ranges
 from landscape.storage.results import Array, Result, agree
 
@@ -196,9 +196,8 @@ class RecordFile:
         if not self.path:
             return
         if fresh or not _ends(self.path):
-            with replacing(self.path) as temporary:
-                lines = [json.dumps(self.header), *map(_line, self.records)]
-                temporary.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+            lines = [json.dumps(self.header), *map(_line, self.records)]
+            write_text(self.path, "".join(f"{line}\n" for line in lines))
             return
         try:
             with self.path.open("a", encoding="utf-8") as file:

@@ -1,11 +1,9 @@
 """`Monitor`: the sharpness of a loss while it is trained, and nothing of the training changed."""
 
 import math
-import random
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,7 @@ from landscape.curvature.solver import Found
 from landscape.curvature.stability import edge_of
 from landscape.curvature.trace import trace as estimate_trace
 from landscape.curvature.tracking import Tracker
+from landscape.curvature.undisturbed import undisturbed
 from landscape.errors import InputError
 from landscape.objective.criteria import Criterion
 from landscape.objective.frozen import uncompiled
@@ -36,9 +35,7 @@ from landscape.objective.identity import BATCHES
 from landscape.objective.objective import Objective
 from landscape.objective.supervised import supervised
 from landscape.objective.training_mode import Mode
-from landscape.runtime import progress
 from landscape.runtime.arguments import Count, CountOrZero, Positive, Seed, Size, checks_arguments
-from landscape.runtime.precision import full_precision
 from landscape.storage.results import surroundings
 
 FIRST = 10  # products of an eigenvalue that the first measurement is expected to take
@@ -129,7 +126,7 @@ class Monitor:
         self.model, self.optimizer, self.log = uncompiled(model), optimizer, log
         self.every, self.trace, self.rho, self.seed = every, trace, rho, seed
         self.steps, self._stride = 0, 1
-        with _undisturbed():
+        with undisturbed():
             made = probe
             if not isinstance(made, Objective):
                 assert criterion is not None
@@ -216,7 +213,7 @@ class Monitor:
         if device.type == "cuda":
             torch.cuda.synchronize(device)  # the training's own work is not ours
         began = time.perf_counter()
-        with _undisturbed():
+        with undisturbed():
             found = self._found(deadline)
         cost = time.perf_counter() - began
         converged = all(residual <= self._trackers[0].tol for residual in found.get("residuals", ()))
@@ -315,7 +312,7 @@ class Monitor:
     def _seconds_of_product(self) -> float:
         """Measure a Hessian product; 0 where there is none at the first weights."""
         try:
-            with _undisturbed():
+            with undisturbed():
                 objective = self._present()[1]
                 operator, gradient = hessian(objective), objective.grad()
                 operator(gradient)  # the first also checks the derivatives
@@ -376,25 +373,3 @@ def _with_zeros(found: Found, complete: bool) -> Found:
 
 def _equal(a: Tensor | None, b: Tensor | None) -> bool:
     return a is b or (a is not None and b is not None and torch.equal(a, b))
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Put the random number generators back, and measure in full precision and with gradients in between."""
-    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002 # the user's
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call] # torch leaves it untyped
-    try:
-        with (
-            progress.hushed(),
-            torch.inference_mode(False),
-            torch.autocast("cpu", enabled=False),
-            torch.autocast("cuda", enabled=False),
-            full_precision,
-        ):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002 # the user's
-        torch.set_rng_state(cpu)
-        if cuda:
-            torch.cuda.set_rng_state_all(cuda)

@@ -11,7 +11,7 @@ from typing import Any
 from landscape.flatness.comparison import Contrast, Contrasts, Row
 from landscape.flatness.notation import LATEX
 from landscape.flatness.words import legend, notes, verdict
-from landscape.storage.files import replacing
+from landscape.storage.files import write_text
 
 
 def entries(comparison: Contrasts) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def _cells(row: Row) -> Iterator[dict[str, float | None]]:
 def to_json(comparison: Contrasts, path: str | Path) -> Path:
     """Write `entries` as one JSON object, and return the path."""
     text = json.dumps(entries(comparison), indent=1, ensure_ascii=False, allow_nan=False)
-    return _write(path, text + "\n")
+    return write_text(Path(path), text + "\n")
 
 
 def to_csv(comparison: Contrasts, path: str | Path) -> Path:
@@ -61,7 +61,7 @@ def to_csv(comparison: Contrasts, path: str | Path) -> Path:
         for name, cell in zip(comparison.names, _cells(row), strict=True):
             known = {"measure": row.measure, "group": row.group, "invariant": row.invariant}
             table.writerow(known | {"checkpoint": name} | cell)
-    return _write(path, lines.getvalue())
+    return write_text(Path(path), lines.getvalue())
 
 
 def to_latex(comparison: Contrasts, path: str | Path) -> Path:
@@ -79,18 +79,11 @@ def to_latex(comparison: Contrasts, path: str | Path) -> Path:
         r"\bottomrule",
         r"\end{tabular}",
     ]
-    return _write(path, "\n".join(lines) + "\n")
+    return write_text(Path(path), "\n".join(lines) + "\n")
 
 
 def _line(cells: Sequence[str]) -> str:
     return rf"{' & '.join(cells)} \\"
-
-
-def _write(path: str | Path, text: str) -> Path:
-    path = Path(path)
-    with replacing(path) as temporary:
-        temporary.write_text(text, "utf-8")
-    return path
 
 
 WRITERS = {".json": to_json, ".csv": to_csv, ".tex": to_latex}

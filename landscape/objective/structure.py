@@ -106,7 +106,7 @@ def filter_axis_of(name: str, tensor: Tensor, holder: nn.Module) -> int | None:
         return None
     if isinstance(holder, _ConvTransposeNd):
         return 1
-    return 1 if tensor.dim() == 2 and _multiplies_from_the_right(name, tensor, holder) else 0
+    return 1 if tensor.dim() == 2 and _multiplies_from_the_right(tensor, holder) else 0
 
 
 def blocks_of(holder: nn.Module) -> int:
@@ -120,7 +120,7 @@ def is_norm(module: nn.Module) -> bool:
     return named.endswith("norm") and not isinstance(module, nn.Linear | _ConvNd)
 
 
-def _multiplies_from_the_right(name: str, tensor: Tensor, holder: nn.Module) -> bool:
+def _multiplies_from_the_right(tensor: Tensor, holder: nn.Module) -> bool:
     """Tell whether a layer is x W + b, so that outputs are columns, as in Hugging Face's `Conv1D`.
 
     Torch's own layers are x Wᵀ + b. The bias of others tells, where W is not square.

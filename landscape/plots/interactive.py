@@ -13,7 +13,7 @@ from landscape.plots.levels import log_floor
 from landscape.plots.page import page
 from landscape.plots.style import COLORS
 from landscape.plots.surfaces import common_dimension, loss_range
-from landscape.storage.files import replacing
+from landscape.storage.files import write_text
 from landscape.storage.results import Array
 from landscape.surface.slice import Slice
 
@@ -66,9 +66,7 @@ def save_html(figure: Any, path: Path) -> Path:
     Returns:
         The path.
     """
-    with replacing(path) as temporary:
-        temporary.write_text(page(ALONE, "Loss surfaces", figure), "utf-8")
-    return path
+    return write_text(path, page(ALONE, "Loss surfaces", figure))
 
 
 def _scales(low: float, high: float) -> dict[str, Any]:

@@ -201,10 +201,10 @@ def metric_lines(
         return titled(every, title)
 
 
-def widen(axes: "Axes", share: float = 0.1) -> None:
-    """Let the upward axis hold at least a share of the largest magnitude on it."""
+def widen(axes: "Axes") -> None:
+    """Let the upward axis hold at least a tenth of the largest magnitude on it."""
     low, high = axes.get_ylim()
-    lack = share * max(abs(low), abs(high)) - (high - low)
+    lack = 0.1 * max(abs(low), abs(high)) - (high - low)
     if lack > 0:
         axes.set_ylim(low - lack / 2, high + lack / 2)
 

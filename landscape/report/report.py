@@ -25,7 +25,7 @@ from landscape.plots.surfaces import surface_figure
 from landscape.report import training
 from landscape.runtime.rounding import between
 from landscape.runtime.table import metric_name
-from landscape.storage.files import existing, replacing
+from landscape.storage.files import existing, write_text
 from landscape.storage.ranges import FINITE
 from landscape.storage.results import Result, load_as
 from landscape.surface.slice import Slice
@@ -116,15 +116,10 @@ def render(folder: Path) -> Path:
     """
     path = folder / PAGE
     if not (folder / INDEX).exists() and (folder / MONITOR).exists():
-        text = _of_training(folder)
-        with replacing(path) as temporary:
-            temporary.write_text(text, "utf-8")
-        return path
+        return write_text(path, _of_training(folder))
     for _ in range(ATTEMPTS):
         comparison = read_index(folder)
-        text = _rendered(folder, comparison)
-        with replacing(path) as temporary:
-            temporary.write_text(text, "utf-8")
+        write_text(path, _rendered(folder, comparison))
         if read_index(folder) == comparison:
             break
     if not comparison.finished:
@@ -212,8 +207,7 @@ def _densities(measured: Mapping[str, Measured]) -> dict[str, SpectralDensity]:
 
 def write_index(comparison: Comparison, folder: Path) -> None:
     """Write the index that `read_comparison` reads."""
-    with replacing(folder / INDEX) as temporary:
-        temporary.write_text(comparison.model_dump_json(indent=1), "utf-8")
+    write_text(folder / INDEX, comparison.model_dump_json(indent=1))
 
 
 def read_index(folder: Path) -> Comparison:

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 DeviceName = Literal["auto", "cpu", "cuda"]
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
+_GROUPS = {
+    "": ("/sys/fs/cgroup", "max", "current", "inactive_file"),
+    "memory": ("/sys/fs/cgroup/memory", "limit_in_bytes", "usage_in_bytes", "total_inactive_file"),
+}
+"""By the name of a control group's controller, which version 2 leaves out: where its limit and use stand."""
 
 
 def device_named(name: str) -> "torch.device":
@@ -174,28 +179,21 @@ def fastest(candidates: Iterable[T], run: Callable[[T], int], device: "torch.dev
 
 
 def _left_by_groups() -> Iterator[int]:
-    """Yield what each control group of this process leaves of its limit, in both versions of them.
-
-    Files that the system has read and keeps count as used there, but it gives them up where memory is needed.
-    """
+    """Yield what each control group of this process leaves of its limit, in both versions of them."""
     for line in _lines("/proc/self/cgroup"):
-        _, kinds, own = line.split(":", 2)
-        if not kinds:
-            root, limit, used, kept = "", "memory.max", "memory.current", "inactive_file"
-        elif "memory" in kinds.split(","):
-            root, limit, used = "/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
-            kept = "total_inactive_file"
-        else:
-            continue
-        for group in (
-            PurePosixPath(own),
-            *PurePosixPath(own).parents,
-        ):  # a container sees its own as the root
-            folder = f"/sys/fs/cgroup{root}{group}".rstrip("/")
-            most, now = (_lines(f"{folder}/{name}") for name in (limit, used))
-            if most and now and most[0].isdigit():
-                parts = dict(part.split(" ", 1) for part in _lines(f"{folder}/memory.stat"))
-                yield int(most[0]) - int(now[0]) + int(parts.get(kept, 0))
+        _, controllers, own = line.split(":", 2)
+        for name in _GROUPS.keys() & controllers.split(","):
+            root, *files = _GROUPS[name]
+            for group in (own, *PurePosixPath(own).parents):  # a container sees its own as the root
+                yield from _left_by(f"{root}{group}".rstrip("/"), *files)
+
+
+def _left_by(group: str, limit: str, used: str, kept: str) -> Iterator[int]:
+    """Yield what a group leaves of its limit, if any: files that the system keeps are used, but go first."""
+    most, now, parts = (_lines(f"{group}/memory.{name}") for name in (limit, used, "stat"))
+    if most and now and most[0].isdigit():
+        by_name = dict(part.split(" ", 1) for part in parts)
+        yield int(most[0]) - int(now[0]) + int(by_name.get(kept, 0))
 
 
 def _lines(path: str) -> list[str]:

@@ -56,6 +56,13 @@ def replacing(path: Path) -> Iterator[Path]:
             os.close(handle)
 
 
+def write_text(path: Path, text: str) -> Path:
+    """Replace a file by a text in UTF-8, as `replacing` does, and return its path."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, "utf-8")
+    return path
+
+
 def _created(path: Path) -> int:
     """Create a file and lock it, so that nobody drops it; return its handle.
 

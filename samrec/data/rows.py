@@ -54,7 +54,7 @@ def reading_of(
         role: ids_of(frame[str(at)].alias(names[at]))
         for role, at in (("user", chosen.user), ("item", chosen.item))
     }
-    time = _time(frame, chosen, names, options, rows, header)
+    time = _time(frame, chosen, names, options, rows)
     if time is not None:
         found["time"] = time[1]
     if chosen.rating is not None:
@@ -135,7 +135,7 @@ def _check_twins(frame: pl.DataFrame, chosen: Chosen, names: Sequence[str]) -> N
 
 
 def _time(
-    frame: pl.DataFrame, chosen: Chosen, names: Sequence[str], options: TableOptions, rows: Rows, header: bool
+    frame: pl.DataFrame, chosen: Chosen, names: Sequence[str], options: TableOptions, rows: Rows
 ) -> tuple[int, pl.Series] | None:
     """Return the column of the time, the finest of those that may be it, and its values."""
     if not chosen.times:

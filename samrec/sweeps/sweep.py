@@ -10,7 +10,7 @@ from typing import Protocol
 from landscape.errors import InputError, Stopped
 from landscape.runtime import progress
 from landscape.runtime.devices import cores, device_named
-from landscape.storage.files import locked, replacing, writable
+from landscape.storage.files import locked, writable, write_text
 from samrec.sweeps.cluster import Cluster
 from samrec.sweeps.jobs import Job
 from samrec.sweeps.processes import Processes
@@ -84,9 +84,7 @@ def _sweep(
 
 def write_results(jobs: Sequence[Job], path: Path) -> None:
     """Write what is known so far: a list of runs, each with its varied settings and what came of it."""
-    rows = [job.row for job in jobs]
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
+    write_text(path, json.dumps([job.row for job in jobs], indent=1) + "\n")
 
 
 def _carried_out(

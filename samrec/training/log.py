@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from landscape.errors import InputError
-from landscape.storage.files import existing, plain_file, replacing
+from landscape.storage.files import existing, plain_file, write_text
 from landscape.storage.ranges import Measured
 from samrec.choices import VALIDATED
 
@@ -84,8 +84,7 @@ def _checked(path: Path, number: int, line: Any) -> dict[str, Any]:
 def truncate(path: Path, epoch: int) -> None:
     """Keep the lines of epochs up to `epoch`."""
     kept = [line for line in read_log(path) if line["epoch"] <= epoch and "test" not in line]
-    with replacing(path) as temporary:
-        temporary.write_text("".join(map(_written, kept)), "utf-8")
+    write_text(path, "".join(map(_written, kept)))
 
 
 def _written(line: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from uuid import uuid4
 
 from landscape.errors import InputError
-from landscape.storage.files import existing, replacing
+from landscape.storage.files import existing, write_text
 from samrec.choices import METRICS, Log
 from samrec.config import Config
 
@@ -183,8 +183,7 @@ def logging_to(names: Sequence[Log], config: Config, out: Path, epoch: int | Non
         raise
     known |= {name: logger.id for name, logger in opened.items() if logger.id}
     if known:
-        with replacing(out / RUNS) as temporary:
-            temporary.write_text(json.dumps(known), "utf-8")
+        write_text(out / RUNS, json.dumps(known))
     loggers = Loggers(opened)
     try:
         yield loggers

@@ -2,7 +2,6 @@
 
 import signal
 import time
-import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,11 +15,9 @@ from landscape.runtime import progress
 from landscape.runtime.devices import device_named
 from landscape.runtime.ranks import ranks
 from landscape.storage.files import locked, own, writable
-from samrec.architecture import NAMES
-from samrec.checkpoint import Checkpoint, State, load
+from samrec.checkpoint import Checkpoint, State
 from samrec.choices import Log
-from samrec.config import Config, write_config
-from samrec.data.attributes import beside
+from samrec.config import Config
 from samrec.data.holdout import LEAVE_ONE_OUT
 from samrec.data.packing import Batch
 from samrec.data.readers import read
@@ -35,7 +32,8 @@ from samrec.training.engines.stacked import Stacked
 from samrec.training.log import WRITTEN
 from samrec.training.loggers import logging_to
 from samrec.training.memory import check_memory
-from samrec.training.run import Outcome, Run, clear, pretraining_of
+from samrec.training.pretraining import pretrained_for, pretraining_in, with_attributes
+from samrec.training.run import Outcome, Run, clear
 from samrec.training.schedule import share
 from samrec.training.stopping import Request, stopping
 
@@ -117,48 +115,21 @@ def train_together(
     with ExitStack() as held:
         for out in outs:
             held.enter_context(locked(writable(own(out, *WRITTEN))))
-        return _train_together(configs, outs, device, resume, shard_items, max_memory, log)
-
-
-def _train_together(
-    configs: Sequence[Config],
-    outs: Sequence[Path],
-    device: str,
-    resume: bool,
-    shard_items: bool,
-    max_memory: float | None,
-    log: Sequence[Log],
-) -> list[Outcome]:
-    started = time.perf_counter()
-    _check_ranks(configs, shard_items)
-    where = device_named(device)
-    for config, out in zip(configs, outs, strict=True):
-        if config.pretrains and not (out / "last.pt").exists():
-            _pretrain(config, out, device, resume, max_memory, log)
-    configs = [_with_attributes(config) for config in configs]
-    first = configs[0]
-    split = split_by(first.split, read(Path(first.data), **first.reading))
-    if not len(split.trained):
-        raise InputError(
-            f"{first.data}: no user has two items to train on; "
-            + (
-                "histories of four or more are needed"
-                if first.split == LEAVE_ONE_OUT
-                else f"split {first.split}"
-            )
-        )
-    runs = [Run.prepared(*pair, split, where, resume) for pair in zip(configs, outs, strict=True)]
-    if len({(run.epoch, len(run.sums)) for run in runs}) > 1:
-        raise InputError("runs that train together must stand at the same step; resume them one by one")
-    check_memory(configs, runs[0].batches, where, max_memory)
-    for run in runs:
-        if not run.last:
-            clear(run.out)
-    with ExitStack() as told:
+        started = time.perf_counter()
+        _check_ranks(configs, shard_items)
+        where = device_named(device)
+        for config, out in zip(configs, outs, strict=True):
+            if config.pretrains and not (out / "last.pt").exists():
+                with pretraining_in(out, config) as folder:
+                    train(config.pretraining, folder, device, resume, max_memory=max_memory, log=log)
+        runs = _prepared([with_attributes(config) for config in configs], outs, where, resume)
+        check_memory([run.config for run in runs], runs[0].batches, where, max_memory)
+        for run in runs:
+            if not run.last:
+                clear(run.out)
         for run in runs if ranks().first else ():
-            run.loggers = told.enter_context(
-                logging_to(log, run.config, run.out, run.last.epoch if run.last else None)
-            )
+            last = run.last.epoch if run.last else None
+            run.loggers = held.enter_context(logging_to(log, run.config, run.out, last))
         try:
             with stopping() as request:
                 try:
@@ -172,6 +143,27 @@ def _train_together(
                 if not (run.out / "last.pt").exists():
                     clear(run.out)  # a first epoch that failed leaves nothing
         return [run.outcome(where, started, durations, shard_items) for run in runs]
+
+
+def _prepared(
+    configs: Sequence[Config], outs: Sequence[Path], device: torch.device, resume: bool
+) -> list[Run]:
+    """Read the data, and say where each run stands.
+
+    Raises:
+        InputError: nobody can be trained on, a run cannot be continued, or they stand at different steps.
+    """
+    first = configs[0]
+    split = split_by(first.split, read(Path(first.data), **first.reading))
+    if not len(split.trained):
+        needed = f"split {first.split}"
+        if first.split == LEAVE_ONE_OUT:
+            needed = "histories of four or more are needed"
+        raise InputError(f"{first.data}: no user has two items to train on; {needed}")
+    runs = [Run.prepared(*pair, split, device, resume) for pair in zip(configs, outs, strict=True)]
+    if len({(run.epoch, len(run.sums)) for run in runs}) > 1:
+        raise InputError("runs that train together must stand at the same step; resume them one by one")
+    return runs
 
 
 def _train(runs: list[Run], device: torch.device, request: Request, shard_items: bool) -> list[float]:
@@ -190,8 +182,8 @@ def _train(runs: list[Run], device: torch.device, request: Request, shard_items:
     steps = first.batches.steps(config.batch_size)
     durations: list[float] = []
     watch = _monitor(first, engine)
-
-    with progress.bar(_label(runs), config.epochs * steps, done=round(first.at() * steps)) as advance:
+    label = config.method if len(runs) == 1 else f"{len(runs)} runs"
+    with progress.bar(label, config.epochs * steps, done=round(first.at() * steps)) as advance:
         while going:
             began, whole = time.perf_counter(), not first.sums
             for step in zip(*(run.steps() for run in runs), strict=True):
@@ -247,7 +239,7 @@ def _engine(runs: list[Run], device: torch.device, shard_items: bool) -> Engine:
         if run.last:
             check_features(learner.model, run.last.weights, run.out / "last.pt")
         elif run.begins_from:
-            pretrained = _pretrained(run)
+            pretrained = pretrained_for(run)
             check_features(learner.model, pretrained.weights, run.begins_from)
             learner.model.load_state_dict(pretrained.model().state_dict())
     rows = max(run.batches.rows(config.batch_size // config.micro_batches) for run in runs)
@@ -272,85 +264,6 @@ def _monitor(run: Run, engine: Engine) -> "Monitor | None":
     (model,) = engine.models()
     file = run.out / "monitor.jsonl"
     return monitor_of((run.config, run.split), model, engine.optimizer, every=every, at_most=None, file=file)
-
-
-def _with_attributes(config: Config) -> Config:
-    """Use the attributes file next to the data if the settings name none; warn if there is no such file."""
-    if config.method != "s3rec-pretraining" or config.attributes:
-        return config
-    if found := beside(Path(config.data)):
-        return config.model_copy(update={"attributes": str(found)})
-    warnings.warn(
-        f"no attributes file next to {config.data}: pre-training uses masked items and segments only "
-        "(--attributes FILE names them)",
-        stacklevel=2,
-    )
-    return config
-
-
-def _pretrain(
-    config: Config, out: Path, device: str, resume: bool, max_memory: float | None, log: Sequence[Log]
-) -> None:
-    """Pre-train in a folder of its own, or continue there. `out` can be resumed from the start."""
-    settings = out / "config.toml"
-    fresh = not settings.exists()
-    if fresh:
-        write_config(config, settings)
-    try:
-        train(config.pretraining, pretraining_of(out), device, resume, max_memory=max_memory, log=log)
-    except BaseException:
-        if fresh and not pretraining_of(out).exists():
-            settings.unlink()
-        raise
-
-
-def _pretrained(run: Run) -> Checkpoint:
-    """Read the checkpoint that a fine-tuning begins from.
-
-    Raises:
-        InputError: there is no such checkpoint, or its data or model differ.
-    """
-    assert run.begins_from
-    found = load(run.begins_from)
-    if (method := found.config.method) in ("gru4rec", "bert4rec"):
-        raise InputError(f"{run.begins_from} is a {method} checkpoint; s3rec fine-tunes SASRec's Transformer")
-    shape = (
-        "split",
-        "preset",
-        *(name for name in NAMES if name != "init"),
-        "dim",
-        "max_length",
-        "layers",
-        "heads",
-    )
-    now, then = run.config.model_dump(include=set(shape)), found.config.model_dump(include=set(shape))
-    if changed := [name for name in shape if now[name] != then[name]]:
-        name = changed[0]
-        raise InputError(f"{run.begins_from} is pre-trained with {name} {then[name]!r}, not {now[name]!r}")
-    found.check_data(run.split.interactions)
-    _warn_of_pretraining(run, found)
-    return found
-
-
-def _warn_of_pretraining(run: Run, found: Checkpoint) -> None:
-    """Warn of a pre-training that has not ended, or that saw other interactions than the run trains on."""
-    now, then = run.config, found.config
-    if then.method == "s3rec-pretraining" and found.epoch < then.epochs:
-        warnings.warn(
-            f"{run.begins_from} is of a pre-training that was stopped in epoch {found.epoch + 1} of "
-            f"{then.epochs}; train it to its end with --resume",
-            stacklevel=2,
-        )
-    names = [*(["seed"] if now.train_fraction < 1 or now.noise else []), "train_fraction", "noise"]
-    changed = [
-        f"{n} {getattr(then, n)}, not {getattr(now, n)}" for n in names if getattr(then, n) != getattr(now, n)
-    ]
-    if changed:
-        warnings.warn(
-            f"{run.begins_from} is pre-trained with {' and '.join(changed)}, so on other interactions than "
-            "this run trains on",
-            stacklevel=2,
-        )
 
 
 def _stop(runs: list[Run], going: list[Run], engine: Engine, number: int) -> None:
@@ -378,7 +291,3 @@ def _stop(runs: list[Run], going: list[Run], engine: Engine, number: int) -> Non
 
 def _stopped(number: int, where: str) -> Stopped:
     return Stopped(f"stopped by {signal.Signals(number).name} {where}; continue with --resume", number)
-
-
-def _label(runs: list[Run]) -> str:
-    return runs[0].config.method if len(runs) == 1 else f"{len(runs)} runs"

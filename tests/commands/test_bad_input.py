@@ -154,7 +154,7 @@ def test_a_device_that_is_not_there(landscape, both, data_file, tmp_path):
         refused(landscape, *arguments, "--device", "cuda", message=message, tmp_path=tmp_path)
 
 
-def test_other_bad_input(landscape, both, runs, data_file, tmp_path):
+def test_other_bad_input(landscape, both, data_file, tmp_path):
     out = ["--out", tmp_path / "out"]
     for arguments, message in (
         (["train", *out], "nothing to train on"),

@@ -270,7 +270,7 @@ def test_the_installed_command_answers():
     assert all(name in ran.stdout for name in COMMANDS)
 
 
-def test_json_has_no_nan(landscape, capsys):
+def test_json_has_no_nan(capsys):
     from landscape.cli.output import show
 
     show(True, {"a": float("nan"), "b": [np.float64(1.0), float("inf")]})

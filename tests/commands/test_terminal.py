@@ -184,7 +184,7 @@ def test_the_trainer_fits_the_terminal(terminal, runs, data_file, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_page_and_a_file_are_named(terminal, outputs, tmp_path, both):
+def test_a_page_and_a_file_are_named(terminal, outputs, tmp_path):
     folder, surface = outputs / "compare", outputs / "surface" / "sasrec.surface.npz"
     if not surface.exists():
         pytest.skip("the commands above were not run")

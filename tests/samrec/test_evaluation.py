@@ -9,12 +9,12 @@ from landscape.statistics import interval, mean
 from samrec import chunks
 from samrec.cli.evaluate import _tables
 from samrec.data.interactions import Interactions
-from samrec.data.packing import pack
 from samrec.data.split import leave_one_out
 from samrec.evaluation import evaluate, groups, intervals, metrics, ranks
 from samrec.facts import difference
 from samrec.model import SASRec
 from tests.conftest import small_sasrec
+from tests.histories import in_rows
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.7])
@@ -26,8 +26,7 @@ def test_ranks_are_those_of_a_loop_over_users(split, part, noise):
     expected = []
     for sequence in np.split(data.items, data.offsets[1:-1]):
         *history, target = sequence.tolist() if part == "test" else sequence.tolist()[:-1]
-        seen = torch.tensor(history[-6:])  # the model's max_length
-        alone, _, _ = pack(seen, np.array([0]), np.array([len(seen)]), 6)
+        alone = in_rows(history[-6:])  # the model's max_length
         scores = (model(alone).flatten(0, 1)[alone.last] @ model.item.weight.T)[0].tolist()
         candidates = set(range(data.num_items)) - set(history) - {target}
         expected.append(sum(scores[item] >= scores[target] for item in candidates))

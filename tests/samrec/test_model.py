@@ -2,26 +2,20 @@ import math
 import sys
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
 from samrec import chunks, losses
 from samrec.architecture import PRESETS, completed
 from samrec.config import configure
-from samrec.data.packing import TrainingBatches, pack
+from samrec.data.packing import TrainingBatches
 from samrec.losses import bce, cross_entropy, fused_cross_entropy, gbce, sampled_softmax
 from samrec.methods import new_model, outline
 from samrec.methods.bert4rec import BERT4Rec
 from samrec.methods.gru4rec import GRU4Rec
 from samrec.model import Attention, Draws, Dropout, SASRec, block_mask
 from tests.conftest import small_sasrec
-
-
-def packed(*sequences, width=6):
-    lengths = np.array([len(s) for s in sequences])
-    items = torch.tensor([item for s in sequences for item in s])
-    return pack(items, np.cumsum(lengths) - lengths, lengths, width)[0]
+from tests.histories import in_rows, outputs
 
 
 @pytest.fixture
@@ -29,33 +23,27 @@ def model(split):
     return small_sasrec(split).eval()
 
 
-def outputs(model, histories):
-    """The model's output on each history, in the histories' order."""
-    found = model(histories)
-    return [found[histories.segments == k] for k in range(1, len(histories.last) + 1)]
-
-
 def test_neighbours_in_a_row_do_not_see_one_another(model):
     sequences = [[1, 2, 3], [4, 5], [6], [7, 8, 9, 10], [2, 1]]
-    together = outputs(model, packed(*sequences))
+    together = outputs(model, in_rows(*sequences))
     for sequence, found in zip(sequences, together, strict=True):
-        (alone,) = outputs(model, packed(sequence))
+        (alone,) = outputs(model, in_rows(sequence))
         torch.testing.assert_close(found, alone, rtol=1e-12, atol=1e-12)
 
 
 def test_the_future_is_not_seen(model):
-    (a,), (b,) = (outputs(model, packed([1, 2, 3, last])) for last in (4, 9))
+    (a,), (b,) = (outputs(model, in_rows([1, 2, 3, last])) for last in (4, 9))
     assert torch.equal(a[:3], b[:3])
     assert not torch.equal(a[3], b[3])
 
 
 def test_the_past_is_seen(model):
-    (a,), (b,) = (outputs(model, packed([first, 2, 3])) for first in (1, 9))
+    (a,), (b,) = (outputs(model, in_rows([first, 2, 3])) for first in (1, 9))
     assert not torch.equal(a[2], b[2])
 
 
 def test_order_matters(model):
-    (a,), (b,) = (outputs(model, packed(s)) for s in ([1, 2, 3], [2, 1, 3]))
+    (a,), (b,) = (outputs(model, in_rows(s)) for s in ([1, 2, 3], [2, 1, 3]))
     assert not torch.allclose(a[2], b[2])
 
 
@@ -109,19 +97,20 @@ def test_dropout_does_nothing_without_draws_or_at_zero():
     assert Dropout(0.0)(x, Draws(torch.zeros(5, 0, dtype=torch.int16))) is x
 
 
-def model_of(kind, num_items):
+def model_of(kind, num_items, dropout=0.5):
     """A model of each kind that ranks: the Transformer's presets, and the recurrent one."""
+    shape = num_items, 4, 6, 2
     if kind == "gru4rec":
-        return GRU4Rec(num_items, dim=4, max_length=6, layers=2)
+        return GRU4Rec(*shape, dropout)
     if kind == "bert4rec":
-        return BERT4Rec(num_items, 4, 6)
-    return SASRec(num_items, dim=4, max_length=6, heads=2, architecture=PRESETS[kind])
+        return BERT4Rec(*shape, 2, dropout)
+    return SASRec(*shape, 2, dropout, PRESETS[kind])
 
 
 @pytest.mark.parametrize("kind", [*PRESETS, "gru4rec", "bert4rec"])
 def test_dropout_follows_the_seed_or_the_given_bits_and_is_off_in_eval_mode(kind):
     model = model_of(kind, 12)
-    histories = packed([1, 2, 3], [4, 5])
+    histories = in_rows([1, 2, 3], [4, 5])
     drawn = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
@@ -137,17 +126,18 @@ def test_dropout_follows_the_seed_or_the_given_bits_and_is_off_in_eval_mode(kind
     assert not torch.equal(model(histories), given)
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("kind", [*PRESETS, "gru4rec", "bert4rec"])
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
-def test_a_pass_takes_exactly_the_draws_that_are_foretold(preset, dropout, monkeypatch):
-    model = SASRec(12, dim=4, max_length=6, heads=2, dropout=dropout, architecture=PRESETS[preset])
+def test_a_pass_takes_exactly_the_draws_that_are_foretold(kind, dropout, monkeypatch):
+    model = model_of(kind, 12, dropout)
     taken = []
     take = Draws.take
     monkeypatch.setattr(
         Draws, "take", lambda self, shape: taken.append(shape[1:].numel()) or take(self, shape)
     )
-    model(packed([1, 2, 3], [4, 5], [1, 2, 3, 4]))
+    model(in_rows([1, 2, 3], [4, 5], [1, 2, 3, 4]))
     assert sum(taken) == model.draws(6)
+    assert bool(sum(taken)) == bool(dropout)
 
 
 @pytest.mark.parametrize("kind", [*PRESETS, "gru4rec", "bert4rec"])
@@ -179,7 +169,7 @@ def norms(monkeypatch):
 
 def test_presets_put_norms_where_their_papers_do(monkeypatch):
     """With layers that add nothing, the norms alone are left: what each preset says can be written down."""
-    histories = packed([1, 2, 3])
+    histories = in_rows([1, 2, 3])
     for preset, architecture in PRESETS.items():
         torch.manual_seed(0)
         model = SASRec(12, dim=4, max_length=6, heads=2, architecture=architecture).eval().double()
@@ -211,7 +201,7 @@ def test_positions_from_the_end_are_those_that_padding_on_the_left_gives():
         shifted.load_state_dict(model.state_dict())
         with torch.no_grad():
             shifted.position.weight.copy_(model.position.weight.roll(length - 6, 0))
-        together, alone = packed([9] * (6 - length), list(range(length))), packed(list(range(length)))
+        together, alone = in_rows([9] * (6 - length), list(range(length))), in_rows(list(range(length)))
         found = outputs(model, together)[-1] if length < 6 else outputs(model, alone)[0]
         torch.testing.assert_close(found, outputs(shifted, alone)[0])
 
@@ -257,7 +247,7 @@ def test_gbce_raises_the_targets_probability_to_beta(model, scored):
     torch.testing.assert_close(gbce(model, batch, 0.0)[0], bce(model, batch)[0])
 
 
-def test_sampled_softmax_is_unbiased_in_its_sum_and_exact_with_every_item(split, model, scored):
+def test_sampled_softmax_is_unbiased_in_its_sum_and_exact_with_every_item(model, scored):
     batch, target, negatives = scored
     others = model.item.num_embeddings - 1
     total = target.exp() + negatives.exp().sum(1, keepdim=True) * others / 5

@@ -251,7 +251,7 @@ def test_evaluate_with_noise(answer, best):
     assert users[0] == users[1]  # groups are those of the clean data
 
 
-def test_evaluate_tells_who_was_trained_on(answer, best, data_file, tmp_path):
+def test_evaluate_tells_who_was_trained_on(answer, data_file, tmp_path):
     run = ["--data", data_file, "--train-fraction", 0.4, "--seed", 3, "--out", tmp_path / "run"]
     answer("train", *run, *RUN)
     found = answer("evaluate", "--ckpt", tmp_path / "run" / "best.pt", "--device", "cpu")

@@ -19,13 +19,13 @@ from samrec.checkpoint import load, save, save_best
 from samrec.config import Config
 from samrec.data.filters import first_of_each, k_core
 from samrec.data.labels import from_tensor, rows_of, to_tensor
-from samrec.data.packing import pack
 from samrec.data.readers import read
 from samrec.methods import new_model
 from samrec.recommendation import highest
 from samrec.scorer import Scorer
 from samrec.scores import summands
 from tests.conftest import RUN
+from tests.histories import in_rows
 
 
 def best_of(scores, top):
@@ -37,9 +37,7 @@ def best_of(scores, top):
 def oracle(checkpoint, histories, top, exclude_seen):
     """Each history's best rows and their scores, all scores at once, in NumPy."""
     model = load(checkpoint).model().eval()
-    lengths = np.array([min(len(h), model.max_length) for h in histories])
-    flat = torch.tensor([row for h, n in zip(histories, lengths, strict=True) for row in h[-n:]])
-    packed, _, _ = pack(flat, np.cumsum(lengths) - lengths, lengths, model.max_length)
+    packed = in_rows(*(h[-model.max_length :] for h in histories), width=model.max_length)
     with torch.no_grad():
         expected = summands(model(packed).flatten(0, 1)[packed.last]).numpy()
         scores = expected @ summands(model.item.weight).numpy().T

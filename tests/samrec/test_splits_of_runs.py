@@ -109,7 +109,7 @@ def test_a_checkpoint_of_before_is_leave_one_out(table, tmp_path):
     assert "split" not in objective(tmp_path / "older.pt", TaskOptions(device="cpu")).provenance
 
 
-def test_losses_and_ranks_of_two_splits_are_not_compared(run, table, tmp_path, landscape):
+def test_losses_and_ranks_of_two_splits_are_not_compared(table, tmp_path, landscape):
     out = loop.train(small(table, split="ratio:.8,.1,.1", epochs=2), tmp_path / "ratio", "cpu").out
     plain = loop.train(small(table, epochs=2), tmp_path / "plain", "cpu").out
     code, _, err = landscape(

@@ -94,11 +94,10 @@ def test_a_training_of_lightning_is_the_same_bit_for_bit(how):
         def __init__(self):
             super().__init__()
             self.net = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 1))
+            self.automatic_optimization = how != "sam by hand"
 
         def forward(self, x):
             return self.net(x)
-
-            self.automatic_optimization = how != "sam by hand"
 
         def training_step(self, batch, _):
             if self.automatic_optimization:  # SAM calls the closure that Lightning makes of this twice

@@ -342,7 +342,7 @@ def test_the_command_for_people(landscape, both):
     assert "vacuous" in out
 
 
-def test_bad_input_to_the_command(landscape, both, runs, tmp_path):
+def test_bad_input_to_the_command(landscape, both, tmp_path):
     for extra, message in [
         (["--delta", 1], "delta is 1.0; it must be between 0 and 1"),
         (["--prior", "initial", "--task", "tests.tasks:regression"], "use --prior zero"),

@@ -27,7 +27,7 @@ def test_the_gradient_norm(quadratic, symmetric):
     )
 
 
-def test_fisher_rao_of_linear_regression(quadratic):
+def test_fisher_rao_of_linear_regression():
     """With s = (wᵀx - y)²: ⟨∇s, w⟩ = 2 (wᵀx - y) wᵀx, whatever batches the units lie in."""
     model, x, y = regression()
     objective = by_unit(model, [(x[:9], y[:9]), (x[9:], y[9:])], squared)

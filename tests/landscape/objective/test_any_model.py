@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 import landscape as ll
 from landscape import InputError, Objective
+from tests.networks import Once
 
 GENERATOR = torch.Generator().manual_seed(0)
 X, Y = torch.randn(40, 6, 4, generator=GENERATOR), torch.randint(3, (40,), generator=GENERATOR)
@@ -82,19 +82,7 @@ class Hoarder(Flat):
         return F.linear(x.flatten(1), *self.weights) * self.other(x.flatten(1)).tanh()
 
 
-class Once(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x**2
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, gradient):
-        return 2 * ctx.saved_tensors[0] * gradient
-
-
-class Square(Flat):
+class Cubic(Flat):
     def forward(self, x):
         return Once.apply(self.layer(x.flatten(1)))
 
@@ -190,7 +178,7 @@ def test_a_part_whose_products_are_right_proves_nothing_of_the_others():
 
 
 def test_a_loss_with_one_derivative_has_products_by_differences_and_says_so():
-    model = Square().double()
+    model = Cubic().double()
     batches = [(x.double(), y) for x, y in BATCHES]
     objective = Objective(model, batches, total)
     v = torch.randn_like(objective.theta)
@@ -202,9 +190,9 @@ def test_a_loss_with_one_derivative_has_products_by_differences_and_says_so():
         operator = ll.hessian(objective)
     assert operator.strategy == "differences of gradients"
 
-    class Twice(Square):
+    class Twice(Cubic):
         def forward(self, x):
-            return self.layer(x.flatten(1)) ** 2
+            return self.layer(x.flatten(1)) ** 3
 
     model.__class__ = Twice
     exact = Objective(model, batches, total).hvp(v)

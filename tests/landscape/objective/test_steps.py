@@ -9,6 +9,7 @@ from torch.nn import functional as F
 import landscape as ll
 from landscape import InputError, Objective
 from tests.landscape.objective.test_differences import BY_DIFFERENCES, Net, X, Y, total
+from tests.networks import Once
 
 
 class Quantized(nn.Linear):
@@ -38,18 +39,6 @@ class Units(nn.Module):
 
     def forward(self, x):
         return torch.tanh(x @ self.stiffness * 1e-4) + torch.sin(x @ self.strain * 1e4)
-
-
-class Once(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, z):
-        ctx.save_for_backward(z)
-        return z**3
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, slope):
-        return 3 * slope * ctx.saved_tensors[0] ** 2
 
 
 @pytest.mark.filterwarnings(BY_DIFFERENCES)

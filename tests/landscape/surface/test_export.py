@@ -310,15 +310,6 @@ def test_the_command_says_one_line_to_people(landscape, plane, tmp_path, monkeyp
     assert out.splitlines() == ["15 points", f"Written to {tmp_path}: a.vtk"]
 
 
-def test_the_command_has_an_example_and_no_dead_options(landscape, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
-    code, out, _ = landscape("export", "--help")
-    assert code == 0
-    assert "Example" in out
-    assert "--json" in out
-    assert "--seed" not in out  # nothing is drawn, nothing computed
-
-
 def test_what_the_command_cannot_use_is_one_line(landscape, plane, sasrec_objective, tmp_path):
     good = plane.save(tmp_path / "a.npz")
     trace = ll.trace(sasrec_objective, probes=2).save(tmp_path / "trace.npz")

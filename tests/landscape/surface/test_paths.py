@@ -343,14 +343,6 @@ def test_tables_for_people(landscape, both, tmp_path, monkeypatch):
         assert expected in out
 
 
-def test_the_command_has_examples_and_the_common_options(landscape, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
-    code, out, _ = landscape("path", "--help")
-    assert code == 0
-    for word in ("Example", "--json", "--seed", "--device"):
-        assert word in out
-
-
 def test_what_the_command_cannot_use_is_one_line(landscape, answer, both, data_file, tmp_path):
     narrow = [*RUN, "--dim", 4, "--epochs", 1]
     other = answer("train", "--data", data_file, "--out", tmp_path / "run", *narrow)["out"]

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 import landscape as ll
-from landscape import InputError, Objective
+from landscape import InputError
 from landscape.cli.output import _plain
 from landscape.surface.loss_cache import LossCache
 from landscape.surface.sampler import doubling_radius
 from landscape.surface.surfaces import facts
+from tests.flatness import by_unit
 
 
 @pytest.fixture
@@ -30,15 +31,9 @@ EXAMPLES = torch.from_numpy(np.random.default_rng(0).standard_normal((40, 3)))
 
 def regression(seed, scale=1):
     """A linear model on 40 examples, under `scale` times its squared error."""
-
-    def by_unit(model, batch):
-        return scale * (model(batch[:, :2]).squeeze(1) - batch[:, 2]).square(), torch.ones(len(batch))
-
-    def loss(model, batch):
-        return by_unit(model, batch)[0].sum(), len(batch)
-
     torch.manual_seed(seed)
-    return Objective(torch.nn.Linear(2, 1).double(), [EXAMPLES], loss, per_example=by_unit)
+    model = torch.nn.Linear(2, 1).double()
+    return by_unit(model, [EXAMPLES], lambda m, x: scale * (m(x[:, :2]).squeeze(1) - x[:, 2]).square())
 
 
 @pytest.fixture

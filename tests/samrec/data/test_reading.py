@@ -84,7 +84,7 @@ def test_a_record_of_another_length_is_named_by_its_line(tmp_path):
     assert "not readable as .csv: line 3 has 5 fields, expected 4" in refused(path, columns="user_id,item_id")
 
 
-def test_records_are_counted_across_chunks(tmp_path, monkeypatch):
+def test_records_are_counted_across_chunks(monkeypatch):
     draw = random.Random(0)
     fields = ["a", "", '"x\ny"', '"a ""b"", c"', '"\n\n,"', "é"]
     for chunk in (1, 7, 64, 2**20):

@@ -13,7 +13,6 @@ from landscape import InputError
 from landscape.tasks import TaskOptions
 from samrec.checkpoint import load
 from samrec.config import Config, configure
-from samrec.data.packing import pack
 from samrec.data.readers import read
 from samrec.data.split import leave_one_out
 from samrec.data.synthetic import markov, write_sequences
@@ -25,7 +24,7 @@ from samrec.model import SASRec
 from samrec.sweeps.jobs import plan
 from samrec.task import objective
 from samrec.training.loop import train, train_together
-from tests.histories import likely, unpacked
+from tests.histories import in_rows, likely, unpacked
 from tests.samrec.training.test_training import same_weights, small
 
 CPU = torch.device("cpu")
@@ -45,9 +44,7 @@ def model_of(num_items=12, dtype=torch.float64, **settings):
 
 def laid(histories, model):
     """Histories in rows, each followed by the mask token."""
-    items = torch.tensor([item for own in histories for item in own])
-    lengths = np.array([len(own) for own in histories])
-    return pack(items, np.cumsum(lengths) - lengths, lengths, model.max_length, model.asks)[0]
+    return in_rows(*histories, width=model.max_length, asks=model.asks)
 
 
 def answers(model, histories):
@@ -194,8 +191,7 @@ def test_masks_depend_on_the_seed_and_not_on_how_histories_are_packed(split):
         unpacked(packed.inputs), unpacked(replace(packed.inputs, items=packed.targets)), strict=True
     ):
         items = torch.tensor(seen)
-        (alone, _, _) = pack(items, np.array([0]), np.array([len(seen)]), 7)
-        scores = model(alone)[0, : len(seen)] @ model.item.weight.T
+        scores = model(in_rows(seen, width=7))[0, : len(seen)] @ model.item.weight.T
         costs = F.cross_entropy(scores, torch.tensor(own), reduction="none")
         total += costs[items == split.num_items].sum().item()
     value, weight = cross_entropy(model, packed)
@@ -266,7 +262,7 @@ def run(data_file, tmp_path_factory):
     return train(config, tmp_path_factory.mktemp("bert4rec") / "run", "cpu")
 
 
-def test_runs_that_train_as_one_agree_with_a_run_alone(run, data_file, tmp_path):
+def test_runs_that_train_as_one_agree_with_a_run_alone(run, tmp_path):
     settings = load(run.out / "last.pt").config.settings
     jobs = plan(settings, {"rho": ["0", "0.05"]}, tmp_path)
     train_together([job.config for job in jobs], [job.out for job in jobs], "cpu")

@@ -1,6 +1,6 @@
 """CL4SRec: what its operators may do to a history, whose views are whose, and its loss from the formula."""
 
-from itertools import count, product
+from itertools import product
 
 import numpy as np
 import pytest
@@ -8,15 +8,23 @@ import torch
 
 from samrec.checkpoint import load
 from samrec.config import Config
-from samrec.data.packing import TrainingBatches, pack
+from samrec.data.packing import TrainingBatches
 from samrec.losses import bce
 from samrec.methods.cl4srec import Augmentation, CL4SRec, ContrastiveBatches, info_nce
 from samrec.methods.learner import NextItem
-from samrec.training.engines.solo import with_bits
 from samrec.training.log import read_log
 from samrec.training.loop import train, train_together
 from tests.conftest import small_sasrec
-from tests.histories import TOKEN, held_out_apart, operators_of, same_tensors, unpacked
+from tests.histories import (
+    TOKEN,
+    bits_for,
+    held_out_apart,
+    in_rows,
+    need_alike,
+    operators_of,
+    same_tensors,
+    unpacked,
+)
 from tests.samrec.training.test_training import SMALL, small
 
 CPU = torch.device("cpu")
@@ -148,11 +156,6 @@ def one_batch(split, users=9, **settings):
     return batch
 
 
-def bits_for(batch, model):
-    """Random numbers for dropout, as a step of the trainer deals them."""
-    return with_bits(batch, model, torch.Generator(), count(5))
-
-
 def test_the_loss_is_sasrecs_and_the_views_likeness_in_the_same_unit(split):
     """λ times the mean over views stands beside the mean over slots, so λ Σ used times beside their sum."""
     learner = learner_of(split).eval()
@@ -161,10 +164,9 @@ def test_the_loss_is_sasrecs_and_the_views_likeness_in_the_same_unit(split):
     ends = []
     for view in unpacked(batch.views):  # each alone, its items looked up one by one
         rows = [token if item == split.num_items else model.item.weight[item] for item in view]
-        alone, _, _ = pack(torch.zeros(len(view), dtype=torch.int64), np.array([0]), np.array([len(view)]), 6)
         embedded = torch.zeros(1, 6, 4).double()
         embedded[0, : len(view)] = torch.stack(rows)
-        ends.append(model(alone, embedded)[0, len(view) - 1].detach().numpy())
+        ends.append(model(in_rows([0] * len(view)), embedded)[0, len(view) - 1].detach().numpy())
     ends = np.array(ends)
     assert split.num_items in batch.views.items
     recommendation, contrast = learner(batch).tolist()
@@ -207,13 +209,7 @@ def test_padding_changes_neither_loss_nor_gradient(split, training):
     larger = batch.padded(len(batch.targets) + 3, 12)
     assert len(larger.views.last) == 24
     assert len(larger.views.items) == 2 * len(larger.targets)
-    results = []
-    for each in (batch, larger):
-        parts = learner(bits_for(each, learner.model))
-        results.append((parts, *torch.autograd.grad(parts.sum(), list(learner.parameters()))))
-    for alone, among in zip(*results, strict=True):
-        assert among.isfinite().all()
-        torch.testing.assert_close(among, alone, rtol=1e-10, atol=1e-12)
+    need_alike(learner, batch, larger)
 
 
 def test_the_contrast_moves_every_weight_and_the_token(split):
@@ -266,14 +262,6 @@ def test_settings_combine_and_the_loss_falls(data_file, tmp_path, settings):
     out = train(config, tmp_path / "run", "cpu").out
     losses = [line["loss"] for line in read_log(out / "metrics.jsonl") if "loss" in line]
     assert losses[-1] < losses[0]
-
-
-@pytest.fixture
-def double():
-    """In float32 Adam turns rounding into whole steps where a gradient is zero but for rounding."""
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 @pytest.mark.parametrize("settings", [{}, {"rho": 0.2, "loss": "gbce", "negatives": 3}])

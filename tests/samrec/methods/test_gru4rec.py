@@ -1,6 +1,5 @@
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,20 +9,14 @@ import landscape as ll
 from landscape import InputError
 from samrec.config import configure
 from samrec.data.interactions import Interactions
-from samrec.data.packing import TrainingBatches, pack
+from samrec.data.packing import TrainingBatches
 from samrec.data.split import leave_one_out
 from samrec.losses import bce, cross_entropy, fused_cross_entropy
 from samrec.methods.gru4rec import GRU, GRU4Rec
-from samrec.model import Draws
+from tests.histories import in_rows, outputs
 
 CPU = torch.device("cpu")
 SEQUENCES = [[1, 2, 3], [4, 5], [6], [7, 8, 9, 10], [2, 1], [11]]
-
-
-def packed(*sequences, width=6):
-    lengths = np.array([len(s) for s in sequences])
-    items = torch.tensor([item for s in sequences for item in s])
-    return pack(items, np.cumsum(lengths) - lengths, lengths, width)[0]
 
 
 def small(num_items=12, layers=1, dropout=0.5):
@@ -36,12 +29,6 @@ def small(num_items=12, layers=1, dropout=0.5):
     return model
 
 
-def outputs(model, histories):
-    """The model's output on each history, in the histories' order."""
-    found = model(histories)
-    return [found[histories.segments == k] for k in range(1, len(histories.last) + 1)]
-
-
 @pytest.mark.parametrize("layers", [1, 2, 3])
 def test_packed_rows_are_torch_s_gru_history_by_history(layers):
     model = small(layers=layers).eval()
@@ -51,7 +38,7 @@ def test_packed_rows_are_torch_s_gru_history_by_history(layers):
             for name, linear in (("ih", layer.input), ("hh", layer.state)):
                 getattr(reference, f"weight_{name}_l{k}").copy_(linear.weight)
                 getattr(reference, f"bias_{name}_l{k}").copy_(linear.bias)
-    found = outputs(model, packed(*SEQUENCES))
+    found = outputs(model, in_rows(*SEQUENCES))
     for sequence, states in zip(SEQUENCES, found, strict=True):
         expected = model.out(reference(2 * model.item.weight[sequence])[0])  # 2 is √d
         torch.testing.assert_close(states, expected, rtol=1e-12, atol=1e-12)
@@ -59,12 +46,12 @@ def test_packed_rows_are_torch_s_gru_history_by_history(layers):
 
 def test_nothing_later_and_no_neighbour_is_seen():
     model = small().eval()
-    before = outputs(model, packed(*SEQUENCES))
+    before = outputs(model, in_rows(*SEQUENCES))
     for k, sequence in enumerate(SEQUENCES):
         for place in range(len(sequence)):
             changed = [list(s) for s in SEQUENCES]
             changed[k][place] = 0
-            after = outputs(model, packed(*changed))
+            after = outputs(model, in_rows(*changed))
             for other, (was, found) in enumerate(zip(before, after, strict=True)):
                 first = place if other == k else len(was)  # from here on it may differ, and does
                 assert torch.equal(was[:first], found[:first])
@@ -73,7 +60,7 @@ def test_nothing_later_and_no_neighbour_is_seen():
 
 def test_empty_slots_are_zero_and_take_no_part():
     model = small().eval()
-    histories = packed([1, 2, 3], [4, 5, 6, 7])
+    histories = in_rows([1, 2, 3], [4, 5, 6, 7])
     found = model(histories)
     assert (histories.segments == 0).sum() == 5
     assert (found[histories.segments == 0] == 0).all()
@@ -81,19 +68,9 @@ def test_empty_slots_are_zero_and_take_no_part():
     assert torch.equal(model(elsewhere), found)
 
 
-@pytest.mark.parametrize(("dropout", "expected"), [(0.5, 6 * 4), (0.0, 0)])
-def test_a_pass_takes_exactly_the_draws_that_are_foretold(dropout, expected, monkeypatch):
-    model, taken, take = small(dropout=dropout), [], Draws.take
-    monkeypatch.setattr(
-        Draws, "take", lambda self, shape: taken.append(shape[1:].numel()) or take(self, shape)
-    )
-    model(packed(*SEQUENCES))
-    assert sum(taken) == model.draws(6) == expected
-
-
 def test_items_may_be_looked_up_already():
     model = small().eval()
-    histories = packed(*SEQUENCES)
+    histories = in_rows(*SEQUENCES)
     assert torch.equal(model(histories, model.item(histories.items)), model(histories))
 
 
@@ -184,7 +161,7 @@ def test_it_learns_what_an_item_alone_does_not_tell():
             (total / weight).backward()
             optimizer.step()
     model.eval()
-    assert (model(packed([0, 1], [3, 1]))[0] @ model.item.weight.T).argmax(-1)[[1, 3]].tolist() == [2, 4]
+    assert (model(in_rows([0, 1], [3, 1]))[0] @ model.item.weight.T).argmax(-1)[[1, 3]].tolist() == [2, 4]
 
 
 @pytest.mark.cuda

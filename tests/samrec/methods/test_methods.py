@@ -17,7 +17,7 @@ from landscape.tasks import TaskOptions, objectives_of
 from samrec.checkpoint import load, save
 from samrec.concerns import METHODS_OF
 from samrec.config import Config
-from samrec.data.packing import TrainingBatches, pack
+from samrec.data.packing import TrainingBatches
 from samrec.data.readers import read
 from samrec.data.split import leave_one_out
 from samrec.evaluation import evaluate, metrics
@@ -31,6 +31,7 @@ from samrec.model import Draws, SASRec
 from samrec.task import objective, ranking
 from samrec.training.engines.solo import with_bits
 from samrec.training.loop import train
+from tests.histories import in_rows
 from tests.samrec.training.test_training import at_step, same_weights, small
 
 CPU = torch.device("cpu")
@@ -108,18 +109,12 @@ def test_what_a_method_learns_beside_it_leaves_the_first_weights_alone(configs, 
 # What a model sees
 
 
-def row(*histories, width=8):
-    items = torch.tensor([item for own in histories for item in own])
-    lengths = np.array([len(own) for own in histories])
-    return pack(items, np.cumsum(lengths) - lengths, lengths, width)[0]
-
-
 @from_behind
 @pytest.mark.parametrize("training", [False, True])
 def test_no_slot_sees_its_future_or_a_neighbour(trained, name, training):
     """Each item of a full row is changed in turn: its own slot moves, and the later ones of its history."""
     model = load(trained[name] / "best.pt").model().train(training)
-    histories = row([1, 2, 3], [4, 5], [6, 7, 8])
+    histories = in_rows([1, 2, 3], [4, 5], [6, 7, 8], width=8)
     bits = Draws.fresh(1, model.draws(8), CPU, torch.Generator().manual_seed(0))
     (before,) = model(replace(histories, bits=bits))
     segments, positions = histories.segments[0], histories.positions[0]
@@ -182,7 +177,7 @@ def test_a_checkpoint_is_the_model_and_what_its_method_learned_beside(
 
 
 @every
-def test_a_checkpoint_ranks_clean_histories_of_everyone(trained, data_file, name):
+def test_a_checkpoint_ranks_clean_histories_of_everyone(trained, name):
     lines = [json.loads(line) for line in (trained[name] / "metrics.jsonl").read_text("utf-8").splitlines()]
     found = ranking(trained[name] / "best.pt", "test", device="cpu")
     assert metrics(found.ranks) == lines[-1]["test"]

@@ -197,7 +197,7 @@ def test_a_pre_training_that_was_stopped_is_told(data, tmp_path, monkeypatch, st
         loop.train(config, tmp_path / "run", "cpu")
 
 
-def test_what_is_pre_trained_on_other_data_is_refused(data_file, pretrained, tmp_path):
+def test_what_is_pre_trained_on_other_data_is_refused(pretrained, tmp_path):
     other = tmp_path / "other.txt"
     other.write_text("1 1 2 3 4 5\n2 3 4 5 6\n")
     with pytest.raises(InputError, match=r"other\.txt is not the data of the checkpoint"):

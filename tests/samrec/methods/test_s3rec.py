@@ -1,7 +1,6 @@
 """S3Rec: what pre-training hides and shows, its losses by their formulas, what fine-tuning begins from."""
 
 from dataclasses import replace
-from itertools import count
 
 import numpy as np
 import pytest
@@ -11,10 +10,8 @@ from hypothesis import strategies as st
 
 from samrec.architecture import PRESETS
 from samrec.data.attributes import Attributes
-from samrec.data.packing import pack
 from samrec.methods.s3rec import PIECES, Pretraining, PretrainingBatches, Weights, in_pieces
 from samrec.model import SASRec
-from samrec.training.engines.solo import with_bits
 from tests.conftest import small_sasrec
 from tests.histories import (
     LENGTHS,
@@ -22,7 +19,9 @@ from tests.histories import (
     TOKEN,
     drawn,
     held_out_apart,
+    in_rows,
     likely,
+    need_alike,
     of_lengths,
     same_tensors,
     sequences,
@@ -200,7 +199,7 @@ def encoded(learner, items, positions, length):
     model, token = learner.model, learner.token.embedding
     table = model.item.weight
     n, width = len(items), model.max_length
-    packed, _, _ = pack(torch.zeros(n, dtype=torch.int64), np.array([0]), np.array([n]), n)
+    packed = in_rows([0] * n, width=n)
     first = width - length if model.from_end else 0
     places = first + torch.tensor([positions])
     packed = replace(packed, positions=places, ends=torch.tensor([width - 1]))  # as they are, from either end
@@ -272,13 +271,7 @@ def test_padding_changes_neither_losses_nor_gradients(split, attributes, trainin
     larger = batch.padded(len(batch.targets) + 3, 12)
     assert len(larger.pieces.last) == PIECES * 12
     assert len(larger.pieces.items) == 2 * len(larger.targets)
-    results = []
-    for each in (batch, larger):
-        parts = learner(with_bits(each, learner.model, torch.Generator(), count(5)))
-        results.append((parts, *torch.autograd.grad(parts.sum(), list(learner.parameters()))))
-    for alone, among in zip(*results, strict=True):
-        assert among.isfinite().all()
-        torch.testing.assert_close(among, alone, rtol=1e-10, atol=1e-12)
+    need_alike(learner, batch, larger)
 
 
 def test_each_objective_asks_its_own_form(split, attributes):
@@ -309,18 +302,12 @@ def model(split):
     return small_sasrec(split).eval()
 
 
-def row(*histories, width=8):
-    items = torch.tensor([item for own in histories for item in own])
-    lengths = np.array([len(own) for own in histories])
-    return pack(items, np.cumsum(lengths) - lengths, lengths, width)[0]
-
-
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("causal", [False, True])
 def test_pre_training_sees_both_sides_and_fine_tuning_never_the_future(split, preset, causal):
     torch.manual_seed(0)
     model = SASRec(split.num_items, 4, 8, heads=2, architecture=PRESETS[preset]).double().eval()
-    before, after = (model(row([1, 2, 3, later, 5]), causal=causal)[0] for later in (4, 9))
+    before, after = (model(in_rows([1, 2, 3, later, 5], width=8), causal=causal)[0] for later in (4, 9))
     for slot in range(5):
         assert torch.equal(before[slot], after[slot]) == (causal and slot < 3)
 
@@ -329,7 +316,7 @@ def test_pre_training_sees_both_sides_and_fine_tuning_never_the_future(split, pr
 def test_neighbours_in_a_row_never_see_one_another(model, causal):
     """Whatever stands beside a history, and on which side, its own slots are the same."""
     histories = [[1, 2, 3], [4, 5], [6]]
-    packed = row(*histories, width=6)
+    packed = in_rows(*histories)
     assert len(packed.items) == 1
     together = model(packed, causal=causal)
     for number in range(1, 4):
@@ -340,5 +327,5 @@ def test_neighbours_in_a_row_never_see_one_another(model, causal):
         own = packed.segments == number
         assert torch.equal(together[own], others[own])
         assert not torch.equal(together[changed], others[changed])
-        alone = model(row(histories[number - 1], width=6), causal=causal)
+        alone = model(in_rows(histories[number - 1]), causal=causal)
         torch.testing.assert_close(together[own], alone[0, : own.sum()], rtol=1e-12, atol=1e-12)

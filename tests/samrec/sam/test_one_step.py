@@ -7,20 +7,14 @@ from torch.nn import functional as F
 
 import landscape as ll
 from samrec import SAM
+from tests.sams import closing
 
 
 def gradient_of_sam(model, loss, rho):
     """The gradient that SAM hands to its optimizer: here SGD with a rate of 1 shows it as a move."""
     before = [p.detach().clone() for p in model.parameters()]
     optimizer = SAM(model.parameters(), torch.optim.SGD, rho=rho, lr=1.0)
-
-    def closure():
-        optimizer.zero_grad()
-        value = loss(model)
-        value.backward()
-        return value
-
-    optimizer.step(closure)
+    optimizer.step(closing(optimizer, lambda: loss(model)))
     return [b - p.detach() for b, p in zip(before, model.parameters(), strict=True)]
 
 

@@ -5,16 +5,11 @@ import torch
 from torch import nn
 
 from samrec import SAM
+from tests.sams import closing
 
 
 def stepping(model, optimizer, loss):
-    def closure():
-        optimizer.zero_grad()
-        value = loss(model)
-        value.backward()
-        return value
-
-    return closure
+    return closing(optimizer, lambda: loss(model))
 
 
 def parameter(values):
