@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, is_dataclass, replace
 from functools import cached_property, wraps
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 
@@ -176,14 +177,17 @@ class CheckpointOptions(CommonOptions):
         return TaskOptions(seed=self.seed, device=self.device, data=self.data)
 
     def need_own_files(self, parts: Iterable[str]) -> None:
-        """Make sure that the results of a part, NAME.PART, are not in the files of another checkpoint.
+        """Make sure that the results of a part, NAME.PART, are in the files of no other checkpoint or part.
 
         Raises:
-            InputError: a checkpoint has the name of another one's part.
+            InputError: a checkpoint, or a part of another one, has the name of a part.
         """
-        for both in (f"{name}.{part}" for part in parts for name in self.checkpoints):
-            if path := self.checkpoints.get(both):
+        owners = dict(self.checkpoints)
+        for name, part in product(self.checkpoints, dict.fromkeys(parts)):
+            both = f"{name}.{part}"
+            if path := owners.get(both):
                 raise InputError(f"results of two would be in one file, {both}; rename the file {path}")
+            owners[both] = self.checkpoints[name]
 
     def objectives(self, *, shared: bool = False, **changes: Any) -> "dict[str, Objective]":
         """Return the objective of each checkpoint, by name, as `landscape.tasks.objectives_of`.

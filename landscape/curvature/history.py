@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 
 from landscape.errors import InputError
 from landscape.objective.identity import DIFFERENT
+from landscape.runtime.ranks import is_writer
 from landscape.storage.display import Brief, Drawn
 from landscape.storage.files import existing, write_text
 from landscape.storage.ranges import check_ranges
@@ -155,7 +156,7 @@ class RecordFile:
     """The records of one monitor in a file of JSON lines: a header, then a line per measurement.
 
     A file of the same settings and data is continued, as a training is that is resumed. Records of steps that
-    are taken again are replaced.
+    are taken again are replaced. Of processes that train together and give the same path, one writes it.
 
     Args:
         path: NAME.jsonl, or None to keep the records in memory only.
@@ -193,7 +194,7 @@ class RecordFile:
         earlier = [known for known in self.records if known.step < record.step]
         fresh = not self.records or len(earlier) < len(self.records)
         self.records = [*earlier, record]
-        if not self.path:
+        if not (self.path and is_writer(self.path)):
             return
         if fresh or not _ends(self.path):
             lines = [json.dumps(self.header), *map(_line, self.records)]

@@ -229,8 +229,7 @@ def _outer(objective: Objective, kind: type[GaussNewton | EmpiricalFisher], memo
         InputError: it is wrong.
     """
     first = measured(partial(kind, objective, objective.batches[0]), objective.theta.device)
-    if is_checked(objective):
-        first[0].check(objective.params)
+    first[0].check(objective)
     return _Graphs(objective, kind, first, memory)
 
 

@@ -17,7 +17,6 @@ from landscape.objective.derivatives import gradient, kinked, second, twice_diff
 from landscape.objective.differences import NOISE, ROUGH
 from landscape.objective.noise import drawn, size_of
 from landscape.objective.objective import Objective
-from landscape.objective.params import ParamSpace
 
 ADJOINT = 0.02  # share by which ⟨w, J v⟩ and ⟨Jᵀw, v⟩ may differ: what bfloat16 within a model rounds
 FAR = 100  # times its own size, and ε^⅓, is the most by which a difference moves a tensor that is not 0
@@ -158,12 +157,15 @@ class _Outer:
         (found,) = gradient(self.pulled, [self.cotangent], along, retain_graph=True, is_grads_batched=at_once)
         return found
 
-    def check(self, params: ParamSpace) -> None:
-        """Make sure that ⟨w, J v⟩ is ⟨Jᵀw, v⟩ along a random v, with w of random signs.
+    def check(self, objective: Objective) -> None:
+        """Make sure that ⟨w, J v⟩ is ⟨Jᵀw, v⟩ along a random v, with w of random signs, if that is wanted.
 
         Raises:
             InputError: it is not. Where a backward pass has no graph of its own, J v would be 0.
         """
+        if not is_checked(objective):
+            return
+        params = objective.params
         v, found = drawn(params, 0), self.outputs.detach()
         generator = torch.Generator("cpu").manual_seed(0)
         w = (2 * torch.randint(2, found.shape, generator=generator, device="cpu") - 1).to(found)
@@ -217,8 +219,8 @@ def unit_slopes(objective: Objective, vector: Tensor) -> NDArray[np.float64]:
     slopes = []
     for number, batch in enumerate(objective.batches):
         product = EmpiricalFisher(objective, batch)
-        if not number and is_checked(objective):
-            product.check(objective.params)
+        if not number:
+            product.check(objective)
         slopes.append(product.tangent(parts))
         del product  # before the next graph
     found: NDArray[np.float64] = np.concatenate(

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from landscape.errors import InputError
 
@@ -14,8 +14,8 @@ SHUFFLED = 1e-5  # share of a loss by which sums in two orders may differ; dropo
 
 def total_weight(
     evaluate: Callable[[Any], Any], batches: Sequence[Any], known: Tensor | None = None
-) -> tuple[float, Tensor]:
-    """Evaluate each batch twice, and return the sum of their weights, and the loss of the first batch.
+) -> tuple[float, list[Tensor]]:
+    """Evaluate each batch twice, and return the sum of their weights, and the loss of each batch.
 
     A loss that moves by itself would turn every measurement into noise. On a CPU, equal evaluations agree bit
     for bit. On other devices, sums whose terms arrive in any order may differ in their last digits.
@@ -28,7 +28,7 @@ def total_weight(
         InputError: a sum is not a finite scalar, or differs between the two; or a weight is not positive, but
             for batches of weight and sum 0, all of whose targets are ignored.
     """
-    total, loss = 0.0, torch.zeros(())
+    total, losses = 0.0, list[Tensor]()
     for index, batch in enumerate(batches):
         first, weight = _pair(evaluate(batch))
         seen = not index and known is not None and isinstance(first, Tensor) and torch.equal(first, known)
@@ -49,10 +49,32 @@ def total_weight(
             )
         if not float(weight) > 0 and not float(weight) == first.item() == 0:
             raise InputError(f"the weight of batch {index} is {float(weight):g}; it must be positive")
-        total, loss = total + float(weight), loss if index else first.detach()
+        total += float(weight)
+        losses.append(first.detach())
     if batches and not total:
         raise InputError("the weight of each batch is 0: all targets are ignored")
-    return total, loss
+    return total, losses
+
+
+def kept(module: nn.Module) -> list[tuple[Any, int]]:
+    """Return what a module holds in buffers and attributes, and how often each tensor was written to.
+
+    An LSTM's list of its weights is left out, which differs wherever weights are swapped.
+    """
+    held = [
+        value
+        for part in module.modules()
+        for name, value in (*part._buffers.items(), *vars(part).items())
+        if not name.startswith("_flat_weight")
+    ]
+    return [(v, v._version if isinstance(v, Tensor) and not v.is_inference() else 0) for v in held]
+
+
+def keeps(before: list[tuple[Any, int]], after: list[tuple[Any, int]]) -> bool:
+    """Tell whether a module has kept something of an evaluation between two calls of `kept`."""
+    return len(before) != len(after) or any(
+        old is not new or times != again for (old, times), (new, again) in zip(before, after, strict=True)
+    )
 
 
 def need_same_again(before: Tensor, after: Tensor) -> None:

@@ -2,13 +2,14 @@
 
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from landscape.errors import InputError, words_of
-from landscape.objective.checks import need_same_again, total_weight
+from landscape.objective.checks import keeps, kept, need_same_again, total_weight
 from landscape.objective.derivatives import leaves_of, twice_differentiable
 from landscape.objective.evaluators import (
     Copied,
@@ -72,8 +73,11 @@ def _chosen(
     if recompute and not any(map(keeps_statistics, module.modules())):
         raise InputError("the model has no BatchNorm whose statistics could be recomputed")
     try:
-        total, here = total_weight(swapped.at(weights), batches, known)
-        reached, differs = _reached(swapped, copied, weights, batches[0], here)
+        before = kept(swapped.module.model)
+        total, losses = total_weight(swapped.at(weights), batches, known)
+        reached, differs = _reached(swapped, copied, weights, batches[0], losses[0])
+        if reached and keeps(before, kept(swapped.module.model)):
+            _need_stillness(swapped, weights, batches, losses)
     except InputError:
         raise
     except Exception:  # whatever a module does that is not written in Python
@@ -151,6 +155,27 @@ def _reached(
     if seen:
         need_same_again(here, swapped.at(weights)(batch)[0])
     return True, seen > 0
+
+
+def _need_stillness(
+    evaluator: Evaluator, weights: Weights, batches: Sequence[Any], losses: Sequence[Tensor]
+) -> None:
+    """Make sure that what a model keeps of evaluations elsewhere changes the loss of no batch.
+
+    A part of the model that the first batch does not reach may keep something, too.
+
+    Args:
+        losses: of the batches, as they were before.
+
+    Raises:
+        InputError: it changes one.
+    """
+    moved = next(_elsewhere(weights, {n: torch.empty_like(t) for n, t in weights.items()}))
+    for batch in batches:
+        with suppress(Exception):  # the loss is not defined there
+            evaluator.at(moved)(batch)
+    for batch, loss in zip(batches, losses, strict=True):
+        need_same_again(loss, evaluator.at(weights)(batch)[0])
 
 
 def _need_dependence(evaluator: Evaluator, weights: Weights, batches: Sequence[Any]) -> None:

@@ -53,7 +53,8 @@ def in_training_mode(loss: OfModel[T], seed: Seed = 0) -> OfModel[T]:
     @wraps(loss)
     def evaluate(model: Any, batch: Any) -> T:
         tensors = [part for tensor in tensors_of(batch) for part in parts_of(tensor)]
-        with _DRAWING, _seeded(tensors, seed), _training(model):
+        devices = {t.device.index for t in (*tensors, *model.parameters()) if t.device.type == "cuda"}
+        with _DRAWING, _seeded(tensors, sorted(devices), seed), _training(model):
             return loss(model, batch)
 
     evaluate.provenance = {"mode": f"training, seed {seed}"}  # type: ignore[attr-defined] # Objective reads it
@@ -66,14 +67,19 @@ def in_mode(function: OfModel[T], mode: Mode, seed: int = 0) -> OfModel[T]:
 
 
 @contextmanager
-def _seeded(tensors: list[Tensor], seed: int) -> Iterator[None]:
-    """Seed torch's generators by the values of tensors, whatever their precision; put them back after."""
-    devices = {t.device.index for t in tensors if t.device.type == "cuda"}
-    with torch.random.fork_rng(sorted(devices)):
+def _seeded(tensors: list[Tensor], devices: list[int], seed: int) -> Iterator[None]:
+    """Seed the generators of the CPU and of some GPUs by the values of tensors; put them back after.
+
+    `torch.manual_seed` would seed those of all GPUs, which other work draws from: a training beside this.
+    """
+    with torch.random.fork_rng(devices):
         for tensor in tensors:
-            plain = tensor.detach().float() if tensor.is_floating_point() else tensor.detach()
+            plain = (
+                tensor.detach().float() if tensor.is_floating_point() else tensor.detach()
+            )  # as in float64
             seed = hash((seed, int(torch.hash_tensor(plain).view(torch.int64))))
-        torch.manual_seed(seed % 2**63)
+        for generator in (torch.default_generator, *(torch.cuda.default_generators[i] for i in devices)):
+            generator.manual_seed(seed % 2**63)
         yield
 
 

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -193,6 +194,20 @@ def join() -> None:
         timeout=timedelta(days=7),  # a rank that draws or reads is waited for; torchrun sees one that died
     )
     _ranks = Ranks(rank, size, int(os.environ["LOCAL_RANK"]), store)
+
+
+def is_writer(path: Path) -> bool:
+    """Tell whether this process writes a file, and no other of its process group: the first that asks.
+
+    The group may be the user's own, as that of `DistributedDataParallel`. No other process is waited for.
+    """
+    import torch.distributed as dist
+
+    if not (dist.is_available() and dist.is_initialized()):
+        return True
+    store, rank = dist.distributed_c10d._get_default_store(), str(dist.get_rank())
+    found: bytes = store.compare_set(f"landscape/writer/{path.absolute()}", "", rank)
+    return found.decode() == rank
 
 
 def leave() -> None:

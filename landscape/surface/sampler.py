@@ -164,7 +164,8 @@ def _frame(
 def doubling_radius(points: LossCache) -> float:
     """Return the radius, to two digits, at which L first reaches 2 L(θ) along ± one of the directions.
 
-    The radius is doubled or halved from 1/64 on, then bisected.
+    The radius is doubled or halved from 1/64 on, then bisected. A bump that rises and falls between two of
+    these radii is not seen.
 
     Raises:
         InputError: L(θ) is not positive, or has not doubled at a radius of 64.

@@ -80,6 +80,19 @@ def test_a_folder_is_held_until_the_command_has_ended(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("names", "parts", "shared"),
+    [("a a.b", "c b.c", "a.b.c"), ("a a.b", "b", "a.b"), ("a b", "c c d", None), ("a a-b", "b", None)],
+)
+def test_no_two_results_of_parts_are_in_one_file(names, parts, shared, tmp_path):
+    of = CheckpointOptions(context=None, ckpt=[tmp_path / f"{name}.pt" for name in names.split()])
+    if shared is None:
+        of.need_own_files(parts.split())
+        return
+    with pytest.raises(InputError, match=f"results of two would be in one file, {shared}; rename"):
+        of.need_own_files(parts.split())
+
+
+@pytest.mark.parametrize(
     ("command", "part"),
     [
         (["hessian", "--by-group"], "other"),

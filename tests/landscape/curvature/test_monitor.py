@@ -10,6 +10,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.nn import functional as F
 
@@ -318,3 +319,23 @@ def test_what_is_wrong_is_said():
     ):
         with pytest.raises(ll.InputError, match=message):
             ll.Monitor(*arguments, **settings)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_file_that_several_processes_name_is_written_by_one(shared, monkeypatch, tmp_path):
+    """As the ranks of `DistributedDataParallel` do, which all run the same lines."""
+    store, monitors = dist.HashStore(), []
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist.distributed_c10d, "_get_default_store", lambda: store)
+    for rank in (0, 1):
+        model = Quadratic()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        name = "monitor.jsonl" if shared else f"monitor{rank}.jsonl"
+        monitors.append((model, optimizer, monitored(model, optimizer, file=tmp_path / name)))
+    for _ in range(3):
+        for rank, training in enumerate(monitors):
+            monkeypatch.setattr(dist, "get_rank", lambda rank=rank: rank)
+            descend(*training[:2], 1, training[2])
+    found = [ll.load(path).steps.tolist() for path in tmp_path.iterdir()]
+    assert found == [[1, 2, 3]] * (1 if shared else 2)
+    assert [len(monitor.records) for *_, monitor in monitors] == [3, 3]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrizations
 
 import landscape as ll
 from landscape import InputError
@@ -44,6 +45,14 @@ def test_dropout_masks_are_frozen_by_seed():
     step = 1e-3 * torch.ones_like(one.theta)
     slope = (moved.value(moved.theta + step) - moved.value(moved.theta - step)) / 2
     assert slope == pytest.approx(float(moved.grad() @ step), rel=1e-3)
+
+
+def test_only_the_generators_of_the_model_are_seeded(monkeypatch):
+    """Those of other devices, which nothing puts back, are the training's."""
+    net, others = model(nn.Dropout(0.5)), []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", others.append)
+    assert ll.supervised(net, BATCHES, nn.MSELoss(), mode="training").value() > 0
+    assert not others
 
 
 def test_a_mean_over_seeds_is_the_expected_loss():
@@ -173,3 +182,43 @@ def test_what_stands_still_at_the_weights_and_moves_elsewhere_is_refused(norm, l
         objective = ll.supervised(model, [(x, y)], nn.CrossEntropyLoss())
         elsewhere = 1.5 * objective.theta
         assert objective.value(elsewhere) == objective.value(elsewhere)
+
+
+class Gated(nn.Module):
+    """Takes a part in training mode, whose spectral norm moves, for some inputs alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.normed = nn.Linear(4, 3), parametrizations.spectral_norm(nn.Linear(4, 3))
+
+    def forward(self, x):
+        if x[0, 0] > 0:
+            return self.layer(x)
+        return self.normed.train()(x)
+
+
+def test_what_moves_for_a_later_batch_alone_is_refused():
+    torch.manual_seed(0)
+    model, x, y = Gated(), torch.rand(5, 4), torch.randint(3, (5,))
+    for _ in range(1000):
+        model(-x)
+    assert ll.supervised(model, [(x, y)], nn.CrossEntropyLoss()).value() > 0
+    with pytest.raises(InputError, match="keeps something of each evaluation"):
+        ll.supervised(model, [(x, y), (-x, y)], nn.CrossEntropyLoss())
+
+
+class Counting(nn.Module):
+    """Keeps what does not matter to its loss: a count, and what it saw last."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.calls = nn.Linear(4, 3), 0
+
+    def forward(self, x):
+        self.calls, self.last = self.calls + 1, x
+        return self.layer(x)
+
+
+def test_what_is_kept_without_use_is_no_reason_to_refuse():
+    x, y = torch.rand(5, 4), torch.randint(3, (5,))
+    assert ll.supervised(Counting(), [(x, y), (-x, y)], nn.CrossEntropyLoss()).value() > 0
