@@ -5,6 +5,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -28,6 +29,7 @@ from samrec.data.sources import plain_name
 from samrec.data.split import split_by
 from samrec.features import check_features
 from samrec.methods import initial_learner
+from samrec.methods.s3rec import with_attributes
 from samrec.model import Recommender
 from samrec.training.engines.sharded import Sharded
 from samrec.training.engines.solo import Solo
@@ -205,6 +207,8 @@ def _train(runs: list[Run], device: torch.device, request: Request, shard_items:
                     measured = {f"monitor/{name}": value for name, value in record.metrics.items()}
                     first.loggers.values(measured, round(first.at()))
                 if (number := request.asked()) and len(first.sums) < steps:
+                    for run in runs:
+                        run.seconds += time.perf_counter() - began
                     _stop(runs, going, engine, number)
             losses = {run: run.mean_losses() for run in going}  # waits for the device
             seconds = time.perf_counter() - began
@@ -245,7 +249,8 @@ def _engine(runs: list[Run], device: torch.device, shard_items: bool) -> Engine:
     for run, learner in zip(runs, learners, strict=True):
         run.parts = learner.parts
         if run.last:
-            check_features(learner.model, run.last.weights, run.out / "last.pt")
+            check_features(learner.model, run.last.weights, last := run.out / "last.pt")
+            run.last = replace(run.last, extra=with_attributes(learner, run.last.extra, last))
         elif run.begins_from:
             pretrained = _pretrained(run)
             check_features(learner.model, pretrained.weights, run.begins_from)
