@@ -207,9 +207,7 @@ def _train(runs: list[Run], device: torch.device, request: Request, shard_items:
                     measured = {f"monitor/{name}": value for name, value in record.metrics.items()}
                     first.loggers.values(measured, round(first.at()))
                 if (number := request.asked()) and len(first.sums) < steps:
-                    for run in runs:
-                        run.seconds += time.perf_counter() - began
-                    _stop(runs, going, engine, number)
+                    _stop(runs, going, engine, number, time.perf_counter() - began)
             losses = {run: run.mean_losses() for run in going}  # waits for the device
             seconds = time.perf_counter() - began
             durations += [seconds] if whole else []
@@ -255,10 +253,10 @@ def _engine(runs: list[Run], device: torch.device, shard_items: bool) -> Engine:
             pretrained = _pretrained(run)
             check_features(learner.model, pretrained.weights, run.begins_from)
             learner.model.load_state_dict(pretrained.model().state_dict())
-    rows = max(run.batches.rows(config.batch_size // config.micro_batches) for run in runs)
+    rows = [run.batches.rows(config.batch_size // config.micro_batches) for run in runs]
     engine: Engine
     if len(runs) == 1:
-        engine = (Sharded if shard_items else Solo)(config, learners[0], device, rows)
+        engine = (Sharded if shard_items else Solo)(config, learners[0], device, rows[0])
     else:
         engine = Stacked([run.config for run in runs], learners, device, rows)
     if all(run.last for run in runs):
@@ -358,10 +356,11 @@ def _warn_of_pretraining(run: Run, found: Checkpoint) -> None:
         )
 
 
-def _stop(runs: list[Run], going: list[Run], engine: Engine, number: int) -> None:
-    """Save where the runs stand, and leave."""
+def _stop(runs: list[Run], going: list[Run], engine: Engine, number: int, seconds: float = 0.0) -> None:
+    """Save where the runs stand, `seconds` into an epoch, and leave."""
     failed: list[InputError] = []
     for run, state in zip(runs, engine.states(), strict=True):
+        run.seconds += seconds
         if run not in going or not (run.sums or len(runs) > 1):  # one alone has saved its epoch
             continue
         try:

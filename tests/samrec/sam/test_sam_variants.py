@@ -139,9 +139,9 @@ def test_what_is_remembered_of_a_sparse_gradient_has_each_row_once(variant):
     torch.manual_seed(0)
     table = nn.Embedding(6, 3, sparse=True)
     optimizer = SAM(table.parameters(), torch.optim.SGD, rho=RHO, lr=LR, variant=variant)
-    for _ in range(9):
+    for rows in torch.randint(6, (9, 5)):
 
-        def closure(rows=torch.randint(6, (5,))):
+        def closure(rows=rows):
             optimizer.zero_grad()
             loss = table(rows).exp().sum()
             loss.backward()
