@@ -57,6 +57,7 @@ class Checkpoint:
         sums: what each step since the end of `epoch` returned (`samrec.training.engines`), by which
             the number of these steps is known too. Shape (steps, parts of the loss + 2).
         items: the ids of the item table's rows, by `samrec.data.labels`; None in files that keep none.
+        seconds: how long these steps took; 0 in files that do not know.
         folder: where its file lies; None of what was not read from a file.
     """
 
@@ -71,6 +72,7 @@ class Checkpoint:
     best: tuple[int, float]
     sums: torch.Tensor
     items: torch.Tensor | None = None
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     folder: Path | None = None
 
     def model(self) -> Recommender:
@@ -214,6 +216,7 @@ def _content(checkpoint: Checkpoint) -> dict[str, Any]:
         "extra": {name: tensor.detach().cpu() for name, tensor in checkpoint.extra.items()},
         "optimizer": checkpoint.optimizer,
         "sums": checkpoint.sums,
+        "seconds": checkpoint.seconds,
         "items": checkpoint.items,
     }
 

@@ -36,6 +36,7 @@ PATIENCE = 60  # seconds of CPU time beside those
 LEISURE = (
     10  # seconds on the clock for one of CPU time: of a disk that no longer answers, more come than that
 )
+ENDING = 10  # seconds on the clock that a process has to end by itself, or after it is killed
 SIZE = struct.Struct("<q")
 ENDED, REFUSED, FAILED = -1, -2, -3  # in place of a size
 
@@ -103,10 +104,13 @@ class Apart:
             for pipe in (process.stdin, process.stdout):
                 with suppress(OSError):
                     pipe.close()  # type: ignore[union-attr] # both are pipes
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=ENDING)
+            process.kill()  # one that is still starting, say; nothing of one that has ended
             with suppress(
                 subprocess.TimeoutExpired
             ):  # it hangs within the system, where no signal reaches it
-                process.wait(timeout=10)
+                process.wait(timeout=ENDING)
 
 
 def _watch(process: "subprocess.Popen[bytes]", seconds: float, over: threading.Event) -> None:

@@ -52,6 +52,7 @@ class Packed(Tensors):
             items=padded_rows(self.items, rows),
             positions=padded_rows(self.positions, rows),
             segments=padded_rows(self.segments, rows),
+            bits=None if self.bits is None else padded_rows(self.bits, rows),
             last=F.pad(self.last, more),
             ends=None if self.ends is None else F.pad(self.ends, more),
         )

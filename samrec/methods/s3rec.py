@@ -4,7 +4,9 @@ The encoder sees both sides of a slot, and is asked four things: which attribute
 hidden, which attributes the hidden item has, and which of two segments was cut out of a history.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from landscape.errors import InputError
 from samrec.data.attributes import Attributes
 from samrec.data.interactions import Ints
 from samrec.data.packing import Batch, Packed, in_numpy
@@ -175,7 +178,7 @@ class AttributeHead(nn.Module):
         self.bias = nn.Parameter(torch.from_numpy(attributes.log_odds).to(self.embedding.dtype))
         self.seen, self.hidden = nn.Linear(dim, dim), nn.Linear(dim, dim)
         _begin(self.seen, self.hidden)
-        self.register_buffer("of_item", torch.from_numpy(attributes.of_item), persistent=False)
+        self.register_buffer("of_item", torch.from_numpy(attributes.of_item))
 
     def forward(self, output: Tensor, hidden: Tensor, items: Tensor) -> Tensor:
         """Return the binary cross-entropy over all attributes at each slot, shape (rows, width).
@@ -191,6 +194,27 @@ class AttributeHead(nn.Module):
         # Σ softplus(s) over all, less s of those that it has: -log σ(s) = softplus(s) - s
         has = scores.gather(-1, own.clamp(min=0)) * (own >= 0)
         return F.softplus(scores).sum(-1) - has.sum(-1)
+
+
+OF_ITEM = "attributes.of_item"
+"""The name under which a pre-training's checkpoint holds which attributes each item has."""
+
+
+def keeping_attributes(learner: Learner, extra: Mapping[str, Tensor], source: Path) -> dict[str, Tensor]:
+    """Return what a checkpoint holds beside its model, if the learner's attributes are those of its training.
+
+    Older checkpoints do not hold them; they get the learner's.
+
+    Raises:
+        InputError: it was trained with other attributes, or only one of the two has any.
+    """
+    own = learner.state_dict()
+    now, then = own.get(OF_ITEM), extra.get(OF_ITEM)
+    had = any(name.startswith("attributes.") for name in extra)
+    if had != (now is not None) or (now is not None and then is not None and not torch.equal(now, then)):
+        what = "with other attributes" if had else "without attributes"
+        raise InputError(f"{source} was trained {what}; give --attributes as in its training")
+    return {OF_ITEM: now, **extra} if now is not None else dict(extra)
 
 
 def _begin(*forms: nn.Linear) -> None:

@@ -11,7 +11,7 @@ from torch.optim.optimizer import Optimizer, ParamsT
 from samrec.sam import vectors
 from samrec.sam.checks import check_radius, wrapped
 from samrec.sam.leftovers import MIXED, NO_BACKWARD, Leftovers, mark
-from samrec.sam.randomness import capturing, random_state, set_random_state
+from samrec.sam.randomness import capturing, random_states, set_random_states
 from samrec.sam.scaling import Scaler
 from samrec.sam.states import by_parameter, listed
 from samrec.sam.statistics import RunningStatistics
@@ -250,12 +250,12 @@ class SAM(Wrapper):
         loss = self._scale = None
         left = Leftovers([] if capturing(self._device) else self._parameters())
         if self.climbs:
-            random = random_state(self._device)
+            random = random_states(p.device for p in self._parameters())
             self._cleared = False
             loss = self._called(closure)
             left.check(self._cleared)
             self._ascend()
-            set_random_state(self._device, random)
+            set_random_states(random)
         else:
             self._ascend()
         self._cleared = False

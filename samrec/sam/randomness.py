@@ -1,7 +1,12 @@
 """Random numbers that two passes share."""
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
+
+CPU = torch.device("cpu")
 
 
 def capturing(device: torch.device) -> bool:
@@ -9,15 +14,21 @@ def capturing(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
-def random_state(device: torch.device) -> list[Tensor]:
-    """Return where the generators of the CPU and of `device` stand."""
-    # A graph that is being captured gets its random numbers as inputs, or not at all.
-    cuda = device.type == "cuda" and not capturing(device)
-    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if cuda else [])]
+def random_states(devices: Iterable[torch.device]) -> dict[torch.device, Tensor]:
+    """Return where the generators of the CPU and of `devices` stand."""
+    found = {CPU: torch.get_rng_state()}
+    for device in set(devices):
+        # A graph that is being captured gets its random numbers as inputs, or not at all.
+        kind: Any = getattr(torch, device.type, None)
+        if hasattr(kind, "get_rng_state") and not capturing(device):
+            found[device] = kind.get_rng_state(device)
+    return found
 
 
-def set_random_state(device: torch.device, state: list[Tensor]) -> None:
-    """Let the generators stand where `random_state` found them."""
-    torch.set_rng_state(state[0])
-    for on_device in state[1:]:
-        torch.cuda.set_rng_state(on_device, device)
+def set_random_states(states: Mapping[torch.device, Tensor]) -> None:
+    """Let the generators stand where `random_states` found them."""
+    for device, state in states.items():
+        if device == CPU:
+            torch.set_rng_state(state)
+        else:
+            getattr(torch, device.type).set_rng_state(state, device)

@@ -99,7 +99,8 @@ class LookSAM(Variant):
     """LookSAM (Liu et al., CVPR 2022, arXiv 2203.02714): SAM in one step of k, which is `every`.
 
     SAM's step keeps gᵥ = g⁺ - (⟨g⁺, g⟩ / ‖g‖²) g, the part of g⁺ across g; a step between costs one pass,
-    at w, and is by g + α (‖g‖ / ‖gᵥ‖) gᵥ (algorithm 1).
+    at w, and is by g + α (‖g‖ / ‖gᵥ‖) gᵥ (algorithm 1), over the parameters that have a gradient: one that
+    the batch does not use, or that is frozen by now, stays as it is.
 
     Args:
         alpha: α (the paper: 0.7, with k = 5, which is `every` where none is given).
@@ -121,7 +122,8 @@ class LookSAM(Variant):
         return above, across(above, below)
 
     def between(self, gradient: Vector, memory: Vector) -> Vector:
-        return combined(gradient, memory, self.alpha * _ratio(norm(gradient.values()), norm(memory.values())))
+        kept = {p: memory[p] for p in gradient if p in memory}
+        return combined(gradient, kept, self.alpha * _ratio(norm(gradient.values()), norm(kept.values())))
 
 
 VARIANTS: dict[str, type[Variant]] = {kind.name: kind for kind in (Variant, Friendly, GSAM, LookSAM)}

@@ -70,7 +70,8 @@ def _combined(a: Tensor | None, b: Tensor | None, scale: Tensor | float) -> Tens
     scaled = b * (scale.to(b.device, b.real.dtype) if isinstance(scale, Tensor) else scale)
     if a is None:
         return scaled
-    return scaled + a if a.is_sparse else a + scaled
+    total = scaled + a if a.is_sparse else a + scaled
+    return total.coalesce() if total.is_sparse else total  # torch would keep the terms of every sum so far
 
 
 def where(condition: Tensor, tensor: Tensor) -> Tensor:

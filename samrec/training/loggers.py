@@ -16,6 +16,7 @@ from landscape.errors import InputError
 from landscape.storage.files import existing, write_text
 from samrec.choices import METRICS, Log
 from samrec.config import Config
+from samrec.training.log import read_log
 
 MODULES: Mapping[Log, str] = {
     "tensorboard": "torch.utils.tensorboard",
@@ -126,20 +127,27 @@ KINDS: Mapping[Log, Callable[..., TensorBoard | WandB | MLflow]] = {
 class Loggers:
     """Several loggers as one, none of which can stop a training: one that fails is left out from then on."""
 
-    def __init__(self, loggers: Mapping[str, Logger] | None = None) -> None:
+    def __init__(
+        self, loggers: Mapping[str, Logger] | None = None, told: Mapping[str, Sequence[Any]] | None = None
+    ) -> None:
+        """Take the loggers by name, and of those that go on the lines that they were told before."""
         self.loggers = dict(loggers or {})
+        self.told = dict(told or {})
 
     def line(self, line: Mapping[str, Any]) -> None:
-        """Log a line of metrics.jsonl: `train/loss`, `train/seconds`, `valid/ndcg@10`, `test/mrr`, …"""
+        """Log a line of metrics.jsonl: `train/loss`, `train/seconds`, `valid/ndcg@10`, `test/mrr`, …
+
+        An epoch that is trained again is logged once, and so is a test of the same epoch.
+        """
         values = {f"train/{name}": line[name] for name in ("loss", "seconds") if name in line}
         for part, prefix in (("losses", "train/loss-"), ("valid", "valid/"), ("test", "test/")):
             values |= {f"{prefix}{name}": value for name, value in line.get(part, {}).items()}
-        self.values(values, line["epoch"])
+        self.values(values, line["epoch"], [name for name in self.told if self._was_told(name, line)])
 
-    def values(self, values: Mapping[str, float], epoch: int) -> None:
-        """Log numbers of an epoch; what is not finite is left out."""
+    def values(self, values: Mapping[str, float], epoch: int, without: Sequence[str] = ()) -> None:
+        """Log numbers of an epoch, but not to the loggers `without`; what is not finite is left out."""
         finite = {name: float(value) for name, value in values.items() if math.isfinite(value)}
-        self._each(lambda logger: logger.values(finite, epoch))
+        self._each(lambda logger: logger.values(finite, epoch), without)
 
     def result(self, table: Mapping[str, Mapping[str, float]]) -> None:
         """Log the final table: the metrics of each part."""
@@ -149,8 +157,14 @@ class Loggers:
         """End the runs, as finished or as stopped."""
         self._each(lambda logger: logger.close(ended))
 
-    def _each(self, call: Callable[[Logger], None]) -> None:
-        for name, logger in list(self.loggers.items()):
+    def _was_told(self, name: str, line: Mapping[str, Any]) -> bool:
+        if "loss" not in line:
+            return line in self.told[name]
+        purged = name == "tensorboard"  # which forgets the epochs that are trained again
+        return not purged and any(line["epoch"] == t["epoch"] and "loss" in t for t in self.told[name])
+
+    def _each(self, call: Callable[[Logger], None], without: Sequence[str] = ()) -> None:
+        for name, logger in [(n, one) for n, one in self.loggers.items() if n not in without]:
             try:
                 call(logger)
             except Exception as error:  # a full disk, a network that is gone, whatever a service raises
@@ -171,6 +185,8 @@ def logging_to(names: Sequence[Log], config: Config, out: Path, epoch: int | Non
     """
     modules = {name: _imported(name) for name in names}
     known = {} if epoch is None else _known(out / RUNS)
+    before = [] if epoch is None else read_log(out / "metrics.jsonl")
+    goes_on = {*known, *(["tensorboard"] if (out / "tensorboard").exists() else [])}
     opened: dict[str, Logger] = {}
     try:
         for name, module in modules.items():
@@ -183,8 +199,14 @@ def logging_to(names: Sequence[Log], config: Config, out: Path, epoch: int | Non
         raise
     known |= {name: logger.id for name, logger in opened.items() if logger.id}
     if known:
+<<<<<<< HEAD
         write_text(out / RUNS, json.dumps(known))
     loggers = Loggers(opened)
+=======
+        with replacing(out / RUNS) as temporary:
+            temporary.write_text(json.dumps(known), "utf-8")
+    loggers = Loggers(opened, {name: before for name in opened if name in goes_on})
+>>>>>>> left-samrec
     try:
         yield loggers
     except BaseException:

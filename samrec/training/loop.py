@@ -4,6 +4,7 @@ import signal
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -25,6 +26,7 @@ from samrec.data.sources import plain_name
 from samrec.data.split import split_by
 from samrec.features import check_features
 from samrec.methods import initial_learner
+from samrec.methods.s3rec import keeping_attributes
 from samrec.model import Recommender
 from samrec.training.engines.sharded import Sharded
 from samrec.training.engines.solo import Solo
@@ -197,7 +199,7 @@ def _train(runs: list[Run], device: torch.device, request: Request, shard_items:
                     measured = {f"monitor/{name}": value for name, value in record.metrics.items()}
                     first.loggers.values(measured, round(first.at()))
                 if (number := request.asked()) and len(first.sums) < steps:
-                    _stop(runs, going, engine, number)
+                    _stop(runs, going, engine, number, time.perf_counter() - began)
             losses = {run: run.mean_losses() for run in going}  # waits for the device
             seconds = time.perf_counter() - began
             durations += [seconds] if whole else []
@@ -237,15 +239,16 @@ def _engine(runs: list[Run], device: torch.device, shard_items: bool) -> Engine:
     for run, learner in zip(runs, learners, strict=True):
         run.parts = learner.parts
         if run.last:
-            check_features(learner.model, run.last.weights, run.out / "last.pt")
+            check_features(learner.model, run.last.weights, last := run.out / "last.pt")
+            run.last = replace(run.last, extra=keeping_attributes(learner, run.last.extra, last))
         elif run.begins_from:
             pretrained = pretrained_for(run)
             check_features(learner.model, pretrained.weights, run.begins_from)
             learner.model.load_state_dict(pretrained.model().state_dict())
-    rows = max(run.batches.rows(config.batch_size // config.micro_batches) for run in runs)
+    rows = [run.batches.rows(config.batch_size // config.micro_batches) for run in runs]
     engine: Engine
     if len(runs) == 1:
-        engine = (Sharded if shard_items else Solo)(config, learners[0], device, rows)
+        engine = (Sharded if shard_items else Solo)(config, learners[0], device, rows[0])
     else:
         engine = Stacked([run.config for run in runs], learners, device, rows)
     if all(run.last for run in runs):
@@ -266,10 +269,11 @@ def _monitor(run: Run, engine: Engine) -> "Monitor | None":
     return monitor_of((run.config, run.split), model, engine.optimizer, every=every, at_most=None, file=file)
 
 
-def _stop(runs: list[Run], going: list[Run], engine: Engine, number: int) -> None:
-    """Save where the runs stand, and leave."""
+def _stop(runs: list[Run], going: list[Run], engine: Engine, number: int, seconds: float = 0.0) -> None:
+    """Save where the runs stand, `seconds` into an epoch, and leave."""
     failed: list[InputError] = []
     for run, state in zip(runs, engine.states(), strict=True):
+        run.seconds += seconds
         if run not in going or not (run.sums or len(runs) > 1):  # one alone has saved its epoch
             continue
         try:

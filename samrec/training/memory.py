@@ -61,6 +61,8 @@ def check_memory(
 
 def _need(config: Config, batches: TrainingBatches, device: torch.device) -> int:
     """Return how many bytes the weights, what is kept for each of them, and one micro-batch take."""
+    if config.method == "s3rec-pretraining":  # draws one negative, whatever the loss is that ranks later
+        config = config.model_copy(update={"loss": "bce", "negatives": None})
     items, batches = batches.split.num_items, copy(batches)
     batches.max_length = config.max_length
     one, two = (_weights(config.model_copy(update={"layers": layers}), items) for layers in (1, 2))

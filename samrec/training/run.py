@@ -1,6 +1,7 @@
 """Where one run stands: what it trains on next, when it ends, and what is kept of it."""
 
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -63,6 +64,7 @@ class Run:
         epoch: whole epochs trained; `sums` are of the steps since.
         best: epoch and NDCG@10 of the best validation; `valid` are the metrics of the latest.
         last: the checkpoint to continue from.
+        seconds: what the steps in `sums` took in earlier calls of `train`.
         parts: names of the parts of the training loss; `train` knows them.
         loggers: who is told next to metrics.jsonl; `train` opens them.
     """
@@ -76,6 +78,7 @@ class Run:
     best: tuple[int, float] = (0, -1.0)
     valid: dict[str, float] = field(default_factory=dict)
     last: Checkpoint | None = None
+    seconds: float = 0.0
     parts: tuple[str, ...] = ()
     loggers: Loggers = field(default_factory=Loggers)
 
@@ -87,7 +90,7 @@ class Run:
         if last is None:
             return cls(config, out, split, batches)
         sums = list(last.sums.to(device))
-        return cls(config, out, split, batches, last.epoch, sums, last.best, last.valid, last)
+        return cls(config, out, split, batches, last.epoch, sums, last.best, last.valid, last, last.seconds)
 
     @property
     def validates(self) -> bool:
@@ -141,14 +144,14 @@ class Run:
     def end_epoch(
         self, losses: dict[str, float], seconds: float, model: Recommender, state: State, among_others: bool
     ) -> None:
-        """Close the epoch: validate if it is time, log, and save.
+        """Close the epoch, which took `seconds` in this call: validate if it is time, log, and save.
 
         A run among others saves only when it validates: sixteen checkpoints would take longer than an epoch.
         """
         self.epoch, self.sums = self.epoch + 1, []
         line: dict[str, Any] = {"epoch": self.epoch, "loss": sum(losses.values())}
         line |= {"losses": losses} if len(losses) > 1 else {}
-        line["seconds"] = round(seconds, 4)
+        line["seconds"], self.seconds = round(self.seconds + seconds, 4), 0.0
         improved = False
         due = self.epoch % self.config.eval_every == 0 or self.epoch == self.config.epochs
         if due and self.validates:
@@ -199,6 +202,7 @@ class Run:
             best=self.best,
             sums=torch.stack(self.sums).cpu() if self.sums else torch.empty(0, len(self.parts) + 2),
             items=to_tensor(self.split.interactions.item_ids),
+            seconds=self.seconds,
         )
 
     def _check_weights(self, state: State) -> None:
@@ -311,7 +315,18 @@ def _continued(config: Config, out: Path, split: Split, resume: bool) -> Checkpo
     if changed := _changed(last.config, config):
         raise InputError(f"{path} was trained with other settings: {', '.join(changed)}")
     last.check_data(split.interactions)
+    _warn_of_pretraining(path, last.config, config)
     return last
+
+
+def _warn_of_pretraining(path: Path, before: Config, now: Config) -> None:
+    """Warn of a file that only a pre-training or its end would read, where the fine-tuning goes on."""
+    for name in ("pretrained", "attributes") if now.method == "s3rec" else ():
+        if (given := getattr(now, name)) != (read := getattr(before, name)):
+            warnings.warn(
+                f"{path} is past its pre-training, with {name} {read!r}; {given!r} has no effect on it",
+                stacklevel=2,
+            )
 
 
 def _check_left(config: Config, out: Path, split: Split) -> None:

@@ -78,6 +78,16 @@ def test_an_answer_that_nobody_waits_for_is_not_taken_for_the_next(process):
     assert [bytes(part) for part in process.read(doubled, b"56")] == [b"56", b"5656"]
 
 
+def test_a_process_that_does_not_end_by_itself_is_ended(monkeypatch):
+    """One that still starts on a busy machine: left behind, it was a warning in whatever came next."""
+    monkeypatch.setattr(module, "SERVE", "import time; time.sleep(600)")
+    monkeypatch.setattr(module, "ENDING", 2)
+    own = Apart()
+    child = own._started()
+    own.end()
+    assert child.returncode == -signal.SIGKILL
+
+
 def test_the_process_ends_with_its_block_or_with_its_parent():
     own = Apart()
     list(own.read(doubled, FEW))

@@ -152,6 +152,16 @@ def test_twice_the_items_are_twice_the_table():
     assert new_model(config, 8000).item.weight.numel() == 512 * 8000
 
 
+def test_a_pre_training_needs_the_same_whatever_the_loss_that_ranks_later(split):
+    """It draws one negative per slot; its settings name the loss that landscapes of it are of."""
+    device = torch.device("cpu")
+    rest = {"data": "d.txt", "method": "s3rec-pretraining"}
+    losses = [{}, {"loss": "ce"}, {"loss": "gbce"}, {"negatives": 5000}]
+    configs = [Config(**rest, **loss) for loss in losses]
+    needs = {memory._need(config, batches_of(config, split, device), device) for config in configs}
+    assert len(needs) == 1
+
+
 def test_runs_that_train_together_need_the_same_in_any_order():
     """One that climbs lets all of them keep the weights before the climb."""
     device, plain = torch.device("cpu"), Config(data="", dim=512)

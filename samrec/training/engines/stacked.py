@@ -42,11 +42,17 @@ class Stacked:
     Args:
         configs: equal but for `MAY_DIFFER`, and without micro-batches.
         learners: one per run, all of one form, with a loss that `vmap` can follow.
-        device, rows: as for `Solo`.
+        device: as for `Solo`.
+        rows: per run, as for `Solo`. CUDA draws dropout by shape, so each run's is drawn before it is padded
+            to the largest.
     """
 
     def __init__(
-        self, configs: Sequence[Config], learners: Sequence[Learner], device: torch.device, rows: int
+        self,
+        configs: Sequence[Config],
+        learners: Sequence[Learner],
+        device: torch.device,
+        rows: Sequence[int],
     ) -> None:
         self.configs = configs
         self.config = first = configs[0]
@@ -109,11 +115,13 @@ class Stacked:
     ) -> Tensor:
         """Take one step of every run; as `Solo.step`, shape (runs, parts + 2)."""
         schedule(self.optimizer, lr, torch.tensor(rhos) if isinstance(self.optimizer.rho, Tensor) else 0.0)
-        rows = max(self.rows, *(len(batch.targets) for (batch,) in batches))
+        histories = self.config.batch_size
         parts = []
-        for (batch,), seed in zip(batches, seeds, strict=True):
-            part = batch.padded(rows, self.config.batch_size)
+        for (batch,), seed, own in zip(batches, seeds, self.rows, strict=True):
+            part = batch.padded(own, histories)
             parts.append(with_bits(part, self.template.model, self.generator, count(seed)))
+        rows = max(*self.rows, *(len(part.targets) for part in parts))
+        parts = [part.padded(rows, histories) for part in parts]
         tensors = zip(*(part.tensors() for part in parts), strict=True)
         together = parts[0].filled([torch.stack(same) for same in tensors])
         return self.captured([together]) if self.captured else self._step([together])

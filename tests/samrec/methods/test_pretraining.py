@@ -240,6 +240,56 @@ def test_attributes_are_named_or_those_beside_the_data(data, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.parametrize("change", ["other", "fewer", "none"])
+def test_a_pre_training_goes_on_with_its_own_attributes_alone(data, tmp_path, monkeypatch, change):
+    """Whatever the size of another file, also where it had none."""
+    config, out = config_of(data).pretraining, tmp_path / "run"
+    loop.train(config.model_copy(update={"epochs": 1}), out, "cpu")
+    known = json.loads(data.with_name("world_item2attributes.json").read_text())
+    known = {
+        "other": {item: [(kind + 1) % 5 for kind in kinds] for item, kinds in known.items()},
+        "fewer": {"1": [7, 9]},
+        "none": known,
+    }[change]
+    (tmp_path / "named.json").write_text(json.dumps(known))
+    named = config.model_copy(update={"attributes": str(tmp_path / "named.json")})
+    if change == "none":  # of a run that had none, which are given now
+        alone = shutil.copy(data, tmp_path / "alone.txt")
+        config = config.model_copy(update={"data": str(alone), "epochs": 1})
+        with pytest.warns(UserWarning, match="no attributes file"):
+            loop.train(config, tmp_path / "without", "cpu")
+        named, out = named.model_copy(update={"data": str(alone)}), tmp_path / "without"
+    before = (out / "last.pt").read_bytes()
+    had = "without attributes" if change == "none" else "with other attributes"
+    with pytest.raises(InputError, match=f"last.pt was trained {had}; give --attributes as in its training$"):
+        loop.train(named, out, "cpu", resume=True)
+    assert (out / "last.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_attributes_may_lie_elsewhere_and_older_runs_kept_none(data, whole, tmp_path, keeps):
+    config, out = config_of(data).pretraining, tmp_path / "run"
+    loop.train(config.model_copy(update={"epochs": 1}), out, "cpu")
+    if not keeps:
+        content = torch.load(out / "last.pt")
+        del content["extra"]["attributes.of_item"]
+        torch.save(content, out / "last.pt")
+    moved = shutil.copy(data.with_name("world_item2attributes.json"), tmp_path / "moved.json")
+    loop.train(config.model_copy(update={"attributes": str(moved)}), out, "cpu", resume=True)
+    assert same_learned(load(whole.out / "pretraining" / "last.pt"), load(out / "last.pt"))
+
+
+@pytest.mark.parametrize("name", ["attributes", "pretrained"])
+def test_a_file_that_a_fine_tuning_no_longer_reads_is_told(data, whole, tmp_path, name):
+    out, other = tmp_path / "run", str(tmp_path / "other")
+    config = config_of(data, epochs=1, pretrained=str(whole.out / "pretraining" / "last.pt"))
+    if name == "attributes":
+        config = config_of(data, epochs=1, pretrain_epochs=1)
+    loop.train(config, out, "cpu")
+    with pytest.warns(UserWarning, match=f"is past its pre-training, with {name} .*'{other}' has no effect"):
+        loop.train(config.model_copy(update={name: other, "epochs": 2}), out, "cpu", resume=True)
+
+
 @pytest.mark.parametrize("step", [2, STEPS, STEPS + 3, 2 * STEPS + 1, 2 * STEPS + 6])
 def test_a_stopped_run_goes_on_bit_for_bit(data, whole, tmp_path, monkeypatch, step):
     """Inside of pre-training, between two of its epochs, and inside of fine-tuning."""

@@ -1,4 +1,5 @@
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -111,6 +112,25 @@ def test_both_passes_see_one_dropout_mask_and_the_stream_goes_on():
     assert torch.equal(masks[0], masks[1])
     assert torch.equal(masks[2], masks[3])
     assert not torch.equal(masks[0], masks[2])
+
+
+def test_the_numbers_of_every_device_are_drawn_again(monkeypatch):
+    """Of all parameters' devices, not of the first one's alone; a stand-in is another device's generator."""
+    stands, seen = torch.zeros(1), []
+    kind = SimpleNamespace(get_rng_state=lambda _: stands.clone(), set_rng_state=lambda s, _: stands.copy_(s))
+    monkeypatch.setattr(torch, "meta", kind, raising=False)
+    model = parameter([1.0])
+    elsewhere = nn.Parameter(torch.ones(2, device="meta"))
+    optimizer = SAM([*model.parameters(), elsewhere], torch.optim.SGD, rho=1.0, lr=0.0)
+
+    def loss(m):
+        seen.append(stands.item())
+        stands.add_(1)
+        return m.w.sum()
+
+    for _ in range(2):
+        optimizer.step(stepping(model, optimizer, loss))
+    assert seen == [0, 0, 1, 1]
 
 
 def run(rho, base, steps=4, saved=None, **settings):

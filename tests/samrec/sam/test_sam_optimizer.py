@@ -287,7 +287,15 @@ def test_running_statistics_are_those_of_the_first_pass(style):
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"every": 2}, {"adaptive": True}, {"variant": "friendly"}, {"variant": "gsam"}]
+    "settings",
+    [
+        {},
+        {"every": 2},
+        {"adaptive": True},
+        {"variant": "friendly"},
+        {"variant": "gsam"},
+        {"variant": "looksam", "every": 2},
+    ],
 )
 def test_a_sparse_gradient_is_the_dense_one(settings):
     found = []

@@ -8,6 +8,7 @@ from torch import nn
 
 from samrec import SAM
 from samrec.sam import GSAM, Friendly, LookSAM
+from samrec.sam.variants import VARIANTS
 
 A = torch.tensor([[3.0, 1.0], [1.0, 2.0]], dtype=torch.float64)
 B = torch.tensor([[1.0, -1.0], [-1.0, 4.0]], dtype=torch.float64)
@@ -105,6 +106,50 @@ def test_looksam_takes_its_part_across_again(style):
         if style == "closure":
             torch.testing.assert_close(loss, w @ matrix @ w / 2)
     assert model.passes == 7 + 3
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_parameter_without_a_gradient_is_not_stepped(variant, frozen):
+    """Whether a batch does not use it or it is frozen: as by the wrapped optimizer, also by what is kept."""
+    torch.manual_seed(0)
+    used, other = (nn.Parameter(torch.randn(2, dtype=torch.float64)) for _ in range(2))
+    optimizer = SAM([used, other], torch.optim.SGD, rho=RHO, lr=LR, momentum=0.9, variant=variant)
+
+    def step(*parts):
+        def closure():
+            optimizer.zero_grad()
+            w = torch.cat(parts)
+            loss = w.square().square().sum() + w.sum()
+            loss.backward()
+            return loss
+
+        before = used.detach().clone(), other.detach().clone()
+        optimizer.step(closure)
+        return [not torch.equal(p, old) for p, old in zip((used, other), before, strict=True)]
+
+    assert step(used, other) == [True, True]
+    other.requires_grad_(not frozen)
+    parts = (used, other) if frozen else (used,)
+    assert [step(*parts) for _ in range(3)] == 3 * [[True, False]]
+
+
+@pytest.mark.parametrize("variant", ["friendly", "looksam"])
+def test_what_is_remembered_of_a_sparse_gradient_has_each_row_once(variant):
+    torch.manual_seed(0)
+    table = nn.Embedding(6, 3, sparse=True)
+    optimizer = SAM(table.parameters(), torch.optim.SGD, rho=RHO, lr=LR, variant=variant)
+    for rows in torch.randint(6, (9, 5)):
+
+        def closure(rows=rows):
+            optimizer.zero_grad()
+            loss = table(rows).exp().sum()
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        (kept,) = optimizer.state_dict()[variant]
+        assert kept._nnz() <= 6
 
 
 @pytest.mark.parametrize("variant", ["friendly", "gsam"])

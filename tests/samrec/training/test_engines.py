@@ -10,7 +10,10 @@ from landscape import InputError
 from samrec.checkpoint import load
 from samrec.config import Config
 from samrec.data.packing import TrainingBatches
+from samrec.data.readers import read
+from samrec.data.split import leave_one_out
 from samrec.methods import batches_of, initial_learner
+from samrec.model import Draws
 from samrec.training.engines.graph import Captured
 from samrec.training.engines.solo import Solo
 from samrec.training.log import read_log
@@ -239,3 +242,27 @@ def test_a_rank_that_is_dealt_no_row_takes_part(split, preset):
     whole, first, none = found
     torch.testing.assert_close(first, whole)
     torch.testing.assert_close(none, {name: torch.zeros_like(g) for name, g in whole.items()})
+
+
+@pytest.mark.parametrize("method", ["sasrec", "cl4srec"])
+def test_dropout_that_depends_on_the_shape_is_that_of_the_run_alone(data_file, tmp_path, monkeypatch, method):
+    """As on CUDA, where a run alone pads its batches too; shares of the users differ in their lengths."""
+
+    def by_shape(rows, count, device, generator):
+        generator.manual_seed(generator.initial_seed() + rows)
+        return fresh(rows, count, device, generator)
+
+    fresh, begin = Draws.fresh, Solo.__init__
+    monkeypatch.setattr(Draws, "fresh", by_shape)
+    monkeypatch.setattr(
+        Solo, "__init__", lambda self, *given: (begin(self, *given), vars(self).update(pads=True))[0]
+    )
+    rest = {**SMALL, "max_length": 24, "train_fraction": 0.4}
+    each = [Config(data=str(data_file), method=method, seed=seed, **rest) for seed in range(3)]
+    split = leave_one_out(read(data_file))
+    shares = [split.fraction(0.4, config.seed) for config in each]
+    assert len({batches_of(c, share, CPU).rows(16) for c, share in zip(each, shares, strict=True)}) > 1
+    together = train_together(each, [tmp_path / f"t{config.seed}" for config in each], "cpu")
+    for config, outcome in zip(each, together, strict=True):
+        alone = train(config, tmp_path / f"a{config.seed}", "cpu")
+        nearly_the_same(load(outcome.out / "last.pt"), load(alone.out / "last.pt"))

@@ -12,6 +12,7 @@ from landscape import InputError
 from samrec.choices import METRICS
 from samrec.training import loggers, loop
 from samrec.training.log import read_log
+from samrec.training.run import Run
 from tests.samrec.training.test_training import at_step, small
 
 
@@ -220,3 +221,45 @@ def test_a_run_that_is_stopped_says_so(data_file, tmp_path, stand_in, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         loop.train(small(data_file), tmp_path / "run", "cpu", log=["mlflow"])
     assert logger.calls == ["close False"]
+
+
+class Keeps(Fails):
+    """A logger that keeps what it is told, under an id."""
+
+    def __init__(self):
+        super().__init__("never")
+        self.id, self.told = "known", []
+
+    def values(self, values, epoch):
+        self.told += [(name, epoch) for name in values]
+
+    def epochs(self, name):
+        return [epoch for other, epoch in self.told if other == name]
+
+
+@pytest.mark.parametrize("first", [["tensorboard", "mlflow"], ["tensorboard"]])
+def test_a_resumed_run_tells_each_epoch_and_each_test_once(data_file, tmp_path, stand_in, monkeypatch, first):
+    """Killed between the log and last.pt, resumed, resumed again at its end, and with more epochs.
+
+    TensorBoard forgets epochs that are trained again; a logger that is new has been told nothing.
+    """
+    told = {name: stand_in(name, Keeps()) for name in ("tensorboard", "mlflow")}
+    out, save = tmp_path / "run", Run.save
+
+    def killed(run, *arguments):
+        if run.epoch == 3:
+            raise KeyboardInterrupt
+        save(run, *arguments)
+
+    (out / "tensorboard").mkdir(parents=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(Run, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            loop.train(small(data_file, epochs=3), out, "cpu", log=first)
+    for epochs in (3, 3, 4):
+        loop.train(small(data_file, epochs=epochs), out, "cpu", resume=True, log=["tensorboard", "mlflow"])
+    assert told["tensorboard"].epochs("train/loss") == [1, 2, 3, 3, 4]
+    assert told["mlflow"].epochs("train/loss") == ([1, 2, 3, 4] if "mlflow" in first else [3, 4])
+    for logger in told.values():
+        tests = logger.epochs("test/mrr")
+        assert len(tests) == len(set(tests)) > 0

@@ -53,6 +53,33 @@ def test_a_signal_ends_a_run_after_its_step_and_it_goes_on_bit_for_bit(
     assert [line.get("loss") for line in logs[0]] == [line.get("loss") for line in logs[1]]
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_the_seconds_of_an_epoch_are_those_of_all_its_parts(data_file, tmp_path, monkeypatch, number):
+    """Of one run and of several: stopped twice within an epoch, each of whose steps takes a second."""
+    now = [0.0]
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: now[0])
+    engine = Solo if number == 1 else Stacked
+    step = engine.step
+
+    def slow(*arguments):
+        now[0] += 1
+        return step(*arguments)
+
+    configs = [small(data_file, epochs=2, seed=seed) for seed in range(number)]
+    outs = [tmp_path / str(seed) for seed in range(number)]
+    for stops in (2, 1):
+        with monkeypatch.context() as patched:
+            patched.setattr(engine, "step", slow)
+            at_step(stops, lambda: os.kill(os.getpid(), signal.SIGTERM), patched, engine)
+            with pytest.raises(Stopped):
+                loop.train_together(configs, outs, "cpu", resume=True)
+        now[0] += 100
+    monkeypatch.setattr(engine, "step", slow)
+    loop.train_together(configs, outs, "cpu", resume=True)
+    for out in outs:
+        assert [line["seconds"] for line in read_log(out / "metrics.jsonl") if "loss" in line] == [4, 4]
+
+
 @pytest.mark.parametrize("happens", [lambda: os.kill(os.getpid(), signal.SIGTERM), KeyboardInterrupt])
 @pytest.mark.parametrize("step", [2, 14, 16])
 def test_a_trajectory_is_that_of_an_unbroken_run(data_file, tmp_path, monkeypatch, happens, step):
