@@ -199,14 +199,8 @@ def logging_to(names: Sequence[Log], config: Config, out: Path, epoch: int | Non
         raise
     known |= {name: logger.id for name, logger in opened.items() if logger.id}
     if known:
-<<<<<<< HEAD
         write_text(out / RUNS, json.dumps(known))
-    loggers = Loggers(opened)
-=======
-        with replacing(out / RUNS) as temporary:
-            temporary.write_text(json.dumps(known), "utf-8")
     loggers = Loggers(opened, {name: before for name in opened if name in goes_on})
->>>>>>> left-samrec
     try:
         yield loggers
     except BaseException:
