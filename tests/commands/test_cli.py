@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 import landscape as ll
+from landscape.cli.app import _commands, _declared
 from landscape.cli.options import names_of
 from landscape.report import compare
 from landscape.report.compare import Measurements
@@ -67,6 +69,26 @@ def test_every_command_has_examples_and_the_common_options(landscape, command, m
     assert "--json" in out
     assert ("--seed" in out) == (command[0] in (*DRAWING, "baselines"))
     assert ("--device" in out) == (command[0] in (*DRAWING, "recommend"))
+
+
+@pytest.mark.parametrize("command", COMMANDS[1:])
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_help_cuts_no_name_no_choice_and_no_example(landscape, command, columns, monkeypatch):
+    """Typer's tables wrote --residual-dropo… and gru|4rec at 80 columns, and beside them 24 of text."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    _, out, _ = landscape(command, "--help")
+    declared = _declared(command, _commands()[command].found)
+    for option in declared.params:
+        for name in (*option.opts, *option.secondary_opts):
+            assert re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", out), name
+    longest = max(out.splitlines(), key=len)
+    assert len(longest) <= columns or "|" in longest  # choices stay whole
+    assert "922337203685477" not in out
+    whole = " ".join(out.replace("\\\n", " ").split())
+    for example in re.findall(r"^ +((?:landscape|torchrun) .*)$", declared.help, re.MULTILINE):
+        assert " ".join(example.split()) in whole
+    if command == "surface":
+        assert "--directions <random|eigen|eigen-ends|between|trajectory>\n" in out
 
 
 def test_the_doctor_names_versions_memory_and_extras(answer):
