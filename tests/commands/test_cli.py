@@ -100,6 +100,16 @@ def test_the_doctor_names_versions_memory_and_extras(answer):
     assert not {"all", "test"} & found["extras"].keys()
 
 
+def test_the_doctor_says_of_each_package_of_an_extra_whether_it_is_there(landscape, answer, monkeypatch):
+    """Two tables side by side became two below each other at 80 columns, with empty rows."""
+    monkeypatch.setenv("COLUMNS", "80")
+    rows = [line.split() for line in landscape("doctor")[1].partition("Extras")[2].splitlines()]
+    for extra, packages in answer("doctor")["extras"].items():
+        first, *others = [[package, found or "missing"] for package, found in packages.items()]
+        assert [extra, *first] in rows
+        assert all(other in rows for other in others)
+
+
 def test_a_shell_can_complete_commands_and_their_options(landscape, monkeypatch):
     monkeypatch.setenv("_LANDSCAPE_COMPLETE", "complete_bash")
     for typed, completed in {"landscape hess": "hessian", "landscape hessian --dens": "--density"}.items():
