@@ -370,17 +370,16 @@ def _registered(checkpoint: Path) -> Task:
     name = None if checkpoint.suffix.lower() in FOREIGN else read_checkpoint(checkpoint).get("task")
     known = {point.name: point for point in entry_points(group=GROUP)}
     if not isinstance(name, str) or name not in known:
-        named = f"the task {name[:40]!r}" if isinstance(name, str) else "no task"
-        there = ", ".join(sorted(known)) or "none"
-        raise InputError(f"{checkpoint} names {named}; installed are {there}, or say --task {FORM}")
+        named = f"the task {name[:40]!r}, which is not installed" if isinstance(name, str) else "no task"
+        raise InputError(f"{checkpoint} names {named}; add --task {FORM}, as in examples/task.py")
     return cast("Task", known[name].load())
 
 
 def _imported(task: str) -> Task:
     module, _, name = task.partition(":")
-    if not module or module.startswith(".") or module.endswith(".py") or "/" in module:
-        meant = f"of a file, {Path(module).stem or 'mytask'}:{name or 'objective'} in its folder"
-        raise InputError(f"--task takes {FORM}, not {task!r}; {meant}")
+    if not module or not name or module.startswith(".") or module.endswith(".py") or "/" in module:
+        meant = f"{Path(module).stem.lstrip('.') or 'mytask'}:{name or 'objective'}"
+        raise InputError(f"--task takes {FORM}, not {task!r}; write {meant}, in the folder of the file")
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)  # as for `python -m landscape`; the script `landscape` stands elsewhere
     try:

@@ -44,14 +44,15 @@ def command(json: Json = False) -> None:
     rows = [[name.replace("_", " "), _written(name, value)] for name, value in found.items()]
     known = _extras()
     extras = [
-        [name, " ".join(p for p in packages if packages[p]), " ".join(p for p in packages if not packages[p])]
+        ["" if number else name, package, found_version or "missing"]
         for name, packages in known.items()
+        for number, (package, found_version) in enumerate(packages.items())
     ]
     show(
         json,
         found | {"extras": known},
         Table("", ["", ""], rows),
-        Table("Extras", ["extra", "installed", "missing"], extras),
+        Table("Extras", ["extra", "package", "version"], extras),
     )
 
 

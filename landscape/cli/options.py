@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 import typer
 from typer.core import TyperCommand
 
+from landscape.cli.help import write_help
 from landscape.cli.output import json_alone
 from landscape.errors import InputError, encodable
 from landscape.runtime import progress
@@ -66,7 +67,7 @@ def not_with(option: str, *values: str) -> Condition:
 
 
 class Declared(TyperCommand):
-    """A command that refuses options that would be ignored."""
+    """A command that refuses options that would be ignored, and whose help fits into 80 columns."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
@@ -81,6 +82,10 @@ class Declared(TyperCommand):
             for said in get_args(own[option.name].annotation) if option.name in own else ():
                 if isinstance(said, Condition):
                     yield option, said
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help, see `landscape.cli.help`; Typer's own tables cut names and words at 80 columns."""
+        write_help(self, ctx, formatter)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command.
@@ -126,7 +131,12 @@ Data = Annotated[
     Path | None, typer.Option(help="Data file, if it has moved since the checkpoint was written.")
 ]
 Users = Annotated[
-    int, typer.Option(min=1, max=2**63 - 1, help="Number of users in the frozen loss (at most all).")
+    int,
+    typer.Option(
+        min=1,
+        max=2**63 - 1,
+        help="Number of users, or of a task's examples, in the frozen loss (at most all).",
+    ),
 ]
 
 

@@ -22,7 +22,8 @@ SUMMARY = {
 RETRAINING = "None of these intervals covers retraining with another seed."
 SCOPE = (
     'Differences smaller than their 95% interval are reported as "no clear difference". Intervals are by '
-    "Student's t; that of λmax is its residuals, which do not include the choice of users. " + RETRAINING
+    "Student's t; that of λmax is its residuals, which do not include the choice of users or examples. "
+    + RETRAINING
 )
 SCALE = "A measure that depends on the scale of the weights can change by their scale alone."
 LEGEND = "Brackets: the 95% interval of a ratio. A number with a sign is a difference, ± its standard error."
@@ -84,7 +85,7 @@ def verdict(comparison: Contrasts) -> tuple[str, ...]:
     each = (
         f"Each of the {count} intervals holds with 95% by itself" if count > 1 else "The interval is at 95%"
     )
-    over = "over the draws and, where the measure allows it, over the users"
+    over = "over the draws and, where the measure allows it, over the users or examples"
     return (*found, f"{each}, {over}. {RETRAINING}")
 
 
@@ -106,7 +107,7 @@ def summary(
     for index, name in enumerate(others):
         findings = [_of_measure(rows[key], index) for key in SUMMARY if key in rows]
         findings.append(_of_eigenvalue(spectra[first], spectra[name]))
-        if "trace" not in rows:  # whose error is over users too, and which the table below shows
+        if "trace" not in rows:  # whose error is over users or examples too, and which the table below shows
             findings.append(_of_trace(traces[first], traces[name]))
         yield f"{name} against {first}: {'; '.join(_clauses(findings))}."
     if others:
@@ -122,9 +123,12 @@ def cautions(name: str, pairs: Eigenpairs) -> Iterator[str]:
         yield f"The {name} checkpoint is not a minimum: {why}."
     if not all(pairs.converged):
         failed = pairs.converged.count(False)
-        yield f"{name}: {failed} of {len(pairs.converged)} eigenvalues have not converged."
+        yield f"The {name} checkpoint: {failed} of {len(pairs.converged)} eigenvalues have not converged."
     if pairs.copies_may_be_missing:
-        yield f"{name}: an eigenvalue may occur more often than it is listed; more products would tell."
+        yield (
+            f"The {name} checkpoint: an eigenvalue may occur more often than it is listed; "
+            "more products would tell."
+        )
 
 
 def _clauses(findings: Iterable[Finding]) -> Iterator[str]:

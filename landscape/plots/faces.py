@@ -50,7 +50,8 @@ class Face:
 def text(result: Any) -> str:
     """Return the `repr` of a result: its kind and title, and then what its first tables say."""
     first, *others = FACES[type(result)].tables(result)
-    heading = flowing(f"{type(result).__name__}: {first.title}", 1)
+    kind = type(result).__name__
+    heading = flowing(first.title if first.title.startswith(kind) else f"{kind}: {first.title}", 1)
     said = ", ".join(first.phrases())
     notes = " ".join(table.title for table in others if not table.columns)
     return "\n".join([heading, flowing("  " + ". ".join(filter(None, (said, notes))), LINES - 1)])

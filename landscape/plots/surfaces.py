@@ -43,7 +43,7 @@ def surface(
     slices: Slice | Mapping[str, Slice],
     *,
     ax: Any = None,
-    log: bool = False,
+    log: bool | None = None,
     title: str | None = None,
     cmap: str = LOSS_MAP,
     levels: Levels = LEVELS,
@@ -57,7 +57,8 @@ def surface(
         slices: a line or a plane, or several by name of the model.
         ax: axes to draw on, one per plane; by default those of a new figure.
         log: colour planes by log₁₀(L - Lmin + ε), with Lmin the least loss shown and ε a thousandth of the
-            range. The ticks of the colour bar are losses.
+            range. The ticks of the colour bar are losses. By default only if more than half of each plane
+            would otherwise have the first of the colours, and `levels` is a number.
         title: title of the figure, in place of the facts above a single plane.
         cmap: the name of Matplotlib's colour map.
         levels: about how many levels, or the levels themselves in units of the loss; losses beyond them have
@@ -77,7 +78,16 @@ def surface(
     with paper():
         if dimension == 1:
             return _lines(slices, ax, title, size)
-        return _planes(slices, Scale(*loss_range(slices), log), ax, title, cmap, levels, size)
+        low, high = loss_range(slices)
+        if log is None:
+            log = isinstance(levels, int) and _of_one_colour(slices, low, high)
+        return _planes(slices, Scale(low, high, log), ax, title, cmap, levels, size)
+
+
+def _of_one_colour(slices: Mapping[str, Slice], low: float, high: float) -> bool:
+    """Whether most of each plane lies within one level of a linear scale, since a corner sets the range."""
+    finite = [s.losses[np.isfinite(s.losses)] for s in slices.values()]
+    return bool(max(np.median(losses) for losses in finite if losses.size) - low < (high - low) / LEVELS)
 
 
 surface_figure = apart(surface)

@@ -134,8 +134,8 @@ def _tables(summary: Mapping[str, Any], names: Sequence[str]) -> Iterator[Table]
     ends = [between(low, high, 4) for low, high in (summary["intervals"][metric] for metric in names)]
     rows = {
         "all": _written(summary, names),
-        "  from": [end[0] for end in ends],
-        "  to": [end[1] for end in ends],
+        "  95% from": [end[0] for end in ends],
+        "  95% to": [end[1] for end in ends],
     }
     rows |= {name: _written(values, names) for name, values in found.items()}
     yield Table(

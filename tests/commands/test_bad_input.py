@@ -68,7 +68,7 @@ def bad_checkpoints(folder, good):
     torch.save({"weights": {}}, folder / "other.pt")
     yield "other.pt", "names no task"
     torch.save({"task": "os:system"}, folder / "task.pt")
-    yield "task.pt", "names the task 'os:system'; installed are samrec"
+    yield "task.pt", "names the task 'os:system', which is not installed; add --task"
     torch.save([1, 2], folder / "list.pt")
     yield "list.pt", "expected a dictionary, found list"
     torch.save({"a": Trap(folder / "mark")}, folder / "trap.pt")

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 import landscape as ll
+from landscape.cli.app import _commands, _declared
 from landscape.cli.options import names_of
 from landscape.report import compare
 from landscape.report.compare import Measurements
@@ -69,6 +71,26 @@ def test_every_command_has_examples_and_the_common_options(landscape, command, m
     assert ("--device" in out) == (command[0] in (*DRAWING, "recommend"))
 
 
+@pytest.mark.parametrize("command", COMMANDS[1:])
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_help_cuts_no_name_no_choice_and_no_example(landscape, command, columns, monkeypatch):
+    """Typer's tables wrote --residual-dropo… and gru|4rec at 80 columns, and beside them 24 of text."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    _, out, _ = landscape(command, "--help")
+    declared = _declared(command, _commands()[command].found)
+    for option in declared.params:
+        for name in (*option.opts, *option.secondary_opts):
+            assert re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", out), name
+    longest = max(out.splitlines(), key=len)
+    assert len(longest) <= columns or "|" in longest  # choices stay whole
+    assert "922337203685477" not in out
+    whole = " ".join(out.replace("\\\n", " ").split())
+    for example in re.findall(r"^ +((?:landscape|torchrun) .*)$", declared.help, re.MULTILINE):
+        assert " ".join(example.split()) in whole
+    if command == "surface":
+        assert "--directions <random|eigen|eigen-ends|between|trajectory>\n" in out
+
+
 def test_the_doctor_names_versions_memory_and_extras(answer):
     found = answer("doctor")
     assert found["torch"] == torch.__version__
@@ -76,6 +98,16 @@ def test_the_doctor_names_versions_memory_and_extras(answer):
     assert found["free_memory"] > 2**20
     assert found["extras"]["hdf5"] == {"h5py": version("h5py")}
     assert not {"all", "test"} & found["extras"].keys()
+
+
+def test_the_doctor_says_of_each_package_of_an_extra_whether_it_is_there(landscape, answer, monkeypatch):
+    """Two tables side by side became two below each other at 80 columns, with empty rows."""
+    monkeypatch.setenv("COLUMNS", "80")
+    rows = [line.split() for line in landscape("doctor")[1].partition("Extras")[2].splitlines()]
+    for extra, packages in answer("doctor")["extras"].items():
+        first, *others = [[package, found or "missing"] for package, found in packages.items()]
+        assert [extra, *first] in rows
+        assert all(other in rows for other in others)
 
 
 def test_a_shell_can_complete_commands_and_their_options(landscape, monkeypatch):

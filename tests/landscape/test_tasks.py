@@ -167,9 +167,11 @@ def deaf(checkpoint, options):
         (["--task", "bad_task:network"], "bad_task:network does not take a checkpoint and options"),
         (["--task", "bad_task:missing"], "no attribute 'missing'"),
         (["--task", "no_such_module:f"], "No module named"),
-        (["--task", "bad_task.py:deaf"], "of a file, bad_task:deaf in its folder"),
-        (["--task", "./bad_task.py:deaf"], "of a file, bad_task:deaf in its folder"),
-        (["--task", "some/where/bad_task.py"], "of a file, bad_task:objective in its folder"),
+        (["--task", "bad_task.py:deaf"], "write bad_task:deaf, in the folder of the file"),
+        (["--task", "./bad_task.py:deaf"], "write bad_task:deaf, in the folder of the file"),
+        (["--task", "some/where/bad_task.py"], "write bad_task:objective, in the folder of the file"),
+        (["--task", "bad_task"], "not 'bad_task'; write bad_task:objective, in the folder"),
+        (["--task", "bad_task:"], "not 'bad_task:'; write bad_task:objective, in the folder"),
         (["--task", ".bad_task:deaf"], "--task takes package.module:function"),
         (["--task", ":deaf"], "--task takes package.module:function"),
         (["--task", "bad_task:deaf", "--exclude", "*bias"], "pass include=options.include"),
@@ -177,7 +179,10 @@ def deaf(checkpoint, options):
             ["--task", "examples.task:objective", "--ckpt", "none.ckpt"],
             "no single state dict at 'state_dict'",
         ),
-        (["--ckpt", "none.ckpt"], "names no task; installed are samrec, or say --task"),
+        (
+            ["--ckpt", "none.ckpt"],
+            "names no task; add --task package.module:function, as in examples/task.py",
+        ),
     ],
 )
 def test_a_task_that_cannot_be_used_is_one_line(landscape, digits, tmp_path, monkeypatch, options, message):

@@ -172,5 +172,5 @@ def test_an_interval_that_is_written_holds_the_interval():
         }
         (table,) = _tables(summary | {"path": "", "part": "", "users": 1, "cold": 5, "head": 0.2}, ["mrr"])
         written = dict(table.rows)
-        assert float(written["  from"]) <= low
-        assert float(written["  to"]) >= high
+        assert float(written["  95% from"]) <= low
+        assert float(written["  95% to"]) >= high

@@ -265,7 +265,7 @@ def test_the_verdict_tells_what_a_rescaling_could_do_from_what_it_could_not(pair
     assert "asam 0.9000× [0.899" in said
     assert scope == (
         "Each of the 6 intervals holds with 95% by itself, over the draws and, where the measure allows it, "
-        "over the users. None of these intervals covers retraining with another seed."
+        "over the users or examples. None of these intervals covers retraining with another seed."
     )
 
 

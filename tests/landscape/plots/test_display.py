@@ -130,7 +130,10 @@ def test_a_result_is_at_most_six_lines_and_500_characters(name):
 
 def test_a_short_text_still_says_the_numbers():
     assert "λ₁ 5 (" in repr(results()["Eigenpairs"])
-    assert "1 of 2 eigenvalues have not converged" in repr(results()["not converged"])
+    assert "The measured checkpoint: 1 of 2 eigenvalues have not converged" in repr(
+        results()["not converged"]
+    )
+    assert repr(results()["Sharpness"]).startswith("Sharpness (")  # and not twice
     assert "7.00 ± 0.58" in repr(trace(7.0))
     a = results()["Objective"]
     assert repr(a) == (

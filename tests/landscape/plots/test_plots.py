@@ -49,6 +49,23 @@ def test_a_logarithmic_scale_is_shared_and_says_what_it_is_of():
         surface_figure({"a": line()}, log=True)
 
 
+def test_a_corner_that_sets_the_range_does_not_leave_the_rest_in_one_colour():
+    """A ResNet's plane with its BatchNorm statistics kept goes from 0.04 to 85, in one corner."""
+    steep = plane(10.0)
+    x, y = np.meshgrid(*steep.coordinates, indexing="ij")
+    spike = replace(steep, losses=np.exp(6 * (x - y)))
+
+    def label(figure):
+        return figure.axes[-1].get_ylabel()
+
+    assert "log" in label(surface_figure({"spike": spike}))
+    assert "log" in label(surface_figure({"spike": spike, "flat": replace(steep, losses=0 * x)}))
+    for linear in ({"steep": steep}, {"flat": plane(0.1), "steep": steep}, {"flat": plane(0.0)}):
+        assert "log" not in label(surface_figure(linear))
+    assert "log" not in label(surface_figure({"spike": spike}, log=False))
+    assert "log" not in label(surface_figure({"spike": spike}, levels=[0, 1, 2]))
+
+
 @pytest.mark.parametrize("curved", [0.2, 1.0, 5.0])
 def test_no_label_of_a_contour_is_cut_by_the_frame(curved):
     axis = np.linspace(-1, 1, 41)
