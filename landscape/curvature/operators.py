@@ -15,6 +15,7 @@ from landscape.curvature.linear import LinearOperator
 from landscape.curvature.matrix import MOST, Operator
 from landscape.curvature.products import (
     BatchProduct,
+    Checked,
     EmpiricalFisher,
     GaussNewton,
     HessianForward,
@@ -223,14 +224,14 @@ def gauss_newton(objective: Objective, *, memory: Size | None = None) -> Operato
 
 
 def _outer(objective: Objective, kind: type[GaussNewton | EmpiricalFisher], memory: int | None) -> "_Graphs":
-    """Return Jᵀ M J of each batch, and check J of the first.
+    """Return Jᵀ M J of each batch, whose J is `Checked`.
 
     Raises:
-        InputError: it is wrong.
+        InputError: that of the first, or of one that is kept, is wrong.
     """
-    first = measured(partial(kind, objective, objective.batches[0]), objective.theta.device)
-    first[0].check(objective)
-    return _Graphs(objective, kind, first, memory)
+    build = Checked(kind)
+    first = measured(partial(build, objective, objective.batches[0]), objective.theta.device)
+    return _Graphs(objective, build, first, memory)
 
 
 def _by_both(objective: Objective, batch: Any, outputs: Tensor) -> tuple[float, float]:

@@ -13,10 +13,17 @@ from torch.func import grad, jvp, vmap
 from landscape.curvature.basis import dot
 from landscape.errors import InputError
 from landscape.objective.batches import doubled
-from landscape.objective.derivatives import gradient, kinked, second, twice_differentiable
+from landscape.objective.derivatives import (
+    gradient,
+    kinked,
+    operations,
+    second,
+    twice_differentiable,
+)
 from landscape.objective.differences import NOISE, ROUGH
 from landscape.objective.noise import drawn, size_of
 from landscape.objective.objective import Objective
+from landscape.objective.params import ParamSpace
 
 ADJOINT = 0.02  # share by which ⟨w, J v⟩ and ⟨Jᵀw, v⟩ may differ: what bfloat16 within a model rounds
 FAR = 100  # times its own size, and ε^⅓, is the most by which a difference moves a tensor that is not 0
@@ -157,15 +164,12 @@ class _Outer:
         (found,) = gradient(self.pulled, [self.cotangent], along, retain_graph=True, is_grads_batched=at_once)
         return found
 
-    def check(self, objective: Objective) -> None:
-        """Make sure that ⟨w, J v⟩ is ⟨Jᵀw, v⟩ along a random v, with w of random signs, if that is wanted.
+    def check(self, params: ParamSpace) -> None:
+        """Make sure that ⟨w, J v⟩ is ⟨Jᵀw, v⟩ along a random v, with w of random signs.
 
         Raises:
             InputError: it is not. Where a backward pass has no graph of its own, J v would be 0.
         """
-        if not is_checked(objective):
-            return
-        params = objective.params
         v, found = drawn(params, 0), self.outputs.detach()
         generator = torch.Generator("cpu").manual_seed(0)
         w = (2 * torch.randint(2, found.shape, generator=generator, device="cpu") - 1).to(found)
@@ -209,6 +213,31 @@ class EmpiricalFisher(_Outer):
         super().__init__(sums, leaves)
 
 
+class Checked:
+    """Builds Jᵀ M J of batches; checks J of the first, and of each that takes another way through the model.
+
+    Args:
+        kind: makes that of a batch.
+    """
+
+    def __init__(self, kind: type[GaussNewton | EmpiricalFisher]) -> None:
+        self._kind = kind
+        self._known: set[str] = set()  # operations in what was checked
+
+    def __call__(self, objective: Objective, batch: Any) -> GaussNewton | EmpiricalFisher:
+        """Return that of a batch.
+
+        Raises:
+            InputError: J is wrong.
+        """
+        product = self._kind(objective, batch)
+        found = operations([product.outputs])
+        if is_checked(objective) and not found <= self._known:
+            product.check(objective.params)
+            self._known |= found
+        return product
+
+
 def unit_slopes(objective: Objective, vector: Tensor) -> NDArray[np.float64]:
     """Return ⟨∇s_u, v⟩, the derivative of each unit's summed loss along v, shape (units,).
 
@@ -216,15 +245,10 @@ def unit_slopes(objective: Objective, vector: Tensor) -> NDArray[np.float64]:
         InputError: the objective was not given its loss per example, or torch has its derivative wrong.
     """
     parts = list(objective.params.split(vector.to(objective.theta)).values())
-    slopes = []
-    for number, batch in enumerate(objective.batches):
-        product = EmpiricalFisher(objective, batch)
-        if not number:
-            product.check(objective)
-        slopes.append(product.tangent(parts))
-        del product  # before the next graph
+    build = Checked(EmpiricalFisher)
+    slopes = [build(objective, batch).tangent(parts).detach() for batch in objective.batches]
     found: NDArray[np.float64] = np.concatenate(
-        objective.of_all([slope.detach().double().cpu().numpy() for slope in slopes])
+        objective.of_all([slope.double().cpu().numpy() for slope in slopes])
     )
     return found
 

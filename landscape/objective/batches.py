@@ -48,7 +48,13 @@ def kept(batches: Iterable[Any], like: Tensor) -> list[Any]:
 
 
 def recorded(tensor: Tensor) -> Tensor:
-    """Return a tensor that graphs may hold: one that was made in torch's inference mode is copied."""
+    """Return a tensor that graphs may hold: one that was made in torch's inference mode is copied.
+
+    Raises:
+        InputError: it is on the meta device.
+    """
+    if tensor.is_meta:
+        raise InputError("a tensor of a batch is on the meta device and has no values")
     return tensor.clone() if tensor.is_inference() else tensor
 
 

@@ -57,7 +57,8 @@ def evaluator_for(
     except Exception as error:  # of the model or the loss, whose traceback stays above this one
         said = f"the loss cannot be evaluated: {words_of(error)}"
         torchs = getattr(module.loss, "__module__", "").startswith("torch.nn")
-        if torchs or type(module.model).__name__ in said:  # it was given the model where it expects outputs
+        name = type(module.model).__name__
+        if torchs or (name in said and f"{name}.forward" not in said):  # the model where it expects outputs
             said += (
                 "; it takes (model, batch): for a criterion of outputs and targets use landscape.supervised"
             )

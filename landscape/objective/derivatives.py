@@ -86,9 +86,14 @@ def leaves_of(total: Tensor) -> list[Tensor]:
     return [node.variable for node in nodes if hasattr(node, "variable")]
 
 
+def operations(tensors: Sequence[Tensor]) -> set[str]:
+    """Return the names of the operations that made some tensors, as their graphs have them."""
+    return {node.name() for node in _nodes(tensors)}
+
+
 def kinked(gradients: Sequence[Tensor]) -> bool:
     """Tell whether an operation with kinks is in the graphs, as far as its name tells."""
-    return any(node.name().startswith(KINKED) for node in _nodes(gradients))
+    return any(name.startswith(KINKED) for name in operations(gradients))
 
 
 def _check_twice(gradients: Sequence[Tensor]) -> None:

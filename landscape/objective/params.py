@@ -29,7 +29,7 @@ class ParamSpace:
 
     Raises:
         InputError: the model has no parameters, a pattern matches none of them, none takes part, those that
-            do are not of one floating dtype on one device, or a tensor has no such axis.
+            do are not of one floating dtype on one device or have no values, or a tensor has no such axis.
 
     Attributes:
         sharded: whether vectors are shares of the ranks', see `landscape.objective.shards`.
@@ -70,6 +70,11 @@ class ParamSpace:
                 f"parameters must be of one floating dtype on one device, found {_some(map(str, kinds))}"
             )
 
+        if tensors[0].is_meta:
+            raise InputError(
+                f"{chosen[0]} is on the meta device and has no values; load them first: "
+                'model.to_empty(device="cpu"), then model.load_state_dict'
+            )
         holders = owners(model)
         axes = {name: axis for p, axis in (filter_axes or {}).items() for name in matching[p]}
         self.entries = tuple(

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils.data import Dataset, IterableDataset
 
 from landscape.errors import InputError
@@ -33,8 +34,8 @@ def supervised(
     targets, as torch takes the mean. This is compared with the criterion's own value on the first batch.
 
     Args:
-        model: takes a batch's inputs: a tensor, a tuple as several arguments, a mapping as named ones. It
-            may return an object or a mapping with `logits`, as Hugging Face's do.
+        model: takes a batch's inputs: a tensor or a packed sequence, a tuple as several arguments, a mapping
+            as named ones. It may return an object or a mapping with `logits`, as Hugging Face's do.
         batches: pairs (inputs, targets), from a list or a data loader.
         criterion: maps (outputs, targets) to a loss: a module such as `nn.CrossEntropyLoss()`, a function of
             `torch.nn.functional`, or any other callable that returns the loss of each example, their mean, or
@@ -91,7 +92,8 @@ def _outputs(model: nn.Module, batch: Any) -> Any:
     if isinstance(inputs, Mapping):
         outputs = model(**inputs)
     else:
-        outputs = model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
+        several = isinstance(inputs, tuple | list) and not isinstance(inputs, PackedSequence)
+        outputs = model(*inputs) if several else model(inputs)
     if isinstance(outputs, Mapping) and "logits" in outputs:
         return outputs["logits"]
     return getattr(outputs, "logits", outputs)

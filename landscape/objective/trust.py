@@ -21,7 +21,7 @@ from torch import Tensor
 
 from landscape.errors import InputError
 from landscape.objective.derivatives import gradient as gradient_of
-from landscape.objective.derivatives import kinked
+from landscape.objective.derivatives import kinked, operations
 from landscape.objective.differences import (
     AROUND,
     Differences,
@@ -137,8 +137,10 @@ def check_products(
 ) -> None:
     """Compare a Hessian product of the first batch with differences of its gradient, and note the result.
 
-    Where differences cannot tell, as with a kink in every interval, uᵀHv must be vᵀHu. The gradient, if it
-    was not checked yet, is compared with the loss at the same two points, if there is one batch.
+    So is each batch that takes another way through the model: whose graph has an operation that those before
+    it do not have. Where differences cannot tell, as with a kink in every interval, uᵀHv must be vᵀHu. The
+    gradient, if it was not checked yet, is compared with the loss at the same two points, if there is one
+    batch, and with more care where the product does not agree.
 
     Args:
         graph: the graph of the first batch at θ, where there is one already.
@@ -160,17 +162,29 @@ def check_products(
                 slope = along(pieces_of([g.detach() for g in graph.grads], parts))
             look = partial(Differences.confirms, d=d.to(differences.of.theta), own=own, slope=slope, tol=tol)
             agree, sloped = _first_look(differences, trust, look) or (False, False)
-            if sloped:
-                trust.gradient = CHECKED
             if agree:
+                trust.gradient = CHECKED if sloped else trust.gradient
                 trust.double = trust.double if differences.like is None else torch.float64
                 break
             d.copy_(drawn(of.params, 0))
         if not trust.gradient:
             check_gradient(objective, trust, _mean_of(graph, objective) if graph and both else None)
-        trust.products[strategy] = None if agree else _wrong_products(of, trust, multiply)
+        said = None if agree else _wrong_products(of, trust, multiply)
+        others = (_wrong_products(one, trust, multiply) for one in _other_ways(objective.unchecked(), trust))
+        trust.products[strategy] = said or next(filter(None, others), None)
     if said := trust.products[strategy]:
         raise InputError(f"{strategy} mode has a derivative of this loss wrong: {said}")
+
+
+def _other_ways(of: Differentiable, trust: Trust) -> Iterator[Differentiable]:
+    """Yield the loss of each batch after the first whose graph has an operation that those before lack."""
+    known: set[str] = set()
+    for number, one in enumerate(of.per_batch() if len(of.batches) > 1 else ()):
+        found = operations([one.traced(one.batches[0])[1]])
+        trust.evaluations += 1
+        if number and not found <= known:
+            yield one
+        known |= found
 
 
 def _sloped(of: Differentiable, trust: Trust) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from landscape.errors import InputError
@@ -64,8 +65,9 @@ def load_weights(
 
     As `weights_of`. Without a `prefix`, if the names are not the model's, the prefix that makes them so is
     removed, if there is exactly one. Every weight of the model must be in the file, and have its shape; of
-    tied weights, which Hugging Face saves once, one is enough. An adapter of PEFT
-    (`adapter_model.safetensors`) is loaded into the adapter of a model that has one, and its base stays.
+    tied weights, which Hugging Face saves once, one is enough, and all that are there must be equal. An
+    adapter of PEFT (`adapter_model.safetensors`) is loaded into the adapter of a model that has one, and its
+    base stays.
 
     Args:
         model: any module; its weights are overwritten.
@@ -85,6 +87,7 @@ def load_weights(
     adapter = weights.keys() != state.keys() and all(name.startswith(PEFT) for name in weights)
     if adapter:
         weights = _of_adapter(model, state, weights, path)
+    _need_held(path, state, weights)
     try:
         missing, unknown = model.load_state_dict(weights, strict=False)
     except RuntimeError as error:  # of shapes, a line each
@@ -168,6 +171,33 @@ def _of_adapter(
             "peft.PeftModel.from_pretrained(model, folder)"
         )
     return {known[name]: tensor for name, tensor in weights.items()}
+
+
+def _need_held(path: Path, state: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+    """Make sure that a model can hold a file's numbers: torch would load some over others, or cut them.
+
+    Raises:
+        InputError: weights that the model has tied differ in the file, or numbers are of a kind (complex, or
+            with fractions) that the model's weight is not.
+    """
+    first: dict[Any, str] = {}
+    for name in (name for name in state if name in weights):
+        found, dtype = weights[name], state[name].dtype
+        other = first.setdefault(_place(state[name]), name)
+        if other != name and not _equal(found, weights[other]):
+            raise InputError(
+                f"{path} has different weights for {other} and {name}, which are one weight in the model; "
+                "build the model without that tie"
+            )
+        whole = torch.can_cast(found.dtype, dtype)
+        if not whole and (found.is_complex() or not _equal(found, found.to(dtype))):
+            raise InputError(f"{path} has {str(found.dtype)[6:]} for {name}, which is {str(dtype)[6:]}")
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    if one.shape != other.shape:  # told where they are loaded
+        return True
+    return bool(((one == other) | (one.isnan() & other.isnan())).all())
 
 
 def _place(tensor: Tensor) -> tuple[int, tuple[int, ...], tuple[int, ...]]:

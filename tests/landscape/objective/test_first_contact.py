@@ -173,6 +173,7 @@ def test_a_generator_that_ends_is_frozen():
         (nn.Sequential(nn.LazyLinear(3)), r"0\.weight is lazy.*model\(inputs\)"),
         (net().state_dict(), "must be a torch.nn.Module, not OrderedDict.*load_weights"),
         ("a.pt", "must be a torch.nn.Module, not str"),
+        (nn.Linear(5, 3, device="meta"), "weight is on the meta device and has no values.*to_empty"),
     ],
 )
 def test_what_is_no_model_with_parameters(model, message):
@@ -199,6 +200,7 @@ def test_a_lazy_model_that_was_called():
         (lambda m, b: None, r"must return \(sum, weight\), not NoneType"),
         (lambda m, b: (m(b[0].double()).sum(), 1), "cannot be evaluated: RuntimeError: .*Double and Float"),
         (lambda m, b: (m(b["x"]).sum(), 1), "cannot be evaluated: TypeError(?!.*supervised)"),
+        (lambda m, b: (m(*b).sum(), 1), "cannot be evaluated: TypeError: .*given(?!.*supervised)"),
         (F.cross_entropy, r"takes \(model, batch\): .* use landscape\.supervised"),
         (F.mse_loss, "use landscape.supervised"),
         (nn.CrossEntropyLoss(), "use landscape.supervised"),
@@ -210,6 +212,11 @@ def test_a_loss_that_returns_something_else(loss, message):
     with pytest.raises(InputError, match=message) as refused:
         ll.Objective(net(), [(X, Y)], loss)
     assert "\n" not in str(refused.value)
+
+
+def test_batches_without_values():
+    with pytest.raises(InputError, match="a tensor of a batch is on the meta device"):
+        supervised(net(), [(X.to("meta"), Y)])
 
 
 @pytest.mark.parametrize("batches", [5, "data", {"x": X}])

@@ -218,6 +218,24 @@ def test_class_weights_follow_to_float64():
     assert objective.in_float64().value() == pytest.approx(objective.value(), rel=1e-6)
 
 
+def test_a_packed_sequence_is_one_input():
+    """It is a tuple by its type, and its parts are no arguments of a model."""
+
+    class Last(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn, self.out = nn.GRU(5, 3), nn.Linear(3, 4)
+
+        def forward(self, packed):
+            return self.out(self.rnn(packed)[1][-1])
+
+    packed = nn.utils.rnn.pack_sequence([drawn(n, 5) for n in (2, 4, 3)], enforce_sorted=False)
+    model, y = Last().double(), torch.tensor([0, 3, 1])
+    found = ll.supervised(model, [(packed, y)], F.cross_entropy)
+    assert found.value() == pytest.approx(float(F.cross_entropy(model(packed), y).detach()))
+    assert found.in_float64().value() == pytest.approx(found.value())
+
+
 @pytest.mark.parametrize("kind", ["mapping", "object"])
 def test_outputs_with_logits(kind):
     class Answering(nn.Linear):

@@ -263,6 +263,31 @@ def test_a_tied_weight_that_is_saved_once(left_out, prefix, tmp_path):
     assert found.head.weight is found.table.weight
 
 
+def test_tied_weights_that_differ_in_the_file_are_those_of_another_model(tmp_path):
+    """Torch would load one over the other, and the measured model would be neither."""
+    state = Decoder().state_dict() | {"head.weight": torch.ones(5, 3)}
+    with pytest.raises(
+        ll.InputError, match=r"different weights for table\.weight and head\.weight, which are one"
+    ):
+        ll.load_weights(Decoder(), saved_safely(state, tmp_path / "a.safetensors"))
+    state["head.weight"] = state["table.weight"] = torch.full((5, 3), torch.nan)
+    ll.load_weights(Decoder(), saved_safely(state, tmp_path / "a.safetensors"))
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.bool, torch.float32])
+@pytest.mark.parametrize("values", [[0.5, 1.0], [1j, 0j], [1.0, 0.0]])
+def test_numbers_that_the_model_cannot_hold_are_not_cut(values, dtype, tmp_path):
+    module = nn.Module()
+    module.register_buffer("mask", torch.zeros(2, dtype=dtype))
+    torch.save({"mask": torch.tensor(values)}, tmp_path / "a.pt")
+    if values == [1.0, 0.0] or (values == [0.5, 1.0] and dtype == torch.float32):
+        assert ll.load_weights(module, tmp_path / "a.pt").mask.tolist() == values
+        return
+    with pytest.raises(ll.InputError, match=rf"has (float32|complex64) for mask, which is {str(dtype)[6:]}"):
+        ll.load_weights(module, tmp_path / "a.pt")
+    assert not module.mask.any()
+
+
 def test_what_is_not_tied_must_be_there(tmp_path):
     model = Decoder()
     model.head = nn.Linear(3, 5, bias=False)
