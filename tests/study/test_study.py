@@ -10,14 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import t
 
 from figures.__main__ import render
 from figures.datasets import read_groups
+from figures.gains import holm, smallest
 from figures.levels import MISSED
 from figures.plan import DATA, LIMITS, SEEDS, STAGES, Training, ranked, trainings
 from figures.questions import PRIMARY, QUESTIONS, answers, overall
 from figures.records import LARGEST, Record, read_ranks, read_records, write_record
-from figures.stopping import stopped
+from figures.stopping import Rule, stopped
 from figures.style import PAIR, rounded
 from landscape import InputError
 from samrec.evaluation import metrics
@@ -61,7 +63,7 @@ def made_up(run: Training) -> tuple[Record, dict[int, np.ndarray]]:
         epochs=min(config.epochs, best + config.patience),
         best_epoch=best,
         log=log,
-        valid=reached,
+        valid={name: 1 - value for name, value in reached.items()},
         test=reached,
     )
     return record, ranks
@@ -108,9 +110,8 @@ def whole(tmp_path_factory):
         write({"run": run.name, "epochs": looks}, path)
     for number, data in enumerate(DATA):
         counted = {name: {"hr@10": 0.01 * (number + 1), "ndcg@10": 0.005} for name in BASELINES}
-        write(
-            {"digest": "0" * 64, "baselines": counted, "missed": counted}, results / "data" / f"{data}.json"
-        )
+        missed = {name: {key: value / 2 for key, value in own.items()} for name, own in counted.items()}
+        write({"digest": "0" * 64, "baselines": counted, "missed": missed}, results / "data" / f"{data}.json")
         head, cold = np.arange(USERS) < USERS // 4, np.arange(USERS) % 2 == 0
         repeated = (np.arange(USERS) < USERS // 10) & (data == "Yelp")
         members = {"head": head, "tail": ~head, "cold": cold, "warm": ~cold, "new": ~repeated}
@@ -174,6 +175,42 @@ def test_gains_are_of_the_checkpoints_that_a_rule_chooses(whole):
             assert [row["hr@10"][which][side] for side in ("ours", "theirs")] == pytest.approx(means)
 
 
+def test_each_question_looks_at_its_runs_under_the_rule_that_it_says():
+    sasrec, of_authors, xavier = (
+        QUESTIONS[name].run({}, "Yelp", "sasrec", 0)
+        for name in ("equal epochs", "sasrec-bert, stopped as S3Rec", "Xavier's start")
+    )
+    for name, run, rule in (
+        (PRIMARY, sasrec, Rule(1200, 80)),
+        ("equal epochs", sasrec, Rule(600, 40)),
+        ("sasrec-bert", of_authors, Rule(300, 40)),
+        ("sasrec-bert, stopped as S3Rec", of_authors, Rule(300, 10, "ndcg@20")),
+        ("Xavier's start", xavier, Rule(1200, 80)),
+    ):
+        assert QUESTIONS[name].rule(run) == rule
+
+
+def test_one_unfinished_run_leaves_its_data_set_unfinished(whole):
+    records = {name: r for name, r in read_records(whole).items() if r.data == "Beauty"}
+    name = ranked("Beauty", "samrec", 2).name
+    records[name] = records[name].model_copy(update={"log": records[name].log[:-1], "epochs": 95})
+    (row,) = answers(QUESTIONS[PRIMARY], records, whole)
+    assert row["unfinished"] == [True, False]
+    assert row["decision"] == "unfinished"
+
+
+def test_the_gain_that_could_have_been_seen_is_of_the_pairs_there_are_in_a_family_of_data_sets(whole):
+    """Its standard error is that of the interval."""
+    late = [ranked("Beauty", method, seed).name for method in LIMITS for seed in (3, 4)]
+    records = {name: r for name, r in read_records(whole).items() if name not in late}
+    for name, pairs, family in ((PRIMARY, 3, 4), ("gBCE", 3, 2)):
+        row = answers(QUESTIONS[name], records, whole)[0]
+        assert (row["data"], len(row["seeds"])) == ("Beauty", pairs)
+        for found in (row["ndcg@10"]["late"], row["hr@10"]["best"]):
+            error = (np.log1p(found["high"]) - np.log1p(found["gain"])) / t.ppf(0.975, pairs - 1)
+            assert found["seen"] == pytest.approx(smallest(error, pairs, 0.05 / family))
+
+
 def test_p_is_adjusted_for_data_sets_that_are_still_to_come(whole, monkeypatch):
     records = {name: r for name, r in read_records(whole).items() if r.data == "Toys_and_Games"}
     (adjusted,) = answers(QUESTIONS[PRIMARY], records, whole)
@@ -231,6 +268,7 @@ def test_the_gain_of_a_group_is_of_its_users_alone(tmp_path, whole):
     shutil.copytree(whole / "data", tmp_path / "data")
     for rows in drawn("groups", tmp_path)["found"]["questions"].values():
         by_group = {row["group"]: row for row in rows}
+        assert by_group.keys() == {"head", "tail", "cold", "warm"}  # everyone's item is new there
         assert by_group["head"]["ours"] == 1
         assert by_group["head"]["share"] == 0.25
         assert by_group["head"]["gain"] > 3
@@ -241,6 +279,24 @@ def test_the_gain_of_a_group_is_of_its_users_alone(tmp_path, whole):
             for pair in (("head", "tail"), ("cold", "warm"))  # everyone is in one of each pair
         ]
         assert of_all[0] == pytest.approx(of_all[1], rel=1e-4)  # six digits are kept
+
+
+@pytest.mark.parametrize("name", ["groups", "generalization"])
+def test_p_is_adjusted_over_all_that_is_looked_at_together(name, whole, monkeypatch):
+    """Over the groups of all data sets; over the measures of one setting and outcome."""
+    module = importlib.import_module(f"figures.{name}")
+
+    def families():
+        if name == "groups":
+            return [[row["p"] for row in rows] for rows in module.data(whole)["questions"].values()]
+        settings = module.data(whole)["settings"].values()
+        return [[cell["p"] for cell in own[of].values()] for own in settings for of in module.OUTCOMES]
+
+    adjusted = families()
+    monkeypatch.setattr(module, "holm", np.array)
+    for found, raw in zip(adjusted, families(), strict=True):
+        assert found == pytest.approx(holm(raw).tolist())
+        assert found != raw
 
 
 def test_each_bad_start_is_drawn_beside_the_good_one_of_its_seed(whole):
@@ -267,6 +323,10 @@ def test_the_levels_are_means_over_the_seeds_of_each_method_once(whole):
     assert {"CL4SRec", "S3Rec", "SASRec, weight decay", "SAMRec, tuned", "Markov chain"} <= rows.keys()
     assert "SASRec, equal epochs" not in rows  # the same runs as at equal work
     assert rows["item-kNN"]["Toys_and_Games"]["hr@10"] == [0.02, None]
+    assert (rows["item-kNN"]["Yelp"]["hr@10"], rows["item-kNN"][MISSED]["hr@10"]) == (
+        [0.04, None],
+        [0.02, None],
+    )
 
 
 def test_each_run_of_the_plan_is_of_one_stage_and_costs_something(whole, tmp_path):
@@ -363,6 +423,9 @@ def test_sharpness_is_correlated_among_runs_that_differ_in_one_setting(whole):
     assert sam["pairs"] == len(DATA) * len(SEEDS)
     assert sam["tau"] > 0.7
     assert sam["p"] < 0.01
+    assert (
+        found["SAM"]["ndcg@10"]["trace"]["tau"] < -0.5
+    )  # what is tested: the validation is made the contrary
     assert found["radius"]["gap"]["trace"]["pairs"] == len(DATA) * 10  # five radii
     sets = [set(sam["by_stratum"]), set(found["dropout"]["gap"]["trace"]["by_stratum"])]
     assert [len(names) for names in sets] == [20, 8]
