@@ -161,6 +161,7 @@ def test_ties_are_those_of_what_is_left(tmp_path):
     for filters in ({}, {"deduplicate": True}, {"core": 7}, {"deduplicate": True, "core": 3}):
         left = read(path, times=True, **filters)
         ids = left.user_ids[left.users], left.item_ids[left.items], left.times
+        assert set(zip(*(own.tolist() for own in ids), strict=True)) <= {(u, i, t) for u, t, i in rows}
         text = "".join(f"{u},{i},{t}\n" for u, i, t in zip(*ids, strict=True))
         alone = read(written(tmp_path, "user,item,time\n" + text, "left.csv"))
         assert describe(read(path, **filters))["time_ties"] == describe(alone)["time_ties"]
