@@ -1,4 +1,4 @@
-"""The study's questions and decisions, and its figures of nothing, of one run, and of a made-up study."""
+"""The study's figures of nothing, of one run, and of a made-up study."""
 
 import functools
 import importlib
@@ -10,114 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.stats import t
 
 from figures.__main__ import render
 from figures.datasets import read_groups
-from figures.gains import holm, smallest
+from figures.gains import holm
 from figures.levels import MISSED
-from figures.plan import DATA, LIMITS, SEEDS, STAGES, Training, ranked, trainings
-from figures.questions import PRIMARY, QUESTIONS, answers, overall
-from figures.records import LARGEST, Record, read_ranks, read_records, write_record
-from figures.stopping import Rule, stopped
-from figures.style import PAIR, rounded
-from landscape import InputError
-from samrec.evaluation import metrics
-from samrec.methods.baselines import BASELINES
+from figures.plan import DATA, LIMITS, SEEDS, ranked
+from figures.questions import PRIMARY
+from figures.records import read_ranks, read_records, write_record
+from figures.style import rounded
+from tests.study.conftest import USERS, look, made_up, write
 
 NAMES = ("training", "minima", "ranking", "groups", "start")
-FLATNESS = ("sam", "asam", "average", "average-adaptive", "fisher-rao", "relative-flatness-embedding")
-GAIN = {"Beauty": 0.3, "Toys_and_Games": 0.0, "Sports_and_Outdoors": 0.3, "Yelp": 0.3}
-PEAK = 12  # validations up to the best one, of which some rules see none
-USERS = 2000
-
-
-def made_up(run: Training) -> tuple[Record, dict[int, np.ndarray]]:
-    """Make up a run as it may be recorded: SAM gains what `GAIN` says, on users who are easy for all."""
-    config = run.config(Path("data"))
-    rng = np.random.default_rng(sum(map(ord, run.name)))
-    easy = np.random.default_rng(0).random(USERS)
-    gain = GAIN[run.data] if config.method == "samrec" else 0.0
-    count = min(PEAK + config.patience // config.eval_every, config.epochs // config.eval_every)
-    epochs = [config.eval_every * (i + 1) for i in range(count)]
-    level = [0.25 * (1 - ((i - PEAK + 1) / (2 * count)) ** 2) for i in range(count)]
-    log = [
-        {"epoch": e, "seconds": 4.0 * e, "loss": 1.0 - v, "ndcg@10": v / 2, "ndcg@20": v / 2, "hr@10": v}
-        for e, v in zip(epochs, level, strict=True)
-    ]
-    ends = [stopped(log, rule) for rule in (run.rule, *run.rules)]
-    ranks = {}
-    for epoch in {epoch for end in ends for epoch in (end.best, *end.late)}:
-        hit = level[epochs.index(epoch)] * (1 + gain) * rng.normal(1, 0.01)
-        luck = np.where(rng.random(USERS) < 0.2, rng.random(USERS), easy)
-        ranks[epoch] = np.where(luck < hit, rng.integers(0, 10, USERS), LARGEST)
-    best = ends[0].best
-    reached = metrics(ranks[best])
-    record = Record(
-        name=run.name,
-        command=run.command,
-        data=run.data,
-        digest="0" * 64,
-        settings={key: value for key, value in config.settings.items() if key != "data"},
-        where={"cpu": "none"},
-        epochs=min(config.epochs, best + config.patience),
-        best_epoch=best,
-        log=log,
-        valid={name: 1 - value for name, value in reached.items()},
-        test=reached,
-    )
-    return record, ranks
-
-
-def look(record: Record, epoch: float = 1.0) -> dict:
-    """Make up what `figures.measure` finds of a checkpoint."""
-    rng = np.random.default_rng(sum(map(ord, record.name)))
-    flat = (0.4 if record.method == "samrec" else 1.0) * rng.lognormal(0, 0.2) * (1 + 2 * epoch)
-    loss = 0.25 + 0.2 * rng.random()
-    return {
-        "users": 512,
-        "loss": loss,
-        "valid_loss": loss + 0.5 + 0.05 * flat + 0.02 * rng.random(),
-        "weight_norm": 140.0,
-        "gradient_norm": 0.1 * flat,
-        "lambda_max": 3.4 * flat,
-        "trace": 900 * flat,
-        "trace_se": 60.0,
-        "measures": {key: {"value": 0.05 * flat * rng.lognormal(0, 0.1), "se": None} for key in FLATNESS},
-    }
-
-
-def write(found: dict, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found))
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """Every run of the plan, made up, and what the figures read of their measurements."""
-    results = tmp_path_factory.mktemp("whole")
-    records: dict[str, Record] = {}
-    while new := [run for name, run in trainings(STAGES, records).items() if name not in records]:
-        for run in new:  # those that wait for these come next
-            write_record(*made_up(run), results)
-        records = read_records(results)
-    for record in records.values():
-        write({"run": record.name, **look(record)}, results / "minima" / f"{record.name}.json")
-    for method in LIMITS:
-        run = records[ranked("Beauty", method, 0).name]
-        looks = [{"epoch": e, **look(run, e / 200)} for e in range(20, 201, 20)]
-        path = results / PAIR / "trajectories" / f"Beauty-bce.{method}.json"
-        write({"run": run.name, "epochs": looks}, path)
-    for number, data in enumerate(DATA):
-        counted = {name: {"hr@10": 0.01 * (number + 1), "ndcg@10": 0.005} for name in BASELINES}
-        missed = {name: {key: value / 2 for key, value in own.items()} for name, own in counted.items()}
-        write({"digest": "0" * 64, "baselines": counted, "missed": missed}, results / "data" / f"{data}.json")
-        head, cold = np.arange(USERS) < USERS // 4, np.arange(USERS) % 2 == 0
-        repeated = (np.arange(USERS) < USERS // 10) & (data == "Yelp")
-        members = {"head": head, "tail": ~head, "cold": cold, "warm": ~cold, "new": ~repeated}
-        members["repeated"] = repeated
-        np.savez_compressed(results / "data" / f"{data}.npz", **members)
-    return results
 
 
 @functools.lru_cache
@@ -131,103 +35,6 @@ def drawn(name: str, results: Path) -> dict:
         figure.draw_without_rendering()
     axes = [axes for figure in figures for axes in figure.axes]
     return {"found": found, "axes": axes, "said": [text.get_text() for a in axes for text in a.texts]}
-
-
-def test_each_question_finds_all_its_runs(whole):
-    records = read_records(whole)
-    for question in QUESTIONS.values():
-        rows = answers(question, records, whole)
-        assert [row["data"] for row in rows] == list(question.data)
-        for row in rows:
-            assert row["seeds"] == list(question.seeds)
-            assert not any(row["unfinished"])
-            assert row["decision"] != "unfinished"
-            assert all(ours != theirs for ours, theirs in row["runs"])
-
-
-def test_a_gain_that_was_made_up_is_found_where_it_is(whole):
-    rows = {row["data"]: row for row in answers(QUESTIONS[PRIMARY], read_records(whole), whole)}
-    for data, gain in GAIN.items():
-        found = rows[data]["ndcg@10"]["late"]
-        assert found["low"] < gain < found["high"]
-        assert rows[data]["decision"] == ("helps" if gain else "open")
-        assert found["seen"] > 0
-    assert overall(list(rows.values())) == "SAM helps"
-
-
-def test_gains_are_of_the_checkpoints_that_a_rule_chooses(whole):
-    """By hand: HR@10 of one data set, from the stored ranks."""
-    records = read_records(whole)
-    for name in ("equal work", "equal epochs", "sasrec-bert, stopped as S3Rec"):
-        question = QUESTIONS[name]
-        (row,) = (row for row in answers(question, records, whole) if row["data"] == "Beauty")
-        for which in ("late", "best"):
-            means = []
-            for method in question.methods:
-                hits = []
-                for seed in question.seeds:
-                    run = question.run(records, "Beauty", method, seed)
-                    end = stopped(records[run.name].log, question.rule(run))
-                    epochs = end.late if which == "late" else (end.best,)
-                    hits.append((read_ranks(records[run.name], whole, epochs) < 10).mean())
-                means.append(np.mean(hits))
-            assert row["hr@10"][which]["gain"] == pytest.approx(means[0] / means[1] - 1)
-            assert [row["hr@10"][which][side] for side in ("ours", "theirs")] == pytest.approx(means)
-
-
-def test_each_question_looks_at_its_runs_under_the_rule_that_it_says():
-    sasrec, of_authors, xavier = (
-        QUESTIONS[name].run({}, "Yelp", "sasrec", 0)
-        for name in ("equal epochs", "sasrec-bert, stopped as S3Rec", "Xavier's start")
-    )
-    for name, run, rule in (
-        (PRIMARY, sasrec, Rule(1200, 80)),
-        ("equal epochs", sasrec, Rule(600, 40)),
-        ("sasrec-bert", of_authors, Rule(300, 40)),
-        ("sasrec-bert, stopped as S3Rec", of_authors, Rule(300, 10, "ndcg@20")),
-        ("Xavier's start", xavier, Rule(1200, 80)),
-    ):
-        assert QUESTIONS[name].rule(run) == rule
-
-
-def test_one_unfinished_run_leaves_its_data_set_unfinished(whole):
-    records = {name: r for name, r in read_records(whole).items() if r.data == "Beauty"}
-    name = ranked("Beauty", "samrec", 2).name
-    records[name] = records[name].model_copy(update={"log": records[name].log[:-1], "epochs": 95})
-    (row,) = answers(QUESTIONS[PRIMARY], records, whole)
-    assert row["unfinished"] == [True, False]
-    assert row["decision"] == "unfinished"
-
-
-def test_the_gain_that_could_have_been_seen_is_of_the_pairs_there_are_in_a_family_of_data_sets(whole):
-    """Its standard error is that of the interval."""
-    late = [ranked("Beauty", method, seed).name for method in LIMITS for seed in (3, 4)]
-    records = {name: r for name, r in read_records(whole).items() if name not in late}
-    for name, pairs, family in ((PRIMARY, 3, 4), ("gBCE", 3, 2)):
-        row = answers(QUESTIONS[name], records, whole)[0]
-        assert (row["data"], len(row["seeds"])) == ("Beauty", pairs)
-        for found in (row["ndcg@10"]["late"], row["hr@10"]["best"]):
-            error = (np.log1p(found["high"]) - np.log1p(found["gain"])) / t.ppf(0.975, pairs - 1)
-            assert found["seen"] == pytest.approx(smallest(error, pairs, 0.05 / family))
-
-
-def test_p_is_adjusted_for_data_sets_that_are_still_to_come(whole, monkeypatch):
-    records = {name: r for name, r in read_records(whole).items() if r.data == "Toys_and_Games"}
-    (adjusted,) = answers(QUESTIONS[PRIMARY], records, whole)
-    (of_two,) = answers(QUESTIONS["gBCE"], records, whole)
-    monkeypatch.setattr("figures.questions.holm", np.array)
-    for name, found, family in ((PRIMARY, adjusted, 4), ("gBCE", of_two, 2)):
-        (raw,) = answers(QUESTIONS[name], records, whole)
-        p = raw["hr@10"]["best"]["p"]
-        assert found["hr@10"]["best"]["p"] == pytest.approx(min(1, family * p))
-
-
-def test_runs_on_different_data_of_one_name_are_not_compared(whole):
-    records = read_records(whole)
-    name = ranked("Beauty", "samrec", 1).name
-    records[name] = records[name].model_copy(update={"digest": "1" * 64})
-    with pytest.raises(InputError, match=rf"{name} were trained on different data"):
-        answers(QUESTIONS[PRIMARY], records, whole)
 
 
 @pytest.mark.parametrize("name", ["training", "minima"])
