@@ -10,7 +10,7 @@ from samrec import chunks
 from samrec.cli.evaluate import _tables
 from samrec.data.interactions import Interactions
 from samrec.data.split import leave_one_out
-from samrec.evaluation import evaluate, groups, intervals, metrics, ranks
+from samrec.evaluation import RANKED, evaluate, gain, groups, intervals, metrics, ranks
 from samrec.facts import difference
 from samrec.model import SASRec
 from tests.conftest import small_sasrec
@@ -66,6 +66,22 @@ def test_scores_that_are_not_finite_are_an_error():
         ranks(model, split, "test")
 
 
+def test_an_expectation_that_is_not_finite_is_an_error():
+    model, split = fixed_scores(4, [0.0, 1.0, 2.0, 3.0], [[1, 2, 3], [2, 3, 4]])
+    model.norm.bias.data[1] = float("inf")
+    with pytest.raises(InputError, match="not finite"):
+        ranks(model, split, "test")
+
+
+def test_ranks_of_a_model_in_half_precision_are_counted_beyond_256():
+    model, split = fixed_scores(600, [0.0] * 600, [list(range(first, first + 3)) for first in range(1, 599)])
+    assert set(ranks(model.bfloat16(), split, "test").tolist()) == {597}
+
+
+def test_what_has_no_rank_adds_no_number():
+    assert all(gain(torch.tensor([float("nan")]), name).isnan() for name in (*RANKED, "map@5", "precision@5"))
+
+
 def test_metrics_by_hand():
     found = metrics(np.array([0, 4, 9, 10, 100]))
     assert found["hr@5"] == pytest.approx(2 / 5)
@@ -95,6 +111,7 @@ def test_groups_by_hand():
         "tail": [0, 2, 3],
         "head": [1],  # of 2 and 3, the lower row
     }
+    assert members("test", head=0.3)["head"] == [1, 2]  # 1.8 items of six are two: 2 and 3
     assert members("valid", cold=2, head=0.5) == {
         "cold": [1, 2, 3],
         "warm": [0],

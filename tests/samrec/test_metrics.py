@@ -99,6 +99,13 @@ def test_the_catalogue_is_that_of_a_loop_over_users(split, part, k):
     assert catalogue_metrics(model, split, part, list(expected)) == pytest.approx(expected)
 
 
+def test_several_cutoffs_at_once_are_each_by_itself(split):
+    model = small_sasrec(split).eval()
+    names = [f"{name}@{k}" for name in ("coverage", "popularity", "novelty") for k in (1, 2, 5)]
+    alone = {name: catalogue_metrics(model, split, "test", [name])[name] for name in names}
+    assert catalogue_metrics(model, split, "test", names) == alone
+
+
 def lists_of(model, split, part, histories, k):
     """The first k items of each user who is evaluated: those that rank below k when they are held out."""
     held = 2 if part == "valid" else 1

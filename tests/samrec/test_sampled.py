@@ -73,6 +73,13 @@ def test_items_are_drawn_as_often_as_they_weigh(kind):
         assert (abs(counts - 30_000 * chance) <= 5 * np.sqrt(30_000 * chance * (1 - chance))).all()
 
 
+def test_the_two_kinds_are_drawn_apart_where_they_weigh_the_same():
+    split = of([1, 2, 3, 4, 5, 6], [5, 6, 7, 8, 1, 2])
+    assert set(weights_of(split, "pop100")) == {1}
+    uniform, popular = (negatives(split, "test", kind) for kind in KINDS)
+    assert not np.array_equal(uniform, popular)
+
+
 @pytest.mark.parametrize("noise", [0.0, 0.6])
 @pytest.mark.parametrize("part", ["valid", "test"])
 @pytest.mark.parametrize("kind", KINDS)

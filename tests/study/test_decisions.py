@@ -16,6 +16,9 @@ def cell(gain, low, high, p):
         (cell(0.1, 0.05, 0.15, 0.01), -0.02, "open"),  # the best checkpoints say the contrary
         (cell(-0.1, -0.15, -0.05, 0.01), -0.02, "hurts"),
         (cell(0.1, 0.05, 0.15, 0.06), 0.1, "open"),  # not after Holm
+        (cell(0.1, 0.05, 0.15, 0.05), 0.1, "open"),  # p has to be below 5%
+        (cell(-0.01, -0.031, 0.02, 0.4), 0.1, "open"),
+        (cell(0.0, -0.03, 0.02, 0.4), 0.1, "open"),
         (cell(0.01, -0.02, 0.029, 0.4), 0.1, "no more than 3%"),
         (cell(0.01, -0.02, 0.031, 0.4), 0.1, "open"),
         (cell(0.1, None, None, None), 0.1, "unfinished"),
@@ -36,6 +39,8 @@ def test_the_rule_of_decision(late, best, decided):
         (["helps"] * 3 + ["hurts"], "it depends on the data"),
         (["helps"] * 2 + ["open"] * 2, "it depends on the data"),
         (["hurts"] * 4, "SAM hurts"),
+        (["hurts"] * 3 + ["helps"], "it depends on the data"),
+        (["hurts"] * 2 + ["open"] * 2, "it depends on the data"),
         (["open"] * 3 + ["no more than 3%"], "no effect was seen"),
         (["helps"] * 3 + ["unfinished"], "unfinished"),
         (["helps"] * 3, "unfinished"),

@@ -1,5 +1,7 @@
 """Gains, their intervals and their adjustment, by simulation and by hand."""
 
+from itertools import permutations
+
 import numpy as np
 import pytest
 from scipy.stats import t
@@ -114,6 +116,37 @@ def test_without_users_of_their_own_it_is_the_paired_t_test():
     assert found.error == pytest.approx(error)
     assert found.p == pytest.approx(2 * t.sf(np.log(1.1) / error, 2))
     assert np.log1p(found.high) == pytest.approx(np.log(1.1) + t.ppf(0.975, 2) * error)
+
+
+def test_the_error_is_that_of_seeds_and_of_what_users_have_in_common_between_seeds():
+    """By loops: σ_u² is the mean product of a user's influences in two different seeds, if that is clear."""
+    rng, clear = np.random.default_rng(8), []
+    for _ in range(40):
+        seeds, count = int(rng.integers(2, 5)), int(rng.integers(4, 9))
+        taste = rng.uniform(0.5, 1.5, (2, 1, count))
+        luck = rng.uniform(0.8, 1.2, (2, seeds, 1))
+        ours, theirs = taste * luck * rng.uniform(0.5, 1.5, (2, seeds, count)) * [[[3]], [[1]]]
+        found = compared(ours, theirs)
+        z = ours / (ours.sum() / ours.size) - theirs / (theirs.sum() / theirs.size)
+        of_seeds = [sum(row) / count for row in z]
+        mean = sum(of_seeds) / seeds
+        variance = sum((own - mean) ** 2 for own in of_seeds) / (seeds - 1) / seeds
+        pairs = list(permutations(range(seeds), 2))
+        each = [
+            sum((z[a, u] - of_seeds[a]) * (z[b, u] - of_seeds[b]) for a, b in pairs) / len(pairs)
+            for u in range(count)
+        ]
+        of_users = sum(each) / count / count
+        deviation = (sum((own - sum(each) / count) ** 2 for own in each) / (count - 1)) ** 0.5
+        clear.append(of_users / (deviation / count**0.5 / count))
+        assert found.error == pytest.approx((variance + of_users * (clear[-1] > 2)) ** 0.5)
+    assert all(any(low < one < high for one in clear) for low, high in ((-9, 0), (1.5, 2), (2, 2.5)))
+
+
+def test_one_ratio_in_all_seeds_and_users_is_no_chance():
+    theirs = np.random.default_rng(9).random((3, 20))
+    found = compared(2 * theirs, theirs)
+    assert (found.gain, found.low, found.high, found.p, found.error) == (1, 1, 1, 0, 0)
 
 
 def test_equal_values_gain_nothing_and_turning_them_around_turns_the_gain():

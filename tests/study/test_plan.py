@@ -15,6 +15,8 @@ from figures.plan import (
     STAGES,
     bert_run,
     chosen,
+    chosen_run,
+    cut_off,
     ranked,
     rival,
     shared,
@@ -22,7 +24,7 @@ from figures.plan import (
     trials,
 )
 from figures.stopping import Rule
-from tests.records import of_trials
+from tests.records import of_trials, recorded
 
 
 def test_every_run_has_a_name_of_its_own_that_is_a_file():
@@ -43,6 +45,7 @@ def test_methods_have_sam_alone_between_them_and_equal_work(data):
     assert {key for key in sasrec if sasrec[key] != samrec[key]} == {"method", "epochs", "patience"}
     assert (sasrec["epochs"], sasrec["patience"]) == (2 * samrec["epochs"], 2 * samrec["patience"])
     assert ranked(data, "sasrec", 0).rules == (ranked(data, "samrec", 0).rule,)
+    assert ranked(data, "samrec", 0).rule == Rule(600 if data == "Yelp" else 300, 40)
 
 
 def test_a_share_of_the_users_has_as_many_steps():
@@ -82,6 +85,23 @@ def test_the_choice_waits_for_all_trials_and_knows_the_validation_alone():
         run.settings["seed"] for run in trainings(["tuning", "main"], {}).values()
     }
     assert len(runs) == 2 * 3
+
+
+@pytest.mark.parametrize("place", range(7))
+def test_what_is_chosen_is_trained_with_all_of_its_trials_settings(place):
+    records = of_trials("Yelp", dict.fromkeys(LIMITS, place))
+    for method in LIMITS:
+        trial, run = trials("Yelp", method)[place], chosen_run(records, "Yelp", method, 6)
+        assert run.settings == {**trial.settings, "seed": 6}
+
+
+def test_a_run_may_have_more_epochs_only_where_its_limit_cut_it_off():
+    run = ranked("Yelp", "samrec", 0)
+    record = recorded(run)  # its best validation is the seventh of twelve: 25 of 40 epochs of patience
+    shorter = {"settings": record.settings | {"epochs": 60}}
+    assert cut_off(record.model_copy(update=shorter), run)
+    assert not cut_off(record, run)
+    assert not cut_off(record.model_copy(update={**shorter, "epochs": 75}), run)  # its patience ended it
 
 
 def test_a_trial_is_judged_by_its_late_checkpoints_and_not_by_one():

@@ -28,7 +28,8 @@ def trained(values, rule, every=1):
 def test_a_shorter_rule_stops_where_training_would_have(every, seed):
     values = np.random.default_rng(seed).random(60).cumsum() % 3
     values[0] = 0.001
-    for rule in (Rule(60 * every, 4 * every), Rule(17 * every, 6 * every), Rule(60 * every, 9 * every)):
+    patiences = [(60, 4 * every), (17, 6 * every), (60, 9 * every), (60, 4 * every + every // 2)]
+    for rule in (Rule(validations * every, patience) for validations, patience in patiences):
         end, best = trained(values, rule, every)
         found = stopped(log(values, every), rule)
         assert (found.end, found.best) == (end, best)
@@ -66,7 +67,15 @@ def test_late_checkpoints_are_the_five_in_a_row_that_are_best_together():
     assert found.late == (6, 7, 8, 9, 10)
     assert stopped(log([3] * 9), Rule(9, 9)).late == (5, 6, 7, 8, 9)
     assert stopped(log([1, 2]), Rule(9, 9)).late == (1, 2)
+    assert stopped(log([0.1, 0.7, 0.4, 0.3, 0.6] * 3), Rule(15, 15)).late == (11, 12, 13, 14, 15)  # all equal
+    assert stopped(log([0.0301] * 5 + [0.0300] * 5), Rule(10, 10)).late == (1, 2, 3, 4, 5)
     assert len(found.late) == LATE
+
+
+def test_the_first_of_equal_validations_is_the_best_and_patience_counts_from_it():
+    found = stopped(log([1, 3, 2, 3, 3, 3, 3]), Rule(9, 4))
+    assert (found.best, found.end, found.unfinished) == (2, 6, False)
+    assert stopped(log([0, 0, 0]), Rule(9, 2)).best == 1
 
 
 def test_a_rule_may_look_at_another_metric():

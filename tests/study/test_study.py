@@ -1,4 +1,4 @@
-"""The study's questions and decisions, and its figures of nothing, of one run, and of a made-up study."""
+"""The study's figures of nothing, of one run, and of a made-up study."""
 
 import functools
 import importlib
@@ -13,110 +13,15 @@ import pytest
 
 from figures.__main__ import render
 from figures.datasets import read_groups
+from figures.gains import holm
 from figures.levels import MISSED
-from figures.plan import DATA, LIMITS, SEEDS, STAGES, Training, ranked, trainings
-from figures.questions import PRIMARY, QUESTIONS, answers, overall
-from figures.records import LARGEST, Record, read_ranks, read_records, write_record
-from figures.stopping import stopped
-from figures.style import PAIR, rounded
-from landscape import InputError
-from samrec.evaluation import metrics
-from samrec.methods.baselines import BASELINES
+from figures.plan import DATA, LIMITS, SEEDS, ranked
+from figures.questions import PRIMARY
+from figures.records import read_ranks, read_records, write_record
+from figures.style import rounded
+from tests.study.conftest import USERS, look, made_up, write
 
 NAMES = ("training", "minima", "ranking", "groups", "start")
-FLATNESS = ("sam", "asam", "average", "average-adaptive", "fisher-rao", "relative-flatness-embedding")
-GAIN = {"Beauty": 0.3, "Toys_and_Games": 0.0, "Sports_and_Outdoors": 0.3, "Yelp": 0.3}
-PEAK = 12  # validations up to the best one, of which some rules see none
-USERS = 2000
-
-
-def made_up(run: Training) -> tuple[Record, dict[int, np.ndarray]]:
-    """Make up a run as it may be recorded: SAM gains what `GAIN` says, on users who are easy for all."""
-    config = run.config(Path("data"))
-    rng = np.random.default_rng(sum(map(ord, run.name)))
-    easy = np.random.default_rng(0).random(USERS)
-    gain = GAIN[run.data] if config.method == "samrec" else 0.0
-    count = min(PEAK + config.patience // config.eval_every, config.epochs // config.eval_every)
-    epochs = [config.eval_every * (i + 1) for i in range(count)]
-    level = [0.25 * (1 - ((i - PEAK + 1) / (2 * count)) ** 2) for i in range(count)]
-    log = [
-        {"epoch": e, "seconds": 4.0 * e, "loss": 1.0 - v, "ndcg@10": v / 2, "ndcg@20": v / 2, "hr@10": v}
-        for e, v in zip(epochs, level, strict=True)
-    ]
-    ends = [stopped(log, rule) for rule in (run.rule, *run.rules)]
-    ranks = {}
-    for epoch in {epoch for end in ends for epoch in (end.best, *end.late)}:
-        hit = level[epochs.index(epoch)] * (1 + gain) * rng.normal(1, 0.01)
-        luck = np.where(rng.random(USERS) < 0.2, rng.random(USERS), easy)
-        ranks[epoch] = np.where(luck < hit, rng.integers(0, 10, USERS), LARGEST)
-    best = ends[0].best
-    reached = metrics(ranks[best])
-    record = Record(
-        name=run.name,
-        command=run.command,
-        data=run.data,
-        digest="0" * 64,
-        settings={key: value for key, value in config.settings.items() if key != "data"},
-        where={"cpu": "none"},
-        epochs=min(config.epochs, best + config.patience),
-        best_epoch=best,
-        log=log,
-        valid=reached,
-        test=reached,
-    )
-    return record, ranks
-
-
-def look(record: Record, epoch: float = 1.0) -> dict:
-    """Make up what `figures.measure` finds of a checkpoint."""
-    rng = np.random.default_rng(sum(map(ord, record.name)))
-    flat = (0.4 if record.method == "samrec" else 1.0) * rng.lognormal(0, 0.2) * (1 + 2 * epoch)
-    loss = 0.25 + 0.2 * rng.random()
-    return {
-        "users": 512,
-        "loss": loss,
-        "valid_loss": loss + 0.5 + 0.05 * flat + 0.02 * rng.random(),
-        "weight_norm": 140.0,
-        "gradient_norm": 0.1 * flat,
-        "lambda_max": 3.4 * flat,
-        "trace": 900 * flat,
-        "trace_se": 60.0,
-        "measures": {key: {"value": 0.05 * flat * rng.lognormal(0, 0.1), "se": None} for key in FLATNESS},
-    }
-
-
-def write(found: dict, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found))
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """Every run of the plan, made up, and what the figures read of their measurements."""
-    results = tmp_path_factory.mktemp("whole")
-    records: dict[str, Record] = {}
-    while new := [run for name, run in trainings(STAGES, records).items() if name not in records]:
-        for run in new:  # those that wait for these come next
-            write_record(*made_up(run), results)
-        records = read_records(results)
-    for record in records.values():
-        write({"run": record.name, **look(record)}, results / "minima" / f"{record.name}.json")
-    for method in LIMITS:
-        run = records[ranked("Beauty", method, 0).name]
-        looks = [{"epoch": e, **look(run, e / 200)} for e in range(20, 201, 20)]
-        path = results / PAIR / "trajectories" / f"Beauty-bce.{method}.json"
-        write({"run": run.name, "epochs": looks}, path)
-    for number, data in enumerate(DATA):
-        counted = {name: {"hr@10": 0.01 * (number + 1), "ndcg@10": 0.005} for name in BASELINES}
-        write(
-            {"digest": "0" * 64, "baselines": counted, "missed": counted}, results / "data" / f"{data}.json"
-        )
-        head, cold = np.arange(USERS) < USERS // 4, np.arange(USERS) % 2 == 0
-        repeated = (np.arange(USERS) < USERS // 10) & (data == "Yelp")
-        members = {"head": head, "tail": ~head, "cold": cold, "warm": ~cold, "new": ~repeated}
-        members["repeated"] = repeated
-        np.savez_compressed(results / "data" / f"{data}.npz", **members)
-    return results
 
 
 @functools.lru_cache
@@ -130,67 +35,6 @@ def drawn(name: str, results: Path) -> dict:
         figure.draw_without_rendering()
     axes = [axes for figure in figures for axes in figure.axes]
     return {"found": found, "axes": axes, "said": [text.get_text() for a in axes for text in a.texts]}
-
-
-def test_each_question_finds_all_its_runs(whole):
-    records = read_records(whole)
-    for question in QUESTIONS.values():
-        rows = answers(question, records, whole)
-        assert [row["data"] for row in rows] == list(question.data)
-        for row in rows:
-            assert row["seeds"] == list(question.seeds)
-            assert not any(row["unfinished"])
-            assert row["decision"] != "unfinished"
-            assert all(ours != theirs for ours, theirs in row["runs"])
-
-
-def test_a_gain_that_was_made_up_is_found_where_it_is(whole):
-    rows = {row["data"]: row for row in answers(QUESTIONS[PRIMARY], read_records(whole), whole)}
-    for data, gain in GAIN.items():
-        found = rows[data]["ndcg@10"]["late"]
-        assert found["low"] < gain < found["high"]
-        assert rows[data]["decision"] == ("helps" if gain else "open")
-        assert found["seen"] > 0
-    assert overall(list(rows.values())) == "SAM helps"
-
-
-def test_gains_are_of_the_checkpoints_that_a_rule_chooses(whole):
-    """By hand: HR@10 of one data set, from the stored ranks."""
-    records = read_records(whole)
-    for name in ("equal work", "equal epochs", "sasrec-bert, stopped as S3Rec"):
-        question = QUESTIONS[name]
-        (row,) = (row for row in answers(question, records, whole) if row["data"] == "Beauty")
-        for which in ("late", "best"):
-            means = []
-            for method in question.methods:
-                hits = []
-                for seed in question.seeds:
-                    run = question.run(records, "Beauty", method, seed)
-                    end = stopped(records[run.name].log, question.rule(run))
-                    epochs = end.late if which == "late" else (end.best,)
-                    hits.append((read_ranks(records[run.name], whole, epochs) < 10).mean())
-                means.append(np.mean(hits))
-            assert row["hr@10"][which]["gain"] == pytest.approx(means[0] / means[1] - 1)
-            assert [row["hr@10"][which][side] for side in ("ours", "theirs")] == pytest.approx(means)
-
-
-def test_p_is_adjusted_for_data_sets_that_are_still_to_come(whole, monkeypatch):
-    records = {name: r for name, r in read_records(whole).items() if r.data == "Toys_and_Games"}
-    (adjusted,) = answers(QUESTIONS[PRIMARY], records, whole)
-    (of_two,) = answers(QUESTIONS["gBCE"], records, whole)
-    monkeypatch.setattr("figures.questions.holm", np.array)
-    for name, found, family in ((PRIMARY, adjusted, 4), ("gBCE", of_two, 2)):
-        (raw,) = answers(QUESTIONS[name], records, whole)
-        p = raw["hr@10"]["best"]["p"]
-        assert found["hr@10"]["best"]["p"] == pytest.approx(min(1, family * p))
-
-
-def test_runs_on_different_data_of_one_name_are_not_compared(whole):
-    records = read_records(whole)
-    name = ranked("Beauty", "samrec", 1).name
-    records[name] = records[name].model_copy(update={"digest": "1" * 64})
-    with pytest.raises(InputError, match=rf"{name} were trained on different data"):
-        answers(QUESTIONS[PRIMARY], records, whole)
 
 
 @pytest.mark.parametrize("name", ["training", "minima"])
@@ -231,6 +75,7 @@ def test_the_gain_of_a_group_is_of_its_users_alone(tmp_path, whole):
     shutil.copytree(whole / "data", tmp_path / "data")
     for rows in drawn("groups", tmp_path)["found"]["questions"].values():
         by_group = {row["group"]: row for row in rows}
+        assert by_group.keys() == {"head", "tail", "cold", "warm"}  # everyone's item is new there
         assert by_group["head"]["ours"] == 1
         assert by_group["head"]["share"] == 0.25
         assert by_group["head"]["gain"] > 3
@@ -241,6 +86,24 @@ def test_the_gain_of_a_group_is_of_its_users_alone(tmp_path, whole):
             for pair in (("head", "tail"), ("cold", "warm"))  # everyone is in one of each pair
         ]
         assert of_all[0] == pytest.approx(of_all[1], rel=1e-4)  # six digits are kept
+
+
+@pytest.mark.parametrize("name", ["groups", "generalization"])
+def test_p_is_adjusted_over_all_that_is_looked_at_together(name, whole, monkeypatch):
+    """Over the groups of all data sets; over the measures of one setting and outcome."""
+    module = importlib.import_module(f"figures.{name}")
+
+    def families():
+        if name == "groups":
+            return [[row["p"] for row in rows] for rows in module.data(whole)["questions"].values()]
+        settings = module.data(whole)["settings"].values()
+        return [[cell["p"] for cell in own[of].values()] for own in settings for of in module.OUTCOMES]
+
+    adjusted = families()
+    monkeypatch.setattr(module, "holm", np.array)
+    for found, raw in zip(adjusted, families(), strict=True):
+        assert found == pytest.approx(holm(raw).tolist())
+        assert found != raw
 
 
 def test_each_bad_start_is_drawn_beside_the_good_one_of_its_seed(whole):
@@ -267,6 +130,10 @@ def test_the_levels_are_means_over_the_seeds_of_each_method_once(whole):
     assert {"CL4SRec", "S3Rec", "SASRec, weight decay", "SAMRec, tuned", "Markov chain"} <= rows.keys()
     assert "SASRec, equal epochs" not in rows  # the same runs as at equal work
     assert rows["item-kNN"]["Toys_and_Games"]["hr@10"] == [0.02, None]
+    assert (rows["item-kNN"]["Yelp"]["hr@10"], rows["item-kNN"][MISSED]["hr@10"]) == (
+        [0.04, None],
+        [0.02, None],
+    )
 
 
 def test_each_run_of_the_plan_is_of_one_stage_and_costs_something(whole, tmp_path):
@@ -363,6 +230,9 @@ def test_sharpness_is_correlated_among_runs_that_differ_in_one_setting(whole):
     assert sam["pairs"] == len(DATA) * len(SEEDS)
     assert sam["tau"] > 0.7
     assert sam["p"] < 0.01
+    assert (
+        found["SAM"]["ndcg@10"]["trace"]["tau"] < -0.5
+    )  # what is tested: the validation is made the contrary
     assert found["radius"]["gap"]["trace"]["pairs"] == len(DATA) * 10  # five radii
     sets = [set(sam["by_stratum"]), set(found["dropout"]["gap"]["trace"]["by_stratum"])]
     assert [len(names) for names in sets] == [20, 8]

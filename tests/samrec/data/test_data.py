@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from landscape import InputError
 from samrec.data.interactions import Interactions
 from samrec.data.labels import rows_of
-from samrec.data.packing import Negatives, TrainingBatches, first_fit_decreasing, pack
+from samrec.data.packing import Negatives, TrainingBatches, first_fit_decreasing, in_numpy, pack
 from samrec.data.readers import read
 from samrec.data.split import leave_one_out
 from samrec.data.synthetic import SUCCESSORS, markov, write_sequences
@@ -127,6 +127,26 @@ def test_short_users_are_trained_on_not_evaluated_and_counted():
 def test_a_file_without_three_items_for_anyone_is_refused():
     with pytest.raises(InputError, match="no user has three items"):
         leave_one_out(of([1, 2], [3]))
+
+
+@given(st.integers(1, 40), st.integers(0, 20), st.integers(0, 20), st.integers(0, 9))
+def test_a_share_of_the_users_is_rounded_nested_and_never_nobody(users, a, b, seed):
+    split = leave_one_out(of(*[[1, 2, 3, 4]] * users))
+    less, more = (split.fraction(k / 20, seed).trained.tolist() for k in sorted((a, b)))
+    assert len(more) == max(1, round(max(a, b) / 20 * users))
+    assert more == sorted(set(more))
+    assert set(less) <= set(more) <= set(range(users))
+
+
+def test_who_is_in_a_share_is_uniform():
+    split = leave_one_out(of(*[[1, 2, 3, 4]] * 8))
+    counts = np.bincount(np.concatenate([split.fraction(0.25, seed).trained for seed in range(1000)]))
+    assert abs(counts - 250).max() < 5 * 250**0.5
+
+
+def test_generators_drawn_from_one_are_all_different():
+    generator = torch.Generator().manual_seed(0)
+    assert len({in_numpy(generator).integers(2**62) for _ in range(3000)}) == 3000
 
 
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=60))

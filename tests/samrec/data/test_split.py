@@ -249,6 +249,13 @@ def test_a_number_is_in_the_units_of_the_column(tmp_path):
         split_by("time:5", dated)
 
 
+@pytest.mark.parametrize("odd", [0, 10**8, 1_400_000_000_000])
+def test_a_date_does_not_cut_times_of_which_one_is_of_another_unit_or_missing(tmp_path, odd):
+    path = file_of(tmp_path, [*(1_400_000_000 + day * 86_400 for day in range(4)), odd])
+    with pytest.raises(InputError, match="which are not seconds since 1970 or a finer unit"):
+        split_by("time:2014-05-15", read(path, times=True))
+
+
 def test_times_are_kept_only_if_asked_for_and_are_part_of_the_data(tmp_path):
     path = file_of(tmp_path, [1, 2, 3, 10, 11])
     assert read(path).times is None

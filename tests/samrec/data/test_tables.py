@@ -1,4 +1,5 @@
 import gzip
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -126,7 +127,7 @@ def test_repeats_are_left_out_after_the_first():
 def test_a_core_is_the_largest_that_holds():
     rng = np.random.default_rng(0)
     sequences = [rng.integers(1, 30, rng.integers(1, 12)).tolist() for _ in range(60)]
-    core = k_core(Interactions.from_histories(sequences, "here"), 4)
+    core = k_core(replace(Interactions.from_histories(sequences, "here"), user_ids=10 * np.arange(60)), 4)
     assert core.lengths.min() >= 4
     assert np.bincount(core.items).min() >= 4
     remaining = {u: list(s) for u, s in enumerate(sequences)}
@@ -141,6 +142,7 @@ def test_a_core_is_the_largest_that_holds():
             break
         remaining = shorter
     assert histories(core) == list(remaining.values())
+    assert core.user_ids.tolist() == [10 * user for user in remaining]
 
 
 def test_a_core_of_nothing_is_refused():
@@ -161,6 +163,7 @@ def test_ties_are_those_of_what_is_left(tmp_path):
     for filters in ({}, {"deduplicate": True}, {"core": 7}, {"deduplicate": True, "core": 3}):
         left = read(path, times=True, **filters)
         ids = left.user_ids[left.users], left.item_ids[left.items], left.times
+        assert set(zip(*(own.tolist() for own in ids), strict=True)) <= {(u, i, t) for u, t, i in rows}
         text = "".join(f"{u},{i},{t}\n" for u, i, t in zip(*ids, strict=True))
         alone = read(written(tmp_path, "user,item,time\n" + text, "left.csv"))
         assert describe(read(path, **filters))["time_ties"] == describe(alone)["time_ties"]

@@ -14,9 +14,10 @@ from samrec.data.split import leave_one_out
 from samrec.data.synthetic import markov, write_sequences
 from samrec.evaluation import evaluate, metrics
 from samrec.losses import bce
-from samrec.methods import initial_model
+from samrec.methods import batches_of, initial_learner, initial_model
 from samrec.task import objective, ranking
 from samrec.training import loop
+from samrec.training import run as run_of
 from samrec.training.engines.solo import Solo
 from samrec.training.log import read_log
 
@@ -92,6 +93,61 @@ def test_a_run_interrupted_inside_an_epoch_loses_that_epoch_alone(data_file, tmp
     monkeypatch.undo()
     loop.train(config, tmp_path / "run", "cpu", resume=True)
     assert same_weights(load(whole.out / "last.pt"), load(tmp_path / "run" / "last.pt"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "seen"),
+    [({"loss": "ce"}, range(8)), ({"method": "samrec", "micro_batches": 2, "every": 3}, (0, 3, 6))],
+)
+def test_the_loss_of_an_epoch_is_the_mean_over_the_positions_of_the_steps_that_saw_it_at_w(
+    data_file, tmp_path, settings, seen
+):
+    """Of four steps an epoch, the last of which has fewer users; the rate is too small to move anything."""
+    config = small(data_file, epochs=2, dropout=0.0, lr=1e-12, **settings)
+    split = leave_one_out(read(data_file))
+    learner = initial_learner(config, split)
+    out = loop.train(config, tmp_path / "run", "cpu").out
+    lines = [line for line in read_log(out / "metrics.jsonl") if "loss" in line]
+    for epoch, line in enumerate(lines):
+        parts = batches_of(config, split, torch.device("cpu")).epoch(
+            16 // config.micro_batches, (0, epoch + 1)
+        )
+        total, positions = 0.0, 0.0
+        for number, part in enumerate(parts):
+            if 4 * epoch + number // config.micro_batches in seen:
+                total += float(learner(part).sum().detach())
+                positions += float(part.used.sum())
+        assert line["loss"] == pytest.approx(total / positions, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "ends", "best", "validated"),
+    [
+        ({"epochs": 20, "patience": 6}, 10, 4, [2, 4, 6, 8, 10]),
+        ({"epochs": 20, "patience": 5}, 9, 4, [2, 4, 6, 8]),
+        ({"epochs": 20, "patience": 9}, 20, 12, [*range(2, 21, 2)]),
+        ({"epochs": 7, "patience": 7}, 7, 4, [2, 4, 6, 7]),  # the last epoch is always validated
+    ],
+)
+def test_the_first_of_the_best_validations_is_kept_and_patience_counts_from_it(
+    data_file, tmp_path, monkeypatch, settings, ends, best, validated
+):
+    script = dict(zip(range(2, 22, 2), [0.1, 0.3, 0.2, 0.3, 0.25, 0.4, 0.4, 0.4, 0.1, 0.3], strict=True))
+    script[7] = 0.3
+    asked = iter(script[epoch] for epoch in validated)
+    parts = []
+
+    def scripted(model, split, part, among):
+        parts.append(part)
+        return dict.fromkeys(metrics(np.arange(1)), next(asked) if part == "valid" else 0.7)
+
+    monkeypatch.setattr(run_of, "evaluate", scripted)
+    outcome = loop.train(small(data_file, dim=2, batch_size=64, **settings), tmp_path / "run", "cpu")
+    assert (outcome.epochs, outcome.best_epoch) == (ends, best)
+    assert (outcome.valid["ndcg@10"], outcome.test["ndcg@10"]) == (script[best], 0.7)
+    assert parts == ["valid"] * len(validated) + ["test"]
+    lines = read_log(outcome.out / "metrics.jsonl")
+    assert [line["epoch"] for line in lines if "valid" in line] == validated
 
 
 def test_training_leaves_the_callers_random_numbers_alone(data_file, tmp_path):
