@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import landscape as ll
+from landscape.curvature.stability import edge_of
 from samrec.sam import SAM
 
 GROWN = torch.tensor([3.0, 2.0, 0.5])
@@ -65,6 +66,16 @@ def test_numbers_of_a_quadratic_are_known():
     assert record.sam == pytest.approx(float((h * above**2).sum() / 2) - record.loss, rel=1e-4)
     update = (w - before).abs() / (w - before).norm()
     np.testing.assert_allclose(record.alignment, update[:2].numpy(), atol=1e-3)
+
+
+def test_the_preconditioned_eigenvalue_is_that_of_the_hessian_by_the_preconditioner():
+    model = Quadratic()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    descend(model, optimizer, 3)
+    record, edge = monitored(model, optimizer).measure(), edge_of(optimizer, model, ll.ParamSpace(model), 1.0)
+    assert record.threshold == edge.threshold
+    assert record.preconditioned == pytest.approx(float((edge.scale**2 * GROWN).max()), rel=1e-4)
+    np.testing.assert_allclose(record.eigenvalues, [3, 2], rtol=1e-5)
 
 
 def test_eigenvalues_are_kept_where_the_preconditioner_is_not_finite():

@@ -259,6 +259,17 @@ def test_a_rise_that_the_loss_rounds_off_has_no_sigma(quadratic, positive, name)
         ll.sharpness(objective, [name], rise=1e-8 * loss)
 
 
+def test_large_losses_that_cancel_round_off_as_much_as_others():
+    def each(model, _):
+        square = model.weight.square().sum()
+        return torch.stack([square + 1e6, square - 1e6])
+
+    objective = by_unit(nn.Linear(2, 1), [None], each)
+    assert abs(objective.value()) < 2
+    with pytest.raises(InputError, match=r"give a rise of more than 0\.12"):
+        ll.sharpness(objective, ["pac-bayes-sigma"], rise=0.1)
+
+
 def test_at_the_pac_bayes_sigma_the_average_rise_is_the_one_asked_for(sasrec_objective):
     found = ll.sharpness(sasrec_objective, ["pac-bayes-sigma"], samples=3, rise=0.3)
     sigma = found.measures["pac-bayes-sigma"].settings["sigma"]

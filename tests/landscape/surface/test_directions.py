@@ -74,6 +74,8 @@ def test_a_seed_is_a_direction(params):
     assert torch.equal(a, b)
     assert not torch.equal(a, random_direction(params, seed=6).vector)
     assert not torch.equal(a, random_direction(params, seed=5, index=1).vector)
+    other = random_direction(params, seed=6).vector
+    assert not torch.equal(other, random_direction(params, seed=5, index=1).vector)
 
 
 def test_directions_have_both_signs_and_are_nearly_orthogonal():
