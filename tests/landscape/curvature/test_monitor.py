@@ -183,6 +183,13 @@ def test_a_block_counts_no_step_outside_of_it():
         pass
 
 
+def test_a_multiple_of_every_that_was_passed_over_is_measured_at_the_next_step():
+    monitor = monitored(Quadratic(), None, every=4)
+    for step in (1, 3, 4, 5, 7, 9, 10, 11, 12, 30, 31):
+        monitor.step(step)
+    assert [record.step for record in monitor.records] == [4, 9, 12, 30]
+
+
 def test_a_step_follows_the_model_that_it_is_given():
     monitor = monitored(Quadratic(), None)
     other = Quadratic()

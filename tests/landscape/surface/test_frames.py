@@ -142,6 +142,24 @@ def test_a_trajectory_lies_on_its_plane_and_ends_at_the_centre(bowl):
         trajectory_frame(bowl, points[:2])
 
 
+def test_what_a_projection_leaves_out_is_perpendicular_to_its_plane(quadratic, symmetric):
+    objective = quadratic(symmetric, torch.linspace(-1, 2, 12).double())
+    theta = objective.theta
+    points = [theta + torch.from_numpy(RNG.standard_normal(12)) for _ in range(5)]
+    frame = trajectory_frame(objective, points)
+    for point, step, loss, apart in zip(
+        points, frame.trajectory, frame.along["losses"], frame.along["distances"], strict=True
+    ):
+        assert loss == pytest.approx(objective.value(point), rel=1e-12)
+        assert np.hypot(np.linalg.norm(step), apart) == pytest.approx(float((point - theta).norm()))
+        assert apart > 0
+    lengths = {round(high - low, 12) for low, high in frame.spans}
+    assert len(lengths) == 1  # both axes share a scale
+    for (low, high), steps in zip(frame.spans, frame.trajectory.T, strict=True):
+        assert low < min(0, *steps)
+        assert high > max(0, *steps)
+
+
 @pytest.mark.parametrize(
     ("directions", "message"),
     [
