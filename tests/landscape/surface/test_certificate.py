@@ -94,6 +94,8 @@ def test_a_product_of_quadratics_takes_the_fewest_points_and_is_exact():
 def test_each_axis_has_as_many_points_as_it_needs():
     result = ll.plane(of(SMOOTH["one axis"]), directions=AXES, tol=1e-6)
     assert result.samples.shape == (33, 5)
+    turned = ll.plane(of(lambda x, y: SMOOTH["one axis"](y, x)), directions=AXES, tol=1e-6)
+    assert turned.samples.shape == (5, 33)
 
 
 def test_what_33_points_do_not_reach_is_said_and_pieces_mend_it():
