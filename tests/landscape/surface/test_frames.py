@@ -145,7 +145,8 @@ def test_a_trajectory_lies_on_its_plane_and_ends_at_the_centre(bowl):
 def test_what_a_projection_leaves_out_is_perpendicular_to_its_plane(quadratic, symmetric):
     objective = quadratic(symmetric, torch.linspace(-1, 2, 12).double())
     theta = objective.theta
-    points = [theta + torch.from_numpy(RNG.standard_normal(12)) for _ in range(5)]
+    sizes = torch.linspace(0.1, 10, 12)  # and far from θ
+    points = [theta + 90 + sizes * torch.from_numpy(RNG.standard_normal(12)) for _ in range(5)]
     frame = trajectory_frame(objective, points)
     for point, step, loss, apart in zip(
         points, frame.trajectory, frame.along["losses"], frame.along["distances"], strict=True
