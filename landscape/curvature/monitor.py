@@ -73,7 +73,7 @@ class Monitor:
         probe: the batches of the frozen loss, as for `landscape.supervised`; or an `Objective` of the model.
         criterion: as for `landscape.supervised`; none with an `Objective`.
         optimizer: the optimizer of the training, for the edge of stability. It is only read.
-        every: measure when this number of steps has been taken since the last.
+        every: measure at each multiple of this number of steps, or at the first step after it that can be.
         at_most: maximum time of all measurements, and of setting up, as a share of the training's own time.
             What it cannot pay for yet is left out, including the first steps of the training. A measurement
             that takes longer than expected is stopped, and its residuals say what has not converged; the next

@@ -49,7 +49,7 @@ class Box:
     """max |u_i| <= 1, which C gives its sides."""
 
     def furthest(self, along: Tensor) -> Tensor:
-        return along.nan_to_num().sign()
+        return along.sign()  # 0 where that is no number
 
     def project(self, u: Tensor) -> Tensor:
         return u.clamp(-1, 1)

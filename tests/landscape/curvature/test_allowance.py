@@ -9,6 +9,7 @@ from torch import nn
 
 import landscape as ll
 from landscape.curvature import monitor as monitor_module
+from landscape.curvature.allowance import Allowance
 from tests.landscape.curvature.test_monitor import Quadratic, monitored, quadratic
 
 
@@ -83,6 +84,18 @@ def test_a_measurement_that_is_stopped_says_so_and_the_next_goes_on(monkeypatch)
         for value, residual in zip(record.eigenvalues, record.residuals, strict=True):
             assert float((CLOSE - value).abs().min()) <= value * residual + 1e-5
     assert monitor.overhead <= 0.5
+
+
+def test_a_measurement_that_was_stopped_gets_twice_the_time_however_little_it_took():
+    """It was stopped for want of time, which it would else lack again and again."""
+    allowance = Allowance(0.1)
+    allowance.expected = 8.0
+    allowance.learn(1.0, products=2, converged=False)
+    assert allowance.expected == 16
+    allowance.learn(20.0, products=2, converged=False)
+    assert allowance.expected == 40
+    allowance.learn(10.0, products=2, converged=True)
+    assert allowance.expected == 15
 
 
 def test_a_threshold_of_an_eigenvalue_that_has_not_converged_is_not_told(monkeypatch):

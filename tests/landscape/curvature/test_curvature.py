@@ -347,6 +347,10 @@ def test_what_speaks_against_a_minimum_is_said(quadratic, symmetric):
     lowest = float(torch.linalg.eigvalsh(symmetric)[0])
     assert ll.top_eigenpairs(quadratic(symmetric, zero)).why_not_a_minimum == f"λmin = {lowest:.3g}"
     assert ll.top_eigenpairs(quadratic(definite, zero, zero + 1)).why_not_a_minimum == "‖∇L‖ = 3.46"
+    for unit in (1e-6, 1e6):  # of the loss
+        assert ll.top_eigenpairs(quadratic(unit * definite, zero)).why_not_a_minimum is None
+        sloped = quadratic(unit * definite, zero, unit * (zero + 1))
+        assert ll.top_eigenpairs(sloped).why_not_a_minimum == f"‖∇L‖ = {unit * 12**0.5:.3g}"
 
 
 @pytest.mark.parametrize("kwargs", [{"k": 0}, {"tol": 0}, {"smallest": -1}, {"block": 0}])

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import landscape as ll
+from landscape.curvature.stability import edge_of
 from samrec.sam import SAM
 
 GROWN = torch.tensor([3.0, 2.0, 0.5])
@@ -66,6 +67,16 @@ def test_numbers_of_a_quadratic_are_known():
     assert record.sam == pytest.approx(float((h * above**2).sum() / 2) - record.loss, rel=1e-4)
     update = (w - before).abs() / (w - before).norm()
     np.testing.assert_allclose(record.alignment, update[:2].numpy(), atol=1e-3)
+
+
+def test_the_preconditioned_eigenvalue_is_that_of_the_hessian_by_the_preconditioner():
+    model = Quadratic()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    descend(model, optimizer, 3)
+    record, edge = monitored(model, optimizer).measure(), edge_of(optimizer, model, ll.ParamSpace(model), 1.0)
+    assert record.threshold == edge.threshold
+    assert record.preconditioned == pytest.approx(float((edge.scale**2 * GROWN).max()), rel=1e-4)
+    np.testing.assert_allclose(record.eigenvalues, [3, 2], rtol=1e-5)
 
 
 def test_eigenvalues_are_kept_where_the_preconditioner_is_not_finite():
@@ -171,6 +182,13 @@ def test_a_block_counts_no_step_outside_of_it():
     assert [record.step for record in monitor.records] == [1, 2]
     with pytest.raises(ll.InputError, match="has no optimizer"), monitored(model, None):
         pass
+
+
+def test_a_multiple_of_every_that_was_passed_over_is_measured_at_the_next_step():
+    monitor = monitored(Quadratic(), None, every=4)
+    for step in (1, 3, 4, 5, 7, 9, 10, 11, 12, 30, 31):
+        monitor.step(step)
+    assert [record.step for record in monitor.records] == [4, 9, 12, 30]
 
 
 def test_a_step_follows_the_model_that_it_is_given():

@@ -51,6 +51,31 @@ def test_adam_is_at_its_edge_when_its_preconditioner_stands_still():
         assert (float(model.w.detach().abs().max()) < 1e-3) == stable
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        torch.optim.Adam,
+        partial(torch.optim.Adam, amsgrad=True),
+        partial(torch.optim.AdamW, weight_decay=0.0),
+    ],
+    ids=["adam", "amsgrad", "adamw"],
+)
+def test_a_step_of_adam_is_its_mean_gradient_by_its_preconditioner(make):
+    """θ moves by -η P⁻¹ m, whatever the number of the step and ε."""
+    model = Quadratic().double()
+    optimizer = make(model.parameters(), lr=0.02, betas=(0.8, 0.9), eps=0.1)
+    for step in range(6):
+        if step == 3:
+            model.w.data.mul_(0.1)  # from where gradients are smaller than they were
+        before = model.w.detach().clone()
+        descend(model, optimizer, 1)
+        edge = edge_of(optimizer, model, ll.ParamSpace(model), 1.0)
+        (state,) = optimizer.state.values()
+        moved = -0.02 * edge.scale**2 * state["exp_avg"]
+        np.testing.assert_allclose(model.w.detach() - before, moved, rtol=1e-6)
+        assert edge.threshold == pytest.approx((2 + 2 * 0.8) / ((1 - 0.8) * 0.02))
+
+
 def test_the_edge_of_sam_is_where_it_bounces():
     """At λ of the formula, a step of SAM maps w to -w (Long & Bartlett 2024)."""
     rho, rate, w = 0.3, 0.1, 0.7

@@ -11,11 +11,8 @@ from landscape import InputError, Objective
 from landscape.flatness.bounds import VARIANCES, binary_kl, gaussian_kl, kl_inverse
 from landscape.runtime.ranks import Ranks
 from landscape.tasks import TaskOptions, objective_of
-from samrec.config import Config
-from samrec.data.packing import Packed
-from samrec.task import _frozen_pairwise, initial_weights
+from samrec.task import initial_weights
 from tests.commands.test_bad_input import refused
-from tests.conftest import small_sasrec
 
 SIGMA, DIM = 0.5, 4
 
@@ -27,9 +24,11 @@ def by_unit(model, batch):
     return errors, torch.ones_like(errors)
 
 
-def total(model, batch):
-    errors, weights = by_unit(model, batch)
-    return errors.sum(), weights.sum()
+def summed(units):
+    return lambda model, batch: tuple(part.sum() for part in units(model, batch))
+
+
+total = summed(by_unit)
 
 
 def classifier(m, seed=0, batches=1, theta=None, sizes=None):
@@ -128,6 +127,21 @@ def test_draws_limit_the_expected_loss_on_the_units():
     np.testing.assert_allclose(many.losses, whole.losses, atol=0.02)
 
 
+def test_each_batch_has_draws_of_its_own_around_theta():
+    objective = classifier(60, sizes=[10, 50])
+    prior = torch.full((DIM,), 0.5).double()
+    found = bound(objective, prior, samples=3, sigmas=[0.4, 2.0], seed=5)
+    rng, theta = np.random.default_rng(5), objective.theta
+    expected = np.zeros((2, 2))
+    for batch in [*objective.per_batch()] * 2:
+        z = torch.from_numpy(rng.standard_normal(DIM))
+        for column, sigma in enumerate((0.4, 2.0)):
+            adaptive = ((sigma * (theta - prior)) ** 2 + 1e-6).sqrt()
+            for row, scale in enumerate((sigma, adaptive)):
+                expected[row, column] += batch.per_example(theta + scale * z)[0].sum() / 120
+    np.testing.assert_allclose(found.losses, expected, rtol=1e-12)
+
+
 def test_an_easy_problem_has_a_bound_that_says_something():
     found = bound(classifier(2000, theta=torch.eye(DIM)[0]), samples=1000, sigmas=[0.1, 0.3])
     assert not found.vacuous
@@ -211,7 +225,16 @@ def test_it_says_by_how_much_it_is_vacuous():
 def test_a_bound_of_one_is_trivial():
     found = bound(classifier(3), sigmas=[1e-30])
     assert found.posteriors["plain"].trivial
-    assert found.bounds.max() == 1
+
+
+def test_of_equal_bounds_the_one_that_lacks_the_least_is_shown():
+    torch.manual_seed(0)
+    model, x = nn.Linear(800, 1, bias=False), torch.randn(200, 800)
+    right = Objective(model, [(x, model(x).squeeze(1).sign().detach())], total, per_example=by_unit)
+    found = bound(right, sigmas=[1e-30, 1e-10, 1e-20])
+    row = found.posteriors["plain"]
+    assert (found.bounds[0] == 1).all()
+    assert row.sigma == row.excess_sigma == 1e-10
 
 
 def test_it_reloads(tmp_path):
@@ -253,61 +276,20 @@ def test_a_loss_that_is_not_bounded_is_refused(sasrec_objective):
 
     model = nn.Linear(1, 1, bias=False).double()
     torch.nn.init.constant_(model.weight, 0.1)
-    square = Objective(model, [x], lambda m, b: tuple(t.sum() for t in squares(m, b)), per_example=squares)
+    square = Objective(model, [x], summed(squares), per_example=squares)
     with pytest.raises(
         InputError, match=r"in \[0, 1\]; one unit here has"
     ):  # at θ it is, at a draw it is not
         bound(square, sigmas=[10.0])
+
+    def scaled(model, factors):
+        return model.weight.sum() * factors, factors.abs()
+
+    for factors, said in (([1.0, 2.0], "one here has weight 2"), ([1.0, -1.0], "one unit here has -0.1")):
+        with pytest.raises(InputError, match=said):
+            bound(Objective(model, [torch.tensor(factors)], summed(scaled), per_example=scaled))
     with pytest.raises(InputError, match="units of weight 1"):
         bound(sasrec_objective)
-
-
-def frozen_pairs(split, users=None):
-    return _frozen_pairwise(
-        Config(data="", max_length=6), split, TaskOptions(users=users, seed=3), torch.device("cpu")
-    )
-
-
-def test_the_pairwise_loss_is_that_of_a_double_loop(split):
-    model = small_sasrec(split).eval()
-    users, batches, loss, by_user, _ = frozen_pairs(split)
-    table = model.item.weight.detach()
-    expected = []
-    (batch,) = batches
-    for number, user in enumerate(users, start=1):
-        start = split.interactions.offsets[user]
-        history = split.interactions.items[start : start + split.train_lengths[user]][-7:].tolist()
-        places = (batch.inputs.segments == number).nonzero()
-        negatives = batch.negatives[0][tuple(places.T)].tolist()
-        items = torch.tensor([history[:-1]])
-        alone = Packed(
-            items,
-            torch.arange(len(items[0]))[None],
-            torch.ones_like(items),
-            torch.tensor([len(items[0]) - 1]),
-        )
-        with torch.no_grad():
-            output = model(alone)[0]
-        wrong = 0
-        for state, target, negative in zip(output, history[1:], negatives, strict=True):
-            wrong += float(state @ table[negative]) >= float(state @ table[target])
-        expected.append(wrong / len(negatives))
-    shares, weights = by_user(model, batch)
-    assert len(set(expected)) > 3
-    np.testing.assert_allclose(shares.detach(), expected, rtol=1e-12)
-    assert (weights == 1).all()
-    summed, weight = loss(model, batch)
-    assert float(summed / weight) == pytest.approx(np.mean(expected))
-
-
-@pytest.mark.parametrize("weight", [0.0, math.nan, math.inf])
-def test_ties_and_scores_that_are_no_numbers_are_errors(split, weight):
-    model = small_sasrec(split).eval()
-    with torch.no_grad():
-        model.item.weight.fill_(weight)
-    users, (batch,), _, by_user, _ = frozen_pairs(split, users=10)
-    assert len(users) == 10
-    assert by_user(model, batch)[0].tolist() == [1.0] * 10
 
 
 def test_the_initial_weights_are_those_that_training_began_from(runs):

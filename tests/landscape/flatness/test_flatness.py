@@ -1,4 +1,4 @@
-"""Measures of the gradient and the Hessian; for all: rescaling, errors over units, degenerate cases."""
+"""Measures of the gradient and the Hessian; for all: rescaling, rows, degenerate cases."""
 
 import math
 
@@ -36,8 +36,16 @@ def test_fisher_rao_of_linear_regression():
     slopes = (2 * (out - y) * out).numpy()
     assert value == pytest.approx((slopes**2).mean(), rel=1e-12)
     assert error == pytest.approx((slopes**2).std(ddof=1) / 30**0.5, rel=1e-12)
-    theta = objective.theta
-    assert value == pytest.approx(float(theta @ ll.empirical_fisher(objective)(theta)), rel=1e-12)
+    halves = Objective(
+        model,
+        [(x, y)],
+        lambda m, b: (squared(m, b).sum(), len(b[1]) / 2),
+        per_example=lambda m, b: (squared(m, b), torch.full_like(b[1], 0.5)),
+    )
+    assert measure(halves, "fisher-rao")[0] == pytest.approx(2 * value, rel=1e-12)
+    for of in (objective, halves):
+        expected = float(of.theta @ ll.empirical_fisher(of)(of.theta))
+        assert measure(of, "fisher-rao")[0] == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -195,78 +203,6 @@ def test_relative_flatness_is_kept_by_a_rescaling_of_whole_layers_and_not_by_one
     plain, whole, units = (measure(network(*f), f"relative-flatness-{layer}")[0] for f in ((), (5.0,), UNITS))
     assert whole == pytest.approx(plain, rel=1e-9)
     assert abs(math.log(units / plain)) > 0.5
-
-
-# errors
-
-
-@pytest.mark.parametrize("name", MEASURES)
-def test_pseudo_values_average_to_the_value_and_their_spread_is_its_error(name):
-    found = ll.sharpness(network(), [name], samples=5, probes=6)
-    row, variance = found.measures[name], 0.0
-    for pseudo, count in zip(
-        (found.by_draw[0], found.by_unit[0]), (6 if "probes" in row.settings else 5, 20), strict=True
-    ):
-        if len(pseudo):
-            assert len(pseudo) == count
-            assert pseudo.mean() == pytest.approx(row.value, rel=1e-12)
-            variance += pseudo.var(ddof=1) / count
-    assert row.standard_error == (pytest.approx(variance**0.5) if variance else None)
-    assert (row.standard_error is None) == (name == "lambda-max")
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "worst",
-        "keskar",
-        "average",
-        "lpf",
-        "average-adaptive",
-        "pac-bayes-sigma",
-        "gradient-norm",
-        "fisher-rao",
-    ],
-)
-def test_leaving_a_unit_out_moves_the_value_as_its_pseudo_value_says(name):
-    """By (value - pseudo-value) / U, to first order; that the worst δ moves too is of second order."""
-    model, x, y = regression(200)
-    settings = {"samples": 3, "epsilon": 0.05, "steps": 50, "rho": 0.1}
-    found = ll.sharpness(by_unit(model, [(x, y)], squared), [name], **settings)
-    value, pseudo = found.measures[name].value, found.by_unit[0]
-    for unit in np.argsort(-np.abs(pseudo - value))[:3]:
-        stays = torch.arange(200) != int(unit)
-        without = ll.sharpness(by_unit(model, [(x[stays], y[stays])], squared), [name], **settings)
-        moved = without.measures[name].value - value
-        assert moved == pytest.approx((value - pseudo[unit]) / 200, rel=0.1)
-
-
-def test_units_of_unequal_weight_have_the_error_of_a_ratio():
-    """Units that all have one mean add none, however they weigh."""
-    model = nn.Linear(1, 1).double()
-    weights = torch.tensor([1.0, 2.0, 7.0]).double()
-
-    def units(m, _):
-        return weights * m.weight.square().sum(), weights
-
-    objective = Objective(
-        model, [None], lambda m, _: (units(m, None)[0].sum(), weights.sum()), per_example=units
-    )
-    value, error = measure(objective, "sam")
-    assert value > 0
-    assert error == pytest.approx(0, abs=1e-12)
-
-
-def test_batches_are_the_units_of_an_objective_without_others(sasrec_objective):
-    found = ll.sharpness(sasrec_objective, ["sam", "average"], samples=4)
-    assert [len(pseudo) for pseudo in found.by_unit] == [3, 3]
-    assert [len(pseudo) for pseudo in found.by_draw] == [0, 4]
-
-
-def test_equal_seeds_are_equal_draws(sasrec_objective):
-    a, b = (measure(sasrec_objective, "average", samples=3, seed=s)[0] for s in (1, 1))
-    assert a == b
-    assert a != measure(sasrec_objective, "average", samples=3, seed=2)[0]
 
 
 # rows

@@ -75,6 +75,49 @@ def test_the_adaptive_worst_case_solves_it_in_units_of_the_weights(quadratic, po
     assert value == pytest.approx(trust_region(inner, at * (positive @ at)), rel=1e-6)
 
 
+@pytest.mark.parametrize("name", ["worst", "worst-adaptive"])
+def test_an_ascent_of_one_step_looks_at_two_points(quadratic, positive, name):
+    """At u₀ = ρ Cg / ‖Cg‖, and at the point of the ball nearest to u₀ and as far again along its gradient."""
+    at = torch.linspace(-1, 1, 12).double()
+    scale, g = at.abs() if name == "worst-adaptive" else torch.ones_like(at), positive @ at
+
+    def rise(u):
+        return float(g @ (scale * u) + (scale * u) @ positive @ (scale * u) / 2)
+
+    def furthest(gradient):
+        return RHO * scale * gradient / (scale * gradient).norm()
+
+    first = furthest(g)
+    beyond = first + furthest(g + positive @ (scale * first))
+    second = RHO * beyond / beyond.norm()
+    assert rise(second) > rise(first) * (1 + 1e-6)
+    assert measure(quadratic(positive, at), name, steps=1)[0] == pytest.approx(rise(second), rel=1e-12)
+
+
+@pytest.mark.parametrize(("worst", "stepped"), [("worst", "sam"), ("worst-adaptive", "asam")])
+def test_the_worst_of_a_linear_loss_is_one_step(quadratic, worst, stepped):
+    flat, slope = torch.zeros(12, 12).double(), torch.linspace(-2, 3, 12).double()
+    objective = quadratic(flat, torch.linspace(-1, 2, 12).double(), slope)
+    expected = measure(objective, stepped)[0]
+    assert measure(objective, worst, steps=1)[0] == pytest.approx(expected, rel=1e-12)
+
+
+def test_an_ascent_stays_at_a_point_that_has_a_loss_and_no_gradient():
+    """L = 80 w + √(e - w) up to w = e, where torch.where hides from the value that its slope is no number."""
+    far = 2.0**-10
+    model = nn.Linear(1, 1, bias=False).double()
+    nn.init.zeros_(model.weight)
+
+    def loss(model, _):
+        w = model.weight.sum()
+        return 80 * w + torch.where(w < far, (far - w).sqrt(), 0.0), 1
+
+    objective = Objective(model, [None], loss, check=False)
+    rise = 80 * far - far**0.5
+    assert measure(objective, "worst", rho=far)[0] == rise
+    assert measure(objective, "keskar", epsilon=far)[0] == pytest.approx(100 * rise / (1 + far**0.5))
+
+
 @pytest.mark.parametrize("at", [0.0, 2.0])
 def test_keskars_worst_of_a_diagonal_quadratic_is_a_corner_of_the_box(quadratic, at):
     """|δ_i| = ε (|θ_i| + 1), and the rise is in percent of 1 + L."""
@@ -96,7 +139,12 @@ def test_keskars_worst_of_a_convex_quadratic_is_the_best_of_all_corners(quadrati
 
 def test_a_loss_below_minus_one_has_no_percentage(quadratic):
     objective = quadratic(torch.eye(2).double(), torch.zeros(2).double(), torch.ones(2).double())
-    lower = Objective(nn.Linear(1, 1), [None], lambda m, _: (m.bias.sum() ** 2 - 9, 1))
+    lower, at_it = (
+        Objective(nn.Linear(1, 1).double(), [None], lambda m, _, c=c: (0 * m.bias.sum() ** 2 - c, 1))
+        for c in (9, 1)
+    )
+    with pytest.raises(InputError, match="L is -1;"):
+        ll.sharpness(at_it, ["keskar"])
     quick = {"samples": 2, "probes": 2, "steps": 1}
     assert "keskar" in ll.sharpness(objective, **quick).measures
     assert "keskar" not in ll.sharpness(lower, **quick).measures
@@ -257,6 +305,17 @@ def test_a_rise_that_the_loss_rounds_off_has_no_sigma(quadratic, positive, name)
     ll.sharpness(objective, [name], rise=1e-5 * loss)
     with pytest.raises(InputError, match="less than float32 resolves of a loss of"):
         ll.sharpness(objective, [name], rise=1e-8 * loss)
+
+
+def test_large_losses_that_cancel_round_off_as_much_as_others():
+    def each(model, _):
+        square = model.weight.square().sum()
+        return torch.stack([square + 1e6, square - 1e6])
+
+    objective = by_unit(nn.Linear(2, 1), [None], each)
+    assert abs(objective.value()) < 2
+    with pytest.raises(InputError, match=r"give a rise of more than 0\.12"):
+        ll.sharpness(objective, ["pac-bayes-sigma"], rise=0.1)
 
 
 def test_at_the_pac_bayes_sigma_the_average_rise_is_the_one_asked_for(sasrec_objective):

@@ -162,10 +162,13 @@ def test_a_difference_of_losses_is_beyond_students_t_of_its_errors(count):
     noise = np.random.default_rng(0).normal(size=count)
     noise -= noise.mean()
     reach = student.ppf(0.975, count - 1) * noise.std(ddof=1) / count**0.5
-    for share, side in ((0.99, "no clear difference"), (1.01, "higher")):
-        other = replace(sharpness(), loss=0.3 + share * reach, loss_by_unit=0.3 + share * reach + noise)
-        one = replace(sharpness(), loss_by_unit=np.full(count, 0.3))
-        assert side_of("L(θ)", said(sharp=(one, other))) == side
+    alike = "no clear difference"
+    for share, side in ((0.99, alike), (1.01, "higher"), (-0.99, alike), (-1.01, "lower")):
+        for loss in (0.3, -0.3):  # the latter has no ratio
+            moved = loss + share * reach
+            other = replace(sharpness(), loss=moved, loss_by_unit=moved + noise)
+            one = replace(sharpness(), loss=loss, loss_by_unit=np.full(count, loss))
+            assert side_of("L(θ)", said(sharp=(one, other))) == side
 
 
 def test_norms_that_differ_by_rounding_are_alike():
@@ -173,6 +176,7 @@ def test_norms_that_differ_by_rounding_are_alike():
     near, far = (replace(sharpness(), weight_norm=2.0 * (1 + apart)) for apart in (1e-15, 1e-5))
     assert side_of("‖θ‖", said(sharp=(sharpness(), near))) == "no clear difference"
     assert side_of("‖θ‖", said(sharp=(sharpness(), far))) == "higher"
+    assert side_of("‖θ‖", said(sharp=(far, sharpness()))) == "lower"
 
 
 def test_the_trace_is_said_as_the_table_below_shows_it():

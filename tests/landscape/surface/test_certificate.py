@@ -1,6 +1,7 @@
 """What a surface says of its error, and whether that is so."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -93,6 +94,8 @@ def test_a_product_of_quadratics_takes_the_fewest_points_and_is_exact():
 def test_each_axis_has_as_many_points_as_it_needs():
     result = ll.plane(of(SMOOTH["one axis"]), directions=AXES, tol=1e-6)
     assert result.samples.shape == (33, 5)
+    turned = ll.plane(of(lambda x, y: SMOOTH["one axis"](y, x)), directions=AXES, tol=1e-6)
+    assert turned.samples.shape == (5, 33)
 
 
 def test_what_33_points_do_not_reach_is_said_and_pieces_mend_it():
@@ -119,6 +122,17 @@ def test_a_surface_that_is_not_finite_is_a_plain_grid():
     assert result.losses.shape == (25, 25)
     assert np.isnan(result.losses[0]).all()
     assert np.isfinite(result.losses[-1]).all()
+
+
+def test_a_fit_of_a_loss_that_is_not_finite_between_its_points_has_no_end_of_error():
+    def torn(x, y):
+        return torch.where((x > 0.02) & (x < 0.09), torch.nan, x.exp()) + y
+
+    with pytest.warns(UserWarning, match="do not reach"):
+        found = ll.line(of(torn), directions=AXES[:1])
+    assert np.isfinite(found.samples).all()
+    assert found.error == found.certificate.max_error == np.inf
+    assert not found.certificate.reached
 
 
 def test_a_constant_has_no_error():
@@ -153,6 +167,18 @@ def test_the_share_grows_with_the_fits_that_the_same_points_have_judged(monkeypa
         found = ll.line(of(wave), directions=AXES[:1])
         assert found.certificate.attempts == len(judged) == fits
         assert found.certificate.share == pytest.approx(np.log(20 * fits * (fits + 1)) / 60)
+
+
+def test_a_multiple_of_the_loss_has_the_same_relative_errors():
+    """Of a power of two, to the last bit."""
+    axes = [Direction(d.vector.float(), "axis") for d in AXES]
+    one, many = (
+        ll.plane(of(lambda x, y, c=c: c * SMOOTH["ripples"](x, y), torch.float32), directions=axes, tol=1e-2)
+        for c in (1, 64)
+    )
+    np.testing.assert_array_equal(many.losses, 64 * one.losses)
+    assert one.certificate.float64 > 0
+    assert many.certificate == replace(one.certificate, error=64 * one.error)
 
 
 def test_float32_says_how_far_it_is_from_float64():
@@ -190,6 +216,9 @@ def test_the_standard_error_is_that_of_a_mean_over_units():
     assert result.certificate.rise_standard_error == pytest.approx(
         2 * np.std(values, ddof=1) / np.sqrt(50), rel=1e-12
     )
+    for span in ((-0.1, 1.0), (-1.0, 0.1)):  # of the corner where it is largest
+        there = ll.line(mean_of(values), directions=AXES[:1], spans=[span]).certificate
+        assert there.rise_standard_error == pytest.approx(result.certificate.rise_standard_error, rel=1e-12)
 
 
 def test_one_unit_with_a_weight_has_no_standard_error():
@@ -218,6 +247,8 @@ def test_what_two_checkpoints_share_falls_out_of_their_difference():
     assert paired_error(second, first) == pytest.approx(0.2 * np.std(values, ddof=1) / np.sqrt(50), rel=1e-9)
     assert paired_error(second, ll.line(mean_of(values[:40]), directions=AXES[:1])) is None
     assert paired_error(second, ll.line(a, directions=AXES[:1], grid=5)) is None
+    for key, value in (("data_sha256", "b"), ("objective_seed", "1"), ("loss", "other")):
+        assert paired_error(second, replace(first, provenance=first.provenance | {key: value})) is None
 
 
 def test_one_unit_has_no_standard_error():

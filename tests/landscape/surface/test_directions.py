@@ -58,6 +58,20 @@ def test_layer_normalization_matches_whole_tensors(params):
     torch.testing.assert_close(d["0.weight"].norm(), w["0.weight"].norm())
 
 
+@pytest.mark.parametrize("normalization", ["filter", "layer"])
+def test_what_is_normalized_together_keeps_its_direction(params, normalization):
+    drawn, scaled = (
+        params.split(random_direction(params, seed=2, normalization=kind).vector)
+        for kind in ("none", normalization)
+    )
+    for entry in params.entries:
+        parts = [drawn[entry.name].flatten(1), scaled[entry.name].flatten(1)] if entry.counting else []
+        rows = zip(*parts, strict=True) if normalization == "filter" else [parts] if parts else []
+        for one, other in rows:
+            cos = torch.nn.functional.cosine_similarity(one.flatten(), other.flatten(), dim=0)
+            assert float(cos) == pytest.approx(1, abs=1e-12)
+
+
 def test_without_normalization_every_coordinate_moves(params):
     assert random_direction(params, normalization="none", biases=True).vector.all()
 
@@ -74,6 +88,8 @@ def test_a_seed_is_a_direction(params):
     assert torch.equal(a, b)
     assert not torch.equal(a, random_direction(params, seed=6).vector)
     assert not torch.equal(a, random_direction(params, seed=5, index=1).vector)
+    other = random_direction(params, seed=6).vector
+    assert not torch.equal(other, random_direction(params, seed=5, index=1).vector)
 
 
 def test_directions_have_both_signs_and_are_nearly_orthogonal():

@@ -142,6 +142,25 @@ def test_a_trajectory_lies_on_its_plane_and_ends_at_the_centre(bowl):
         trajectory_frame(bowl, points[:2])
 
 
+def test_what_a_projection_leaves_out_is_perpendicular_to_its_plane(quadratic, symmetric):
+    objective = quadratic(symmetric, torch.linspace(-1, 2, 12).double())
+    theta = objective.theta
+    sizes = torch.linspace(0.1, 10, 12)  # and far from θ
+    points = [theta + 90 + sizes * torch.from_numpy(RNG.standard_normal(12)) for _ in range(5)]
+    frame = trajectory_frame(objective, points)
+    for point, step, loss, apart in zip(
+        points, frame.trajectory, frame.along["losses"], frame.along["distances"], strict=True
+    ):
+        assert loss == pytest.approx(objective.value(point), rel=1e-12)
+        assert np.hypot(np.linalg.norm(step), apart) == pytest.approx(float((point - theta).norm()))
+        assert apart > 0
+    lengths = {round(high - low, 12) for low, high in frame.spans}
+    assert len(lengths) == 1  # both axes share a scale
+    for (low, high), steps in zip(frame.spans, frame.trajectory.T, strict=True):
+        assert low < min(0, *steps)
+        assert high > max(0, *steps)
+
+
 @pytest.mark.parametrize(
     ("directions", "message"),
     [
@@ -214,6 +233,7 @@ def test_a_perpendicular_is_as_long_and_spans_the_same_plane():
     c = perpendicular(b, a)
     assert float(a.vector @ c.vector) == pytest.approx(0, abs=1e-12)
     assert float(c.vector.norm()) == pytest.approx(float(a.vector.norm()))
+    assert float(c.vector @ b.vector) > 0
     assert torch.linalg.matrix_rank(torch.stack([a.vector, b.vector, c.vector])) == 2
 
 
@@ -222,6 +242,16 @@ def test_the_quadratic_model_is_a_quadratic_loss_itself(bowl):
     bowl.params.theta.zero_()
     model = quadratic_model(bowl, [difference(bowl.theta, torch.from_numpy(v)) for v in np.eye(4)[:2]])
     np.testing.assert_allclose(model.at(result.coordinates), result.losses, atol=1e-12)
+
+
+def test_the_quadratic_model_of_a_tilted_loss_is_that_loss(quadratic, symmetric):
+    axes = [Direction(torch.from_numpy(RNG.standard_normal(12)), "mine") for _ in range(2)]
+    objective = quadratic(symmetric, torch.linspace(-1, 1, 12).double(), torch.ones(12).double())
+    for count, grid in ((1, [np.linspace(-1, 2, 4)]), (2, [np.linspace(-1, 2, 4), np.linspace(0, 3, 7)])):
+        model, points = quadratic_model(objective, axes[:count]), LossCache(objective, axes[:count])
+        steps = np.stack(np.meshgrid(*grid, indexing="ij"), -1)
+        expected = points.at(steps.reshape(-1, count)).reshape(steps.shape[:-1])
+        np.testing.assert_allclose(model.at(grid), expected, rtol=1e-10)
 
 
 def test_the_projected_hessian_is_the_dense_one_projected(sasrec_objective, dense_hessian, tmp_path):
@@ -303,6 +333,9 @@ def test_how_much_of_a_slice_is_convex(bowl):
     assert convex_share(saddle) == 0
     assert convex_share(ll.plane(bowl, directions=eigen_frame(bowl, 2).directions)) == 1
     assert convex_share(ll.line(bowl, directions=eigen_frame(bowl, 1).directions)) == 1
+    dome = quadratic(-torch.eye(2).double(), torch.zeros(2).double())
+    axes = [Direction(direction, "axis") for direction in torch.eye(2).double()]
+    assert convex_share(ll.plane(dome, directions=axes, grid=9)) == 0
 
 
 @pytest.mark.parametrize(("mixed", "share"), [(0.0, 1), (1.9, 1), (-1.9, 1), (2.1, 0), (-2.1, 0)])

@@ -69,6 +69,25 @@ def test_spans_are_those_asked_for_along_random_directions_too(tilted):
     assert [axis[0] for axis in result.coordinates] == [0.0, -1.0]
 
 
+@pytest.mark.parametrize("side", [-1.0, 1.0])
+def test_an_automatic_radius_is_where_either_side_has_doubled(quadratic, side):
+    """L = 1 + x falls on the other side, and the square root of 1 - 2x is no number beyond 1/2."""
+    objective = quadratic(torch.zeros(1, 1).double(), torch.zeros(1).double())
+    axis = [Direction(torch.tensor([side]).double(), "axis")]
+    for function, radius in ((lambda x: 3 + x, 3.0), (lambda x: 1 + (1 - 2 * x).sqrt(), 0.5)):
+        objective._bound.loss = lambda model, _, f=function: (f(model.theta.sum()), 1)
+        found = ll.line(objective, directions=axis, radius="auto", grid=3)
+        assert found.coordinates[0][-1] == pytest.approx(radius, rel=0.06)
+        assert found.coordinates[0][0] == -found.coordinates[0][-1]
+
+
+def test_a_relative_radius_is_the_farthest_step_by_the_weights(tilted):
+    d = torch.from_numpy(np.random.default_rng(1).standard_normal(12))
+    found = ll.line(tilted, grid=3, spans=[(-2.0, 0.5)], directions=[Direction(d, "given")])
+    expected = 2 * float(d.norm() / tilted.theta.norm())
+    assert found.settings["relative_radius"] == [pytest.approx(expected, rel=1e-12)]
+
+
 def test_a_symmetric_loss_gives_a_symmetric_surface(quadratic):
     objective = quadratic(torch.eye(4).double(), torch.zeros(2, 2).double())
     vectors = torch.eye(4).double()[:2]

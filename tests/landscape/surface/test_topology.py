@@ -92,14 +92,16 @@ def test_two_wells_are_certified_between_the_points_too():
     assert deep.at[0] < 0 < shallow.at[0]
 
 
-def test_the_error_of_triangles_is_that_of_chords_of_a_parabola(quadratic):
-    objective = quadratic(torch.diag(torch.tensor([2.0, 0.5]).double()), torch.zeros(2).double())
+@pytest.mark.parametrize(("x", "y", "mixed"), [(2.0, 0.5, 0.0), (2.0, 0.5, -0.9), (0.5, 2.0, -0.9)])
+def test_the_error_of_triangles_is_that_of_chords_of_a_parabola(quadratic, x, y, mixed):
+    matrix = torch.tensor([[x, mixed], [mixed, y]]).double()
+    objective = quadratic(matrix, torch.zeros(2).double())
     plane = ll.plane(objective, directions=AXES)
     step = 2 / 50
-    # f'' h²/8 along x alone, plus that along y on the diagonal
-    assert triangle_error(plane) == pytest.approx(4 / 3 * (2 + 0.5) * step**2 / 8)
+    # f'' h²/8 along an axis, or along the diagonal
+    assert triangle_error(plane) == pytest.approx(4 / 3 * max(x, y, x + y + 2 * mixed) * step**2 / 8)
     line = ll.line(objective, directions=AXES[:1])
-    assert triangle_error(line) == pytest.approx(4 / 3 * 2 * 0.02**2 / 8)
+    assert triangle_error(line) == pytest.approx(4 / 3 * x * 0.02**2 / 8)
 
 
 def test_two_wells_are_two_basins_of_known_depth():
