@@ -22,7 +22,7 @@ from landscape.objective.shards import Shard
 from landscape.runtime import progress
 from landscape.runtime.arguments import Count, CountOrZero, Positive, Seed, checks_arguments
 from landscape.runtime.devices import need_room
-from landscape.runtime.rounding import UNSURE
+from landscape.runtime.rounding import UNSURE, ZERO
 from landscape.storage.display import Drawn
 from landscape.storage.ranges import FINITE, NOT_NEGATIVE
 from landscape.storage.results import Array, Result, agree, need_numbers, surroundings
@@ -39,9 +39,9 @@ class Eigenpairs(Drawn, Result):
             descending in it, with their sign. Shape (k,).
         eigenvectors: one per row, of unit norm. The largest entry is positive, so two runs never mirror each
             other. Shape (k, numel).
-        residuals: ‖Hv - λv‖ / |λ|, from the solver's products. In Lanczos one more, of all vectors together,
-            confirms them to a twentieth of them or of the tolerance. Where it does not, each vector is
-            multiplied once more. Shape (k,).
+        residuals: ‖Hv - λv‖ / |λ|, from the solver's products; of `zero` eigenvalues ‖Hv - λv‖ / ‖H‖. In
+            Lanczos one product more, of all vectors together, confirms them to a twentieth of them or of the
+            tolerance. Where it does not, each vector is multiplied once more. Shape (k,).
         converged: whether each residual is within the tolerance.
         smallest_eigenvalues: the most negative first. Shape (smallest,).
         smallest_eigenvectors: theirs, oriented like the others. Shape (smallest, numel).
@@ -86,7 +86,22 @@ class Eigenpairs(Drawn, Result):
             [number(float(v)) + ("" if sure else UNSURE) for v, sure in zip(values, known, strict=True)]
             for values, known in of_all
         )
-        return top, low
+        return [text + ZERO * zero for text, zero in zip(top, self.zero, strict=True)], low
+
+    @property
+    def zero(self) -> list[bool]:
+        """Whether each of `eigenvalues` is zero to the rounding of a product: its digits say nothing.
+
+        In float32 that is below 6e-6 ‖H‖. H has an eigenvalue within ‖Hv - λv‖ of λ, which may exceed |λ|; in
+        float64 there are nine digits more.
+        """
+        small = np.abs(self.eigenvalues) <= self.settings.get("rounding", 0.0)
+        return [bool(z) for z in small & np.array(self.converged)]
+
+    @property
+    def errors(self) -> Array:
+        """‖Hv - λv‖ of each of `eigenvalues`, in units of λ: H has an eigenvalue no further from it."""
+        return self.residuals * np.where(self.zero, self._norm, np.abs(self.eigenvalues))
 
     @property
     def smallest(self) -> float | None:
@@ -121,7 +136,7 @@ class Eigenpairs(Drawn, Result):
         """
         reasons = []
         values = np.concatenate([self.eigenvalues, self.smallest_eigenvalues])
-        errors = np.concatenate([np.abs(self.eigenvalues) * self.residuals, self.smallest_errors])
+        errors = np.concatenate([self.errors, self.smallest_errors])
         if self.gradient_norm > 1e-3 * self._norm:
             reasons.append(f"‖∇L‖ = {self.gradient_norm:.3g}")
         if self.settings["matrix"] == "hessian" and (values < -errors).any():
@@ -232,6 +247,7 @@ def top_eigenpairs(
             "place": place,
             "seed": seed,
             "copies_excluded": found.copies,
+            "rounding": found.rounding,
         },
         provenance=provenance | surroundings(like.device),
         seconds=seconds,

@@ -24,7 +24,7 @@ from landscape.curvature.basis import (
 )
 from landscape.curvature.budget import length
 from landscape.curvature.copies import missed
-from landscape.curvature.solver import Counted, Fall, Found, Matvec, measured, scales
+from landscape.curvature.solver import Counted, Fall, Found, Matvec, measured, rounding, scales
 from landscape.objective.shards import local
 from landscape.storage.results import Array
 
@@ -77,7 +77,7 @@ def lanczos(
     capacity = length(like, k + smallest, block, capacity)
     space = _Space(like, capacity, place, np.random.default_rng(seed))
     space.append(space.first(block, start))
-    fall, eps = Fall(), torch.finfo(like.dtype).eps
+    fall = Fall()
     # a factor on the tolerance of estimated residuals, and the products after which they are measured again
     trust, again = 1.0, 0.0
 
@@ -102,16 +102,17 @@ def lanczos(
             ahead = (outside, space.ahead) if together else None
             found, absolute = measured(operator, values[chosen], vectors, ahead, tol * scale)
             relative = absolute / _scale(found, absolute, tops, largest, like.dtype)
+            noise = rounding(largest, like.dtype)
             within = bool((relative <= tol).all())
             copies, sure = vectors[:0], complete
             if within and not complete and not spent:
-                same = max(tol * abs(found[tops - 1]), 50 * eps * largest), max(tol, 50 * eps) * largest
+                same = max(tol * abs(found[tops - 1]), noise), max(tol * largest, noise)
                 now, ends = time.perf_counter(), (found[:tops], found[tops:])
                 paid = (deadline - now) * operator.products / max(now - began, 1e-9)  # products until then
                 room = int(min(space.capacity - space.size, paid))
                 copies, sure = missed(operator, vectors, space.basis.another(), room, *ends, same, space.rng)
             if complete or spent or (within and not len(copies)):
-                return Found(found, vectors, relative, tops, operator.products, sure)
+                return Found(found, vectors, relative, tops, operator.products, sure, noise)
             if within:
                 space.lock(coefficients[:, chosen], copies[-block:])
                 continue

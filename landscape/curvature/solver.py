@@ -28,6 +28,7 @@ class Found:
         k: number of the largest that were asked for, or n where that is less.
         products: number of times the operator was applied.
         copies: whether further copies of these eigenvalues, which would be among them, can be excluded.
+        rounding: an eigenvalue and a residual up to this are rounding of the products (`rounding`).
     """
 
     values: Array
@@ -36,6 +37,7 @@ class Found:
     k: int
     products: int
     copies: bool = True
+    rounding: float = 0.0
 
 
 class Fall:
@@ -168,17 +170,21 @@ def measured(
 def scales(values: Array, lengths: Array, norm: float, dtype: torch.dtype) -> Array:
     """Return what the residual of each eigenvalue is relative to: |λ|.
 
-    An eigenvalue that is zero to the rounding of a product, as its residual is (both at most 50 eps ‖H‖), is
-    exceeded by any residual, which is then relative to ‖H‖ instead. A small λ alone does not do: a random
+    An eigenvalue that is zero to the rounding of a product, as its residual is, is exceeded by any residual,
+    which is then relative to ‖H‖ instead. A small λ alone does not do: a random
     vector's may be small by chance, and a far larger eigenvalue in its residual.
 
     Args:
         values: λ of each.
         lengths: ‖Hv - λv‖ of each.
     """
-    rounding = 50 * torch.finfo(dtype).eps * norm
     magnitude = np.maximum(np.abs(values), np.finfo(np.float64).tiny)
-    return np.where(np.maximum(magnitude, lengths) > rounding, magnitude, norm or 1.0)
+    return np.where(np.maximum(magnitude, lengths) > rounding(norm, dtype), magnitude, norm or 1.0)
+
+
+def rounding(norm: float, dtype: torch.dtype) -> float:
+    """Return what may be the rounding of a product: 50 eps ‖H‖."""
+    return 50 * float(torch.finfo(dtype).eps) * norm
 
 
 def oriented(vectors: Tensor) -> Tensor:

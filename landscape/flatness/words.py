@@ -9,6 +9,7 @@ from landscape.curvature.trace import Trace
 from landscape.errors import InputError
 from landscape.flatness.comparison import LOSS, NORM, Contrast, Contrasts, Row
 from landscape.flatness.notation import NEGLIGIBLE, PLAIN
+from landscape.runtime.rounding import at_most
 from landscape.statistics import interval, mean
 
 SUMMARY = {
@@ -124,6 +125,13 @@ def cautions(name: str, pairs: Eigenpairs) -> Iterator[str]:
     if not all(pairs.converged):
         failed = pairs.converged.count(False)
         yield f"The {name} checkpoint: {failed} of {len(pairs.converged)} eigenvalues have not converged."
+    if any(pairs.zero):
+        count = f"{pairs.zero.count(True)} of {len(pairs.zero)}"
+        level = at_most(pairs.settings["rounding"])
+        yield (
+            f"The {name} checkpoint: {count} eigenvalues are zero to the rounding of products ({level}); "
+            "their digits say nothing."
+        )
     if pairs.copies_may_be_missing:
         yield (
             f"The {name} checkpoint: an eigenvalue may occur more often than it is listed; "

@@ -110,8 +110,13 @@ def _surfaces_plot(found: Surfaces, ax: Any = None, **style: Any) -> Any:
 
 def _pairs_columns(pairs: Eigenpairs) -> Columns:
     ends = {
-        "largest": (pairs.eigenvalues, pairs.residuals, pairs.converged),
-        "smallest": (pairs.smallest_eigenvalues, pairs.smallest_residuals, pairs.smallest_converged),
+        "largest": (pairs.eigenvalues, pairs.residuals, pairs.errors, pairs.converged),
+        "smallest": (
+            pairs.smallest_eigenvalues,
+            pairs.smallest_residuals,
+            pairs.smallest_errors,
+            pairs.smallest_converged,
+        ),
     }
     return _joined(
         {
@@ -119,9 +124,10 @@ def _pairs_columns(pairs: Eigenpairs) -> Columns:
             "rank": range(1, len(values) + 1),
             "eigenvalue": values,
             "residual": residuals,
+            "error": errors,
             "converged": converged,
         }
-        for end, (values, residuals, converged) in ends.items()
+        for end, (values, residuals, errors, converged) in ends.items()
     )
 
 

@@ -234,7 +234,9 @@ def of_eigenpairs(pairs: Eigenpairs) -> list[Table]:
 
 
 def _largest(pairs: Eigenpairs) -> list[str]:
-    return _marked(pairs.eigenvalues, map("{:.0e}".format, pairs.residuals), pairs.converged)
+    rows = zip(pairs.residuals, pairs.errors, pairs.zero, strict=True)
+    said = (f"±{at_most(error, 1)}" if zero else f"{residual:.0e}" for residual, error, zero in rows)
+    return _marked(pairs.eigenvalues, said, pairs.converged)
 
 
 def _smallest(pairs: Eigenpairs) -> list[str]:

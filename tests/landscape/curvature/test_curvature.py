@@ -293,6 +293,25 @@ def test_a_vector_that_is_small_by_chance_is_no_eigenvector_of_zero(solver, seed
     assert (found.residuals <= 1e-3).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("method", ["lanczos", "power"])
+def test_what_is_below_the_rounding_of_products_is_called_zero(method, dtype):
+    # next to a million, float32 knows nothing of an eigenvalue of 1, and float64 nine of its digits
+    matrix = with_spectrum([1e6, *np.linspace(0.001, 1, 300)]).to(dtype)
+    found = ll.top_eigenpairs(Symmetric(matrix), 3, method, smallest=0, tol=1e-3, max_products=3000)
+    ours = torch.from_numpy(found.eigenvectors).double()
+    lengths = (ours @ matrix.double() - torch.from_numpy(found.eigenvalues)[:, None] * ours).norm(dim=1)
+    np.testing.assert_allclose(found.errors, lengths, rtol=0.1, atol=1e6 * torch.finfo(dtype).eps)
+    assert all(found.converged)
+    small = dtype == torch.float32
+    assert found.zero == [False, small, small]
+    assert [text.endswith("(zero to rounding)") for text in found.written()[0]] == found.zero
+    assert (
+        "2 of 3 eigenvalues are zero to the rounding of products (6)" in " ".join(repr(found).split())
+    ) == small
+    assert small or np.allclose(found.eigenvalues[1:], [1, 0.99666], rtol=1e-3)
+
+
 def test_residuals_that_rounding_keeps_up_are_not_measured_again_and_again():
     measured = []
 

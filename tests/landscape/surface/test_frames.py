@@ -328,7 +328,7 @@ def test_a_loss_that_never_doubles_has_no_automatic_radius(quadratic):
         ll.line(flat, directions=[axis(0)], radius="auto")
 
 
-def test_how_much_of_a_slice_is_convex(bowl):
+def test_how_much_of_a_slice_is_convex(bowl, quadratic):
     saddle = ll.plane(bowl, directions=eigen_frame(bowl, 2, ends=True).directions)
     assert convex_share(saddle) == 0
     assert convex_share(ll.plane(bowl, directions=eigen_frame(bowl, 2).directions)) == 1
