@@ -176,9 +176,9 @@ def task_of(checkpoint: Path, task: str | None = None) -> Task:
 
     Args:
         checkpoint: its file.
-        task: `package.module:name` or `file.py:name`, from the user. Without it, the checkpoint's own key `task` names
-            an installed entry point of the group `landscape.tasks`; it is never taken as something to
-            import, since a file must not choose what code runs.
+        task: `package.module:name` or `file.py:name`, from the user. Without it, the checkpoint's own key
+            `task` names an installed entry point of the group `landscape.tasks`; it is never taken as
+            something to import, since a file must not choose what code runs.
 
     Raises:
         InputError: the checkpoint cannot be read, or there is no such task.

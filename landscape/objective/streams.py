@@ -122,7 +122,8 @@ def streamed(batches: Iterable[Any]) -> Streamed:
         )
     count = 0
     with reading(batches) as advance:
-        for count, _ in enumerate(islice(iter(batches), MANY + 1), start=1):
+        for _ in islice(iter(batches), MANY + 1):
+            count += 1
             advance()
     if count > MANY:
         raise InputError(

@@ -85,8 +85,8 @@ def supervised(
 def _outputs(model: nn.Module, batch: Any) -> Any:
     if isinstance(batch, Mapping):
         raise InputError(
-            "a batch is a mapping, not a pair (inputs, targets): give landscape.Objective a loss that returns "
-            "(sum, weight), such as model(**batch).loss * count, count for a mean over count targets "
+            "a batch is a mapping, not a pair (inputs, targets): give landscape.Objective a loss that "
+            "returns (sum, weight), such as model(**batch).loss * count, count for a mean over count targets "
             "(docs/howto/huggingface.md)"
         )
     if not isinstance(batch, tuple | list) or len(batch) != 2:

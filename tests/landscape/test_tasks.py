@@ -116,7 +116,7 @@ def test_a_file_and_its_function(answer, digits, of_a_file, monkeypatch, relativ
 @pytest.mark.parametrize("name", ["json.py", "landscape.py"])
 def test_a_file_that_is_called_like_another_module_is_not_mistaken_for_it(of_a_file, name):
     file = of_a_file(name, "raise ValueError('was run')")
-    with pytest.raises(ll.InputError, match="another module is called .*; rename the file"):
+    with pytest.raises(ll.InputError, match=r"another module is called .*; rename the file"):
         task_of(file, f"{file}:mine")
 
 

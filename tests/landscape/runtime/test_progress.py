@@ -13,7 +13,6 @@ import landscape as ll
 from landscape.curvature.solver import Fall
 from landscape.runtime import progress
 
-
 MODEL = torch.nn.Linear(1, 1)
 
 
