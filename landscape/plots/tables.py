@@ -122,7 +122,7 @@ def of_history(found: SharpnessHistory) -> Table:
 
 
 def of_paths(found: Mapping[str, PathProfile], title: str) -> Table:
-    """Return a table of paths, a row each; where one ends at another loss than b's, the barrier is unknown."""
+    """Return a table of paths, a row each; a path to another end than b tells no barrier."""
     own = any(path.own_end is not None for path in found.values())
     head = ["L(a)", "L(b)", *["own L of b"] * own, "barrier", "at t", "length", "seconds"]
     return Table(
