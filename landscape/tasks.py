@@ -1,11 +1,9 @@
 """From a checkpoint to its objective, and to what else is known of it, by a task."""
 
 import math
-import sys
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
-from importlib import import_module
 from importlib.metadata import entry_points
 from inspect import signature
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from landscape.errors import InputError
 from landscape.runtime.arguments import Seed, Size, checks_arguments
+from landscape.runtime.named import FORM, function_of
 from landscape.runtime.ranks import ranks
 from landscape.storage.checkpoints import read_checkpoint
 from landscape.storage.display import Brief
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from landscape.objective.objective import Objective
 
 GROUP = "landscape.tasks"
-FORM = "package.module:function"
 FOREIGN = (".ckpt",)
 """What files of Lightning end with, which name no task."""
 
@@ -178,9 +176,9 @@ def task_of(checkpoint: Path, task: str | None = None) -> Task:
 
     Args:
         checkpoint: its file.
-        task: `package.module:name`, from the user. Without it, the checkpoint's own key `task` names
-            an installed entry point of the group `landscape.tasks`; it is never taken as something to
-            import, since a file must not choose what code runs.
+        task: `package.module:name` or `file.py:name`, from the user. Without it, the checkpoint's own key
+            `task` names an installed entry point of the group `landscape.tasks`; it is never taken as
+            something to import, since a file must not choose what code runs.
 
     Raises:
         InputError: the checkpoint cannot be read, or there is no such task.
@@ -376,20 +374,7 @@ def _registered(checkpoint: Path) -> Task:
 
 
 def _imported(task: str) -> Task:
-    module, _, name = task.partition(":")
-    if not module or not name or module.startswith(".") or module.endswith(".py") or "/" in module:
-        meant = f"{Path(module).stem.lstrip('.') or 'mytask'}:{name or 'objective'}"
-        raise InputError(f"--task takes {FORM}, not {task!r}; write {meant}, in the folder of the file")
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, here)  # as for `python -m landscape`; the script `landscape` stands elsewhere
-    try:
-        imported = import_module(module)
-    except ImportError as error:
-        raise InputError(f"no task {task!r} ({error}); expected {FORM}") from None
-    if not hasattr(imported, name):
-        raise InputError(f"no task {task!r} ({module} has no attribute {name!r}); expected {FORM}")
-    if not callable(found := getattr(imported, name)):
-        raise InputError(f"{task} is not a function or another callable; expected {FORM}")
+    found = function_of(task, "--task")
     try:
         signature(found).bind(None, None)
     except TypeError as error:

@@ -143,7 +143,8 @@ Users = Annotated[
 Task = Annotated[
     str | None,
     typer.Option(
-        help="package.module:function that builds an Objective from a checkpoint of your own model."
+        help="package.module:function, or file.py:function, that builds an Objective from a checkpoint of "
+        "your own model."
     ),
 ]
 Include = Annotated[

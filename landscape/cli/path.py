@@ -85,7 +85,7 @@ def command(
     )
     entries = [
         {"from": str(first), "to": str(of.checkpoints[name]), **values(path)}
-        | {"file": str(out / f"{start}-{name}.{path.kind}.npz")}
+        | {"own_end": path.own_end, "file": str(out / f"{start}-{name}.{path.kind}.npz")}
         for name, paths in found.items()
         for path in paths
     ]

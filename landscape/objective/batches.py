@@ -4,7 +4,7 @@ import copy
 import warnings
 from collections import UserDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from landscape.errors import InputError
+from landscape.runtime import progress
 
 HALF = (torch.bfloat16, torch.float16)
 LARGE = 2**30  # bytes of batches above which a warning says so
@@ -31,20 +32,29 @@ def kept(batches: Iterable[Any], like: Tensor) -> list[Any]:
 
     found: list[Any] = []
     size, length = 0, _length(batches)
-    for number, batch in enumerate(_iterated(batches)):
-        tensors = list(tensors_of(batch))
-        size += sum(part.nbytes for t in tensors for part in parts_of(t))
-        if number >= length and (size > LARGE or number >= MANY):
-            raise InputError(
-                f"the batches have no length and do not end after {number:,} ({size / 2**30:.1f} GiB); "
-                "freeze some of them: list(itertools.islice(loader, 100))"
-            )
-        moves = any(t.device != like.device or t.dtype in HALF or t.is_inference() for t in tensors)
-        found.append(mapped(batch, beside) if moves else batch)
+    with reading(batches) as advance:
+        for number, batch in enumerate(_iterated(batches)):
+            tensors = list(tensors_of(batch))
+            size += sum(part.nbytes for t in tensors for part in parts_of(t))
+            if number >= length and (size > LARGE or number >= MANY):
+                raise InputError(
+                    f"the batches have no length and do not end after {number:,} ({size / 2**30:.1f} GiB); "
+                    "freeze some of them: list(itertools.islice(loader, 100))"
+                )
+            moves = any(t.device != like.device or t.dtype in HALF or t.is_inference() for t in tensors)
+            found.append(mapped(batch, beside) if moves else batch)
+            advance(f"{size / 2**30:.1f} GiB")
     if size > LARGE:
         said = f"all batches are kept in memory, {size / 2**30:.1f} GiB"
         warnings.warn(f"{said}; consider a smaller sample, or landscape.streamed(loader)", stacklevel=4)
     return found
+
+
+def reading(batches: Iterable[Any]) -> AbstractContextManager[Callable[..., None]]:
+    """Show how many batches have been read, unless they stand in a list; call what is given for each."""
+    if isinstance(batches, list | tuple):
+        return nullcontext(lambda text="": None)
+    return progress.bar("reading batches", _length(batches) or None)
 
 
 def recorded(tensor: Tensor) -> Tensor:

@@ -169,6 +169,7 @@ def _pair(found: Any) -> Any:
     if not isinstance(found, tuple | list) or len(found) != 2:
         raise InputError(
             f"the loss must return (sum, weight), not {type(found).__name__}: write "
-            'F.cross_entropy(outputs, y, reduction="sum"), len(y), or use landscape.supervised'
+            'F.cross_entropy(outputs, y, reduction="sum"), len(y), or, where only a mean over count targets '
+            "is known, mean * count, count; or use landscape.supervised"
         )
     return found

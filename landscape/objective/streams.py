@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from landscape.errors import InputError
-from landscape.objective.batches import HALF, MANY, kept, mapped, recorded, tensors_of
+from landscape.objective.batches import HALF, MANY, kept, mapped, reading, recorded, tensors_of
 from landscape.objective.identity import UNKNOWN, batches_digest
 
 Read = Callable[[range], Iterator[Any]]
@@ -120,7 +120,11 @@ def streamed(batches: Iterable[Any]) -> Streamed:
         raise InputError(
             f"a {type(batches).__name__} cannot be read more than once; give streamed a DataLoader, or a list"
         )
-    count = sum(1 for _ in islice(iter(batches), MANY + 1))
+    count = 0
+    with reading(batches) as advance:
+        for _ in islice(iter(batches), MANY + 1):
+            count += 1
+            advance()
     if count > MANY:
         raise InputError(
             f"the batches do not end after {MANY:,}; freeze some: list(itertools.islice(…, 100))"

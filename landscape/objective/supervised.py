@@ -83,10 +83,16 @@ def supervised(
 
 
 def _outputs(model: nn.Module, batch: Any) -> Any:
+    if isinstance(batch, Mapping):
+        raise InputError(
+            "a batch is a mapping, not a pair (inputs, targets): give landscape.Objective a loss that "
+            "returns (sum, weight), such as model(**batch).loss * count, count for a mean over count targets "
+            "(docs/howto/huggingface.md)"
+        )
     if not isinstance(batch, tuple | list) or len(batch) != 2:
         raise InputError(
             "a batch must be a pair (inputs, targets), and a single batch must stand in a list; "
-            "for other batches give Objective a loss"
+            "for other batches give landscape.Objective a loss that returns (sum, weight)"
         )
     inputs = batch[0]
     if isinstance(inputs, Mapping):

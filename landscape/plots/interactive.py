@@ -12,7 +12,7 @@ from landscape.plots.labels import axis_label, line_facts, line_label, mark_labe
 from landscape.plots.levels import log_floor
 from landscape.plots.page import page
 from landscape.plots.style import COLORS
-from landscape.plots.surfaces import common_dimension, loss_range
+from landscape.plots.surfaces import common_dimension, loss_range, of_one_colour
 from landscape.storage.files import write_text
 from landscape.storage.results import Array
 from landscape.surface.slice import Slice
@@ -29,15 +29,18 @@ NOTE = {
     "opacity": 0.85,
     "borderpad": 1,
 }
+FOOT = 0.12
+"""Share of an upward axis that a number takes."""
 ON_LINE = f"α %{{x:.4g}}{NUMBERS}"
 
 
 def interactive_figure(slices: Mapping[str, Slice]) -> Any:
     """Return a plotly figure: lines in one frame, or planes as 3D surfaces side by side, on one scale.
 
-    `layout.meta` holds what the page around the figure shows: the captions of each panel, and the linear and
-    the logarithmic scale that its switch selects. The figure itself is linear; `slices.js` draws each panel
-    as a separate plot.
+    `layout.meta` holds what the page around the figure shows: the captions of each panel, the linear and the
+    logarithmic scale that its switch selects, and with which of them the page opens: that of the picture of
+    the same slices (`landscape.plots.surface`). The figure itself is linear; `slices.js` draws each panel as
+    a separate plot.
 
     Args:
         slices: by name of the model.
@@ -47,12 +50,15 @@ def interactive_figure(slices: Mapping[str, Slice]) -> Any:
     """
     flat = common_dimension(slices) == 1
     scales = _scales(*loss_range(slices))
+    opens = "log" if not flat and of_one_colour(slices, *loss_range(slices)) else "linear"
     lines = slices.values() if flat else ()
     captions = [_caption(name, result, lines) for name, result in slices.items()]
     panels = [captions] if flat else [[caption] for caption in captions]
     figure = _lines(slices) if flat else _planes(slices, scales["linear"]["range"])
     return figure.update_layout(
-        template="plotly_white", margin=dict.fromkeys("lrtb", 0), meta={"panels": panels, **scales}
+        template="plotly_white",
+        margin=dict.fromkeys("lrtb", 0),
+        meta={"panels": panels, "scale": opens, **scales},
     )
 
 
@@ -73,17 +79,27 @@ def _scales(low: float, high: float) -> dict[str, Any]:
     """Return both scales of the loss, from the least and the largest over all slices."""
     high = high if high > low else low + max(1, abs(low))
     epsilon = log_floor(low, high)
+    heights = np.log10([epsilon, high - low + epsilon]).tolist()
     logarithm = "log₁₀(L − Lmin + ε)"
     return {
         "least": low,
         "epsilon": epsilon,
-        "linear": {"title": "loss", "label": "loss L", "range": [low, high]},
+        "linear": {"title": "loss", "label": "loss L", "range": [low, high], "ticks": _ticks(low, high)},
         "log": {
             "title": logarithm,
             "label": f"{logarithm}, ε = {epsilon:g}, Lmin = {low:.4g} the least loss shown",
-            "range": np.log10([epsilon, high - low + epsilon]).tolist(),
+            "range": heights,
+            "ticks": _ticks(*heights),
         },
     }
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Return where numbers stand on an upward axis: none at its foot, where those of another axis begin."""
+    from matplotlib.ticker import MaxNLocator
+
+    ticks = MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(low, high)
+    return [tick for tick in ticks.tolist() if low + FOOT * (high - low) <= tick <= high]
 
 
 def _caption(name: str, result: Slice, lines: Collection[Slice]) -> dict[str, str]:
@@ -159,6 +175,7 @@ def _planes(slices: Mapping[str, Slice], limits: list[float]) -> Any:
             yaxis_title={"text": titles[1], "font_size": 11},
             zaxis_title={"text": "loss", "font_size": 11},
             zaxis_range=limits,
+            zaxis_tickvals=_ticks(*limits),
             annotations=list(_named(result)),
             **{f"{axis}axis_showbackground": False for axis in "xyz"},  # the page's own shows through
             aspectmode="cube",  # else each box is stretched to its own data, and equal heights look unequal

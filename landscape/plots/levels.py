@@ -126,6 +126,7 @@ class Scale:
             ax=list(axes),
             label=self.label,
             shrink=0.85,
+            pad=0.05 if len(axes) == 1 else 0.02,  # a share of the width of all axes
             format=Numbers(),
             ticks=steps,
             extend="neither" if isinstance(levels, int) else self.beyond(known),

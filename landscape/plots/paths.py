@@ -29,8 +29,10 @@ def path(
     """Draw the loss along paths, and a panel for each metric that all of them have.
 
     Lines are solid and curves dashed, in one colour where they join the same two points. The chord between
-    the ends is thin, and the height of the barrier above it is marked. Error bars are standard errors. If
-    losses differ little for their size, their axis covers at least a tenth of the largest.
+    the ends is thin, and the height of the barrier above it is marked. Where a path ends at another loss than
+    the other model's own, the barrier between the two is unknown, and that loss is an open circle. Error bars
+    are standard errors. If losses differ little for their size, their axis covers at least a tenth of the
+    largest.
 
     Args:
         paths: a path, or several by name; losses are drawn in their own unit.
@@ -90,12 +92,14 @@ def _metric(axes: "Axes", found: Mapping[str, list[float]], kind: str, color: st
 
 
 def _losses(axes: "Axes", name: str, path: PathProfile, color: str) -> None:
-    said = f"{f'{shown(name)}: ' * bool(name)}barrier {path.height:.2g}{path.doubt}"
-    if path.own_end is not None:
-        said += f" (the other model's own loss at its end is {path.own_end:.4g})"
+    height = f"{path.height:.2g}{path.doubt}"
+    if path.own_end is not None:  # the height is above a chord to another end than that model
+        height = f"unknown (the other model's own loss at its end is {path.own_end:.4g})"
+        axes.plot(1, path.own_end, "o", color=color, ms=4, mfc="white", clip_on=False)
+    said = f"{f'{shown(name)}: ' * bool(name)}barrier {height}"
     axes.plot(path.positions, path.losses, STYLES[path.kind], color=color, label=said)
     if path.kind == "linear":
         axes.plot([0, 1], path.ends, "o-", color=color, lw=0.4, ms=3)
-    if path.height > 0:
+    if path.height > 0 and path.own_end is None:
         chord = (1 - path.at) * path.ends[0] + path.at * path.ends[1]
         axes.plot([path.at] * 2, [chord, chord + path.height], "_-", color=color, lw=0.6, ms=4)

@@ -14,7 +14,7 @@
     displaylogo: false,
     modeBarButtonsToRemove: ["sendDataToCloud", "resetCameraDefault3d", "resetCameraLastSave3d"],
   };
-  let scale = "linear";
+  let { scale } = meta;
   let home = figure.layout.scene?.camera;
   let camera = home;
 
@@ -45,11 +45,12 @@
       .filter((trace) => trace.scene === name)
       .map((trace) => ({ ...trace, scene: "scene", z: scaled(trace.z) }));
     const { [name]: scene, template, margin } = structuredClone(figure.layout);
-    const { title, range } = meta[scale];
+    const { title, range, ticks } = meta[scale];
     scene.domain = { x: [0, 1], y: [0, 1] };
     scene.camera = structuredClone(camera);
     scene.zaxis.title.text = title;
     scene.zaxis.range = [...range];
+    scene.zaxis.tickvals = [...ticks];
     const notes = scene.annotations ?? [];
     for (const note of notes) note.z = scaled(note.z);
     const colors = { ...coloraxis, cmin: range[0], cmax: range[1], showscale: false }; // the page's bar is for all

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from landscape.errors import InputError
-from landscape.plots.canvas import APART, Numbers, apart, by_name, figure_of, panels, titled
+from landscape.plots.canvas import APART, LINE, Numbers, apart, by_name, figure_of, panels, titled
 from landscape.plots.labels import axis_label, line_facts, line_label, mark_label, step_lengths
 from landscape.plots.levels import LEVELS, Levels, Scale, contours, few_ticks, name_factor
 from landscape.plots.style import (
@@ -35,6 +35,8 @@ FEW = 3
 """Lines whose legend has room within their frame."""
 NAME = 48
 """Characters in a line of the name of a mark."""
+BAR, NUMBERS = 0.9, 0.42
+"""Inches that a colour bar takes beside planes, about, and the numbers and the label of an axis."""
 Size = tuple[float, float]
 """Width and height of a figure, in inches."""
 
@@ -80,11 +82,11 @@ def surface(
             return _lines(slices, ax, title, size)
         low, high = loss_range(slices)
         if log is None:
-            log = isinstance(levels, int) and _of_one_colour(slices, low, high)
+            log = isinstance(levels, int) and of_one_colour(slices, low, high)
         return _planes(slices, Scale(low, high, log), ax, title, cmap, levels, size)
 
 
-def _of_one_colour(slices: Mapping[str, Slice], low: float, high: float) -> bool:
+def of_one_colour(slices: Mapping[str, Slice], low: float, high: float) -> bool:
     """Whether most of each plane lies within one level of a linear scale, since a corner sets the range."""
     finite = [s.losses[np.isfinite(s.losses)] for s in slices.values()]
     return bool(max(np.median(losses) for losses in finite if losses.size) - low < (high - low) / LEVELS)
@@ -326,8 +328,9 @@ def _planes(
     count = len(slices)
     columns = min(count, 3 if count != 4 else 2)
     width = size[0] if size else PAGE if count > 1 else COLUMN
-    panel = (width - 1.3) / columns  # inches, about: labels and colours take the rest
-    every = panels(ax, count, size or (width, -(-count // columns) * (panel + 0.75)), columns)
+    colors = BAR + LINE / 72 * scale.label.count("\n")
+    panel = (width - colors) / columns - NUMBERS  # inches, about
+    every = panels(ax, count, size or (width, -(-count // columns) * (panel + 0.6)), columns)
     for number, (axes, (name, result)) in enumerate(zip(every, slices.items(), strict=True)):
         contours(axes, result.coordinates, result.losses, scale.low, scale.high, cmap, levels, scale.log)
         on_the_plane(axes, result)
@@ -341,6 +344,8 @@ def _planes(
         if number % columns == 0 or label != axis_label(next(iter(slices.values())), 1):
             axes.set_ylabel(shown(label))
     scale.colorbar(figure_of(every), every, cmap, levels)
+    if ax is None or ax is APART:
+        figure_of(every).set_layout_engine("compressed")  # else planes, which are square, leave gaps between
     return titled(every, title)
 
 

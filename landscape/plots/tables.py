@@ -122,7 +122,7 @@ def of_history(found: SharpnessHistory) -> Table:
 
 
 def of_paths(found: Mapping[str, PathProfile], title: str) -> Table:
-    """Return a table of paths, a row each."""
+    """Return a table of paths, a row each; a path to another end than b tells no barrier."""
     own = any(path.own_end is not None for path in found.values())
     head = ["L(a)", "L(b)", *["own L of b"] * own, "barrier", "at t", "length", "seconds"]
     return Table(
@@ -133,7 +133,7 @@ def of_paths(found: Mapping[str, PathProfile], title: str) -> Table:
                 name,
                 *(f"{loss:.5g}" for loss in path.ends),
                 *[MISSING if path.own_end is None else f"{path.own_end:.5g}"] * own,
-                number(path.height, path.standard_error) + path.doubt,
+                number(path.height, path.standard_error) + path.doubt if path.own_end is None else "unknown",
                 f"{path.at:.2f}",
                 f"{path.length:.4g}",
                 f"{path.seconds:.1f}",

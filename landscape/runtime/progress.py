@@ -45,8 +45,10 @@ def stage(name: str, number: int, count: int) -> Iterator[None]:
 
 
 @contextmanager
-def bar(label: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
+def bar(label: str, total: int | None, done: int = 0) -> Iterator[Callable[..., None]]:
     """Show a bar of `total` steps while the block runs; call what is given once a step.
+
+    Where `total` is None, because it is not known, the steps are counted.
 
     It may be given a short text, which stays beside the bar until the next: `advance("loss 0.31")`; or,
     instead of a step, a new forecast of the total: `advance(total=120)`.
@@ -66,7 +68,7 @@ def bar(label: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
 
 
 @contextmanager
-def _rich(place: str, label: str, total: int, done: int) -> Iterator[Callable[..., None]]:
+def _rich(place: str, label: str, total: int | None, done: int) -> Iterator[Callable[..., None]]:
     """Show a bar on one line of a terminal, which goes away at the end."""
     from rich import progress
     from rich.console import Console
@@ -113,7 +115,7 @@ def _fitting(place: str, room: int) -> str:
 class _Line:
     """Progress where no bar can move: a line now and then, in a notebook over the one before."""
 
-    def __init__(self, label: str, total: int, done: int, in_notebook: bool) -> None:
+    def __init__(self, label: str, total: int | None, done: int, in_notebook: bool) -> None:
         self.label, self.total, self.done, self.text = label, total, done, ""
         self.began = self.shown = time.monotonic()
         self.skipped, self.written = done, False
@@ -135,8 +137,11 @@ class _Line:
             self._write("")
 
     def _said(self, seconds: float) -> str:
-        left = seconds / (self.done - self.skipped) * max(0, self.total - self.done)
-        parts = (f"{self.label} {self.done}/{self.total}", _clock(seconds), f"{_clock(left)} left", self.text)
+        count, left = f"{self.done:,}", ""
+        if self.total is not None:
+            rest = seconds / (self.done - self.skipped) * max(0, self.total - self.done)
+            count, left = f"{self.done}/{self.total}", f"{_clock(rest)} left"
+        parts = (f"{self.label} {count}", _clock(seconds), left, self.text)
         return " · ".join(part for part in parts if part)
 
     def _write(self, said: str) -> None:

@@ -48,7 +48,8 @@ class PathProfile(Drawn, Result):
         height: height of the barrier, the largest L(t) - ((1 - t) L(θ_a) + t L(θ_b)) over `positions`, in
             units of the loss. The ends count, so it is never below 0. It is the barrier of Entezari et al.
             2022, arXiv 2110.06296, definition 2.1. (Frankle et al. 2020, arXiv 1912.05671, measure above the
-            mean of the ends, which one of them exceeds by itself.) Not finite where L is not.
+            mean of the ends, which one of them exceeds by itself.) Not finite where L is not. Not the barrier
+            between the two models where `own_end` is not None: the path then ends at another loss.
         at: t where it is reached.
         standard_error: standard error of the height over the units (users), with `at` held fixed.
             None for a single unit, or at an end, where the height is 0 whoever was drawn.

@@ -1,7 +1,9 @@
 """`landscape evaluate`: full ranking with a checkpoint."""
 
 import math
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import typer
@@ -111,7 +113,19 @@ def command(
             name: {"users": int(who.sum()), **metrics(of_users[who], names)} for name, who in members.items()
         },
     }
-    show(json, summary, *_tables(summary, chosen), *_of_catalogue(found.catalogue), *_of_samples(few, chosen))
+    more = *_of_catalogue(found.catalogue), *_of_samples(few, chosen), *_to_compare(summary, data)
+    show(json, summary, *_tables(summary, chosen), *more)
+
+
+def _to_compare(summary: Mapping[str, Any], data: Path | None) -> Iterator[Table]:
+    """Yield a sentence on what these numbers are to be compared with, where that ranks in the same way."""
+    if summary["noise"] or summary["repeats"] == "miss":
+        return
+    said = ["--data", str(data or "FILE"), "--part", summary["part"], "--split", summary["split"]]
+    command = shlex.join(["landscape", "baselines", *said])
+    yield Table(
+        f"What counting alone reaches: {command}, with the training's other options of the data", [], []
+    )
 
 
 def _of_catalogue(values: Mapping[str, float]) -> list[Table]:

@@ -59,29 +59,11 @@ def command(
 
       landscape train --data Beauty.txt --method samrec --rho 0.1 --out runs/samrec
 
-      landscape train --data Beauty.txt --method samrec --every 5 --perturb no-embedding --out runs/light
-
-      landscape train --data Beauty.txt --method cl4srec --preset sasrec-bert --rho 0.05 --out runs/cl4srec
-
-      landscape train --data Beauty.txt --method s3rec --preset sasrec-bert --out runs/s3rec
-
-      landscape train --data Beauty.txt --method bert4rec --preset sasrec-bert --out runs/bert4rec
-
-      landscape train --data Beauty.txt --train-fraction 0.4 --noise 0.1 --out runs/hard
-
       landscape train --data ratings.csv --split time:2014-01-01,2014-03-01 --out runs/2014
-
-      landscape train --data Beauty.txt --loss ce --epochs 30 --eval-every 3 --out runs/ce
-
-      landscape train --data Beauty.txt --loss ce --epochs 30 --eval-every 3 --save-every 1 --out runs/path
-
-      landscape train --data Beauty.txt --log tensorboard --log mlflow --out runs/sasrec
 
       landscape train --out runs/sasrec --epochs 600 --resume
 
       torchrun --nproc-per-node 2 -m landscape train --data Beauty.txt --out runs/sasrec
-
-      torchrun --nproc-per-node 8 -m landscape train --data big.parquet --loss ce --shard-items --out runs/big
     """
     from samrec.config import FILES, combined, configure
     from samrec.data.claims import claimed_path

@@ -66,6 +66,7 @@ def test_every_command_has_examples_and_the_common_options(landscape, command, m
     code, out, _ = landscape(*command, "--help")
     assert code == 0
     assert f"\n   landscape {' '.join(command)}" in out  # an example is indented
+    assert len(re.findall(r"^ +(?:landscape|torchrun) ", out, re.MULTILINE)) <= 5  # the options come soon
     assert "--json" in out
     assert ("--seed" in out) == (command[0] in (*DRAWING, "baselines"))
     assert ("--device" in out) == (command[0] in (*DRAWING, "recommend"))

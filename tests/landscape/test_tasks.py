@@ -84,6 +84,49 @@ def test_a_module_beside_the_user(answer, digits, tmp_path, monkeypatch):
     assert answer("hessian", "--ckpt", digits / "a.pt", *options)["checkpoints"][0]["parameters"] == 2410
 
 
+@pytest.fixture
+def of_a_file(tmp_path, monkeypatch):
+    """A function that writes a file of a task into a folder that nothing is imported from, beside another."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = set(sys.modules)
+
+    def written(name, text="from beside_the_task import mine"):
+        folder = tmp_path / "some where"
+        folder.mkdir(exist_ok=True)
+        (folder / "beside_the_task.py").write_text("from examples.task import objective as mine")
+        (folder / name).write_text(text)
+        return folder / name
+
+    yield written
+    for name in sys.modules.keys() - before:
+        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_file_and_its_function(answer, digits, of_a_file, monkeypatch, relative):
+    file = of_a_file("my_task.py")
+    monkeypatch.chdir(file.parents[1])
+    name = file.relative_to(file.parents[1]) if relative else file
+    options = ["--task", f"{name}:mine", "--users", 9, "--top", 1, "--tol", 0.5]
+    for _ in range(2):
+        assert answer("hessian", "--ckpt", digits / "a.pt", *options)["checkpoints"][0]["parameters"] == 2410
+
+
+@pytest.mark.parametrize("name", ["json.py", "landscape.py"])
+def test_a_file_that_is_called_like_another_module_is_not_mistaken_for_it(of_a_file, name):
+    file = of_a_file(name, "raise ValueError('was run')")
+    with pytest.raises(ll.InputError, match=r"another module is called .*; rename the file"):
+        task_of(file, f"{file}:mine")
+
+
+def test_a_file_that_fails_is_not_half_imported(of_a_file):
+    file = of_a_file("half_a_task.py", "raise ValueError('the data are not here')\n")
+    for _ in range(2):
+        with pytest.raises(ValueError, match="the data are not here"):
+            task_of(file, f"{file}:mine")
+
+
 OFFERS = """
 from pathlib import Path
 from examples.task import network, objective
@@ -167,9 +210,10 @@ def deaf(checkpoint, options):
         (["--task", "bad_task:network"], "bad_task:network does not take a checkpoint and options"),
         (["--task", "bad_task:missing"], "no attribute 'missing'"),
         (["--task", "no_such_module:f"], "No module named"),
-        (["--task", "bad_task.py:deaf"], "write bad_task:deaf, in the folder of the file"),
-        (["--task", "./bad_task.py:deaf"], "write bad_task:deaf, in the folder of the file"),
-        (["--task", "some/where/bad_task.py"], "write bad_task:objective, in the folder of the file"),
+        (["--task", "some/where/bad_task.py:deaf"], "there is no file"),
+        (["--task", "some/where/bad_task.py"], "write some/where/bad_task.py:objective"),
+        (["--task", "bad_task.py:"], "write bad_task.py:objective"),
+        (["--task", "some/where/bad_task:deaf"], "write bad_task:deaf, in the folder of the file"),
         (["--task", "bad_task"], "not 'bad_task'; write bad_task:objective, in the folder"),
         (["--task", "bad_task:"], "not 'bad_task:'; write bad_task:objective, in the folder"),
         (["--task", ".bad_task:deaf"], "--task takes package.module:function"),

@@ -1,5 +1,8 @@
 """A run's split goes with its checkpoint, into all that is done with it."""
 
+import re
+import shlex
+
 import numpy as np
 import pytest
 import torch
@@ -86,6 +89,23 @@ def test_the_table_tells_who_has_nothing_to_predict(run, landscape):
     code, out, err = landscape("evaluate", "--ckpt", run / "best.pt")
     assert code == 0, err
     assert "39 users (1 without an item to predict)" in " ".join(out.split())
+
+
+@pytest.mark.parametrize("part", ["valid", "test"])
+def test_it_names_the_command_whose_counting_ranks_the_same_users(
+    run, table, landscape, answer, monkeypatch, part
+):
+    monkeypatch.setenv("COLUMNS", "400")
+    asked = ["evaluate", "--ckpt", run / "best.pt", "--part", part]
+    code, out, err = landscape(*asked, "--data", table)
+    assert code == 0, err
+    named = re.search(r"landscape (baselines .*), with the training's other options", out)
+    counted, found = answer(*shlex.split(named[1])), answer(*asked)
+    assert [counted[key] for key in ("part", "split", "users")] == [
+        found[key] for key in ("part", "split", "users")
+    ]
+    for other in (["--noise", 0.5], ["--repeats", "miss"]):  # which counting does not heed
+        assert "baselines" not in landscape(*asked, *other)[1]
 
 
 def test_other_times_are_other_data(run, tmp_path):

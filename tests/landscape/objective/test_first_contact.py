@@ -134,6 +134,12 @@ def test_batches_keep_their_kind_in_float64(kind):
     assert precise.value() == pytest.approx(supervised(net()).value(), rel=1e-6)
 
 
+@pytest.mark.parametrize("kind", [Encoding, Output, dict])
+def test_batches_of_hugging_face_in_place_of_pairs(kind):
+    with pytest.raises(InputError, match=r"\(sum, weight\), such as model\(\*\*batch\).*huggingface\.md\)$"):
+        supervised(net(), [kind(input_ids=X, labels=Y)])
+
+
 SPARSE = {
     "coo": lambda: X.relu().to_sparse(),
     "csr": lambda: X.relu().to_sparse_csr(),
@@ -191,6 +197,7 @@ def test_a_lazy_model_that_was_called():
     ("loss", "message"),
     [
         (lambda m, b: F.cross_entropy(m(b[0]), b[1]), r"must return \(sum, weight\), not Tensor: write"),
+        (lambda m, b: F.cross_entropy(m(b[0]), b[1]), r"mean \* count, count; or use landscape\.supervised"),
         (lambda m, b: F.cross_entropy(m(b[0]), b[1]).item(), r"must return \(sum, weight\), not float"),
         (
             lambda m, b: (m(b[0]).sum().item(), 20),

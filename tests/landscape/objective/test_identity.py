@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import landscape as ll
 from landscape import InputError
 from landscape.objective.identity import batches_digest, criterion_digest
+from landscape.plots.tables import of_paths
 
 X = torch.randn(60, 5, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(60) % 3
@@ -145,6 +146,11 @@ def test_a_barrier_says_where_the_other_end_is_not_its_own(model):
     legend = found.plot().figure.legends[0].get_texts()
     said = " ".join(" ".join(text.get_text() for text in legend).split())  # long legends are broken
     assert f"own loss at its end is {b.value():.4g}" in said
+    assert "barrier unknown" in said
+    table = of_paths({"": found}, "")
+    assert table.rows[0][table.columns.index("barrier")] == "unknown"  # not above a chord to another end
+    assert any(b.value() in line.get_ydata() for line in found.plot().lines)
+    assert sum(line.get_marker() == "_" for line in found.plot().lines) == 0
     with pytest.warns(UserWarning, match="BatchNorm statistics or frozen weights differ"):
         assert ll.bezier(a, b, steps=1, points=3).settings["own_end"] == b.value()
     with pytest.warns(UserWarning, match="BatchNorm statistics or frozen weights differ"):

@@ -156,6 +156,15 @@ def test_hovering_reads_the_numbers_off(tmp_path, page):
     assert page.said == []
 
 
+@pytest.mark.parametrize("width", [360, 1000, 1600])
+def test_a_scene_is_square_where_the_window_is_high_enough(tmp_path, page, width):
+    page.set_viewport_size({"width": width, "height": 1000})
+    figure = interactive_figure({"a": plane(grid=9), "b": plane(grid=9)})
+    box = opened(page, save_html(figure, tmp_path / "s.html")).locator(".plot").last.bounding_box()
+    assert 0.8 <= box["height"] / box["width"] <= 1.01  # of a phone's window it would fill all
+    assert page.said == []
+
+
 def test_the_names_of_marks_stand_above_the_surface_on_both_scales(tmp_path, page):
     marks = [{"name": f"<i>{place}</i>", "at": [place, 0.5], "loss": 1.0} for place in (0.5, 9.0)]
     figure = interactive_figure({"a": plane(grid=9, marks=marks)})

@@ -66,6 +66,18 @@ def test_a_corner_that_sets_the_range_does_not_leave_the_rest_in_one_colour():
     assert "log" not in label(surface_figure({"spike": spike}, levels=[0, 1, 2]))
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("log", [False, True])
+def test_planes_fill_their_figure_and_the_colour_bar_stands_beside_them(count, log):
+    figure = surface_figure({f"m{i}": plane(1 / (1 + i)) for i in range(count)}, log=log)
+    figure.draw_without_rendering()
+    *planes, bar = ([axes.get_window_extent(), axes.get_tightbbox()] for axes in figure.axes)
+    height = figure.bbox.height / figure.dpi
+    assert height - max(box.y1 for _, box in planes) / figure.dpi < 0.2
+    assert min(box.y0 for _, box in planes) / figure.dpi < 0.2
+    assert 0 < (bar[0].x0 - planes[-1][0].x1) / figure.dpi < 0.3
+
+
 @pytest.mark.parametrize("curved", [0.2, 1.0, 5.0])
 def test_no_label_of_a_contour_is_cut_by_the_frame(curved):
     axis = np.linspace(-1, 1, 41)

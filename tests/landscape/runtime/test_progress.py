@@ -13,6 +13,12 @@ import landscape as ll
 from landscape.curvature.solver import Fall
 from landscape.runtime import progress
 
+MODEL = torch.nn.Linear(1, 1)
+
+
+def loss(model, batch):
+    return model(batch).sum(), 1
+
 
 @pytest.fixture(autouse=True)
 def spoken():
@@ -53,6 +59,36 @@ def test_what_was_done_before_does_not_count_as_fast(clock, capsys):
         clock[0] += 3600
         advance()
     assert capsys.readouterr().err == "landscape: sweep 9/10 · 1:00:00 · 1:00:00 left\n"
+
+
+@pytest.mark.parametrize("take", [ll.streamed, lambda source: ll.Objective(MODEL, source, loss)])
+def test_batches_are_counted_while_they_are_read_even_where_they_do_not_end(take, clock, capsys, monkeypatch):
+    class Slow:
+        def __iter__(self):
+            while True:
+                clock[0] += 7
+                yield torch.ones(1)
+
+    for module in ("batches", "streams"):
+        monkeypatch.setattr(f"landscape.objective.{module}.MANY", 12)
+    with pytest.raises(ll.InputError, match="do not end after 12"):
+        take(Slow())
+    (first, second) = capsys.readouterr().err.splitlines()
+    assert first.startswith("landscape: reading batches 5 · 0:")
+    assert second.startswith("landscape: reading batches 10 · 1:")
+
+
+def test_batches_in_a_list_are_not_counted(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "PLAIN", 0.0)
+    ll.Objective(MODEL, [torch.ones(1)] * 3, loss)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("columns", [30, 80])
+def test_a_bar_without_a_total_counts(columns, monkeypatch):
+    lines = drawn(columns, ("A", 1, 1), "reading", None, "", monkeypatch)
+    assert "3/?" in lines[-1]
+    assert max(map(cell_len, lines)) <= columns
 
 
 def test_quiet_is_for_nothing_at_all(clock, capsys, monkeypatch):
