@@ -6,6 +6,8 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 WIDE = Context(prec=800)  # digits, enough for any float written out
 UNSURE = " (not converged)"
 """What stands after a number that its method has not arrived at."""
+LOST = " (rounding)"
+"""What stands after a difference of losses that is no larger than what the losses round off."""
 
 
 def at_most(value: float, digits: int = 2) -> str:
