@@ -239,7 +239,7 @@ def _multi_margin_loss(
     return costs if weight is None else costs * weight[target]
 
 
-_TWICE: dict[Any, Callable[..., Tensor]] = {F.multi_margin_loss: _multi_margin_loss}
+_TWICE: dict[Any, Callable[..., Any]] = {F.multi_margin_loss: _multi_margin_loss}
 """Losses without their reduction, in place of those of torch that can be differentiated only once."""
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from samrec.sam.vectors import Vector, combined, dot, norm, where
 
 ROUNDINGS = 4
-"""Of a vector's length, as which the part of it along another may fail to cancel: twice what was seen."""
+"""How many roundings of a vector's length may be left of it where it cancels: twice what was seen."""
 
 
 @dataclass(frozen=True)

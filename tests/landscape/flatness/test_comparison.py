@@ -277,24 +277,6 @@ def test_a_verdict_claims_no_interval_that_there_is_not():
     assert notes(exact) == verdict(exact)  # nothing bears the mark
 
 
-@pytest.mark.parametrize("which", ["a", "b"])
-def test_a_rise_that_is_rounding_is_marked_and_never_lower_or_higher(which, tmp_path):
-    results = {name: measured({"sam": close(value)}) for name, value in {"a": 2.0, "b": 1.0}.items()}
-    rounded = results[which]
-    row = replace(rounded.measures["sam"], settings={"resolved": False})
-    found = compare(results | {which: replace(rounded, measures={"sam": row})})
-    head, rows = PLAIN.table(found)
-    (sam,) = (dict(zip(head, row, strict=True)) for row in rows if row[0] == "sam")
-    assert [name for name in "ab" if sam[name].endswith(" (rounding)")] == [which]
-    assert f"The {which} checkpoint: rounding of the loss alone can give sam; " in " ".join(notes(found))
-    assert verdict(found)[0] == "b against a: no interval for sam."
-    with to_csv(found, tmp_path / "t.csv").open(encoding="utf-8", newline="") as file:
-        cells = {of["checkpoint"]: of for of in csv.DictReader(file) if of["measure"] == "sam"}
-    assert {name: cell["resolved"] for name, cell in cells.items()} == {
-        name: str(name != which) for name in "ab"
-    }
-
-
 def test_a_difference_in_place_of_a_ratio_is_said_to_be_one(tmp_path):
     """Beside it stand 95% intervals; the ± after a difference is its standard error."""
     alone, other = (measured({"sam": close(value)}) for value in (1.0, 0.8))
@@ -357,9 +339,8 @@ def test_json_holds_every_digit_and_no_nan(pair, tmp_path):
     assert content == entries(found)
     assert content["reference"] == "a"
     sam = next(row for row in content["rows"] if row["measure"] == "sam")
-    of = a.measures["sam"]
-    cell = {"value": of.value, "se": of.standard_error, "converged": True, "resolved": True}
-    assert sam["checkpoints"]["a"] == cell
+    of, known = a.measures["sam"], {"converged": True, "resolved": True}
+    assert sam["checkpoints"]["a"] == {"value": of.value, "se": of.standard_error, **known}
     assert sam["checkpoints"]["b"]["value"] is None
     assert entries(compare({"a": a, "b": b}))["verdict"][0].startswith("b against a: lower in asam")
 
