@@ -69,7 +69,7 @@ def show_comparison(summary: dict[str, Any], as_json: bool) -> None:
 def _table(entries: list[dict[str, Any]]) -> Table:
     """Return a table with a column per checkpoint, and a row per quantity."""
     from landscape.flatness.notation import PLAIN
-    from landscape.runtime.rounding import UNSURE
+    from landscape.runtime.rounding import LOST, UNSURE
 
     headlines = dict.fromkeys(key for entry in entries for key in entry["headlines"])
     columns = [
@@ -81,8 +81,8 @@ def _table(entries: list[dict[str, Any]]) -> Table:
             "trace": PLAIN.number(entry["trace"], entry["trace_se"]),
         }
         | {
-            m: PLAIN.number(entry["measures"][m]["value"], entry["measures"][m]["se"])
-            for m in ("sam", "asam")
+            m: PLAIN.number(of["value"], of["se"]) + ("" if of.get("resolved", True) else LOST)
+            for m, of in ((m, entry["measures"][m]) for m in ("sam", "asam"))
         }
         for entry in entries
     ]

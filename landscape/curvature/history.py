@@ -156,7 +156,7 @@ class RecordFile:
     """The records of one monitor in a file of JSON lines: a header, then a line per measurement.
 
     A file of the same settings and data is continued, as a training is that is resumed. Records of steps that
-    are taken again are replaced. Where processes train together, one of those with the same path writes it.
+    are taken again are replaced. If processes train together with the same path, one writes it.
 
     Args:
         path: NAME.jsonl, or None to keep the records in memory only.

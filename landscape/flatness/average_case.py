@@ -1,7 +1,6 @@
 """Measures of the mean loss under Gaussian noise δ = σ C z."""
 
 import numpy as np
-import torch
 
 from landscape.errors import InputError
 from landscape.flatness.noise import Noise, sigma_reaching
@@ -43,19 +42,17 @@ def rise_resolved(point: Point) -> None:
     Raises:
         InputError: it is less: the σ would be that of rounding errors.
     """
-    sums, weights = point.units
-    dtype = point.theta.dtype
-    least = torch.finfo(dtype).eps * float(np.abs(sums).sum() / weights.sum())
-    if point.settings.rise < least:
+    if not point.resolves(point.settings.rise):
         raise InputError(
-            f"a rise of {point.settings.rise:g} is less than {str(dtype)[6:]} resolves of a loss of "
-            f"{point.loss:g}; give a rise of more than {least:.2g}"
+            f"a rise of {point.settings.rise:g} is less than {str(point.precision)[6:]} resolves of a loss "
+            f"of {point.loss:g}; give a rise of more than {point.least_rise:.2g}"
         )
 
 
 def _mean_rise(point: Point, noise: Noise) -> Estimate:
     rise = noise.rise(point.settings.sigma)
-    return Estimate(rise.mean, rise.by_draw, rise.mean + influences(rise.by_unit, point.units[1]))
+    by_unit = rise.mean + influences(rise.by_unit, point.units[1])
+    return Estimate(rise.mean, rise.by_draw, by_unit, {"resolved": point.resolves(rise.mean)})
 
 
 def _inverse_variance(point: Point, noise: Noise) -> Estimate:

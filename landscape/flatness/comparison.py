@@ -1,7 +1,7 @@
 """The sharpness of several checkpoints side by side, with intervals from what they share."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -73,6 +73,7 @@ class Row:
         reaches: half the width of the 95% interval of each value, by Student's t; None where errors are.
         contrasts: an entry for each checkpoint but the first.
         converged: whether each value is what its method was to find.
+        resolved: whether each value is more than what the loss rounds off; a smaller one has no interval.
     """
 
     measure: str
@@ -83,6 +84,12 @@ class Row:
     contrasts: tuple[Contrast | None, ...]
     converged: tuple[bool, ...]
     reaches: tuple[float | None, ...]
+    resolved: tuple[bool, ...]
+
+    @property
+    def cells(self) -> Iterator[tuple[float | None, float | None, bool, bool]]:
+        """Value, error, and whether it has converged and is resolved, of each checkpoint."""
+        return zip(self.values, self.errors, self.converged, self.resolved, strict=True)
 
 
 @dataclass(frozen=True, repr=False)
@@ -173,6 +180,7 @@ class _Sample(NamedTuple):
     draws: Array
     units: Array
     converged: bool = True
+    resolved: bool = True
 
 
 def _sample(result: Sharpness | None, measure: str) -> _Sample | None:
@@ -188,7 +196,8 @@ def _sample(result: Sharpness | None, measure: str) -> _Sample | None:
         return None
     row, at = result.measures[measure], list(result.measures).index(measure)
     draws, units = (kept[at] if kept else nothing for kept in (result.by_draw, result.by_unit))
-    return _Sample(row.value, row.standard_error, draws, units, row.settings.get("converged", True))
+    known = (row.settings.get(key, True) for key in ("converged", "resolved"))
+    return _Sample(row.value, row.standard_error, draws, units, *known)
 
 
 def _row(measure: str, group: str | None, samples: Sequence[_Sample | None]) -> Row:
@@ -202,6 +211,7 @@ def _row(measure: str, group: str | None, samples: Sequence[_Sample | None]) -> 
         tuple(_contrast(first, other) if first and other else None for other in others),
         tuple(sample is None or sample.converged for sample in samples),
         tuple(sample and half_width(sample.draws, sample.units) for sample in samples),
+        tuple(sample is None or sample.resolved for sample in samples),
     )
 
 
@@ -209,7 +219,8 @@ def _contrast(first: _Sample, other: _Sample) -> Contrast:
     x, y = first.value, other.value
     kinds = ((first.draws, other.draws), (first.units, other.units))
     pairs = [(a, b) for a, b in kinds if len(a) > 1]
-    if any(len(a) != len(b) or not np.isfinite([a, b]).all() for a, b in kinds):
+    lost = not (first.resolved and other.resolved)
+    if lost or any(len(a) != len(b) or not np.isfinite([a, b]).all() for a, b in kinds):
         pairs = []  # a part of the error is not known
     apart = [b - a for a, b in pairs]
     error, reach = standard_error(*apart), half_width(*apart)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from landscape.flatness.comparison import LOSS, NORM, Contrast, Contrasts, Row
-from landscape.runtime.rounding import UNSURE, between
+from landscape.runtime.rounding import LOST, UNSURE, between
 
 NEGLIGIBLE = 1e-7
 """Share of a value below which its error is one of rounding, and takes no more digits to be written."""
@@ -83,8 +83,10 @@ class Notation:
             [
                 self.label(row),
                 *(
-                    self.number(value, se, size=_size((*row.values, *row.errors))) + ("" if known else UNSURE)
-                    for value, se, known in zip(row.values, row.errors, row.converged, strict=True)
+                    self.number(value, se, size=_size((*row.values, *row.errors)))
+                    + ("" if converged else UNSURE)
+                    + ("" if resolved else LOST)
+                    for value, se, converged, resolved in row.cells
                 ),
                 *(self.contrast(c, difference=row.measure == LOSS) for c in row.contrasts),
             ]

@@ -1,6 +1,7 @@
 """One θ under measurement: what several measures need of it is computed once."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -19,6 +20,9 @@ from landscape.objective.supervised import need_objective
 from landscape.runtime import progress
 from landscape.statistics import standard_error
 from landscape.storage.results import Array
+
+ROUNDINGS = 4
+"""By how many roundings of the loss a rise may be wrong: it is of two losses, each the sum of others."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,24 @@ class Point:
     def units(self) -> tuple[Array, Array]:
         """Each unit's sum of the loss and its weight."""
         return self.objective.per_example()
+
+    @cached_property
+    def precision(self) -> torch.dtype:
+        """That of the loss: of θ, or a lower one in which the loss is returned."""
+        of, found = self.objective, [self.theta.dtype]
+        with suppress(RuntimeError):  # it needs copies of the model, or has other parts on other ranks
+            found.append(of.summed(of.params.split(of.theta), of.batches[0]).dtype)
+        return max((kind for kind in found if kind.is_floating_point), key=lambda kind: torch.finfo(kind).eps)
+
+    @cached_property
+    def least_rise(self) -> float:
+        """What the loss rounds off: a smaller difference of two losses may be one of rounding alone."""
+        sums, weights = self.units
+        return ROUNDINGS * torch.finfo(self.precision).eps * float(np.abs(sums).sum() / weights.sum())
+
+    def resolves(self, rise: float) -> bool:
+        """Tell whether a rise of the loss is more than what the loss rounds off."""
+        return not abs(rise) < self.least_rise
 
     @cached_property
     def noise(self) -> Noise:

@@ -13,6 +13,9 @@ from landscape.flatness.notation import LATEX
 from landscape.flatness.words import legend, notes, verdict
 from landscape.storage.files import write_text
 
+KNOWN = ("value", "se", "converged", "resolved")
+"""What `Row.cells` holds of each checkpoint."""
+
 
 def entries(comparison: Contrasts) -> dict[str, Any]:
     """Return a comparison as what JSON holds, with every digit; what is not finite is None."""
@@ -34,9 +37,8 @@ def entries(comparison: Contrasts) -> dict[str, Any]:
 
 
 def _cells(row: Row) -> Iterator[dict[str, float | None]]:
-    of_each = zip(row.values, row.errors, row.converged, (None, *row.contrasts), strict=True)
-    for value, error, converged, contrast in of_each:
-        cell = {"value": value, "se": error, "converged": converged} | (contrast.entry if contrast else {})
+    for known, contrast in zip(row.cells, (None, *row.contrasts), strict=True):
+        cell = dict(zip(KNOWN, known, strict=True)) | (contrast.entry if contrast else {})
         yield {
             key: number if number is None or math.isfinite(number) else None for key, number in cell.items()
         }
@@ -54,7 +56,7 @@ def to_csv(comparison: Contrasts, path: str | Path) -> Path:
     What there is not, is empty, as is the group of all parameters.
     """
     lines = io.StringIO()
-    keys = ["value", "se", "converged", *Contrast(0).entry]
+    keys = [*KNOWN, *Contrast(0).entry]
     table = csv.DictWriter(lines, ["measure", "group", "invariant", "checkpoint", *keys], lineterminator="\n")
     table.writeheader()
     for row in comparison.rows:

@@ -53,8 +53,23 @@ class Finding(NamedTuple):
 def notes(comparison: Contrasts) -> tuple[str, ...]:
     """Return the notes below a table: what its mark means, and the verdict."""
     mark = "* unchanged by a rescaling of the weights that keeps the function"
-    found = verdict(comparison)
+    found = (*lost(comparison), *verdict(comparison))
     return (mark, *found) if any(row.invariant for row in comparison.rows) else found
+
+
+def lost(comparison: Contrasts) -> Iterator[str]:
+    """Say of which checkpoint a rise is no larger than what its loss rounds off."""
+    for index, name in enumerate(comparison.names):
+        within = [
+            row.measure if row.group is None else f"{row.measure} ({row.group})"
+            for row in comparison.rows
+            if not row.resolved[index]
+        ]
+        if within:
+            yield (
+                f"The {name} checkpoint: rounding of the loss alone can give {', '.join(within)}; "
+                "a model and a loss in float64 show smaller rises."
+            )
 
 
 def legend(comparison: Contrasts) -> tuple[str, ...]:

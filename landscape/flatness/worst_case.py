@@ -36,7 +36,8 @@ def keskar(point: Point) -> Estimate:
     value = 100 * (highest - point.loss) / (1 + point.loss)
     (sums, weights), risen = point.units, point.objective.per_example(point.theta + delta)[0]
     slopes = 100 * (risen - sums) - value * sums  # of rise and of L alike, by the quotient rule
-    return Estimate(value, by_unit=value + influences(slopes / (1 + point.loss), weights))
+    by_unit = value + influences(slopes / (1 + point.loss), weights)
+    return Estimate(value, by_unit=by_unit, shown={"resolved": point.resolves(highest - point.loss)})
 
 
 def loss_above_minus_one(point: Point) -> None:
@@ -55,21 +56,23 @@ def m_sharpness(point: Point) -> Estimate:
     for batch in point.objective.per_batch():
         delta = one_step(batch.grad(), point.settings.rho, point.ones)
         sums, weights = batch.per_example()
-        found.append((batch.per_example(point.theta + delta)[0] - sums, weights))
+        found.append((batch.per_example(point.theta + delta)[0] - sums, weights, [bool(delta.any())]))
     found = point.objective.of_all(found)
-    rises, weights = (np.concatenate(column) for column in zip(*found, strict=True))
+    rises, weights, moved = (np.concatenate(column) for column in zip(*found, strict=True))
     value = float(rises.sum() / weights.sum())
-    m = max(len(of_batch) for of_batch, _ in found)
-    return Estimate(value, by_unit=value + influences(rises, weights), shown={"m": m})
+    m = max(len(of_batch) for of_batch, *_ in found)
+    shown = {"m": m, "resolved": not moved.any() or point.resolves(value)}
+    return Estimate(value, by_unit=value + influences(rises, weights), shown=shown)
 
 
 def _stepped(point: Point, scale: Tensor) -> Estimate:
     delta = one_step(point.gradient, point.settings.rho, scale)
-    return _risen(point, delta, point.objective.value(point.theta + delta))
+    return _risen(point, delta, point.objective.value(point.theta + delta), exact=not delta.any())
 
 
-def _risen(point: Point, delta: Tensor, height: float) -> Estimate:
-    """Estimate a rise to L(θ + δ), which is given."""
+def _risen(point: Point, delta: Tensor, height: float, exact: bool = False) -> Estimate:
+    """Estimate a rise to L(θ + δ), which is given; it is exact if there was no step, for want of a slope."""
     value = height - point.loss
     (sums, weights), risen = point.units, point.objective.per_example(point.theta + delta)[0]
-    return Estimate(value, by_unit=value + influences(risen - sums, weights))
+    by_unit = value + influences(risen - sums, weights)
+    return Estimate(value, by_unit=by_unit, shown={"resolved": exact or point.resolves(value)})

@@ -211,7 +211,7 @@ class _Unreduced(TorchFunctionMode):
             if isinstance(kwargs.get(name), Tensor):
                 kwargs[name] = kwargs[name].to(args[0])
         kwargs |= {"reduction": "none"} | {name: None for name in _LEGACY if name in kwargs}
-        self.returned = self.costs = func(*args, **kwargs)
+        self.returned = self.costs = _TWICE.get(func, func)(*args, **kwargs)
         self.weights = torch.ones_like(self.costs)
         if func in _OF_CLASSES and not args[1].is_floating_point():
             self.weights = _class_weights(args[1], kwargs["weight"], kwargs["ignore_index"], self.weights)
@@ -222,6 +222,25 @@ class _Unreduced(TorchFunctionMode):
         elif func in (F.mse_loss, F.huber_loss) and isinstance(kwargs.get("weight"), Tensor):
             self.weights = kwargs["weight"].expand_as(self.costs)
         return self.returned
+
+
+def _multi_margin_loss(
+    input: Tensor,
+    target: Tensor,
+    p: int = 1,
+    margin: float = 1.0,
+    weight: Tensor | None = None,
+    **_: Any,
+) -> Tensor:
+    """Return Σ_{j≠y} w_y max(0, m - z_y + z_j)^p / C of each target: torch differentiates its own once."""
+    own = target[..., None]
+    short = (margin - input.gather(-1, own) + input).clamp(min=0) ** p
+    costs = short.scatter(-1, own, 0).mean(-1)
+    return costs if weight is None else costs * weight[target]
+
+
+_TWICE: dict[Any, Callable[..., Any]] = {F.multi_margin_loss: _multi_margin_loss}
+"""Losses without their reduction, in place of those of torch that can be differentiated only once."""
 
 
 def _class_weights(targets: Tensor, weight: Tensor | None, ignored: int, ones: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from landscape.errors import InputError, words_of
+from landscape.objective.bags import Bag
 from landscape.objective.batches import HALF
 from landscape.objective.derivatives import leaves_of, need_recording, twice_differentiable
 from landscape.objective.gathered import Weight, in_use, is_sharded, unsharded
@@ -263,14 +264,16 @@ def _held(module: nn.Module) -> nn.Module:
 
 
 def _hides(module: nn.Module) -> bool:
-    """Tell whether a lookup shows another gradient than the loss has, or shows it in another form."""
+    """Tell whether a lookup shows another gradient than the loss has, in another form, or once only."""
+    if type(module) is nn.EmbeddingBag:
+        return True
     return isinstance(module, nn.Embedding | nn.EmbeddingBag) and (
         module.sparse or module.scale_grad_by_freq or module.padding_idx is not None
     )
 
 
 def _visible(frozen: nn.Module) -> nn.Module:
-    """Let every lookup have the gradient that the loss has.
+    """Let every lookup have the gradient that the loss has, and this one derivatives.
 
     The `padding_idx` of an embedding hides a gradient; that of an `EmbeddingBag` changes the value.
     """
@@ -279,6 +282,8 @@ def _visible(frozen: nn.Module) -> nn.Module:
             module.sparse = module.scale_grad_by_freq = False
         if isinstance(module, nn.Embedding):
             module.padding_idx = None
+        if type(module) is nn.EmbeddingBag:
+            module.__class__ = Bag
     return frozen
 
 

@@ -15,6 +15,7 @@ from landscape.curvature.trace import Diagonal, FrobeniusNorm, Trace
 from landscape.flatness.bounds import Bound
 from landscape.flatness.comparison import Contrast, Contrasts, compare
 from landscape.flatness.measures import Sharpness
+from landscape.flatness.tables import KNOWN
 from landscape.plots import tables
 from landscape.runtime.table import Table
 from landscape.storage.display import LINES, flowing, framed
@@ -181,11 +182,9 @@ def _comparison_columns(found: Contrasts) -> Columns:
     none = dict.fromkeys(Contrast(0).entry)
     cells = (
         {"measure": row.measure, "group": row.group, "invariant": row.invariant, "checkpoint": name}
-        | {"value": value, "se": error, "converged": converged, **(contrast.entry if contrast else none)}
+        | {**dict(zip(KNOWN, known, strict=True)), **(contrast.entry if contrast else none)}
         for row in found.rows
-        for name, value, error, converged, contrast in zip(
-            found.names, row.values, row.errors, row.converged, (None, *row.contrasts), strict=True
-        )
+        for name, known, contrast in zip(found.names, row.cells, (None, *row.contrasts), strict=True)
     )
     return _joined({key: [cell] for key, cell in each.items()} for each in cells)
 
@@ -195,7 +194,7 @@ def _sharpness_columns(found: Sharpness) -> Columns:
         "measure": list(found.measures),
         "value": [row.value for row in found.measures.values()],
         "se": [row.standard_error for row in found.measures.values()],
-        "converged": [row.settings.get("converged", True) for row in found.measures.values()],
+        **{key: [m.settings.get(key, True) for m in found.measures.values()] for key in KNOWN[2:]},
     }
 
 

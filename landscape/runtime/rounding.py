@@ -8,6 +8,8 @@ UNSURE = " (not converged)"
 """What stands after a number that its method has not arrived at."""
 ZERO = " (zero to rounding)"
 """What stands after a number that is no larger than the rounding of what it is made of."""
+LOST = " (rounding)"
+"""What stands after a difference of losses that is no larger than what the losses round off."""
 
 
 def at_most(value: float, digits: int = 2) -> str:

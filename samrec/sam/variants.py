@@ -6,7 +6,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from samrec.sam.vectors import Vector, combined, dot, norm
+from samrec.sam.vectors import Vector, combined, dot, norm, where
+
+ROUNDINGS = 4
+"""How many roundings of a vector's length may be left of it where it cancels: twice what was seen."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class Friendly(Variant):
         kept = combined({}, memory, self.decay)
         mean = combined(kept, gradient, 1 - self.decay)
         of_batch = {p: mean[p] for p in gradient}
-        return combined(gradient, of_batch, -self.sigma), mean
+        return _beyond_rounding(combined(gradient, of_batch, -self.sigma), gradient), mean
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,8 @@ class LookSAM(Variant):
 
     SAM's step keeps gᵥ = g⁺ - (⟨g⁺, g⟩ / ‖g‖²) g, the part of g⁺ across g; a step between costs one pass,
     at w, and is by g + α (‖g‖ / ‖gᵥ‖) gᵥ (algorithm 1), over the parameters that have a gradient: one that
-    the batch does not use, or that is frozen by now, stays as it is.
+    the batch does not use, or that is frozen by now, stays as it is. Where nothing of g⁺ is across g but
+    rounding, as where the radius is 0, gᵥ is 0: it would be scaled up to α ‖g‖.
 
     Args:
         alpha: α (the paper: 0.7, with k = 5, which is `every` where none is given).
@@ -119,7 +123,7 @@ class LookSAM(Variant):
             )
 
     def descent(self, above: Vector, below: Vector) -> tuple[Vector, Vector]:
-        return above, across(above, below)
+        return above, _beyond_rounding(across(above, below), above)
 
     def between(self, gradient: Vector, memory: Vector) -> Vector:
         kept = {p: memory[p] for p in gradient if p in memory}
@@ -145,6 +149,14 @@ def variant_of(choice: str | Variant) -> Variant:
 def across(a: Vector, b: Vector) -> Vector:
     """Return the part of `a` that is orthogonal to `b`; all of it where b is 0."""
     return combined(a, b, -_ratio(dot(a, b), dot(b, b)))
+
+
+def _beyond_rounding(part: Vector, whole: Vector) -> Vector:
+    """Return a part that is left of a vector; 0 where it is no longer than what its rounding leaves."""
+    eps = max((torch.finfo(t.dtype).eps for t in whole.values()), default=0.0)
+    length = norm(part.values())
+    left = length > ROUNDINGS * eps * norm(whole.values()).to(length.device)
+    return {p: where(left, t) for p, t in part.items()}
 
 
 def _ratio(above: Tensor, below: Tensor) -> Tensor:

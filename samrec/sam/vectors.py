@@ -81,7 +81,9 @@ def where(condition: Tensor, tensor: Tensor) -> Tensor:
         return torch.where(condition, tensor, 0.0)
     tensor = tensor.coalesce()
     values = torch.where(condition, tensor.values(), 0.0)
-    return torch.sparse_coo_tensor(tensor.indices(), values, tensor.shape, is_coalesced=True)
+    return torch.sparse_coo_tensor(
+        tensor.indices(), values, tensor.shape, is_coalesced=True, check_invariants=False
+    )
 
 
 def entries(tensor: Tensor) -> Tensor:

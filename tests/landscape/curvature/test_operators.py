@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.sparse.linalg import aslinearoperator, eigsh
 from torch import nn
+from torch.nn import functional as F
 
 import landscape as ll
 from landscape import InputError, Objective
@@ -197,13 +198,19 @@ def test_a_backward_pass_without_a_graph_is_refused():
     assert ll.gauss_newton(unchecked).shape == (17, 17)
 
 
+class Bags(nn.Embedding):
+    """The mean of a row of ids, by a function whose backward pass torch cannot differentiate."""
+
+    def forward(self, ids):
+        return F.embedding_bag(ids, self.weight)
+
+
 def bag():
-    """The sum of a row of ids, whose backward pass torch cannot differentiate."""
-    return nn.EmbeddingBag(6, 3).double(), torch.randint(6, (5, 4)), nn.CrossEntropyLoss()
+    return Bags(6, 3).double(), torch.randint(6, (5, 4)), nn.CrossEntropyLoss()
 
 
 def margin():
-    return nn.Linear(4, 3).double(), torch.randn(5, 4).double(), nn.MultiMarginLoss()
+    return nn.Linear(4, 3).double(), torch.randn(5, 4).double(), lambda z, y: 2 * F.multi_margin_loss(z, y)
 
 
 @pytest.mark.parametrize("make", [bag, margin])
@@ -224,6 +231,25 @@ def test_where_torch_lacks_a_second_derivative_what_needs_none_is_measured(make)
     ):
         with pytest.raises(InputError, match=r"torch lacks a derivative of this loss: .*not implemented"):
             refused(of)
+
+
+@pytest.mark.parametrize("weight", [None, torch.tensor([0.5, 2.0, 1.0, 0.0]).double()])
+@pytest.mark.parametrize("p", [1, 2])
+def test_the_matrix_of_a_multi_margin_loss(p, weight):
+    """Sᵧ = (2 w_y / C) Σ d dᵀ, d = e_j - e_y, over j within the margin; where p is 1, 0 as of a hinge."""
+    torch.manual_seed(0)
+    model, x, y = nn.Linear(3, 4).double(), torch.randn(7, 3).double(), torch.randint(4, (7,))
+    criterion = nn.MultiMarginLoss(p=p, margin=0.8, weight=weight)
+    of = ll.supervised(model, [(x, y)], criterion)
+    z, unit, dense = model(x).detach(), torch.eye(4).double(), torch.zeros(16, 16).double()
+    assert of.value() == pytest.approx(float(criterion(z, y)), rel=1e-14)
+    for i in range(len(y) if p == 2 else 0):
+        rows = torch.cat([torch.kron(unit, x[i : i + 1]), unit], 1)  # of z in W and b
+        apart = rows[(0.8 - z[i, y[i]] + z[i] > 0) & (torch.arange(4) != y[i])] - rows[y[i]]
+        dense += (1.0 if weight is None else weight[y[i]]) * 2 / 4 * apart.T @ apart / len(y)
+    for v in vectors(of, 3):
+        for matrix in (ll.gauss_newton, ll.hessian):  # the outputs are linear in θ
+            torch.testing.assert_close(matrix(of)(v), dense @ v, rtol=1e-10, atol=1e-12)
 
 
 def test_outputs_that_are_several_tensors_are_refused():

@@ -201,8 +201,8 @@ def test_json_holds_every_digit_and_no_nan(pair, tmp_path):
     assert content == entries(found)
     assert content["reference"] == "a"
     sam = next(row for row in content["rows"] if row["measure"] == "sam")
-    of = a.measures["sam"]
-    assert sam["checkpoints"]["a"] == {"value": of.value, "se": of.standard_error, "converged": True}
+    of, known = a.measures["sam"], {"converged": True, "resolved": True}
+    assert sam["checkpoints"]["a"] == {"value": of.value, "se": of.standard_error, **known}
     assert sam["checkpoints"]["b"]["value"] is None
     assert entries(compare({"a": a, "b": b}))["verdict"][0].startswith("b against a: lower in asam")
 

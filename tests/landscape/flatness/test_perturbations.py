@@ -324,6 +324,44 @@ def test_at_the_pac_bayes_sigma_the_average_rise_is_the_one_asked_for(sasrec_obj
     assert measure(sasrec_objective, "average", samples=3, sigma=sigma)[0] == pytest.approx(0.3, rel=1e-4)
 
 
+RISES = ("sam", "m-sharpness", "worst", "keskar", "asam", "worst-adaptive", "average", "average-adaptive")
+
+
+def lifted(offset, dtype, returned=None, at=1.0):
+    """Two batches whose losses are a square and an offset, of a dtype of their own."""
+
+    def loss(model, x):
+        return (offset + model(x).square().sum()).to(returned or dtype), 1
+
+    model = nn.Linear(3, 1, bias=False).to(dtype)
+    nn.init.constant_(model.weight, at)
+    return Objective(model, list(torch.eye(3, dtype=dtype)[:2]), loss, check=False)
+
+
+@pytest.mark.parametrize(
+    ("offset", "dtype", "returned", "resolved"),
+    [
+        (1.0, torch.float32, None, True),
+        (1e7, torch.float32, None, False),
+        (1e7, torch.float64, None, True),
+        (1e7, torch.float64, torch.float32, False),
+        (1.0, torch.float64, torch.bfloat16, False),
+    ],
+)
+def test_a_rise_says_whether_the_loss_resolves_it(offset, dtype, returned, resolved):
+    objective = lifted(offset, dtype, returned)
+    found = ll.sharpness(objective, RISES, rho=1e-2, sigma=1e-2, steps=1, samples=2)
+    assert {name: row.settings["resolved"] for name, row in found.measures.items()} == dict.fromkeys(
+        RISES, resolved
+    )
+
+
+def test_a_rise_without_a_step_is_0_and_not_rounded():
+    rises = ("sam", "m-sharpness", "asam")
+    found = ll.sharpness(lifted(1e7, torch.float32, at=0.0), rises).measures
+    assert [(found[name].value, found[name].settings["resolved"]) for name in rises] == 3 * [(0.0, True)]
+
+
 def known(rise):
     """Noise under which the loss rises as a function of σ."""
     return SimpleNamespace(rise=lambda sigma: SimpleNamespace(mean=rise(sigma)))

@@ -222,6 +222,45 @@ def test_of_a_quadratic_of_one_dimension_nothing_is_across(variant):
     torch.testing.assert_close(p, q)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("how", ["one dimension", "no radius", "not perturbed"])
+def test_where_nothing_is_across_looksam_steps_by_the_gradient(how, dtype):
+    """g⁺ is along g but for rounding, whether by the loss (a multiple of g) or as w did not move."""
+    torch.manual_seed(0)
+    p, scales = nn.Parameter(torch.randn(1 if how == "one dimension" else 5, dtype=dtype)), []
+    groups = [{"params": [p], "perturb": how != "not perturbed"}]
+    rho = torch.tensor(0.0) if how == "no radius" else 0.5
+    optimizer = SAM(groups, torch.optim.SGD, rho=rho, lr=0.1, variant="looksam", every=2)
+
+    def closure():
+        optimizer.zero_grad()
+        scales.append(float(1 + torch.rand(())))  # of each pass its own
+        (scales[-1] * (p.square().square() / 4 + p).sum()).backward()
+        return torch.zeros(())
+
+    for step in range(8):
+        w = p.detach().clone()
+        optimizer.step(closure)
+        if step % 2:
+            torch.testing.assert_close(p.grad, scales[-1] * (w**3 + 1))
+
+
+def test_friendly_climbs_by_no_rounding():
+    """Where every batch has one gradient, nothing of it is beyond the mean, once the mean has arrived."""
+    p = nn.Parameter(torch.tensor([0.3, -0.7, 0.1]))
+    optimizer = SAM([p], torch.optim.SGD, rho=0.5, lr=0.1, variant=Friendly(decay=0.5))
+    climbed = []
+    for _ in range(60):
+        before = p.detach().clone()
+        (p * torch.tensor([1 / 3, 0.7, 1.1])).sum().backward()
+        optimizer.first_step()
+        climbed.append(float((p.detach() - before).norm()))
+        (p * torch.tensor([1 / 3, 0.7, 1.1])).sum().backward()
+        optimizer.second_step(zero_grad=True)
+    assert climbed[0] == pytest.approx(0.5, rel=1e-5)
+    assert climbed[-20:] == 20 * [0.0]
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
