@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from samrec.sam.vectors import Vector, combined, dot, norm
+from samrec.sam.vectors import Vector, combined, copies, dot, norm
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,8 @@ class LookSAM(Variant):
             )
 
     def descent(self, above: Vector, below: Vector) -> tuple[Vector, Vector]:
-        return above, across(above, below)
+        alone = {p: g for p, g in above.items() if p not in below}  # has another owner, and nothing to cross
+        return above, across(above, below) | copies(alone)
 
     def between(self, gradient: Vector, memory: Vector) -> Vector:
         kept = {p: memory[p] for p in gradient if p in memory}
