@@ -379,7 +379,7 @@ class SAM(Wrapper):
         return found
 
     def _ascent_in(self, found: dict[str, Any]) -> dict[str, Any]:
-        read = {"_steps": int(found.get("steps", 0)), "_directions": {}, "_memory": {}}
+        read: dict[str, Any] = {"_steps": int(found.get("steps", 0)), "_directions": {}, "_memory": {}}
         if "directions" in found:
             perturbed = self._perturbed(found["param_groups"])
             read["_directions"] = by_parameter(found["directions"], perturbed)

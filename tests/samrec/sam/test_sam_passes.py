@@ -247,7 +247,7 @@ def test_a_gradient_that_overflowed_skips_the_step_whatever_became_of_it():
     optimizer.first_step()
     scaler.scale(p @ A @ p * torch.inf).backward()
     scaler.unscale_(optimizer)
-    p.grad.nan_to_num_(0.0, 0.0, 0.0)
+    p.grad.nan_to_num_(1.0, 1.0, 1.0)
     scaler.step(optimizer)
     assert torch.equal(p, before)
 
@@ -266,17 +266,14 @@ def test_a_radius_in_a_tensor_is_not_looked_at():
         torch.testing.assert_close(p.detach(), w)
 
 
-def test_a_radius_in_two_tensors_is_not_that_of_all_groups():
-    """Equal now, they may be set apart."""
-    one, other = torch.tensor(0.5), torch.tensor(0.5)
-    for second, fits in ((one, True), (other, False)):
-        groups = [{"params": [vector(1.0)], "rho": one}, {"params": [vector(2.0)], "rho": second}]
-        optimizer = SAM(groups, torch.optim.SGD, lr=0.1)
-        if fits:
-            assert optimizer.rho is one
-        else:
-            with pytest.raises(ValueError, match="the groups differ in rho"):
-                _ = optimizer.rho
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_gradient_that_is_not_finite_moves_nothing(sparse):
+    table = nn.Embedding(6, 3, sparse=sparse)
+    before = table.weight.detach().clone()
+    optimizer = SAM(table.parameters(), torch.optim.SGD, rho=0.3, lr=0.1)
+    (table(torch.tensor([1, 2])).sum() * torch.inf).backward()
+    optimizer.first_step()
+    assert torch.equal(table.weight, before)
 
 
 @pytest.mark.parametrize("unscales", [False, True])
@@ -321,3 +318,73 @@ def test_a_complex_parameter_is_two_real_ones(variant):
         for _ in range(4):
             optimizer.step(closure)
     torch.testing.assert_close(torch.view_as_real(z.detach()), pair.detach(), rtol=1e-12, atol=0)
+
+
+def test_a_group_that_maximizes_climbs_down_beside_one_of_the_same_radius():
+    p, q = vector(1.0, -2.0), vector(0.5, 1.0)
+    groups = [{"params": [p]}, {"params": [q], "maximize": True}]
+    optimizer = SAM(groups, torch.optim.SGD, rho=0.5, lr=0.1)
+    w, x = p.detach().clone(), q.detach().clone()
+    optimizer.step(closing(optimizer, lambda: p @ A @ p / 2 - q @ B @ q / 2))
+    e = 0.5 * unit(torch.cat([A @ w, -B @ x]))
+    torch.testing.assert_close(p.detach(), w - 0.1 * A @ (w + e[:2]))
+    torch.testing.assert_close(q.detach(), x - 0.1 * B @ (x - e[2:]))
+
+
+@pytest.mark.parametrize("variant", ["gsam", "looksam"])
+def test_what_is_across_is_of_all_parameters_of_those_held_still_too(variant):
+    """The gap L(w + e) - L(w) changes with them as well."""
+    p, q = vector(1.0, -2.0), vector(0.5, 1.0)
+    settings = {"variant": variant, "every": 2 if variant == "looksam" else 1}
+    groups = [{"params": [p]}, {"params": [q], "perturb": False}]
+    optimizer = SAM(groups, torch.optim.SGD, rho=0.5, lr=0.1, **settings)
+    loss = closing(optimizer, lambda: p @ A @ p / 2 + p @ B @ q)
+
+    def slope(w, x):
+        return torch.cat([A @ w + B @ x, B @ w])
+
+    w, x = p.detach().clone(), q.detach().clone()
+    below = slope(w, x)
+    above = slope(w + 0.5 * unit(below[:2]), x)
+    optimizer.step(loss)
+    if variant == "gsam":
+        expected = above - 0.4 * (below - (below @ unit(above)) * unit(above))
+    else:
+        w, x = p.detach().clone(), q.detach().clone()
+        optimizer.step(loss)
+        across, g = above - (above @ unit(below)) * unit(below), slope(w, x)
+        expected = g + 0.7 * g.norm() / across.norm() * across
+    moved = torch.cat([w, x]) - torch.cat([p, q]).detach()
+    torch.testing.assert_close(moved, 0.1 * expected, rtol=1e-12, atol=1e-14)
+
+
+def test_a_step_that_reuses_a_direction_adds_no_gradients_and_needs_no_scale():
+    p = vector(1.0, -2.0)
+    optimizer = SAM([p], torch.optim.SGD, rho=0.5, lr=0.1, variant="friendly", every=2)
+    scaler = torch.amp.GradScaler("cpu")
+    for climbs in (True, False):
+        if climbs:
+            scaler.scale(p @ A @ p).backward()
+        optimizer.first_step(scale=scaler.get_scale() if climbs else None)
+        scaler.scale(p @ A @ p).backward()
+        before = p.detach().clone()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        assert not torch.equal(p, before)
+
+
+@pytest.mark.parametrize("variant", ["friendly", "gsam"])
+def test_a_variant_climbs_in_the_adaptive_ball(variant):
+    """e = ρ T² d / ‖T d‖, with the variant's own d."""
+    p, mean = vector(1.0, -2.0), torch.zeros(2, dtype=torch.float64)
+    optimizer = SAM([p], torch.optim.SGD, rho=0.5, lr=0.1, variant=variant, adaptive=True)
+    for matrix in (A, B, A):
+        w = p.detach().clone()
+        g, t = matrix @ w, w.abs() + 0.01
+        mean = 0.9 * mean + 0.1 * g
+        d = g - mean if variant == "friendly" else g
+        above = matrix @ (w + 0.5 * t**2 * d / (t * d).norm())
+        across = g - (g @ unit(above)) * unit(above) if variant == "gsam" else 0.0
+        optimizer.step(closing(optimizer, lambda m=matrix: p @ m @ p / 2))
+        torch.testing.assert_close(p.detach(), w - 0.1 * (above - 0.4 * across), rtol=1e-12, atol=0)

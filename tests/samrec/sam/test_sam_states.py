@@ -242,3 +242,23 @@ def test_directions_are_loaded_in_the_precision_of_the_weights(variant):
     assert {p.dtype for p in single.parameters()} == {torch.float32}
     kept = other.state_dict()["directions" if variant == "sam" else variant]
     assert {tensor.dtype for tensor in kept} == {torch.float32}
+
+
+def test_a_state_says_what_is_perturbed_and_its_directions_are_those_parameters_own():
+    found = []
+    for loads in (True, False):
+        p, q = vector(1.0, -2.0), vector(3.0)
+        groups = [{"params": [q], "perturb": False}, {"params": [p]}]
+        optimizer = SAM(groups, torch.optim.SGD, rho=0.3, lr=0.1, every=3)
+
+        def loss(p=p, q=q):
+            return p.exp().sum() * q.sum()
+
+        optimizer.step(closing(optimizer, loss))
+        if loads:
+            state = copy.deepcopy(optimizer.state_dict())
+            optimizer = SAM([{"params": [q]}, {"params": [p]}], torch.optim.SGD, rho=0.3, lr=0.1, every=3)
+            optimizer.load_state_dict(state)
+        optimizer.step(closing(optimizer, loss))
+        found.append(torch.cat([p, q]).detach())
+    assert torch.equal(*found)
