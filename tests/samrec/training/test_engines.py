@@ -319,3 +319,18 @@ def test_settings_stay_when_an_optimizers_state_is_loaded(split):
             **{name: value for name, value in own.items() if name != "params"},
         }
     assert engine.optimizer.rho is before[0]["rho"]
+
+
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_a_history_ends_in_the_part_that_holds_it_and_in_slot_0_of_the_others(split, every):
+    """So no part points beyond its own rows, of which the last may have none."""
+    (batch,) = TrainingBatches(split, 8, CPU).epoch(60, (0,))
+    numbers = 1 + torch.arange(len(batch.inputs.last))
+    for first in range(every):
+        part = batch.dealt(first, every).inputs
+        held = torch.isin(numbers, part.segments)
+        assert torch.equal(part.segments.flatten()[part.last[held]], numbers[held])
+        assert torch.equal(
+            part.items.flatten()[part.last[held]], batch.inputs.items.flatten()[batch.inputs.last[held]]
+        )
+        assert not part.last[~held].any()
