@@ -16,6 +16,7 @@ from samrec.methods import batches_of, initial_learner
 from samrec.model import Draws
 from samrec.training.engines.graph import Captured
 from samrec.training.engines.solo import Solo, load_optimizer
+from samrec.training.engines.stacked import Stacked
 from samrec.training.log import read_log
 from samrec.training.loop import train, train_together
 from samrec.training.run import Run
@@ -334,3 +335,22 @@ def test_a_history_ends_in_the_part_that_holds_it_and_in_slot_0_of_the_others(sp
             part.items.flatten()[part.last[held]], batch.inputs.items.flatten()[batch.inputs.last[held]]
         )
         assert not part.last[~held].any()
+
+
+def test_clipping_several_runs_is_clipping_each_alone(split):
+    """Of a run with short gradients, one with long ones, and one with none."""
+    configs = [Config(data="", seed=seed, clip=0.5, **SMALL) for seed in range(3)]
+    engine = Stacked(configs, [initial_learner(config, split) for config in configs], CPU, [0] * 3)
+    alone = [[] for _ in configs]
+    for weight in engine.weights.values():
+        lengths = torch.tensor([1e-4, 1.0, 0.0]).view(-1, *[1] * (weight.dim() - 1))
+        weight.grad = lengths * torch.randn(weight.shape)
+        for own, gradient in zip(alone, weight.grad, strict=True):
+            own.append(torch.nn.Parameter(torch.zeros_like(gradient)))
+            own[-1].grad = gradient.clone()
+    for own in alone:
+        torch.nn.utils.clip_grad_norm_(own, 0.5)
+    engine._clip()
+    for number, weight in enumerate(engine.weights.values()):
+        expected = torch.stack([own[number].grad for own in alone])
+        torch.testing.assert_close(weight.grad, expected, rtol=1e-12, atol=0)
