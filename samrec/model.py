@@ -59,7 +59,10 @@ class Dropout(nn.Module):
         if draws is None or self.threshold == 0:
             return x
         kept = draws.take(x.shape) >= self.threshold - 2**15
-        return x * (kept * self.scale)
+        exact = torch.promote_types(
+            x.dtype, torch.float32
+        )  # a number alone would be of the default precision
+        return x * (kept * torch.tensor(self.scale, dtype=exact))
 
 
 def block_mask(segments: Tensor, causal: bool = True) -> Tensor:

@@ -108,7 +108,6 @@ class SAM(Wrapper):
         self._saved: list[tuple[Tensor, Tensor]] = []
         self._above = False  # between first_step and second_step
         self._statistics = RunningStatistics()
-        self._cleared = False
 
     @property
     def climbs(self) -> bool:
@@ -313,7 +312,7 @@ class SAM(Wrapper):
         scaled = {p: d * scales[p] for p, d in direction.items()} if self.adaptive else direction
         norm = self._norm([scaled.get(p) for p in perturbed])
         self._inverse = torch.where(norm > 0, 1 / norm, 0.0)
-        self._norm_below = norm if gradient else None
+        self._norm_below = norm
         if self.adaptive:
             self._directions = {p: s * scales[p] for p, s in scaled.items()}
         elif self._keeps_direction:  # what is a gradient still has another owner
@@ -379,15 +378,15 @@ class SAM(Wrapper):
             found[self.variant.name] = listed(self._memory, self._parameters())
         return found
 
-    def _load_ascent(self, found: dict[str, Any]) -> None:
-        self._steps = int(found.get("steps", 0))
-        self._directions, self._memory = {}, {}
+    def _ascent_in(self, found: dict[str, Any]) -> dict[str, Any]:
+        read: dict[str, Any] = {"_steps": int(found.get("steps", 0)), "_directions": {}, "_memory": {}}
         if "directions" in found:
-            perturbed = self._perturbed()
-            self._directions = by_parameter(found["directions"], perturbed)
-            self._inverse = found["inverse"].to(perturbed[0].device)
+            perturbed = self._perturbed(found["param_groups"])
+            read["_directions"] = by_parameter(found["directions"], perturbed)
+            read["_inverse"] = found["inverse"].to(perturbed[0].device)
         if self.variant.name in found:
-            self._memory = by_parameter(found[self.variant.name], self._parameters())
+            read["_memory"] = by_parameter(found[self.variant.name], self._parameters())
+        return read
 
     def __getstate__(self) -> dict[str, Any]:
         if self._above:

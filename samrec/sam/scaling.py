@@ -32,6 +32,5 @@ class Scaler:
         if self._scale is None:
             return
         inverse = self._scale.double().reciprocal()
-        for p, gradient in gradients.items():
-            stored = gradient._values() if gradient.is_sparse else gradient
-            stored.mul_(inverse.to(p.device, gradient.real.dtype))
+        for gradient in gradients.values():
+            gradient.mul_(inverse.to(gradient))

@@ -55,7 +55,7 @@ def _adopted(state: Mapping[str, Any], base: Optimizer, adaptive: bool) -> State
             for number, p in zip(saved["params"], group["params"], strict=False):
                 if number in kept:
                     kept[number] = _needed(kept[number], _keys(base, saved, p), type(base).__name__)
-    return {"state": {number: entry for number, entry in kept.items() if entry}, "param_groups": groups}
+    return {"state": kept, "param_groups": groups}
 
 
 def _of_optimizer(state: Mapping[str, Any]) -> State:

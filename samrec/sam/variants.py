@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from samrec.sam.vectors import Vector, combined, dot, norm, where
+from samrec.sam.vectors import Vector, combined, copies, dot, norm, where
 
 ROUNDINGS = 4
 """How many roundings of a vector's length may be left of it where it cancels: twice what was seen."""
@@ -123,7 +123,8 @@ class LookSAM(Variant):
             )
 
     def descent(self, above: Vector, below: Vector) -> tuple[Vector, Vector]:
-        return above, _beyond_rounding(across(above, below), above)
+        alone = {p: g for p, g in above.items() if p not in below}  # has another owner, and nothing to cross
+        return above, _beyond_rounding(across(above, below) | copies(alone), above)
 
     def between(self, gradient: Vector, memory: Vector) -> Vector:
         kept = {p: memory[p] for p in gradient if p in memory}

@@ -67,7 +67,7 @@ def _combined(a: Tensor | None, b: Tensor | None, scale: Tensor | float) -> Tens
     if b is None:
         assert a is not None
         return a
-    scaled = b * (scale.to(b.device, b.real.dtype) if isinstance(scale, Tensor) else scale)
+    scaled = b * (scale.to(b) if isinstance(scale, Tensor) else scale)
     if a is None:
         return scaled
     total = scaled + a if a.is_sparse else a + scaled
@@ -81,9 +81,8 @@ def where(condition: Tensor, tensor: Tensor) -> Tensor:
         return torch.where(condition, tensor, 0.0)
     tensor = tensor.coalesce()
     values = torch.where(condition, tensor.values(), 0.0)
-    return torch.sparse_coo_tensor(
-        tensor.indices(), values, tensor.shape, is_coalesced=True, check_invariants=False
-    )
+    parts = tensor.indices(), values, tensor.shape
+    return torch.sparse_coo_tensor(*parts, is_coalesced=True, check_invariants=False)  # torch asks to be told
 
 
 def entries(tensor: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """What SAM shares with the optimizer that it wraps: parameters, their groups, the radius of each."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -86,8 +87,10 @@ class Wrapper(Optimizer):
     def _parameters(self) -> list[Tensor]:
         return [p for group in self.param_groups for p in group["params"]]
 
-    def _perturbed(self) -> list[Tensor]:
-        return [p for group in self.param_groups if group.get("perturb", True) for p in group["params"]]
+    def _perturbed(self, saved: Sequence[dict[str, Any]] = ()) -> list[Tensor]:
+        """Return the parameters that move, as the groups say, or those of a state that is to be loaded."""
+        pairs = zip(saved or self.param_groups, self.param_groups, strict=False)
+        return [p for said, group in pairs if said.get("perturb", True) for p in group["params"]]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         self._cleared = True
@@ -120,9 +123,10 @@ class Wrapper(Optimizer):
         for before in self._optimizer_load_state_dict_pre_hooks.values():
             state_dict = before(self, state_dict) or state_dict
         found = loadable(state_dict, self.base, self._radius, self.adaptive)
+        ascent = self._ascent_in(found)  # refuses before anything changes
         self.base.load_state_dict({"state": found["state"], "param_groups": found["param_groups"]})
         self._link()
-        self._load_ascent(found)
+        vars(self).update(ascent)
         for after in self._optimizer_load_state_dict_post_hooks.values():
             after(self)
 
@@ -130,6 +134,6 @@ class Wrapper(Optimizer):
         """Return where the ascent stands, for the state dict."""
         raise NotImplementedError
 
-    def _load_ascent(self, found: dict[str, Any]) -> None:
-        """Go on from what `_ascent` returned, or anew where there is nothing of it."""
+    def _ascent_in(self, found: dict[str, Any]) -> dict[str, Any]:
+        """Return attributes to go on from what `_ascent` returned, or anew where there is nothing of it."""
         raise NotImplementedError

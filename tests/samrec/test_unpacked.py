@@ -13,6 +13,8 @@ from samrec.config import Config
 from samrec.data.readers import read
 from samrec.data.split import split_by
 from samrec.methods import batches_of, initial_learner
+from samrec.model import Draws, SASRec
+from tests.histories import in_rows
 
 CPU = torch.device("cpu")
 ITEMS, LENGTH, DIM, HEADS = 40, 8, 16, 4
@@ -30,7 +32,10 @@ def file(tmp_path_factory):
     return path
 
 
-def encoded(weights, items, form):
+FORMS = [*PRESETS.values(), replace(PRESETS["sasrec-bert"], norm="pre", scaled=True)]
+
+
+def encoded(weights, items, form, dropped=lambda x: x):
     """What the encoder makes of one history, (items, d): no padding, no neighbours, a head at a time."""
 
     def norm(x, name):
@@ -48,17 +53,19 @@ def encoded(weights, items, form):
         heads = []
         for a, b, c in zip(q, k, v, strict=True):
             scores = (a @ b.T / math.sqrt(DIM // HEADS)).masked_fill(later, -math.inf)
-            heads.append(scores.softmax(1) @ c)
-        return linear(torch.cat(heads, 1), f"{name}.out")
+            heads.append(dropped(scores.softmax(1)) @ c)
+        added = linear(torch.cat(heads, 1), f"{name}.out")
+        return dropped(added) if form.residual_dropout else added
 
     def fed(x, name):
         inner = linear(x, f"{name}.inner")
-        return linear(F.gelu(inner) if form.activation == "gelu" else F.relu(inner), f"{name}.outer")
+        inner = F.gelu(inner) if form.activation == "gelu" else F.relu(inner)
+        return dropped(linear(inner if form.residual_dropout else dropped(inner), f"{name}.outer"))
 
     first = LENGTH - len(items) if form.positions == "end" else 0
     x = weights["item.weight"][items] * (math.sqrt(DIM) if form.scaled else 1)
     x = x + weights["position.weight"][first : first + len(items)]
-    x = norm(x, "norm") if form.norm == "post" else x
+    x = dropped(norm(x, "norm") if form.norm == "post" else x)
     for block in ("blocks.0", "blocks.1"):
         attention, ffn = f"{block}.attention", f"{block}.ffn"
         if form.norm == "post":
@@ -90,9 +97,7 @@ def cost(config, expected, table, target, negatives):
 
 
 @pytest.mark.parametrize(("loss", "negatives"), LOSSES)
-@pytest.mark.parametrize(
-    "form", [*PRESETS.values(), replace(PRESETS["sasrec-bert"], norm="pre", scaled=True)]
-)
+@pytest.mark.parametrize("form", FORMS)
 def test_an_epoch_is_a_loop_over_histories(file, loss, negatives, form):
     config = Config(
         **{"data": str(file), "loss": loss, "negatives": negatives, **vars(form)},
@@ -127,3 +132,26 @@ def test_an_epoch_is_a_loop_over_histories(file, loss, negatives, form):
     assert positions == sum(np.minimum(split.train_lengths[split.trained] - 1, LENGTH))
     for name, p in learner.model.named_parameters():
         torch.testing.assert_close(p.grad, weights[name].grad, rtol=1e-8, atol=1e-9, msg=name)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_dropout_is_of_the_input_of_attentions_weights_and_of_what_layers_add(form):
+    """Each by numbers of its own, in their order: of 2^16, those below p drop, and the rest is scaled up."""
+    torch.manual_seed(0)
+    model = SASRec(ITEMS, DIM, LENGTH, 2, HEADS, 0.4, form).double().train()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.3 * torch.randn(p.shape))
+    bits = Draws.fresh(1, model.draws(LENGTH), CPU)
+    dealt, below = iter(bits[0].tolist()), round(0.4 * 2**16)
+
+    def dropped(x):
+        kept = [next(dealt) + 2**15 >= below for _ in range(x.numel())]
+        return x * torch.tensor(kept).view_as(x) / (1 - below / 2**16)
+
+    history = torch.randint(ITEMS, (LENGTH,)).tolist()
+    found = model(replace(in_rows(history, width=LENGTH), bits=bits))[0]
+    torch.testing.assert_close(
+        found, encoded(model.state_dict(), history, form, dropped), rtol=1e-10, atol=1e-12
+    )
+    assert len(list(dealt)) < 4  # what is left of a word

@@ -210,11 +210,9 @@ def load_optimizer(optimizer: SAM, state: dict[str, Any]) -> None:
     own = [
         {key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups
     ]
-    rho = optimizer.rho
     with fitting():
         optimizer.load_state_dict(state)
         _check_moments(optimizer)
-    optimizer.rho = rho
     for group, settings in zip(optimizer.param_groups, own, strict=True):
         group.update(settings)
 

@@ -158,6 +158,13 @@ def test_packing_puts_every_history_in_one_row_without_overlap(lengths):
         taken[r, c : c + n] += 1
     assert taken.max() == 1
     assert rows <= 2 * sum(lengths) / 12 + 1  # any two rows together hold more than one full row
+    free = []  # longest first, each into the fullest row that takes it
+    for n in sorted(lengths, reverse=True):
+        room = min((room for room in free if room >= n), default=12)
+        if room in free:
+            free.remove(room)
+        free.append(room - n)
+    assert sorted(12 - taken.sum(1)) == sorted(free)
 
 
 @settings(max_examples=30)

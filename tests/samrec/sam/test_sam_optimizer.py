@@ -79,6 +79,19 @@ def test_rho_is_that_of_all_groups_or_of_none():
     assert optimizer.rho == 0.7
 
 
+def test_a_radius_in_two_tensors_is_not_that_of_all_groups():
+    """Equal now, they may be set apart."""
+    one, other = torch.tensor(0.5), torch.tensor(0.5)
+    for second, fits in ((one, True), (other, False)):
+        groups = [{"params": [vector(1.0)], "rho": one}, {"params": [vector(2.0)], "rho": second}]
+        optimizer = SAM(groups, torch.optim.SGD, lr=0.1)
+        if fits:
+            assert optimizer.rho is one
+        else:
+            with pytest.raises(ValueError, match="the groups differ in rho"):
+                _ = optimizer.rho
+
+
 def test_a_rho_of_the_wrapped_optimizers_own_is_left_alone():
     optimizer = SAM([vector(1.0)], torch.optim.Adadelta, rho=0.3)
     assert (optimizer.param_groups[0]["rho"], optimizer.param_groups[0]["sam_rho"]) == (0.9, 0.3)

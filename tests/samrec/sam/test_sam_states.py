@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from samrec import SAM
-from tests.sams import BASES, fit, network, optimizer_of, vector, weights
+from tests.sams import BASES, closing, fit, network, optimizer_of, parts_of, vector, weights
 
 
 @pytest.mark.parametrize("how", [copy.deepcopy, lambda both: pickle.loads(pickle.dumps(both))])
@@ -152,3 +152,113 @@ def test_hooks_of_states_and_steps_are_called():
     fit(model, optimizer, range(1))
     optimizer.load_state_dict(optimizer.state_dict())
     assert called == ["step", "save", 1, "loaded"]
+
+
+def test_a_state_of_another_class_leaves_what_it_does_not_name_and_begins_anew():
+    """What is perturbed stays, and nothing is remembered of the steps before it was loaded."""
+    found = []
+    for used in (True, False):
+        p, q = vector(1.0, -2.0), vector(3.0)
+        groups = [{"params": [p]}, {"params": [q], "perturb": False}]
+        optimizer = SAM(groups, torch.optim.SGD, rho=0.3, lr=0.1, variant="friendly")
+        loss = closing(optimizer, lambda p=p, q=q: p.exp().sum() * q.sum())
+        before = [t.detach().clone() for t in (p, q)]
+        plain = torch.optim.SGD([{"params": [p]}, {"params": [q]}], lr=0.1)
+        for _ in range(2 if used else 0):
+            optimizer.step(loss)
+        with torch.no_grad():
+            for t, old in zip((p, q), before, strict=True):
+                t.copy_(old)
+        optimizer.load_state_dict(plain.state_dict())
+        assert [group.get("perturb", True) for group in optimizer.param_groups] == [True, False]
+        for _ in range(2):
+            optimizer.step(loss)
+        found.append(torch.cat([p, q]).detach())
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_the_ball_of_another_sam_is_asked_where_its_moments_lie_apart(adaptive):
+    model = network()
+    optimizer = optimizer_of(model, "adam")
+    fit(model, optimizer, range(2))
+    state = {
+        "state": {},
+        "param_groups": [{"params": [0, 1, 2, 3], "adaptive": adaptive}],
+        "base_optimizer": copy.deepcopy(optimizer.base.state_dict()),
+    }
+    other = optimizer_of(network(), "adam", adaptive=True)
+    if adaptive:
+        other.load_state_dict(state)
+    else:
+        with pytest.raises(ValueError, match="SAM with adaptive=False"):
+            other.load_state_dict(state)
+
+
+@pytest.mark.parametrize("variant", ["sam", "looksam"])
+@pytest.mark.parametrize("wrong", ["fewer", "shape"])
+def test_directions_that_do_not_fit_are_refused_and_change_nothing(variant, wrong):
+    settings = {"every": 3, "variant": variant}
+    model = network()
+    optimizer = optimizer_of(model, "adam", **settings)
+    fit(model, optimizer, range(2))
+    state = copy.deepcopy(optimizer.state_dict())
+    kept = state["directions" if variant == "sam" else variant]
+    if wrong == "fewer":
+        kept.pop()
+    else:
+        kept[0] = kept[0].T
+    other = optimizer_of(network(), "adam", **settings)
+    before = copy.deepcopy(other.state_dict())
+    with pytest.raises(ValueError, match="the state keeps"):
+        other.load_state_dict(state)
+    assert str(other.state_dict()) == str(before)
+
+
+def test_a_state_keeps_the_moments_that_its_own_settings_ask_for():
+    """Of SGD with momentum, loaded where there was none: the state's settings hold from then on."""
+    one, two = network(), network()
+    for model in (one, two):
+        plain = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+        fit(model, plain, range(3))
+    optimizer = SAM(one.parameters(), torch.optim.SGD, rho=0.0, lr=1.0)
+    optimizer.load_state_dict(copy.deepcopy(plain.state_dict()))
+    for model, own in ((one, optimizer), (two, plain)):
+        fit(model, own, range(3, 6))
+    assert torch.equal(weights(one), weights(two))
+
+
+@pytest.mark.parametrize("variant", ["sam", "looksam"])
+def test_directions_are_loaded_in_the_precision_of_the_weights(variant):
+    settings = {"every": 3, "variant": variant}
+    model = network()
+    optimizer = optimizer_of(model, "adam", **settings)
+    fit(model, optimizer, range(1))
+    single = network().float()
+    other = optimizer_of(single, "adam", **settings)
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    (x, y, _), loss = parts_of(1, False)[0], torch.nn.functional.mse_loss
+    other.step(closing(other, lambda: loss(single(x.float()), y.float())))
+    assert {p.dtype for p in single.parameters()} == {torch.float32}
+    kept = other.state_dict()["directions" if variant == "sam" else variant]
+    assert {tensor.dtype for tensor in kept} == {torch.float32}
+
+
+def test_a_state_says_what_is_perturbed_and_its_directions_are_those_parameters_own():
+    found = []
+    for loads in (True, False):
+        p, q = vector(1.0, -2.0), vector(3.0)
+        groups = [{"params": [q], "perturb": False}, {"params": [p]}]
+        optimizer = SAM(groups, torch.optim.SGD, rho=0.3, lr=0.1, every=3)
+
+        def loss(p=p, q=q):
+            return p.exp().sum() * q.sum()
+
+        optimizer.step(closing(optimizer, loss))
+        if loads:
+            state = copy.deepcopy(optimizer.state_dict())
+            optimizer = SAM([{"params": [q]}, {"params": [p]}], torch.optim.SGD, rho=0.3, lr=0.1, every=3)
+            optimizer.load_state_dict(state)
+        optimizer.step(closing(optimizer, loss))
+        found.append(torch.cat([p, q]).detach())
+    assert torch.equal(*found)

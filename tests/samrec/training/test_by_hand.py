@@ -14,8 +14,8 @@ from samrec.data.split import leave_one_out
 from samrec.methods import batches_of, initial_learner
 from samrec.methods.learner import joined
 from samrec.training.loop import train, train_together
-from tests.samrec.training.test_engines import double  # noqa: F401 # used by all tests here
 
+pytestmark = pytest.mark.usefixtures("double")
 SMALL = {
     "dim": 8,
     "max_length": 8,

@@ -15,9 +15,11 @@ from samrec.data.split import leave_one_out
 from samrec.methods import batches_of, initial_learner
 from samrec.model import Draws
 from samrec.training.engines.graph import Captured
-from samrec.training.engines.solo import Solo
+from samrec.training.engines.solo import Solo, load_optimizer
+from samrec.training.engines.stacked import Stacked
 from samrec.training.log import read_log
 from samrec.training.loop import train, train_together
+from samrec.training.run import Run
 
 pytestmark = pytest.mark.usefixtures("double")
 CPU = torch.device("cpu")
@@ -266,3 +268,89 @@ def test_dropout_that_depends_on_the_shape_is_that_of_the_run_alone(data_file, t
     for config, outcome in zip(each, together, strict=True):
         alone = train(config, tmp_path / f"a{config.seed}", "cpu")
         nearly_the_same(load(outcome.out / "last.pt"), load(alone.out / "last.pt"))
+
+
+def test_each_part_of_each_step_draws_dropout_of_its_own(split, monkeypatch):
+    """Micro-batches, their views, and steps; one seed is one draw."""
+    config = Config(data="", method="cl4srec", micro_batches=2, **SMALL)
+    engine, drawn = Solo(config, initial_learner(config, split), CPU, rows=0), []
+
+    def look(parts):
+        drawn.append([row for part in parts for packed in (part.inputs, part.views) for row in packed.bits])
+        return torch.zeros(4)
+
+    monkeypatch.setattr(engine, "_step", look)
+    parts = list(batches_of(config, split, CPU).epoch(8, (0, 1)))[:2]
+    for seed in (0, 100, 0):
+        engine.step([parts], [seed], 1e-2, [0.0])
+    first, other, again = (torch.stack([row[:256] for row in rows]) for rows in drawn)
+    assert torch.equal(first, again)
+    assert len(torch.cat([first, other]).unique(dim=0)) == 2 * len(first) > 8
+
+
+def test_no_two_steps_of_any_run_have_one_seed_and_a_step_has_its_own(split, tmp_path):
+    seeds = []
+    for seed in (0, 1):
+        config = Config(data="", **SMALL, seed=seed)
+        run = Run(config, tmp_path, split, batches_of(config, split, CPU))
+        for run.epoch in range(3):
+            seeds += [own for _, own in run.steps()]
+    assert len(set(seeds)) == len(seeds) == 2 * 3 * 4
+    run.sums = [torch.zeros(3)]  # resumed after its first step
+    assert [own for _, own in run.steps()] == seeds[-3:]
+
+
+def test_settings_stay_when_an_optimizers_state_is_loaded(split):
+    """A state may be of another machine, whose groups say other things."""
+    config = Config(data="", method="samrec", perturb="no-embedding", rho=0.3, weight_decay=0.1, **SMALL)
+    engine, other = (Solo(config, initial_learner(config, split), CPU, rows=0) for _ in range(2))
+    (batch,) = TrainingBatches(split, 8, CPU).epoch(60, (0,))
+    other.step([[batch]], [0], 1e-2, [0.3])
+    state = other.optimizer.state_dict()
+    state["param_groups"] = [
+        group
+        | {"lr": 9.0, "rho": 9.0, "weight_decay": 9.0, "betas": (0.0, 0.0), "fused": None, "perturb": True}
+        for group in state["param_groups"]
+    ]
+    before = [dict(group) for group in engine.optimizer.param_groups]
+    load_optimizer(engine.optimizer, state)
+    for group, own in zip(engine.optimizer.param_groups, before, strict=True):
+        assert {name: value for name, value in group.items() if name != "params"} == {
+            "perturb": True,
+            **{name: value for name, value in own.items() if name != "params"},
+        }
+    assert engine.optimizer.rho is before[0]["rho"]
+
+
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_a_history_ends_in_the_part_that_holds_it_and_in_slot_0_of_the_others(split, every):
+    """So no part points beyond its own rows, of which the last may have none."""
+    (batch,) = TrainingBatches(split, 8, CPU).epoch(60, (0,))
+    numbers = 1 + torch.arange(len(batch.inputs.last))
+    for first in range(every):
+        part = batch.dealt(first, every).inputs
+        held = torch.isin(numbers, part.segments)
+        assert torch.equal(part.segments.flatten()[part.last[held]], numbers[held])
+        assert torch.equal(
+            part.items.flatten()[part.last[held]], batch.inputs.items.flatten()[batch.inputs.last[held]]
+        )
+        assert not part.last[~held].any()
+
+
+def test_clipping_several_runs_is_clipping_each_alone(split):
+    """Of a run with short gradients, one with long ones, and one with none."""
+    configs = [Config(data="", seed=seed, clip=0.5, **SMALL) for seed in range(3)]
+    engine = Stacked(configs, [initial_learner(config, split) for config in configs], CPU, [0] * 3)
+    alone = [[] for _ in configs]
+    for weight in engine.weights.values():
+        lengths = torch.tensor([1e-4, 1.0, 0.0]).view(-1, *[1] * (weight.dim() - 1))
+        weight.grad = lengths * torch.randn(weight.shape)
+        for own, gradient in zip(alone, weight.grad, strict=True):
+            own.append(torch.nn.Parameter(torch.zeros_like(gradient)))
+            own[-1].grad = gradient.clone()
+    for own in alone:
+        torch.nn.utils.clip_grad_norm_(own, 0.5)
+    engine._clip()
+    for number, weight in enumerate(engine.weights.values()):
+        expected = torch.stack([own[number].grad for own in alone])
+        torch.testing.assert_close(weight.grad, expected, rtol=1e-12, atol=0)

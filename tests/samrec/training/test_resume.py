@@ -75,7 +75,8 @@ def test_the_seconds_of_an_epoch_are_those_of_all_its_parts(data_file, tmp_path,
                 loop.train_together(configs, outs, "cpu", resume=True)
         now[0] += 100
     monkeypatch.setattr(engine, "step", slow)
-    loop.train_together(configs, outs, "cpu", resume=True)
+    outcomes = loop.train_together(configs, outs, "cpu", resume=True)
+    assert [outcome.seconds_per_epoch for outcome in outcomes] == [4] * number  # of the whole epoch alone
     for out in outs:
         assert [line["seconds"] for line in read_log(out / "metrics.jsonl") if "loss" in line] == [4, 4]
 

@@ -7,6 +7,8 @@ from samrec.methods import initial_learner
 from samrec.training.engines.solo import Solo, parameter_groups
 from samrec.training.schedule import share
 
+EMBEDDINGS = "model.item.weight", "model.position.weight", "model.token.embedding", "token.embedding"
+
 
 def test_a_constant_is_one_after_its_warm_up():
     assert [share("constant", 4, 10, at) for at in (0, 1, 2.5, 4, 9.9)] == [0, 0.25, 0.625, 1, 1]
@@ -39,12 +41,13 @@ def test_a_step_uses_what_the_schedules_say(split):
     ("perturb", "moved"),
     [
         ("all", lambda name: True),
-        ("no-embedding", lambda name: name not in ("model.item.weight", "model.position.weight")),
+        ("no-embedding", lambda name: name not in EMBEDDINGS),
         ("norm-only", lambda name: "norm" in name),
     ],
 )
-def test_groups_hold_every_parameter_once(split, perturb, moved):
-    config = Config(data="", method="samrec", perturb=perturb)
+@pytest.mark.parametrize("method", ["samrec", "cl4srec", "bert4rec"])
+def test_groups_hold_every_parameter_once(split, method, perturb, moved):
+    config = Config(data="", method=method, rho=0.1, perturb=perturb)
     named = dict(initial_learner(config, split).named_parameters())
     groups = parameter_groups(config, named)
     names = {id(p): name for name, p in named.items()}

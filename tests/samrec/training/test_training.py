@@ -238,8 +238,11 @@ def test_a_share_of_the_users_is_trained_on_and_everyone_is_tested(data_file, tm
     assert sum(len(batch.inputs.last) for batch in frozen.batches) == len(half.trained)
 
 
-def test_a_schedule_knows_its_end(data_file, tmp_path):
-    config = small(data_file, epochs=2, lr_schedule="cosine")
+@pytest.mark.parametrize(
+    "settings", [{"lr_schedule": "cosine"}, {"method": "samrec", "rho_schedule": "linear"}]
+)
+def test_a_schedule_knows_its_end(data_file, tmp_path, settings):
+    config = small(data_file, epochs=2, **settings)
     loop.train(config, tmp_path / "run", "cpu")
     with pytest.raises(InputError, match="other settings: epochs 2, not 4"):
         loop.train(config.model_copy(update={"epochs": 4}), tmp_path / "run", "cpu", resume=True)
