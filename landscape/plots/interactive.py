@@ -99,7 +99,7 @@ def _ticks(low: float, high: float) -> list[float]:
     from matplotlib.ticker import MaxNLocator
 
     ticks = MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(low, high)
-    return [tick for tick in ticks.tolist() if low + FOOT * (high - low) <= tick <= high]
+    return [float(tick) for tick in ticks if low + FOOT * (high - low) <= tick <= high]
 
 
 def _caption(name: str, result: Slice, lines: Collection[Slice]) -> dict[str, str]:
