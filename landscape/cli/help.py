@@ -1,12 +1,14 @@
 """The help of one command: whole names, whole words, and examples that can be copied, in any terminal."""
 
 import re
+import shutil
 from itertools import groupby
 from typing import Any
 
 NAMES = 22
 """Widest name of an option beside which its text begins; that of a longer one begins on the next line."""
 INDENT = "   "
+WIDEST = 80
 
 
 def write_help(command: Any, context: Any, formatter: Any) -> None:
@@ -17,6 +19,7 @@ def write_help(command: Any, context: Any, formatter: Any) -> None:
         context: its context.
         formatter: click's `HelpFormatter`, or that of the click inside newer versions of typer.
     """
+    formatter.width = min(shutil.get_terminal_size().columns, WIDEST) - 2  # click's has at least 50
     command.format_usage(context, formatter)
     for example, paragraphs in groupby((command.help or "").split("\n\n"), lambda p: p.startswith(" ")):
         formatter.write_paragraph()

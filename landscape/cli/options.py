@@ -1,6 +1,7 @@
 """Options that several commands share, declared once."""
 
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, is_dataclass, replace
@@ -82,6 +83,11 @@ class Declared(TyperCommand):
             for said in get_args(own[option.name].annotation) if option.name in own else ():
                 if isinstance(said, Condition):
                     yield option, said
+
+    def get_help(self, ctx: Any) -> str:
+        """Return the help in what standard output can write; click would write UTF-8 to any terminal."""
+        encoding = sys.stdout.encoding or "utf-8"
+        return super().get_help(ctx).encode(encoding, "plain").decode(encoding)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help, see `landscape.cli.help`; Typer's own tables cut names and words at 80 columns."""

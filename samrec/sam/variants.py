@@ -156,8 +156,8 @@ def _beyond_rounding(part: Vector, whole: Vector) -> Vector:
     """Return a part that is left of a vector; 0 where it is no longer than what its rounding leaves."""
     eps = max((torch.finfo(t.dtype).eps for t in whole.values()), default=0.0)
     length = norm(part.values())
-    left = length > ROUNDINGS * eps * norm(whole.values()).to(length.device)
-    return {p: where(left, t) for p, t in part.items()}
+    rounded = length <= ROUNDINGS * eps * norm(whole.values()).to(length.device)
+    return {p: where(~rounded, t) for p, t in part.items()}  # a length that is no number is none of rounding
 
 
 def _ratio(above: Tensor, below: Tensor) -> Tensor:

@@ -211,7 +211,7 @@ def test_relative_flatness_is_kept_by_a_rescaling_of_whole_layers_and_not_by_one
 def test_a_row_names_every_setting_it_depends_on():
     result = ll.sharpness(network(), steps=3, samples=2, probes=2)
     assert set(result.measures) == set(MEASURES)
-    assert result.measures["worst"].settings.keys() == {"rho", "steps", "seed"}
+    assert result.measures["worst"].settings.keys() == {"rho", "steps", "seed", "resolved"}
     for name, row in result.measures.items():
         assert row.settings.keys() >= set(MEASURES[name].uses)
     assert result.loss == network().value()

@@ -44,7 +44,7 @@ def test_large_losses_that_cancel_round_off_as_much_as_others():
 
     objective = by_unit(nn.Linear(2, 1), [None], each)
     assert abs(objective.value()) < 2
-    with pytest.raises(InputError, match=r"give a rise of more than 0\.12"):
+    with pytest.raises(InputError, match=r"give a rise of more than 0\.48"):
         ll.sharpness(objective, ["pac-bayes-sigma"], rise=0.1)
 
 
