@@ -170,7 +170,8 @@ class SAM(Wrapper):
         """Take both passes; return the loss at w, or above it in a step that uses a kept direction again.
 
         If a pass raises, the weights are back at w before the exception leaves. After first_step no closure
-        is needed, as it is second_step then: for GradScaler, and for Lightning, which counts its own `step`.
+        is needed, as it is second_step then: for GradScaler, and for Lightning, which counts its own `step`
+        (there, first_step is of `self.optimizers().optimizer`).
 
         Raises:
             ValueError: there is no closure, or several with `every` above 1 or a variant; a closure left no
