@@ -111,11 +111,11 @@ def test_ctrl_c_during_the_start_is_one_line(after):
         "import os, signal, sys, threading\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # which `nohup … &` ignores
         "from landscape.__main__ import main\n"
-        f"threading.Timer({after}, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
         "sys.argv = ['landscape', 'demo', '--out', '/nonexistent/folder']\n"
         "sys.modules['samrec.cli.demo'] = None\n"
         "import landscape.cli, time\n"
         "landscape.cli.__path__ = type('Slow', (), {'__iter__': lambda self: time.sleep(9) or iter(())})()\n"
+        f"threading.Timer({after}, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
         "main()"
     )
     found = subprocess.run(
