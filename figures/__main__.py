@@ -36,6 +36,7 @@ FIGURES = (
     "levels",
     "ranking",
     "groups",
+    "trials",
     "start",
     "generalization",
     "architecture",

@@ -11,15 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from figures import measure
+from figures import measure, trials
 from figures import run as runner
 from figures.__main__ import FIGURES, FOLDER, main, render
 from figures.datasets import described, read_groups
 from figures.measure import Bench, Measurement, _step
 from figures.plan import (
     LIMITS,
+    SEEDS,
     STAGES,
     Training,
+    chosen,
     ranked,
 )
 from figures.records import read_ranks, read_records, write_record
@@ -35,6 +37,7 @@ from samrec.methods import initial_model
 from samrec.methods.baselines import evaluated
 from samrec.training.loop import train
 from tests.records import recorded
+from tests.study.conftest import look
 
 RESULTS = FOLDER / "results"
 
@@ -227,6 +230,35 @@ def test_a_step_of_sam_is_measured_on_the_batches_of_a_training(split, monkeypat
 def test_a_figure_is_drawn_with_nothing_stored(name, tmp_path):
     written = render([name], tmp_path / "none", tmp_path)
     assert tmp_path / f"{name}.json" in written
+
+
+def test_trials_are_shown_of_the_data_sets_that_have_them(whole, tmp_path):
+    records = read_records(whole)
+    found = trials.data(whole)
+    assert [len(panel["trials"]) for panel in found["panels"].values()] == [14] * 4
+    for data, panel in found["panels"].items():
+        best = {method: chosen(records, data, method).name for method in LIMITS}
+        assert panel["chosen"] == [*best.values()]
+        for method, name in best.items():
+            rows = {row["run"]: row for row in panel["trials"] if row["method"] == method}
+            assert rows[name]["valid"] == max(row["valid"] for row in rows.values())
+            of_default = [look(records[ranked(data, method, seed).name])["lambda_max"] for seed in SEEDS]
+            assert panel["seeds"][method]["lambda_max"] == [
+                pytest.approx(np.mean(of_default)),
+                pytest.approx(np.std(of_default, ddof=1)),
+            ]
+    figure = trials.draw(found)[""]
+    for axes in figure.axes[:4]:  # SAMRec over ρ; the second line is SASRec's mean, across
+        (line,) = (line for line in axes.lines if line.get_label() == "SAMRec")
+        assert line.get_xdata().tolist() == [0.02, 0.05, 0.1, 0.2, 0.5]
+    for folder in ("runs", "ranks", "minima"):
+        shutil.copytree(whole / folder, tmp_path / folder)
+    for path in tmp_path.rglob("*"):
+        if path.stem.startswith(("toys", "yelp")) and ("rho-" in path.name or "dropout-" in path.name):
+            path.unlink()
+    for path in tmp_path.rglob("toys*weight-decay*"):
+        path.unlink()
+    assert [*trials.data(tmp_path)["panels"]] == ["Beauty", "Sports_and_Outdoors", "Yelp"]
 
 
 def test_a_data_set_is_described_once_by_counts_and_groups(bench, monkeypatch):
