@@ -1,4 +1,4 @@
-"""How many rows of scores over all items exist at once, so that rows × items never do."""
+"""How many scores exist at once, so that all rows × all items never do."""
 
 import torch
 
@@ -7,6 +7,9 @@ SCORES = {"cpu": 2**20, "cuda": 2**27}
 a GPU, which is bound by launches instead."""
 
 
-def chunk_rows(items: int, device: torch.device) -> int:
-    """Return how many rows of `items` scores to compute at once, at least one."""
-    return max(1, SCORES[device.type] // items)
+def chunk_rows(length: int, device: torch.device) -> int:
+    """Return how many rows of so many scores to compute at once, at least one.
+
+    A row is the scores of all items for a user, or those of an item for many users.
+    """
+    return max(1, SCORES[device.type] // length)

@@ -136,7 +136,6 @@ def count_above(model: Recommender, batch: Candidates, table: Tensor | None = No
     of_target = (expected * summands(model.item(batch.targets))).sum(1, keepdim=True)
     others = torch.stack([torch.arange(len(expected), device=expected.device), batch.targets])
     left_out = torch.cat([batch.seen, others], 1)  # the target is no candidate beside itself
-    left_out = left_out[:, left_out[0].argsort()]
     shard = model.item if isinstance(model.item, ShardedEmbedding) else None
     if shard:
         place, here = shard.here(left_out[1])
@@ -178,23 +177,23 @@ GAINS: Mapping[str, Callable[[Tensor, int], Tensor]] = {
 def _count_above(expected: Tensor, table: Tensor, of_target: Tensor, left_out: Tensor) -> Tensor:
     """Count, for each row of `expected`, the candidates that score at least `of_target`, shape (rows, 1).
 
+    A chunk is some items for all rows: of long and narrow factors a product is slower.
+
     Args:
-        left_out: pairs of a row of `expected`, ascending, and a row of `table` that is not a candidate. Shape
-            (2, pairs).
+        left_out: pairs of a row of `expected` and a row of `table` that is not a candidate. Shape (2, pairs).
     """
-    size = chunk_rows(len(table), table.device)
-    buffer = expected.new_empty(min(size, len(expected)), len(table))
-    counts = expected.new_empty(len(expected))
-    bounds = torch.searchsorted(
-        left_out[0], torch.arange(0, len(expected) + size, size, device=left_out.device)
-    ).tolist()
-    for number, first in enumerate(range(0, len(expected), size)):
-        part = slice(first, first + size)
-        scores = torch.mm(expected[part], table.T, out=buffer[: len(expected[part])])
+    size = chunk_rows(max(1, len(expected)), table.device)
+    firsts = range(0, len(table), size)
+    left_out = left_out[:, left_out[1].argsort()]
+    ends = torch.tensor([*firsts, len(table)], device=left_out.device)
+    bounds = torch.searchsorted(left_out[1].contiguous(), ends).tolist()
+    counts = expected.new_zeros(len(expected))
+    for number, first in enumerate(firsts):
+        scores = expected @ table[first : first + size].T
         row, item = left_out[:, bounds[number] : bounds[number + 1]]
-        scores[row - first, item] = -torch.inf
+        scores[row, item - first] = -torch.inf
         # Comparing in place leaves ones to add up as floats: 20 times faster than bools.
-        counts[part] = scores.ge_(of_target[part]).sum(1)
+        counts += scores.ge_(of_target).sum(1)
     return counts
 
 
