@@ -8,7 +8,7 @@ a GPU, which is bound by launches instead."""
 
 
 def chunk_rows(length: int, device: torch.device) -> int:
-    """Return how many rows of so many scores to compute at once, at least one.
+    """Return how many rows of `length` scores to compute at once, at least one.
 
     A row is the scores of all items for a user, or those of an item for many users.
     """
