@@ -9,7 +9,7 @@ from landscape.cli.output import show
 from landscape.runtime.table import Table
 
 PACKAGE = "samrec-landscape"
-CORE = ("torch", "numpy", "scipy", "matplotlib", "plotly", "polars")
+CORE = ("numpy", "scipy", "matplotlib", "plotly", "polars")
 HIDDEN = ("all", "test", "docs", "peers")
 """Extras that are not listed: `all` repeats others, and the rest is for people who change the package."""
 
@@ -34,6 +34,7 @@ def command(json: Json = False) -> None:
         "landscape": version(PACKAGE),
         "python": platform.python_version(),
         "system": platform.platform(),
+        "torch": torch.__version__,  # its metadata may lack the build, such as +cu130
         **{name: _version(name) for name in CORE},
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
         "cuda": torch.version.cuda if device.type == "cuda" else None,
