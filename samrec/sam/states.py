@@ -2,7 +2,7 @@
 
 import copy
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -95,24 +95,3 @@ def _keys(base: Optimizer, settings: State, p: Tensor) -> set[str] | None:
     except (RuntimeError, ValueError, TypeError, LookupError, AttributeError):
         return None
     return set(probe.state[tiny])
-
-
-def listed(tensors: Mapping[Tensor, Tensor], parameters: Sequence[Tensor]) -> list[Tensor | None]:
-    """Return the tensors in the order of the parameters, as a state dict holds them."""
-    return [tensors.get(p) for p in parameters]
-
-
-def by_parameter(saved: Sequence[Tensor | None], parameters: Sequence[Tensor]) -> dict[Tensor, Tensor]:
-    """Return the inverse of `listed`, on the parameters' devices.
-
-    Raises:
-        ValueError: there are more or fewer than parameters, or one has another shape.
-    """
-    if len(saved) != len(parameters):
-        raise ValueError(f"the state keeps {len(saved)} directions, for {len(parameters)} parameters")
-    for tensor, p in zip(saved, parameters, strict=True):
-        if tensor is not None and tensor.shape != p.shape:
-            raise ValueError(
-                f"the state keeps a direction of shape {tuple(tensor.shape)}, not {tuple(p.shape)}"
-            )
-    return {p: tensor.to(p) for tensor, p in zip(saved, parameters, strict=True) if tensor is not None}

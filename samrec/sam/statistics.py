@@ -27,6 +27,9 @@ class RunningStatistics:
         self._looking: tuple[Any, Any] | None = None
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
 
+    def __reduce__(self) -> Any:
+        return RunningStatistics, ()  # a copy finds the layers of its own model
+
     def hold(self, parameters: Iterable[Tensor]) -> None:
         """Keep the statistics as they are, until `restore`; `parameters` are those that have a gradient."""
         used = [id(p) for p in parameters]
