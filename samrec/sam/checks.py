@@ -1,4 +1,4 @@
-"""What SAM refuses to be built of."""
+"""Checks of what SAM is built from."""
 
 import inspect
 from collections.abc import Callable, Iterable

@@ -200,7 +200,7 @@ class SAM(Wrapper):
         return loss
 
     def _overflows(self, ascent: Ascent) -> bool:
-        """Whether this step has to be skipped, as what it saw is not finite."""
+        """Whether the step is to be skipped, as a gradient is not finite; else unscale for a GradScaler."""
         if capturing(self._device):
             return False
         asked = Scaler(self)
