@@ -363,7 +363,7 @@ def combined(path: Path | None, given: Mapping[str, Any]) -> dict[str, Any]:
     settings = (undecided(read_settings(path)) if path else {}) | dict(given)
     if "data" not in settings:
         if not settings.keys() <= Config.model_fields.keys():
-            configure(settings | {"data": ""})  # the data may be under the name that is none of a setting
+            configure(settings | {"data": ""})  # the data may be under a name that is misspelled
         raise InputError("nothing to train on: give --data FILE, or --config FILE with data in it")
     return settings
 

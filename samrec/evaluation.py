@@ -135,7 +135,7 @@ def count_above(model: Recommender, batch: Candidates, table: Tensor | None = No
     expected, table = summands(expected), summands(model.item.weight) if table is None else table
     of_target = (expected * summands(model.item(batch.targets))).sum(1, keepdim=True)
     others = torch.stack([torch.arange(len(expected), device=expected.device), batch.targets])
-    left_out = torch.cat([batch.seen, others], 1)  # the target is no candidate beside itself
+    left_out = torch.cat([batch.seen, others], 1)  # the target does not compete with itself
     shard = model.item if isinstance(model.item, ShardedEmbedding) else None
     if shard:
         place, here = shard.here(left_out[1])

@@ -322,31 +322,26 @@ class Recommendation:
 
     def facts(self, checkpoint: Path, options: TaskOptions) -> Facts:
         """Rank the users of both parts, the ranks of torchrun together, and read the log of the run."""
-        found = {
-            part: ranking(checkpoint, part, options.data, options.device, among=parallel.ranks()).ranks
-            for part in get_args(Part)
-        }
         rows = tuple(
-            ranked("validation" if part == "valid" else part, of_users, options.seed)
-            for part, of_users in found.items()
+            ranked("validation" if part == "valid" else part, _ranks(checkpoint, part, options), options.seed)
+            for part in get_args(Part)
         )
         table = FactTable(RANKING, METRICS, rows, RANKED, ("test", VALIDATED))
         return Facts((table,), curves(read_log(checkpoint.parent / "metrics.jsonl")))
 
     def differences(self, checkpoints: Mapping[str, Path], options: TaskOptions) -> list[str]:
         """Compare the ranking of the test items with that of the first checkpoint, user by user."""
-        gains = {
-            name: gain(torch.from_numpy(of_users.ranks), VALIDATED).double().numpy()
-            for name, checkpoint in checkpoints.items()
-            for of_users in [
-                ranking(checkpoint, "test", options.data, options.device, among=parallel.ranks())
-            ]
-        }
+        found = {name: _ranks(checkpoint, "test", options) for name, checkpoint in checkpoints.items()}
+        gains = {name: gain(torch.from_numpy(own), VALIDATED).double().numpy() for name, own in found.items()}
         first, *others = gains
         return [difference(first, name, gains[first], gains[name]) for name in others]
 
 
 task = Recommendation()
+
+
+def _ranks(checkpoint: Path, part: Part, options: TaskOptions) -> Ints:
+    return ranking(checkpoint, part, options.data, options.device, among=parallel.ranks()).ranks
 
 
 def _split(checkpoint: Checkpoint, data: Path | None) -> Split:

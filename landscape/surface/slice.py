@@ -126,10 +126,10 @@ class Slice(Turned, Result):
         """What is known of the error, in a line."""
         if self.certificate is None:
             return f"{' × '.join(map(str, self.samples.shape))} points, no error bar"
-        known = self.certificate
+        known, place = self.certificate, "line" if len(self.coordinates) == 1 else "plane"
         return (
-            f"{'' if known.reached else 'tolerance not reached: '}off by ≤ {at_most(known.max_error)} "
-            f"of its range on {math.floor(100 * (1 - known.share))}% of it (95% confidence)"
+            f"{'' if known.reached else 'tolerance not reached: '}error ≤ {at_most(known.max_error)} of the "
+            f"loss range on at least {math.floor(100 * (1 - known.share))}% of the {place} (95% confidence)"
         )
 
     @property

@@ -202,7 +202,7 @@ def _ask(file: File, start: int) -> HTTPResponse:
             return _ask(file, 0)
         place = f" to {error.headers['Location']!r}, which is not followed" if 300 <= error.code < 400 else ""
         raise InputError(f"cannot download {file.url}: HTTP {error.code}{place}") from error
-    except (OSError, HTTPException, ValueError) as error:  # ValueError: a redirect to what is no address
+    except (OSError, HTTPException, ValueError) as error:  # ValueError: a redirect to an invalid address
         raise _broken(file, start, error) from error
     return response
 
@@ -229,7 +229,7 @@ def _trusted(url: str) -> bool:
 def _broken(file: File, have: int, error: Exception) -> InputError:
     """Say why a download ended early, and from where it will go on."""
     cause = error.reason if isinstance(error, URLError) and isinstance(error.reason, OSError) else error
-    # What is no OSError may quote the server, over several lines.
+    # Other errors may quote the server, over several lines.
     said = cause.strerror or str(cause) if isinstance(cause, OSError) else type(cause).__name__
     again = f"; run it again to continue at {have:,} of {file.bytes:,} bytes" if have else ""
     return InputError(f"cannot download {file.url}: {said}{again}")

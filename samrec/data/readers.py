@@ -69,11 +69,9 @@ def read(
         interactions = _read_lines(path, format)
     if deduplicate:
         interactions = _noting("repeats", interactions, first_of_each(interactions))
-    return (
-        _noting(f"outside the {core}-core", interactions, k_core(interactions, core))
-        if core > 1
-        else interactions
-    )
+    if core > 1:
+        interactions = _noting(f"outside the {core}-core", interactions, k_core(interactions, core))
+    return interactions
 
 
 def _noting(why: str, before: Interactions, after: Interactions) -> Interactions:

@@ -1,7 +1,7 @@
 """From the columns of a table to interactions: what is missing, what is left out, and in which order."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,12 +21,21 @@ HEAD = 100
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Where the rows of a table come from: its path, the files and how many rows each has."""
+class Layout:
+    """What is known of a table beside its rows.
+
+    Attributes:
+        path: names the files, of which each has its number of rows in `heights`.
+        names: names of the columns; without a header, the fields of the first row.
+    """
 
     path: str
     files: Sequence[str]
     heights: Sequence[int]
+    names: Sequence[str]
+    header: bool
+    chosen: Chosen
+    options: TableOptions
 
     def where(self, row: int) -> str:
         """Name a row: its file and its number, from 1."""
@@ -36,90 +45,81 @@ class Rows:
             row -= height
         return self.path
 
+    def name(self, at: int) -> str:
+        """Name a column."""
+        return self.names[at] if self.header else f"column {at}"
 
-def reading_of(
-    frame: pl.DataFrame, chosen: Chosen, names: Sequence[str], header: bool, options: TableOptions, rows: Rows
-) -> Interactions:
+    def warn(self, what: str) -> None:
+        warnings.warn(f"{self.path}: {what}", stacklevel=2)
+
+
+def interactions_of(frame: pl.DataFrame, layout: Layout) -> Interactions:
     """Make interactions of the chosen columns of a table, named by their numbers.
 
     Raises:
         InputError: a value is missing or not a time, columns that may both be it differ, or nothing remains.
     """
-    heads = _heads(frame, chosen, names, header, rows)
-    head = frame.head(SHOWN)
-    if heads is not None:
+    chosen = layout.chosen
+    heads = _heads(frame, layout)
+    first = frame.head(SHOWN)
+    if heads.any():
         frame = frame.with_columns(pl.when(~heads).then(pl.col(name)).alias(name) for name in frame.columns)
-    _check_twins(frame, chosen, names)
-    found = {
-        role: ids_of(frame[str(at)].alias(names[at]))
-        for role, at in (("user", chosen.user), ("item", chosen.item))
-    }
-    time = _time(frame, chosen, names, options, rows)
-    if time is not None:
-        found["time"] = time[1]
+    _check_twins(frame, layout)
+    taken = {"user": chosen.user, "item": chosen.item}
+    found = {role: ids_of(frame[str(at)].alias(layout.names[at])) for role, at in taken.items()}
+    if chosen.times:
+        taken["time"], found["time"] = _time(frame, layout)
+    else:
+        _check_untimed(layout)
     if chosen.rating is not None:
-        found["rating"] = _ratings(frame[str(chosen.rating)])
-    total = frame.height - (0 if heads is None else int(heads.sum()))
+        taken["rating"], found["rating"] = chosen.rating, _ratings(frame[str(chosen.rating)])
     del frame
-    kept, left_out = _kept(found, heads, options, rows)
-    table = pl.DataFrame({role: values.rename(role) for role, values in found.items() if role != "rating"})
+    kept, left_out = _kept(found, heads, layout)
+    rows = pl.DataFrame({role: values.rename(role) for role, values in found.items() if role != "rating"})
     del found
-    if kept is not None:
-        table = table.filter(kept)
-        if table.is_empty():
-            raise InputError("no row remains")
-    taken = {"user": chosen.user, "item": chosen.item, **({} if time is None else {"time": time[0]})}
-    taken |= {} if chosen.rating is None else {"rating": chosen.rating}
+    if left_out:
+        rows = rows.filter(kept)
+    if rows.is_empty():
+        raise InputError("no row remains")
     understood = Understood(
         "table",
-        "as in the file" if time is None else f"by {_name(time[0], names, header)}",
-        total,
-        {role: _name(at, names, header) for role, at in taken.items()},
+        f"by {layout.name(taken['time'])}" if "time" in taken else "as in the file",
+        int((~heads).sum()),
+        {role: layout.name(at) for role, at in taken.items()},
         left_out,
-        tuple(map(_texts, head.select(map(str, taken.values())).rows())),
+        tuple(
+            tuple("" if value is None else str(value) for value in row)
+            for row in first.select(map(str, taken.values())).rows()
+        ),
     )
-    return _interactions(table, rows.path, understood)
+    return _sorted(rows, layout.path, understood)
 
 
-def _texts(row: tuple[object, ...]) -> tuple[str, ...]:
-    return tuple("" if value is None else str(value) for value in row)
-
-
-def _name(at: int, names: Sequence[str], header: bool) -> str:
-    return names[at] if header else f"column {at}"
-
-
-def _warn(rows: Rows, what: str) -> None:
-    warnings.warn(f"{rows.path}: {what}", stacklevel=2)
-
-
-def _heads(
-    frame: pl.DataFrame, chosen: Chosen, names: Sequence[str], header: bool, rows: Rows
-) -> pl.Series | None:
-    """Return which rows are a header among the data, or None if none is."""
+def _heads(frame: pl.DataFrame, layout: Layout) -> pl.Series:
+    """Return which rows are a header among the data."""
+    chosen, names = layout.chosen, layout.names
     user, item = frame[str(chosen.user)], frame[str(chosen.item)]
+    none = pl.repeat(False, frame.height, eager=True)
     if user.dtype != pl.String or item.dtype != pl.String:
-        return None
-    if header:
+        return none
+    if layout.header:
         heads = user.is_in([names[chosen.user], " " + names[chosen.user]])
         heads &= item.is_in([names[chosen.item], " " + names[chosen.item]])
         heads = heads.fill_null(False)
-        if not heads.any():
-            return None
-        _warn(
-            rows, f"the header occurs {int(heads.sum())} more time(s) among the rows, and is left out there"
-        )
+        if count := int(heads.sum()):
+            layout.warn(f"the header occurs {count} more time(s) among the rows, and is left out there")
         return heads
     columns = [frame[str(at)].head(HEAD) for at in (chosen.user, chosen.item, *chosen.times)]
     odd = all(not any(map(str.isdigit, column[0] or "1")) for column in columns)
     if not odd or frame.height < 2 or not all(column[1:].str.contains(r"\d").all() for column in columns):
-        return None
-    _warn(rows, f"the first row, {', '.join(column[0] for column in columns)}, is taken for a header")
-    return pl.Series([True]).extend(pl.repeat(False, frame.height - 1, eager=True))
+        return none
+    layout.warn(f"the first row, {', '.join(column[0] for column in columns)}, is taken for a header")
+    return pl.Series([True]).extend(none[1:])
 
 
-def _check_twins(frame: pl.DataFrame, chosen: Chosen, names: Sequence[str]) -> None:
+def _check_twins(frame: pl.DataFrame, layout: Layout) -> None:
     """Make sure that columns which may all be the user, or the item, say the same."""
+    chosen, names = layout.chosen, layout.names
     for role, taken in (("user", chosen.user), ("item", chosen.item)):
         for other in chosen.twins.get(role, ()):
             pair = [str(taken), str(other)]
@@ -134,49 +134,50 @@ def _check_twins(frame: pl.DataFrame, chosen: Chosen, names: Sequence[str]) -> N
                 )
 
 
-def _time(
-    frame: pl.DataFrame, chosen: Chosen, names: Sequence[str], options: TableOptions, rows: Rows
-) -> tuple[int, pl.Series] | None:
+def _time(frame: pl.DataFrame, layout: Layout) -> tuple[int, pl.Series]:
     """Return the column of the time, the finest of those that may be it, and its values."""
-    if not chosen.times:
-        if options.time_format is not None:
-            raise InputError(
-                f"{rows.path}: a time format is given, and no column is known as a time; "
-                "name it with --columns USER,ITEM,TIME"
-            )
-        if not chosen.asked and len(names) > 2:
-            others = [name for at, name in enumerate(names) if at not in (chosen.user, chosen.item)]
-            _warn(
-                rows,
-                f"no column is known as a time among {', '.join(others[:8])}; rows stay in the file's order; "
-                "name the time with --columns USER,ITEM,TIME",
-            )
-        return None
     found: dict[int, pl.Series] = {}
-    failures: dict[int, NotATimeError] = {}
-    for at in chosen.times:
+    failures: list[NotATimeError] = []
+    for at in layout.chosen.times:
         try:
-            found[at] = times_of(frame[str(at)], options.time_format)
+            found[at] = times_of(frame[str(at)], layout.options.time_format)
         except NotATimeError as failure:
-            failures[at] = failure
+            failures.append(failure)
     if not found:
-        first = next(iter(failures.values()))
-        where = rows.path if first.row is None else rows.where(first.row)
-        raise InputError(f"{where}: {first.what}")
-    best = next(iter(found))
-    if len(chosen.times) > 1:
-        distinct = {at: values.n_unique() for at, values in found.items()}
-        best = max(distinct, key=lambda at: distinct[at])
-        twice = [at for at in found if names[at] == names[best]]
-        if any(not found[at].equals(found[best], check_names=False) for at in twice):
-            raise InputError(
-                f"several columns are called {names[best]}, and differ; give --columns by numbers from 0"
-            )
-        _warn(
-            rows,
-            f"{' and '.join(names[at] for at in chosen.times)} may be the time; {names[best]} is the finest, "
-            "so it is used; --columns USER,ITEM,TIME chooses another",
+        row = failures[0].row
+        raise InputError(f"{layout.path if row is None else layout.where(row)}: {failures[0].what}")
+    return found.popitem() if len(layout.chosen.times) == 1 else _finest(found, layout)
+
+
+def _check_untimed(layout: Layout) -> None:
+    """Refuse a time format without a time, and warn where a column may be one."""
+    if layout.options.time_format is not None:
+        raise InputError(
+            f"{layout.path}: a time format is given, and no column is known as a time; "
+            "name it with --columns USER,ITEM,TIME"
         )
+    chosen, names = layout.chosen, layout.names
+    if not chosen.asked and len(names) > 2:
+        others = [name for at, name in enumerate(names) if at not in (chosen.user, chosen.item)]
+        layout.warn(
+            f"no column is known as a time among {', '.join(others[:8])}; rows stay in the file's order; "
+            "name the time with --columns USER,ITEM,TIME"
+        )
+
+
+def _finest(found: Mapping[int, pl.Series], layout: Layout) -> tuple[int, pl.Series]:
+    """Return the column with the most distinct times, and its values."""
+    names = layout.names
+    best = max(found, key=lambda at: found[at].n_unique())
+    twice = [at for at in found if names[at] == names[best]]
+    if any(not found[at].equals(found[best], check_names=False) for at in twice):
+        raise InputError(
+            f"several columns are called {names[best]}, and differ; give --columns by numbers from 0"
+        )
+    layout.warn(
+        f"{' and '.join(names[at] for at in layout.chosen.times)} may be the time; {names[best]} is the "
+        "finest, so it is used; --columns USER,ITEM,TIME chooses another"
+    )
     return best, found[best]
 
 
@@ -194,59 +195,59 @@ def _ratings(values: pl.Series) -> pl.Series:
 
 
 def _kept(
-    found: dict[str, pl.Series], heads: pl.Series | None, options: TableOptions, rows: Rows
-) -> tuple[pl.Series | None, dict[str, int]]:
-    """Return which rows remain, None for all, and how many are left out for which reason.
+    found: Mapping[str, pl.Series], heads: pl.Series, layout: Layout
+) -> tuple[pl.Series, dict[str, int]]:
+    """Return which rows remain, and how many are left out for which reason.
 
     Raises:
         InputError: a value is missing, and such rows are not to be left out.
     """
-    kept = None if heads is None else ~heads
-    left_out = {} if heads is None else {"header among the rows": int(heads.sum())}
+    kept, options = ~heads, layout.options
+    left_out = {"header among the rows": count} if (count := int(heads.sum())) else {}
     for role, values in found.items():
         if not values.null_count():
             continue
-        missing = values.is_null() if kept is None else values.is_null() & kept
+        missing = values.is_null() & kept
         if not (count := int(missing.sum())):
             continue
-        row = missing.arg_max() or 0
         if not options.drop_missing:
+            row = missing.arg_max() or 0
             raise InputError(
-                f"{rows.path}: {count} row(s) have no {role}, the first is row {row + 1}"
-                + (f" ({rows.where(row)})" if len(rows.files) > 1 else "")
+                f"{layout.path}: {count} row(s) have no {role}, the first is row {row + 1}"
+                + (f" ({layout.where(row)})" if len(layout.files) > 1 else "")
                 + "; --drop-missing leaves them out"
             )
         left_out[f"no {role}"] = count
-        kept = ~missing if kept is None else kept & ~missing
+        kept &= ~missing
     if options.min_rating is not None:
-        low = (found["rating"] < options.min_rating).fill_null(False)
-        low = low if kept is None else low & kept
+        low = (found["rating"] < options.min_rating).fill_null(False) & kept
         left_out[f"rating below {options.min_rating:g}"] = int(low.sum())
-        kept = ~low if kept is None else kept & ~low
+        kept &= ~low
     return kept, left_out
 
 
-def _interactions(frame: pl.DataFrame, source: str, understood: Understood) -> Interactions:
-    labels, items = _numbered(frame["item"])
-    user_ids, users = _numbered(frame["user"])
-    frame = frame.with_columns(items, users)
+def _sorted(rows: pl.DataFrame, source: str, understood: Understood) -> Interactions:
+    """Sort rows by user and then by time, where there is one; users and items get numbers."""
+    labels, items = _numbered(rows["item"])
+    user_ids, users = _numbered(rows["user"])
+    rows = rows.with_columns(items, users)
     del items, users
-    timed = "time" in frame.columns
-    frame = frame.sort(["user", "time"] if timed else ["user"], maintain_order=True)
+    timed = "time" in rows.columns
+    rows = rows.sort(["user", "time"] if timed else ["user"], maintain_order=True)
     tied = None
     if timed:
-        same = (frame["user"] == frame["user"].shift(1)) & (frame["time"] == frame["time"].shift(1))
+        same = (rows["user"] == rows["user"].shift(1)) & (rows["time"] == rows["time"].shift(1))
         tied = same.fill_null(False).to_numpy()
-    lengths = np.bincount(frame["user"].to_numpy())
+    lengths = np.bincount(rows["user"].to_numpy())
     return Interactions(
-        items=frame["item"].to_numpy(writable=True),  # torch warns of what it may not write to
+        items=rows["item"].to_numpy(writable=True),  # torch warns of what it may not write to
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         item_ids=labels,
         source=source,
         tied=tied,
         user_ids=user_ids,
         understood=understood,
-        times=_array(frame["time"]) if timed else None,
+        times=_array(rows["time"]) if timed else None,
     )
 
 
@@ -268,6 +269,5 @@ def _numbered(ids: pl.Series) -> tuple[NDArray[Any], pl.Series]:
             number_of.cumsum(out=number_of)
             return known, pl.Series(ids.name, number_of[numbers] - 1)
     labels = ids.unique().sort()
-    if labels.dtype == pl.Int64:
-        return labels.to_numpy(), ids.rank("dense").cast(pl.Int64) - 1
-    return np.array(labels.to_list(), str), ids.rank("dense").cast(pl.Int64) - 1
+    known = labels.to_numpy() if labels.dtype == pl.Int64 else np.array(labels.to_list(), str)
+    return known, ids.rank("dense").cast(pl.Int64) - 1

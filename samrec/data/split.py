@@ -163,21 +163,21 @@ def split_by(rule: str, interactions: Interactions) -> Split:
         return leave_one_out(interactions)
     n = interactions.lengths
     if holdout.kind == "ratio":
-        valid, test = (np.maximum(1, np.floor(share * n + 1e-9)).astype(np.int64) for share in holdout.shares)
-        enough = n > valid + test
-        train = np.where(enough, n - valid - test, n)
-        targets = {"valid": np.where(enough, train, 0), "test": np.where(enough, n - test, 0)}
+        shares = (np.maximum(1, np.floor(share * n + 1e-9)).astype(np.int64) for share in holdout.shares)
+        validated, tested = shares
+        enough = n > validated + tested
+        train = np.where(enough, n - validated - tested, n)
+        valid, test = np.where(enough, train, 0), np.where(enough, n - tested, 0)
     else:
-        first, *second = (_before(interactions, moment, rule) for moment in holdout.moments)
-        if second:
-            train = first
-            targets = {"valid": np.where(first < second[0], first, 0)}
+        before = [_before(interactions, moment, rule) for moment in holdout.moments]
+        first, last = before[0], before[-1]
+        if len(before) == 2:
+            train, valid = first, np.where(first < last, first, 0)
         else:
             train = np.where(first >= 2, first - 1, first)
-            targets = {"valid": np.where(first >= 2, train, 0)}
-        last = second[0] if second else first
-        targets["test"] = np.where(last < n, last, 0)
-    split = _split(rule, interactions, train, targets["valid"], targets["test"])
+            valid = np.where(first >= 2, train, 0)
+        test = np.where(last < n, last, 0)
+    split = _split(rule, interactions, train, valid, test)
     _count_evaluated(split)
     return split
 

@@ -16,7 +16,7 @@ from samrec.data.columns import Chosen, choose
 from samrec.data.interactions import Interactions
 from samrec.data.json_tables import JsonTable
 from samrec.data.reading import TableOptions
-from samrec.data.rows import Rows, reading_of
+from samrec.data.rows import Layout, interactions_of
 from samrec.data.sources import Source, sources
 from samrec.data.text_tables import HEADLESS, TextTable
 
@@ -88,10 +88,12 @@ def read_table(path: Path, kind: str, options: TableOptions) -> Interactions:
         for file, table in zip(files, tables, strict=True):
             with _one_line(file.name, kind):
                 parts.append(_taken(table, tables[0], chosen))
-        rows = Rows(str(path), [file.name for file in files], [part.height for part in parts])
-        if not any(rows.heights):
+        names, heights = [file.name for file in files], [part.height for part in parts]
+        if not any(heights):
             raise InputError(f"{path} holds no interactions")
-        return reading_of(_joined(parts), chosen, tables[0].names, tables[0].header, options, rows)
+        first = tables[0]
+        layout = Layout(str(path), names, heights, first.names, first.header, chosen, options)
+        return interactions_of(_joined(parts), layout)
 
 
 def _opened(file: Source, kind: str, options: TableOptions) -> Table:

@@ -235,7 +235,7 @@ def _parsed(text: pl.Series, pattern: str, unit: Unit) -> pl.Series | None:
     try:
         found = text.str.to_datetime(pattern, time_unit="us", strict=False)
         years = found.dt.year()
-        # Of a year of two digits chrono makes the year 10; and nanoseconds hold the years 1678 to 2261 alone.
+        # Chrono takes a year of two digits for the year 10, and nanoseconds hold only the years 1678 to 2261.
         known = (years >= 1000) if unit == "us" else (years > 1677) & (years < 2262)
         if unit == "ns":
             found = text.str.to_datetime(pattern, time_unit="ns", strict=False)

@@ -1,4 +1,4 @@
-"""What SAM refuses to be built of."""
+"""Checks of what SAM is built from."""
 
 import inspect
 from collections.abc import Callable, Iterable
@@ -17,9 +17,16 @@ def check_radius(rho: float | Tensor) -> None:
 
 
 def check_storages(parameters: Iterable[Tensor]) -> None:
-    """Raise ValueError if two parameters are one tensor in memory, of which each would move away alone."""
+    """Raise ValueError if a model computes with other tensors than the parameters, which alone would move.
+
+    Two parameters may be one tensor in memory, and one that is sharded is gathered from elsewhere.
+    """
     seen = set()
     for p in parameters:
+        if hasattr(p, "to_local"):
+            raise ValueError(
+                "SAM cannot move sharded parameters (FSDP2, DTensor); use DistributedDataParallel"
+            )
         if p.layout != torch.strided or p.is_meta or not p.numel():
             continue
         place = (p.device, p.data_ptr(), p.numel())

@@ -1,4 +1,4 @@
-"""Gradients that were there before a closure ran: its second pass, elsewhere, would not see them."""
+"""Gradients from before a closure ran, whose batches the second pass, at w + e, would miss."""
 
 from collections.abc import Iterable, Sequence
 
@@ -23,9 +23,9 @@ def mark(parameters: Iterable[Tensor]) -> None:
 
 
 class Leftovers:
-    """What a backward pass since the last step has left in the gradients: nothing, in most loops.
+    """What a backward pass since the last step has left in the gradients; nothing in most loops.
 
-    Whether there was one is asked of one gradient alone, since each step asks.
+    Each step asks whether there was such a pass, so only one gradient is looked at.
     """
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
@@ -38,10 +38,13 @@ class Leftovers:
         return bool(self._found)
 
     def check(self, cleared: bool) -> None:
-        """Check that the first pass has made gradients of its own, unless `cleared`: then it has.
+        """Check that the first pass has made new gradients, not mixed with old ones.
+
+        Args:
+            cleared: whether it cleared the old ones.
 
         Raises:
-            ValueError: it has made none, or they are mixed with what was left.
+            ValueError: it made none, or they are mixed.
         """
         if self._found and all(p.grad is g and torch.equal(g, before) for p, g, before in self._found):
             raise ValueError(NO_BACKWARD)
@@ -50,7 +53,7 @@ class Leftovers:
 
 
 def _twice(gradient: Tensor, before: Tensor) -> bool:
-    """Whether a closure has added what was there: a loop that has called backward for the same batch.
+    """Whether a closure has doubled a gradient, as in a loop that calls backward for the same batch before.
 
     The direction is right then, and the second pass misses nothing.
     """

@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
 from samrec.sam import vectors
+from samrec.sam.ascent import Ascent
 from samrec.sam.checks import check_radius, wrapped
 from samrec.sam.leftovers import MIXED, NO_BACKWARD, Leftovers, mark
 from samrec.sam.randomness import capturing, random_states, set_random_states
 from samrec.sam.scaling import Scaler
-from samrec.sam.states import by_parameter, listed
 from samrec.sam.statistics import RunningStatistics
 from samrec.sam.variants import Variant, variant_of
 from samrec.sam.vectors import Vector
@@ -72,8 +72,8 @@ class SAM(Wrapper):
 
     Raises:
         ValueError: rho is negative or not finite, `every` is less than 1 or does not suit the variant, there
-            is no variant of this name, parameters share their storage, or the wrapped optimizer needs a
-            closure (LBFGS).
+            is no variant of this name, parameters share their storage or are sharded (FSDP2), or the wrapped
+            optimizer needs a closure (LBFGS).
         TypeError: `base_optimizer` is an optimizer, not a class.
     """
 
@@ -92,35 +92,26 @@ class SAM(Wrapper):
         **defaults: Any,
     ) -> None:
         check_radius(rho)
-        self.variant = variant_of(variant)
-        self.every = self.variant.every if every is None else every
+        kind = variant_of(variant)
+        self.every = kind.every if every is None else every
         if self.every < 1:
             raise ValueError(f"every is {every}; it must be at least 1")
-        self.variant.check(self.every)
-        super().__init__(wrapped(base_optimizer, params, defaults), rho, adaptive)
-        self._steps = 0
-        self._inverse = torch.zeros(())  # of that length
-        self._memory: Vector = {}  # the variant's
-        self._new_memory: Vector | None = None  # the variant's, once this step is taken
-        self._below: Vector = {}  # gradients at w, for a variant that compares
-        self._norm_below: Tensor | None = None
-        self._scale: float | Tensor | None = None  # of the gradients at w, if it was said
-        self._saved: list[tuple[Tensor, Tensor]] = []
-        self._above = False  # between first_step and second_step
+        kind.check(self.every)
+        super().__init__(wrapped(base_optimizer, params, defaults), rho, adaptive, kind)
+        self._above: Ascent | None = None  # between first_step and second_step
         self._statistics = RunningStatistics()
 
     @property
     def climbs(self) -> bool:
         """Whether the next step needs a gradient at w: not where the radius is 0 or a direction is kept."""
-        kept = self._directions if self.variant.moves_between else self._memory
-        return not self._plain and (self._steps % self.every == 0 or not kept)
+        kept = self._kept.directions if self.variant.moves_between else self._kept.memory
+        return not self._plain and (self._kept.steps % self.every == 0 or not kept)
 
     @property
     def reuses(self) -> bool:
         """Whether the next step takes the kept direction again, and so never sees the loss at w."""
         return not self._plain and not self.climbs and self.variant.moves_between
 
-    @torch.no_grad()
     def first_step(self, zero_grad: bool = True, scale: float | Tensor | None = None) -> None:
         """Move the weights uphill, to w + e, and clear the gradients.
 
@@ -136,9 +127,9 @@ class SAM(Wrapper):
         """
         if self._above:
             raise RuntimeError("the weights are at w + e: call second_step before first_step again")
-        self._scale = scale
-        self._ascend(guarded=True, zero_grad=zero_grad)
-        self._above = True
+        self._above = self._ascend(scale, guarded=True)
+        if zero_grad:
+            self.zero_grad()
 
     def second_step(self, zero_grad: bool = False) -> None:
         """Put the weights back, bit for bit, and let the wrapped optimizer step with the new gradients.
@@ -152,9 +143,9 @@ class SAM(Wrapper):
         Raises:
             RuntimeError: there was no first_step, and rho is not 0.
         """
-        if not self._above and not self._plain:
-            raise RuntimeError("second_step comes after first_step and the backward pass at w + e")
         if not self._above:
+            if not self._plain:
+                raise RuntimeError("second_step comes after first_step and the backward pass at w + e")
             self.first_step(zero_grad=False)
         self.step()  # which schedulers and hooks watch
         if zero_grad:
@@ -179,7 +170,7 @@ class SAM(Wrapper):
                 the scale of a GradScaler, which first_step was not given.
         """
         if self._above:
-            return self._second(closure)
+            return self._second(self._above, closure)
         if closure is None:
             raise ValueError(
                 "SAM evaluates the loss twice: step needs a closure that does the backward pass, "
@@ -188,25 +179,12 @@ class SAM(Wrapper):
         if Scaler(self):
             raise ValueError("GradScaler takes no closure: call first_step, then scaler.step(optimizer)")
         closures = [closure] if callable(closure) else closure
-        if len(closures) > 1 and self.every > 1:
-            raise ValueError("every reuses one direction, but several closures have several; use every=1")
-        if len(closures) > 1 and type(self.variant) is not Variant:
-            raise ValueError(f"only plain SAM takes several closures, not variant {self.variant.name}")
         with torch.enable_grad():
-            if len(closures) > 1:
-                self.zero_grad()
-            losses = [self._evaluate(closures[0])]
-            if len(closures) > 1:
-                summed = vectors.copies(self._take_gradients())
-                for other in closures[1:]:
-                    losses.append(self._evaluate(other))
-                    vectors.add(summed, self._take_gradients())
-                for p, gradient in summed.items():
-                    p.grad = gradient
-        self._descend()
-        return losses[0] if len(losses) == 1 else torch.stack(losses).sum(0)
+            loss, ascent = self._evaluate(closures[0]) if len(closures) == 1 else self._evaluate_all(closures)
+        self._descend(ascent)
+        return loss
 
-    def _second(self, closure: Closure | Sequence[Closure] | None) -> Tensor | None:
+    def _second(self, ascent: Ascent, closure: Closure | Sequence[Closure] | None) -> Tensor | None:
         """Finish what first_step began; a closure, if there is one, is the pass at w + e."""
         loss = None
         try:
@@ -216,24 +194,24 @@ class SAM(Wrapper):
                 with torch.enable_grad():
                     loss = closure()
         finally:
-            self._restore()
-        if not self._overflows():
-            self._descend()
+            self._restore(ascent)
+        if not self._overflows(ascent):
+            self._descend(ascent)
         return loss
 
-    def _overflows(self) -> bool:
-        """Whether this step has to be skipped, as what it saw is not finite."""
+    def _overflows(self, ascent: Ascent) -> bool:
+        """Whether the step is to be skipped, as a gradient is not finite; else unscale for a GradScaler."""
         if capturing(self._device):
             return False
         asked = Scaler(self)
-        if asked and self._climbed and self.variant.mixes and self._scale is None:
+        if asked and ascent.climbed and self.variant.mixes and ascent.scale is None:
             raise ValueError(f"variant {self.variant.name} needs first_step(scale=scaler.get_scale())")
         gradients = vectors.gradients(self._parameters())
-        finite = self._norm_below is None or bool(self._norm_below.isfinite())
+        finite = ascent.norm is None or bool(ascent.norm.isfinite())
         finite = finite and bool(vectors.norm(gradients.values()).isfinite())
         if not finite:
-            if self._climbed:
-                self._directions = {}  # of this step, which is to be taken anew
+            if ascent.climbed:
+                self._kept.directions = {}  # of this step, which is to be taken anew
             if not asked:
                 warnings.warn(
                     "a gradient is not finite: the step is skipped, and w is as it was", stacklevel=4
@@ -242,32 +220,48 @@ class SAM(Wrapper):
             asked.unscale(gradients)
         return not finite or asked.overflowed
 
-    def _evaluate(self, closure: Closure) -> Tensor:
+    def _evaluate_all(self, closures: Sequence[Closure]) -> tuple[Tensor, Ascent]:
+        """Add up the gradients above w of micro-batches, and their losses; each climbs by itself."""
+        if self.every > 1:
+            raise ValueError("every reuses one direction, but several closures have several; use every=1")
+        if type(self.variant) is not Variant:
+            raise ValueError(f"only plain SAM takes several closures, not variant {self.variant.name}")
+        losses: list[Tensor] = []
+        summed: Vector = {}
+        self.zero_grad()
+        for closure in closures:
+            loss, ascent = self._evaluate(closure)
+            losses.append(loss)
+            vectors.add(summed, vectors.gradients(self._parameters()))
+            self.zero_grad()
+        for p, gradient in summed.items():
+            p.grad = gradient
+        return torch.stack(losses).sum(0), ascent
+
+    def _evaluate(self, closure: Closure) -> tuple[Tensor, Ascent]:
         """Leave the gradient that drives the step in the parameters, which are back at w."""
         if self._plain:
-            self._begin()
-            return self._called(closure)
-        loss = self._scale = None
+            return self._called(closure), self._ascend()
+        loss = None
         left = Leftovers([] if capturing(self._device) else self._parameters())
         if self.climbs:
             random = random_states(p.device for p in self._parameters())
             self._cleared = False
             loss = self._called(closure)
             left.check(self._cleared)
-            self._ascend()
+            ascent = self._ascend()
             set_random_states(random)
         else:
-            self._ascend()
+            ascent = self._ascend()
+        self.zero_grad()
         self._cleared = False
         try:
             above = self._called(closure)
         finally:
-            self._restore()
-        if loss is not None:
-            return loss
-        if left and not self._cleared:
+            self._restore(ascent)
+        if loss is None and left and not self._cleared:
             raise ValueError(MIXED)
-        return above
+        return above if loss is None else loss, ascent
 
     def _called(self, closure: Closure) -> Tensor:
         loss = closure()
@@ -276,125 +270,78 @@ class SAM(Wrapper):
         return loss
 
     @torch.no_grad()
-    def _ascend(self, guarded: bool = False, zero_grad: bool = True) -> None:
-        """Let the parameters hold w + e, and let go of the gradients at w.
+    def _ascend(self, scale: float | Tensor | None = None, guarded: bool = False) -> Ascent:
+        """Let the parameters hold w + e; w itself stays where it is, to be taken up again.
 
         Args:
+            scale: of the gradients at w, if it was said.
             guarded: move nothing where the gradient is not finite; else it shows in the weights.
-            zero_grad: clear the gradients.
         """
-        self._begin()
-        if self._climbed:
-            self._find_direction(guarded)
-        if self._climbed or self.reuses:
-            self._move()
-        if not self._keeps_direction:
-            self._directions = {}  # lets go of the gradients before the second pass makes its own
-        if zero_grad:
-            self.zero_grad()
-
-    def _begin(self) -> None:
-        self._climbed = self.climbs
-        self._below, self._new_memory, self._norm_below = {}, None, None
-
-    @property
-    def _keeps_direction(self) -> bool:
-        return self.every > 1 and self.variant.moves_between
-
-    def _find_direction(self, guarded: bool) -> None:
-        """Keep e / rho, as a vector and the inverse of its length, which need not meet before the move."""
-        perturbed = self._perturbed()
-        gradient = vectors.gradients(perturbed, self._scale)
-        self._statistics.hold(gradient)
-        if self.variant.compares:
-            self._below = vectors.copies(vectors.gradients(self._parameters(), self._scale))
-        direction, self._new_memory = self.variant.ascent(gradient, self._memory)
-        scales = {p: p.abs() + self.ETA for p in direction} if self.adaptive else {}
-        scaled = {p: d * scales[p] for p, d in direction.items()} if self.adaptive else direction
-        norm = self._norm([scaled.get(p) for p in perturbed])
-        self._inverse = torch.where(norm > 0, 1 / norm, 0.0)
-        self._norm_below = norm
-        if self.adaptive:
-            self._directions = {p: s * scales[p] for p, s in scaled.items()}
-        elif self._keeps_direction:  # what is a gradient still has another owner
-            self._directions = {p: d.clone() if d is p.grad else d for p, d in direction.items()}
-        else:
-            self._directions = direction
-        if guarded:
-            self._directions = {p: vectors.where(norm.isfinite(), d) for p, d in self._directions.items()}
-
-    def _move(self) -> None:
-        """Let the parameters hold w + e; w itself stays where it is, to be taken up again."""
-        scales: dict[tuple[int, bool], Tensor] = {}
+        ascent = Ascent(self.climbs, self._kept.memory, scale)
+        directions = self._found(ascent, guarded) if ascent.climbed else self._kept.directions
         for group in self.param_groups:
-            rho, down = group[self._radius], bool(group.get("maximize"))
+            rho = group[self._radius]
             if not group.get("perturb", True) or (not isinstance(rho, Tensor) and rho == 0):
                 continue
-            if (id(rho), down) not in scales:
-                scales[id(rho), down] = (-rho if down else rho) * self._inverse
+            factor = (-rho if group.get("maximize") else rho) * self._kept.inverse
             for p in group["params"]:
-                if (direction := self._directions.get(p)) is not None:
-                    self._saved.append((p, p.data))
-                    p.data = vectors.moved(p.data, direction, self._along(scales[id(rho), down], p))
+                if (direction := directions.get(p)) is not None:
+                    ascent.weights.append((p, p.data))
+                    p.data = vectors.moved(p.data, direction, self._along(factor, p))
+        return ascent
 
-    def _restore(self) -> None:
-        for p, before in self._saved:
+    def _found(self, ascent: Ascent, guarded: bool) -> Vector:
+        """Return the direction to climb; keep the inverse of its length, and itself for steps between."""
+        gradient = vectors.gradients(self._perturbed(), ascent.scale)
+        self._statistics.hold(gradient)
+        if self.variant.compares:
+            ascent.below = vectors.copies(vectors.gradients(self._parameters(), ascent.scale))
+        direction, ascent.memory = self.variant.ascent(gradient, ascent.memory)
+        scaled = direction
+        if self.adaptive:
+            T = {p: p.abs() + self.ETA for p in direction}
+            scaled = {p: d * T[p] for p, d in direction.items()}
+            direction = {p: d * T[p] for p, d in scaled.items()}
+        ascent.norm = norm = self._norm(scaled)
+        if guarded:
+            direction = {p: vectors.where(norm.isfinite(), d) for p, d in direction.items()}
+        self._kept.inverse = torch.where(norm > 0, 1 / norm, 0.0)
+        self._kept.directions = {}
+        if self.every > 1 and self.variant.moves_between:  # what is a gradient still has another owner
+            self._kept.directions = {p: d.clone() if d is p.grad else d for p, d in direction.items()}
+        return direction
+
+    def _restore(self, ascent: Ascent) -> None:
+        for p, before in ascent.weights:
             p.data = before
-        self._saved.clear()
-        self._above = False
+        self._above = None
         self._statistics.restore()
 
     @torch.no_grad()
-    def _descend(self) -> None:
+    def _descend(self, ascent: Ascent) -> None:
         """Let the wrapped optimizer step, by what the variant makes of the gradients."""
         if self.variant.compares and not self._plain:
             above = vectors.gradients(self._parameters())
-            if self._climbed:
-                driving, self._new_memory = self.variant.descent(above, self._below)
+            if ascent.climbed:
+                driving, ascent.memory = self.variant.descent(above, ascent.below)
             else:
-                driving = self.variant.between(above, self._memory)
+                driving = self.variant.between(above, ascent.memory)
             for p, gradient in driving.items():
                 vectors.replace(p, gradient)
         self.base.step()
-        if self._new_memory is not None:
-            self._memory = self._new_memory
-        self._below = {}
-        self._steps += 1
+        self._kept.memory = ascent.memory
+        self._kept.steps += 1
         mark(self._parameters())
 
-    def _norm(self, gradients: list[Tensor | None]) -> Tensor:
-        """Return the norm of all perturbed parameters' gradients (or of what stands for them) together."""
-        return vectors.norm(g for g in gradients if g is not None)
+    def _norm(self, vector: Vector) -> Tensor:
+        """Return the length of the ascent direction, over all perturbed parameters together."""
+        return vectors.norm(vector.values())
 
     def _along(self, scale: Tensor, p: Tensor) -> Tensor:
         return scale.to(p.device)
 
-    def _ascent(self) -> dict[str, Any]:
-        """Return where the ascent stands, for the state dict."""
-        found: dict[str, Any] = {"steps": self._steps}
-        if self._directions:
-            found["directions"] = listed(self._directions, self._perturbed())
-            found["inverse"] = self._inverse
-        if self._memory:
-            found[self.variant.name] = listed(self._memory, self._parameters())
-        return found
-
-    def _ascent_in(self, found: dict[str, Any]) -> dict[str, Any]:
-        read: dict[str, Any] = {"_steps": int(found.get("steps", 0)), "_directions": {}, "_memory": {}}
-        if "directions" in found:
-            perturbed = self._perturbed(found["param_groups"])
-            read["_directions"] = by_parameter(found["directions"], perturbed)
-            read["_inverse"] = found["inverse"].to(perturbed[0].device)
-        if self.variant.name in found:
-            read["_memory"] = by_parameter(found[self.variant.name], self._parameters())
-        return read
-
     def __getstate__(self) -> dict[str, Any]:
+        """Return all but hooks, and the `step` that a scheduler has put in place of the class's."""
         if self._above:
             raise RuntimeError("the weights are at w + e: call second_step before SAM is copied or pickled")
-        dropped = ("step", "_above", "_statistics")  # a scheduler's, and what is of a moment
-        return {k: v for k, v in vars(self).items() if k not in dropped and not k.startswith("_optimizer_")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._above, self._statistics = False, RunningStatistics()
+        return {k: v for k, v in vars(self).items() if k != "step" and not k.startswith("_optimizer_")}

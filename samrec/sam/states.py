@@ -2,7 +2,7 @@
 
 import copy
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,8 +16,9 @@ PARTS = {"state", "param_groups"}
 def loadable(state: Mapping[str, Any], base: Optimizer, radius: str, adaptive: bool) -> State:
     """Return a state in the form of SAM's own, whose groups say what `base` and SAM need.
 
-    Besides SAM's own, that may be a plain optimizer's; one that another SAM keeps in an entry of its own
-    (`{"base_optimizer": …}`); or one in which SAM's tensors (`old_p`, `e_w`) lie beside the optimizer's.
+    Other states than SAM's own are taken too: a plain optimizer's, and those of other implementations of SAM.
+    They keep their optimizer's state in an entry (`{"base_optimizer": …}`), or their own tensors (`old_p`,
+    `e_w`) beside it.
 
     Args:
         state: what to load.
@@ -50,11 +51,10 @@ def _adopted(state: Mapping[str, Any], base: Optimizer, adaptive: bool) -> State
             )
     groups = [{key: value for key, value in g.items() if key != "adaptive"} for g in found["param_groups"]]
     kept = dict(found["state"])
-    if kept and len(groups) == len(base.param_groups):
-        for saved, group in zip(groups, base.param_groups, strict=True):
-            for number, p in zip(saved["params"], group["params"], strict=False):
-                if number in kept:
-                    kept[number] = _needed(kept[number], _keys(base, saved, p), type(base).__name__)
+    for saved, group in zip(groups, base.param_groups, strict=False):  # `base` refuses other numbers
+        for number, p in zip(saved["params"], group["params"], strict=False):
+            if number in kept:
+                kept[number] = _needed(kept[number], _keys(base, saved, p), type(base).__name__)
     return {"state": kept, "param_groups": groups}
 
 
@@ -95,24 +95,3 @@ def _keys(base: Optimizer, settings: State, p: Tensor) -> set[str] | None:
     except (RuntimeError, ValueError, TypeError, LookupError, AttributeError):
         return None
     return set(probe.state[tiny])
-
-
-def listed(tensors: Mapping[Tensor, Tensor], parameters: Sequence[Tensor]) -> list[Tensor | None]:
-    """Return the tensors in the order of the parameters, as a state dict holds them."""
-    return [tensors.get(p) for p in parameters]
-
-
-def by_parameter(saved: Sequence[Tensor | None], parameters: Sequence[Tensor]) -> dict[Tensor, Tensor]:
-    """Return the inverse of `listed`, on the parameters' devices.
-
-    Raises:
-        ValueError: there are more or fewer than parameters, or one has another shape.
-    """
-    if len(saved) != len(parameters):
-        raise ValueError(f"the state keeps {len(saved)} directions, for {len(parameters)} parameters")
-    for tensor, p in zip(saved, parameters, strict=True):
-        if tensor is not None and tensor.shape != p.shape:
-            raise ValueError(
-                f"the state keeps a direction of shape {tuple(tensor.shape)}, not {tuple(p.shape)}"
-            )
-    return {p: tensor.to(p) for tensor, p in zip(saved, parameters, strict=True) if tensor is not None}

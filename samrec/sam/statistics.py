@@ -13,11 +13,11 @@ REMEMBERED = ("running_mean", "running_var", "num_batches_tracked")
 
 
 class RunningStatistics:
-    """Lets a pass over a batch leave no trace in BatchNorm and its kin, which have buffers of those names.
+    """Undoes what a pass changes in the running statistics of BatchNorm and its kin.
 
-    The optimizer does not know the model. Layers are found in the modules that a pass calls: in the first
-    pass, and in each in which other parameters have a gradient than in the one before. All others cost
-    nothing where there is no such layer.
+    The optimizer does not know the model, so a hook finds these layers among the modules that a pass calls.
+    The hook is set in the first pass, and in each pass in which other parameters have a gradient than in the
+    pass before.
     """
 
     def __init__(self) -> None:
@@ -26,6 +26,9 @@ class RunningStatistics:
         self._looked_for: list[int] = []
         self._looking: tuple[Any, Any] | None = None
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __reduce__(self) -> Any:
+        return RunningStatistics, ()  # a copy finds the layers of its own model
 
     def hold(self, parameters: Iterable[Tensor]) -> None:
         """Keep the statistics as they are, until `restore`; `parameters` are those that have a gradient."""

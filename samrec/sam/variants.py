@@ -9,7 +9,7 @@ from torch import Tensor
 from samrec.sam.vectors import Vector, combined, copies, dot, norm, where
 
 ROUNDINGS = 4
-"""How many roundings of a vector's length may be left of it where it cancels: twice what was seen."""
+"""What is left where a vector cancels is rounding up to this many eps of its length: twice what was seen."""
 
 
 @dataclass(frozen=True)
@@ -153,11 +153,11 @@ def across(a: Vector, b: Vector) -> Vector:
 
 
 def _beyond_rounding(part: Vector, whole: Vector) -> Vector:
-    """Return a part that is left of a vector; 0 where it is no longer than what its rounding leaves."""
+    """Return what is left of a vector; 0 where that is no longer than rounding leaves."""
     eps = max((torch.finfo(t.dtype).eps for t in whole.values()), default=0.0)
     length = norm(part.values())
     rounded = length <= ROUNDINGS * eps * norm(whole.values()).to(length.device)
-    return {p: where(~rounded, t) for p, t in part.items()}  # a length that is no number is none of rounding
+    return {p: where(~rounded, t) for p, t in part.items()}  # a NaN stays
 
 
 def _ratio(above: Tensor, below: Tensor) -> Tensor:

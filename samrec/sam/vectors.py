@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 Vector = dict[Tensor, Tensor]
+HALVES = (torch.float16, torch.bfloat16)  # squares of large entries are beyond float16
 
 
 def gradients(parameters: Iterable[Tensor], scale: Tensor | float | None = None) -> Vector:
@@ -21,12 +22,16 @@ def copies(vector: Vector) -> Vector:
 
 def norm(tensors: Iterable[Tensor]) -> Tensor:
     """Return the Euclidean norm of all tensors together, a scalar on the device of the first."""
-    return torch.nn.utils.get_total_norm([entries(t) for t in tensors])
+    lengths = [  # a half is summed up in float32, and its own norm then stands for it
+        torch.linalg.vector_norm(t, dtype=torch.float32) if t.dtype in HALVES else t
+        for t in map(entries, tensors)
+    ]
+    return torch.nn.utils.get_total_norm(lengths)
 
 
 def dot(a: Vector, b: Vector) -> Tensor:
     """Return ⟨a, b⟩, a scalar on the device of the first tensor."""
-    products = [entries(a[p] * b[p].conj()).sum().real for p in a if p in b]
+    products = [entries(_wide(a[p]) * _wide(b[p]).conj()).sum().real for p in a if p in b]
     if not products:
         return torch.zeros(())
     return torch.stack([product.to(products[0].device) for product in products]).sum()
@@ -51,8 +56,8 @@ def add(a: Vector, b: Vector) -> None:
 def moved(p: Tensor, direction: Tensor, scale: Tensor) -> Tensor:
     """Return p + scale · direction, dense; scale is a scalar, or has a shape that broadcasts to p's."""
     if direction.is_sparse:
-        return p + direction * scale
-    return torch.addcmul(p, direction, scale)
+        return p + (_wide(direction) * scale).to(p.dtype)
+    return torch.addcmul(_wide(p), _wide(direction), scale).to(p.dtype)
 
 
 def replace(p: Tensor, gradient: Tensor) -> None:
@@ -61,6 +66,10 @@ def replace(p: Tensor, gradient: Tensor) -> None:
         p.grad = gradient
     elif p.grad is not gradient:
         p.grad.copy_(gradient)
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in HALVES else tensor
 
 
 def _combined(a: Tensor | None, b: Tensor | None, scale: Tensor | float) -> Tensor:

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
+from samrec.sam.ascent import Kept
 from samrec.sam.checks import check_radius, check_storages
 from samrec.sam.states import loadable
-from samrec.sam.vectors import Vector, gradients
+from samrec.sam.variants import Variant
 
 
 class Wrapper(Optimizer):
@@ -19,12 +20,14 @@ class Wrapper(Optimizer):
         base: the optimizer to wrap.
         rho: radius of the groups that have none of their own.
         adaptive: whether the ball is ASAM's.
+        variant: whose memory the state dict holds.
     """
 
-    def __init__(self, base: Optimizer, rho: float | Tensor, adaptive: bool) -> None:
+    def __init__(self, base: Optimizer, rho: float | Tensor, adaptive: bool, variant: Variant) -> None:
         self.base = base
         self.adaptive = adaptive
-        self._directions: Vector = {}  # what is climbed, of any length
+        self.variant = variant
+        self._kept = Kept()
         self._cleared = False  # whether gradients were, since somebody set this
         self._radius = "sam_rho" if "rho" in base.defaults else "rho"
         super().__init__(base.param_groups, {**base.defaults, self._radius: rho})
@@ -53,7 +56,7 @@ class Wrapper(Optimizer):
             self.param_groups.pop()
             raise
         self.param_groups[-1].setdefault(self._radius, self.defaults[self._radius])
-        self._directions = {}
+        self._kept.steps = 0
 
     @property
     def rho(self) -> float | Tensor:
@@ -96,17 +99,12 @@ class Wrapper(Optimizer):
         self._cleared = True
         super().zero_grad(set_to_none)
 
-    def _take_gradients(self) -> Vector:
-        """Take the gradients away, so that the next pass starts without any."""
-        taken = gradients(self._parameters())
-        self.zero_grad()
-        return taken
-
     def state_dict(self) -> dict[str, Any]:
         """Return the wrapped optimizer's state and groups, and where the ascent stands."""
         for before in self._optimizer_state_dict_pre_hooks.values():
             before(self)
-        found = {**self.base.state_dict(), **self._ascent()}
+        kept = self._kept.saved(self._perturbed(), self._parameters(), self.variant.name)
+        found = {**self.base.state_dict(), **kept}
         for after in self._optimizer_state_dict_post_hooks.values():
             found = after(self, found) or found
         return found
@@ -123,17 +121,10 @@ class Wrapper(Optimizer):
         for before in self._optimizer_load_state_dict_pre_hooks.values():
             state_dict = before(self, state_dict) or state_dict
         found = loadable(state_dict, self.base, self._radius, self.adaptive)
-        ascent = self._ascent_in(found)  # refuses before anything changes
+        perturbed = self._perturbed(found["param_groups"])
+        kept = Kept.loaded(found, perturbed, self._parameters(), self.variant.name)  # before anything changes
         self.base.load_state_dict({"state": found["state"], "param_groups": found["param_groups"]})
         self._link()
-        vars(self).update(ascent)
+        self._kept = kept
         for after in self._optimizer_load_state_dict_post_hooks.values():
             after(self)
-
-    def _ascent(self) -> dict[str, Any]:
-        """Return where the ascent stands, for the state dict."""
-        raise NotImplementedError
-
-    def _ascent_in(self, found: dict[str, Any]) -> dict[str, Any]:
-        """Return attributes to go on from what `_ascent` returned, or anew where there is nothing of it."""
-        raise NotImplementedError

@@ -134,12 +134,11 @@ def train_together(
             run.loggers = held.enter_context(logging_to(log, run.config, run.out, last))
         try:
             with stopping() as request:
-                try:
-                    durations = _train(runs, where, request, shard_items)
-                except InputError as error:
-                    if len(runs) > 1 and request.signal:  # of several, a sweep would go on with each
-                        raise _stopped(request.signal, "where one of several runs failed") from error
-                    raise
+                durations = _train(runs, where, request, shard_items)
+        except InputError as error:
+            if len(runs) > 1 and request.signal:  # of several, a sweep would go on with each
+                raise _stopped(request.signal, "where one of several runs failed") from error
+            raise
         finally:
             for run in runs:
                 if not (run.out / "last.pt").exists():

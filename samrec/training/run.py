@@ -333,7 +333,7 @@ def _check_left(config: Config, out: Path, split: Split) -> None:
     """Make sure that what lies in a folder without a last.pt, which is removed, is of this run, begun before.
 
     Raises:
-        InputError: a checkpoint is of another run, or best.pt is none.
+        InputError: a checkpoint is of another run, or best.pt is not a checkpoint.
     """
     best = out / BEST[0]
     for path in (best, *kept(out).values()):

@@ -19,7 +19,7 @@ def test_a_tolerance_gives_a_certificate_that_is_stored_and_printed(answer, both
         assert entry["certificate"]["points"] == 60
         assert entry["certificate"]["max_error"] <= 0.05
         assert entry["certificate"] == asdict(ll.load(entry["file"]).certificate)
-        assert "of its range" in entry["statement"]
+        assert "of the loss range" in entry["statement"]
         assert entry["basins"][0]["persistence"] is None  # of the lowest, which ends nowhere
     (difference,) = found["differences"]
     assert difference["center"] == found["checkpoints"][1]["center"] - found["checkpoints"][0]["center"]

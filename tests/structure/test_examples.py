@@ -36,7 +36,7 @@ SMALL = {
 """The sizes that each example has at its top, as they are for the tests."""
 SAID = {
     "matrix_factorization": "4 of 40 eigenvalues are 0, as a change of basis has 2² free numbers",
-    "mlp_regression": "of its range on",
+    "mlp_regression": "of the loss range on",
 }
 
 

@@ -12,6 +12,7 @@ from samrec.checkpoint import Checkpoint, State
 from samrec.config import Config
 from samrec.methods.learner import Learner
 from samrec.sam import SAM
+from samrec.sam.vectors import Vector
 from samrec.sharding import ShardedEmbedding
 from samrec.training.engines.solo import Solo, fitting
 
@@ -87,8 +88,8 @@ class _ShardedSAM(SAM):
         super().__init__(*arguments, **settings)
         self._table = table
 
-    def _norm(self, gradients: list[Tensor | None]) -> Tensor:
-        return _norm(self._table, zip(self._perturbed(), gradients, strict=True))
+    def _norm(self, vector: Vector) -> Tensor:
+        return _norm(self._table, vector.items())
 
 
 def _norm(table: ShardedEmbedding, pairs: Iterable[tuple[Tensor, Tensor | None]]) -> Tensor:

@@ -15,6 +15,7 @@ from samrec.data.packing import Batch
 from samrec.methods.learner import Learner, apart, joined
 from samrec.model import Recommender
 from samrec.sam import SAM
+from samrec.sam.vectors import Vector
 from samrec.training.engines.graph import Captured
 from samrec.training.engines.solo import (
     check_sums,
@@ -159,8 +160,8 @@ class Stacked:
 class _StackedSAM(SAM):
     """SAM whose radius, norm and ascent are each run's own; a run of radius 0 does not move."""
 
-    def _norm(self, gradients: list[Tensor | None]) -> Tensor:
-        return _norms([g for g in gradients if g is not None])
+    def _norm(self, vector: Vector) -> Tensor:
+        return _norms(list(vector.values()))
 
     def _along(self, scale: Tensor, p: Tensor) -> Tensor:
         return _beside(scale, p)

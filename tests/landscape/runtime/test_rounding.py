@@ -56,7 +56,7 @@ def test_a_surface_states_no_smaller_error_and_no_larger_share_than_is_known():
     for error, share in zip(10 ** VALUES.uniform(-7, 0, 300), VALUES.uniform(0, 1, 300), strict=True):
         known = Certificate(True, 1e-3, error, error, 50, 1, share, 0.0, None, None, None, 1)
         said = replace(surface, certificate=known).statement
-        shown, percent = re.search(r"≤ (\S+) of its range on (\d+)%", said).groups()
+        shown, percent = re.search(r"≤ (\S+) of the loss range on at least (\d+)%", said).groups()
         assert error <= float(shown) <= 1.11 * error
         assert 1 - share - 0.01 < int(percent) / 100 <= 1 - share
 

@@ -5,8 +5,11 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.distributed.fsdp import fully_shard
 
 from samrec import SAM
+from samrec.sam.variants import VARIANTS
+from tests.quadratics import unit
 from tests.sams import BASES, closing, fit, network, optimizer_of, parts_of, vector, weights
 
 A = torch.tensor([[3.0, 1.0], [1.0, 2.0]], dtype=torch.float64)
@@ -32,16 +35,26 @@ def test_a_group_that_is_added_is_as_if_it_had_been_there(base, every):
     assert torch.equal(weights(one), weights(two))
 
 
-def test_a_group_added_between_climbs_takes_part_at_once():
+@pytest.mark.parametrize("variant", ["sam", "looksam"])
+def test_a_group_added_between_climbs_takes_part_at_once(variant):
+    """What the step finds then serves as many steps as ever."""
     p, q = vector(3.0), vector(4.0)
-    optimizer = SAM([p], torch.optim.SGD, rho=1.0, every=5, lr=0.0)
-    loss = closing(optimizer, lambda: 3 * p.sum() + 4 * q.sum())
-    optimizer.step(loss)
+    optimizer = SAM([p], torch.optim.SGD, rho=1.0, every=3, lr=0.0, variant=variant)
+    seen = []
+
+    def loss():
+        seen.append([p.item(), q.item()])
+        return 3 * p.sin().sum() + 4 * q.sin().sum()
+
+    optimizer.step(closing(optimizer, loss))
     optimizer.add_param_group({"params": [q]})
-    assert optimizer.climbs
-    loss()
-    optimizer.first_step()
-    assert [p.item(), q.item()] == pytest.approx([3 + 3 / 5, 4 + 4 / 5])
+    climbed = []
+    for _ in range(4):
+        climbed.append(optimizer.climbs)
+        optimizer.step(closing(optimizer, loss))
+    assert climbed == [True, False, False, True]
+    slope = torch.tensor([3.0, 4.0]) * torch.tensor([3.0, 4.0]).cos()
+    assert seen[3] == pytest.approx((torch.tensor([3.0, 4.0]) + unit(slope)).tolist())
 
 
 @pytest.mark.parametrize("set_later", [False, True])
@@ -326,10 +339,50 @@ def test_a_sparse_gradient_is_the_dense_one(settings):
     torch.testing.assert_close(*found, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("adaptive", [False, True])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_step_in_float16_is_that_in_float32(variant, adaptive):
+    """To rounding, where the gradient's entries are in the range of float16, and its length is not."""
+    torch.manual_seed(0)
+    start, curvatures = 0.5 + torch.rand(60), 1e4 * (1 + torch.rand(60))
+    moves = []
+    for dtype in (torch.float16, torch.float32):
+        p = nn.Parameter(start.to(dtype, copy=True))
+        settings = {"every": 2} if variant == "looksam" else {}
+        optimizer = SAM(
+            [p], torch.optim.SGD, rho=2.0, lr=1e-5, variant=variant, adaptive=adaptive, **settings
+        )
+
+        def loss(p=p):
+            return (curvatures * p.float().square()).sum() / 2
+
+        for _ in range(2):
+            optimizer.step(closing(optimizer, loss))
+        moves.append(p.detach().float() - start)
+    half, single = moves
+    assert (half - single).norm() < 0.02 * single.norm()
+
+
 def shared(model, rows):
     loss = model(torch.tensor(rows)).exp().sum()
     loss.backward()
     return loss.detach()
+
+
+@pytest.fixture
+def sharded():
+    """A parameter of a model that FSDP2 has sharded, on one rank."""
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    mesh = torch.distributed.init_device_mesh("cpu", (1,))
+    yield fully_shard(nn.Linear(3, 1), mesh=mesh).weight
+    torch.distributed.destroy_process_group()
+
+
+def test_sharded_parameters_are_refused_in_one_line(sharded):
+    """They would move, and the model would compute with what is gathered from elsewhere, at w."""
+    with pytest.raises(ValueError, match=r"SAM cannot move sharded parameters \(FSDP2, DTensor\)") as refused:
+        SAM([sharded], torch.optim.SGD)
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
