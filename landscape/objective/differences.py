@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import chain
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -145,7 +146,8 @@ class Differences:
         if self.confirms_gradient(self.gradient):
             return []
         verdicts = []
-        for of, d in (*self._here(), *self._around()):
+        here = ((self.of, drawn(self.of.params, seed)) for seed in range(2))
+        for of, d in chain(here, self._around()):
             gradient = self.gradient if of is self.of else self._grad(of)
             verdicts.append(self._slope(of, d, gradient))
             if verdicts.count(False) > 1:
@@ -158,7 +160,7 @@ class Differences:
     def of_gradient(self, multiply: Multiply) -> Verdict:
         """Return the tensors in which products are not the slope of the gradient."""
         faults = 0
-        for of, d in ((self.of, drawn(self.of.params, 0)), *self._around()):
+        for of, d in chain([(self.of, drawn(self.of.params, 0))], self._around()):
             product = multiply(of, d)
             self._count()
             wrong = _judged(of.params.split(product), self._curvatures(of, d), self.tol)
@@ -166,9 +168,6 @@ class Differences:
             if faults > 1 or wrong == []:
                 return wrong
         return None
-
-    def _here(self) -> Iterator[tuple[Differentiable, Tensor]]:
-        return ((self.of, drawn(self.of.params, seed)) for seed in range(2))
 
     def _around(self) -> Iterator[tuple[Differentiable, Tensor]]:
         for seed, share in enumerate(AROUND, start=1):
