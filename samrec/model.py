@@ -59,9 +59,7 @@ class Dropout(nn.Module):
         if draws is None or self.threshold == 0:
             return x
         kept = draws.take(x.shape) >= self.threshold - 2**15
-        exact = torch.promote_types(
-            x.dtype, torch.float32
-        )  # a number alone would be of the default precision
+        exact = torch.promote_types(x.dtype, torch.float32)  # a number alone would be of the default dtype
         return x * (kept * torch.tensor(self.scale, dtype=exact))
 
 

@@ -3,14 +3,13 @@
 import math
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from landscape.curvature.basis import AGAIN, Basis, fetched, grams, norms, project_out, random_unit
-from landscape.curvature.solver import Counted
+from landscape.curvature.solver import Counted, rounding
 from landscape.storage.results import Array
 
-LEAST, SHARE = 8, 0.25  # products: at least so many, and at most this share of those before
+LEAST, SHARE = 8, 0.25  # products of a search: the fewest, and the most as a share of those before
 DOUBT = 0.02  # probability of a random vector with too little of a copy in it
 _SMALL = DOUBT * math.sqrt(math.pi / 2)  # |z| of a standard normal z is less with that probability
 
@@ -82,12 +81,12 @@ def missed(
         if beyond.any():
             return project_out(space.combined(coefficients[:, beyond]), [found]), False
         norm = max(norm, float(size))
-        rounding = 100 * torch.finfo(none.dtype).eps * norm
-        shrunk += math.log(max(length, rounding, 1e-300))
+        rest = 2 * rounding(norm, none.dtype)
+        shrunk += math.log(max(length, rest, 1e-300))
         grown = np.log(np.abs(levels[:, None] - values) + 1e-300).sum(1)
         if m == room or (smallest + grown > shrunk).all():
             return none, True
-        if length <= rounding:
+        if length <= rest:
             break
         newest = left[0] / float(length)
     return none, False

@@ -161,15 +161,12 @@ class SpectralDensity(Drawn, Result):
         if steps == 1 < self.dimension:
             raise InputError("one step leaves no error of this; take a density of two steps or more")
         least = min(0.0, *(float(nodes[0]) for nodes in self.nodes))
-        others = [self._without(last) for last in range(1, 1 + steps // 2)]
+        changes = [partial(_shortened, steps=fewer) for fewer in range(steps - steps // 2, steps)]
         if steps > 1:
-            others.append(self._changed(partial(_bordered, end=least)))
-        changed = max((abs(value - other._sum(function)[0]) for other in others), default=0.0)
+            changes.append(partial(_bordered, end=least))
+        others = (self._changed(change)._sum(function)[0] for change in changes)
+        changed = max((abs(value - other) for other in others), default=0.0)
         return value, float(np.hypot(error, changed))
-
-    def _without(self, last: int) -> "SpectralDensity":
-        """Return the quadrature before the `last` steps of each probe whose Krylov space has not closed."""
-        return self._changed(partial(_shortened, steps=max(1, self.settings["steps"] - last)))
 
     def _changed(self, change: Callable[[Array, Array], tuple[Array, Array]]) -> "SpectralDensity":
         """Return another quadrature for each probe whose Krylov space has not closed."""

@@ -78,14 +78,13 @@ class Eigenpairs(Drawn, Result):
         Args:
             number: writes one.
         """
-        of_all = (
-            (self.eigenvalues, self.converged),
-            (self.smallest_eigenvalues, self.smallest_converged),
-        )
-        top, low = (
-            [number(float(v)) + ("" if sure else UNSURE) for v, sure in zip(values, known, strict=True)]
-            for values, known in of_all
-        )
+
+        def marked(values: Array, converged: list[bool]) -> list[str]:
+            pairs = zip(values.tolist(), converged, strict=True)
+            return [number(value) + ("" if sure else UNSURE) for value, sure in pairs]
+
+        top = marked(self.eigenvalues, self.converged)
+        low = marked(self.smallest_eigenvalues, self.smallest_converged)
         return [text + ZERO * zero for text, zero in zip(top, self.zero, strict=True)], low
 
     @property

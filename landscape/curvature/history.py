@@ -33,7 +33,7 @@ class SharpnessRecord(Brief):
         step: number of the optimizer's steps before it.
         loss, gradient_norm: L(θ) and ‖∇L(θ)‖; None where they are not finite.
         eigenvalues: the largest of ∇²L(θ), descending; none where the loss or its gradient is not finite.
-        residuals: ‖Hv - λv‖ / |λ| of each.
+        residuals: ‖Hv - λv‖ / |λ| of each; of one that is zero to the rounding of a product, ‖Hv - λv‖ / ‖H‖.
         products: Hessian-vector products of the eigenvalues, those of `preconditioned` among them.
         threshold: the edge of stability of the optimizer (`landscape.curvature.stability.edge_of`).
         preconditioned: λmax of P⁻¹H, to which the threshold applies where P is not the identity.

@@ -228,7 +228,7 @@ class _Space:
             vectors: shape (K, n). A single one is written over.
             lengths: of these, shape (K,).
         """
-        least = 100 * torch.finfo(vectors.dtype).eps * self._norm
+        least = 2 * rounding(self._norm, vectors.dtype)
         found = self._none
         for vector, own in zip(vectors, lengths, strict=True):
             left = project_out(vector, [found])

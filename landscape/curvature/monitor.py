@@ -263,32 +263,31 @@ class Monitor:
         if not (math.isfinite(loss) and math.isfinite(norm)):
             return {}
         found: dict[str, Any] = {"loss": loss, "gradient_norm": norm}
-        operator = hessian(objective)
+        operator, complete = hessian(objective), whole is objective
         edge = self.optimizer and edge_of(self.optimizer, self.model, whole.params, norm)
-        scale = edge.scale if edge else None
-        k, begun = self._trackers[0].k, self._trackers[0].start is not None
-        # what comes after it: a product, or in the first solve residuals and a search for copies; the trace
-        deadline -= self._allowance.pace * (self.trace + (OVER if begun else k + LEAST))
+        tracker, other = self._trackers
+        # after it comes a product, or in the first solve residuals and a search for copies; and the trace
+        last = OVER if tracker.start is not None else tracker.k + LEAST
+        deadline -= self._allowance.pace * (self.trace + last)
         first = deadline
-        if scale is not None and deadline < math.inf:  # the other solve has one eigenvalue, this has k
-            first -= (deadline - time.perf_counter()) / (k + 1)
-        complete = whole is objective
+        if edge and edge.scale is not None and deadline < math.inf:  # for one eigenvalue beside these k
+            first -= (deadline - time.perf_counter()) / (tracker.k + 1)
         try:
-            pairs = _with_zeros(self._trackers[0].solve(operator, gradient, first), complete)
+            pairs = _with_zeros(tracker.solve(operator, gradient, first), complete)
             found["products"] = pairs.products
             found["eigenvalues"] = tuple(map(float, pairs.values))
             found["residuals"] = tuple(map(float, pairs.residuals))
             if self._before is not None:
                 found["alignment"] = _cosines(whole.theta - self._before, pairs.vectors, places)
-            if edge and scale is None:
-                found["threshold"] = edge.threshold
-            elif edge and scale is not None:
-                root = scale[places]
-                top = self._trackers[1].solve(lambda v: root * operator(root * v), root * gradient, deadline)
+            if edge and edge.scale is not None:
+                root = edge.scale[places]
+                top = other.solve(lambda v: root * operator(root * v), root * gradient, deadline)
                 top = _with_zeros(top, complete)
                 found["products"] += top.products
-                if top.residuals[0] <= self._trackers[1].tol:
+                if top.residuals[0] <= other.tol:
                     found |= {"threshold": edge.threshold, "preconditioned": float(top.values[0])}
+            elif edge:
+                found["threshold"] = edge.threshold
         except InputError as error:
             warnings.warn(f"step {self.steps}: {error}", stacklevel=5)
         if self.trace and "eigenvalues" in found:

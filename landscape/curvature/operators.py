@@ -329,11 +329,9 @@ def _only_cross_terms(objective: Objective, batch: Any) -> bool:
     far = params.flat(part / 2 if part.any() else part + 0.5 for part in parts)
     there = objective.moved(far)
     pairs = (objective, outputs), (there, there.traced(batch, "outputs")[1])
-    return all(_same(*_by_both(of, batch, made), objective.theta.dtype) for of, made in pairs)
-
-
-def _same(whole: float, both: float, dtype: torch.dtype) -> bool:
-    return abs(whole - both) <= SAME * torch.finfo(dtype).eps * abs(whole)
+    share = SAME * torch.finfo(objective.theta.dtype).eps
+    losses = (_by_both(of, batch, made) for of, made in pairs)
+    return all(abs(whole - both) <= share * abs(whole) for whole, both in losses)
 
 
 def described(operator: LinearOperator) -> tuple[dict[str, str], dict[str, str]]:

@@ -57,10 +57,8 @@ class Fall:
             That number; None as long as nothing falls.
         """
         above = math.log(max(float(excess.max()), 1.0))
-        self._first = self._first or (products, above)
-        before, was = (
-            self._first
-        )  # a short stretch says little: residuals stand still where a new pair comes up
+        # a shorter stretch says little: residuals stand still where a new pair comes up
+        before, was = self._first = self._first or (products, above)
         return products + math.ceil(above * (products - before) / (was - above)) if was > above else None
 
 
@@ -183,7 +181,11 @@ def scales(values: Array, lengths: Array, norm: float, dtype: torch.dtype) -> Ar
 
 
 def rounding(norm: float, dtype: torch.dtype) -> float:
-    """Return what may be the rounding of a product: 50 eps ‖H‖."""
+    """Return the length up to which a vector may be the rounding of a product: 50 ε ‖H‖.
+
+    For an MLP, a CNN and a transformer of some 5,000 parameters it was up to 3 ε ‖H‖; longer sums round more.
+    What is left of a product without its parts along a basis, which are rounded too, may be twice that.
+    """
     return 50 * float(torch.finfo(dtype).eps) * norm
 
 

@@ -10,14 +10,12 @@ from torch import Tensor
 
 from landscape.curvature.basis import gram, norm, project_out, random_unit, residual, unit
 from landscape.curvature.lanczos import lanczos
-from landscape.curvature.solver import Counted, Found, Matvec, oriented, scales
+from landscape.curvature.solver import Counted, Found, Matvec, oriented, rounding, scales
 from landscape.storage.results import Array
 
 GUARDS = 2  # vectors kept beyond the wanted ones; the last begins as a random one
 LONGEST = 40  # vectors added to a basis before it restarts
-FAR = (
-    0.03  # share of a product outside of the old vectors, from which one mixture of them is the better start
-)
+FAR = 0.03  # share of a product outside of the old vectors, from which a mixture of them is the better start
 GRADIENT = 0.3  # length of the gradient in a mixture of length 1
 LOST = 0.7  # length of an old vector's part outside of the basis, above which it is added
 
@@ -181,7 +179,7 @@ class _Basis:
             The product with the new vector of the basis.
         """
         length = norm(direction)
-        if length <= 100 * torch.finfo(direction.dtype).eps * self.norm:
+        if length <= 2 * rounding(self.norm, direction.dtype):
             row = random_unit(direction, self._rng, [self._rows])
         else:
             row = unit(project_out(direction / length, [self._rows]))

@@ -340,10 +340,8 @@ def _sums(objective: Objective, moved: Tensor, sigmas: Sequence[float], passes: 
 def _losses(objective: Objective, theta: Tensor) -> Array:
     """Return each unit's loss, shape (units,), if they are what is bounded."""
     sums, weights = objective.per_example(theta)
-    if not (weights == 1).all():
-        raise InputError(f"a bound needs units of weight 1; one here has weight {weights[weights != 1][0]:g}")
-    if not ((sums >= 0) & (sums <= 1)).all():
-        raise InputError(
-            f"a bound needs a loss in [0, 1]; one unit here has {sums[~((sums >= 0) & (sums <= 1))][0]:g}"
-        )
+    if len(other := weights[weights != 1]):
+        raise InputError(f"a bound needs units of weight 1; one here has weight {other[0]:g}")
+    if len(outside := sums[~((sums >= 0) & (sums <= 1))]):
+        raise InputError(f"a bound needs a loss in [0, 1]; one unit here has {outside[0]:g}")
     return sums

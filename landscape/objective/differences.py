@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import chain
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -37,6 +38,8 @@ class Differentiable(Protocol):
 
 Multiply = Callable[[Any, Tensor], Tensor]
 """Maps an objective of one batch and a vector to ∇²L · vector."""
+Verdict = Sequence[str] | None
+"""The names of what is wrong, none where all is right; None where that cannot be told."""
 AROUND = (0.01, 0.03, 0.1)  # distances from θ, in units of the weights, at which a doubt is settled
 NOISE = 64  # units in the last place by which a loss or a gradient may err
 SLOPE = 1e-4  # share by which a slope may differ at a first look
@@ -52,16 +55,27 @@ class Differences:
     """Differences of one loss, which is known to a precision: of θ, or what the loss rounds to.
 
     Args:
+        count: is called at each evaluation of the loss or its gradient, and each product.
         like: about the sum of the loss of the first batch, where it is not known yet whether the loss has it,
             and this precision.
         kinked: whether the loss has kinks, millions of them in a convolutional network. `confirms` then takes
             a step so short that rarely one lies within: where its noise is about the tolerance.
+
+    Attributes:
+        failures: the errors of a loss that this precision lacks a kernel for; with `like`, all of them.
     """
 
     def __init__(
-        self, of: Differentiable, precision: torch.dtype, like: float | None = None, kinked: bool = False
+        self,
+        of: Differentiable,
+        precision: torch.dtype,
+        count: Callable[[], None],
+        like: float | None = None,
+        kinked: bool = False,
     ) -> None:
         self.of, self.like, self.eps = of, like, torch.finfo(precision).eps
+        self._count = count
+        self.failures = (RuntimeError, TypeError) if like is None else (Exception,)
         self.said = "" if precision == torch.float64 else " in float32"
         self.step = self.eps ** (1 / 3)
         self.tol = max(1e-4, 3 * self.step)
@@ -69,8 +83,6 @@ class Differences:
         self._short = (self.step * self._least) ** 0.5
         self._first = self._least / 10 if kinked else self._short
         self.directions = 1 if self.tol < 1e-3 else 3  # along one, a wrong slope may come near by chance
-        self.evaluations = 0
-        self.product = of.theta  # ∇²L d at θ, once that was taken
 
     @cached_property
     def gradient(self) -> Tensor:
@@ -109,7 +121,7 @@ class Differences:
                 return False, False
             parts = gradient(total, leaves)
             del leaves, total
-            self.evaluations += 1
+            self._count()
             if slope is not None:
                 three = pieces_of(parts, split(moved).values(), split(theta).values())
                 slopes.append(along((g, (m - t).mul_(sign / step)) for g, m, t in three)[0])
@@ -129,39 +141,33 @@ class Differences:
         agree = all(float((a - b).norm()) <= tol * (size + least) for a, b, size in pairs)
         return agree, sloped
 
-    def of_loss(self) -> tuple[bool, list[str]]:
-        """Tell whether the gradient is the slope of the loss, and in which tensors it is not."""
+    def of_loss(self) -> Verdict:
+        """Return the tensors in which the gradient is not the slope of the loss."""
         if self.confirms_gradient(self.gradient):
-            return True, []
+            return []
         verdicts = []
-        for of, d in (*self._here(), *self._around()):
+        here = ((self.of, drawn(self.of.params, seed)) for seed in range(2))
+        for of, d in chain(here, self._around()):
             gradient = self.gradient if of is self.of else self._grad(of)
             verdicts.append(self._slope(of, d, gradient))
             if verdicts.count(False) > 1:
-                return False, self._blamed(of, d, gradient, [e.name for e in of.params.entries])
-        right = verdicts.count(True) > verdicts.count(False)
-        if right:
-            self._need_continuity(scale=max(float(self._grad(of).mul(d).norm()), 1e-12))
-        return right, []
+                return self._blamed(of, d, gradient, [e.name for e in of.params.entries])
+        if verdicts.count(True) <= verdicts.count(False):
+            return None
+        self._need_continuity(scale=max(float(self._grad(of).mul(d).norm()), 1e-12))
+        return []
 
-    def of_gradient(self, multiply: Multiply) -> tuple[bool, list[str]]:
-        """Tell whether products are the slope of the gradient, and in which tensors they are not."""
-        verdicts: list[bool | None] = []
-        for of, d in ((self.of, drawn(self.of.params, 0)), *self._around()):
+    def of_gradient(self, multiply: Multiply) -> Verdict:
+        """Return the tensors in which products are not the slope of the gradient."""
+        faults = 0
+        for of, d in chain([(self.of, drawn(self.of.params, 0))], self._around()):
             product = multiply(of, d)
-            self.evaluations += 1
-            if of is self.of:
-                self.product = product
-            verdict, wrong = _judged(of.params.split(product), self._curvatures(of, d), self.tol)
-            if verdict:
-                return True, []
-            verdicts.append(verdict)
-            if verdicts.count(False) > 1:
-                return False, wrong
-        return False, []
-
-    def _here(self) -> Iterator[tuple[Differentiable, Tensor]]:
-        return ((self.of, drawn(self.of.params, seed)) for seed in range(2))
+            self._count()
+            wrong = _judged(of.params.split(product), self._curvatures(of, d), self.tol)
+            faults += bool(wrong)
+            if faults > 1 or wrong == []:
+                return wrong
+        return None
 
     def _around(self) -> Iterator[tuple[Differentiable, Tensor]]:
         for seed, share in enumerate(AROUND, start=1):
@@ -169,11 +175,11 @@ class Differences:
             yield of, drawn(self.of.params, seed)
 
     def _grad(self, of: Differentiable, theta: Tensor | None = None) -> Tensor:
-        self.evaluations += 1
+        self._count()
         return (of if theta is None else of.moved(theta)).grad()
 
     def _value(self, theta: Tensor) -> float:
-        self.evaluations += 1
+        self._count()
         return self.of.moved(theta).value()
 
     def _slope(self, of: Differentiable, d: Tensor, gradient: Tensor, steps: int = 3) -> bool | None:
@@ -190,7 +196,8 @@ class Differences:
                 yield {"": torch.tensor(found, dtype=torch.float64)}, noise
 
         claimed = torch.tensor(slope, dtype=torch.float64)
-        return _judged({"": claimed}, slopes(), self.tol, length)[0]
+        wrong = _judged({"": claimed}, slopes(), self.tol, length)
+        return None if wrong is None else not wrong
 
     def _curvatures(self, of: Differentiable, d: Tensor) -> Iterator[tuple[dict[str, Tensor], float]]:
         """Yield differences of the gradient, by name, with their noise: short steps avoid kinks."""
@@ -227,14 +234,11 @@ def _judged(
     measured: Iterable[tuple[dict[str, Tensor], float]],
     tol: float,
     least: float = 0.0,
-) -> tuple[bool | None, list[str]]:
+) -> Verdict:
     """Compare tensors with what was measured of them at several steps, each with its noise.
 
     They are right if they agree at one step, and wrong if at all steps some differ by far more than the
     steps among themselves; otherwise nothing can be told.
-
-    Returns:
-        The verdict, and the names of those that are wrong.
     """
     seen: list[dict[str, Tensor]] = []
     gaps: list[dict[str, float]] = []
@@ -244,15 +248,15 @@ def _judged(
         whole = float(np.linalg.norm(list(sizes.values())))
         gap = {name: float((claimed[name] - tensor).norm()) for name, tensor in found.items()}
         if not np.isfinite([whole, *gap.values()]).all():
-            return None, []
+            return None
         limits = {name: tol * (size + 0.01 * whole + least) + noise for name, size in sizes.items()}
         if noise <= tol * (whole + least) and all(gap[name] <= limits[name] for name in gap):
-            return True, []
+            return []
         seen, gaps = [*seen, found], [*gaps, gap]
         allowed = {name: max(limit, allowed.get(name, 0.0)) for name, limit in limits.items()}
     spread = {name: max(float((a[name] - b[name]).norm()) for a in seen for b in seen) for name in claimed}
     wrong = [name for name in claimed if min(g[name] for g in gaps) > allowed[name] + 4 * spread[name]]
-    return (False if wrong else None), wrong
+    return wrong or None
 
 
 def _moved(theta: Tensor, step: float, d: Tensor) -> Tensor:

@@ -315,7 +315,7 @@ class Objective:
         return self._trust.wanted
 
     def _check_gradient(self) -> None:
-        if self._trust.wanted and not self._trust.gradient:
+        if self._trust.wanted:
             check_gradient(self, self._trust)
 
     def value_and_grad(self, theta: Tensor | None = None) -> tuple[float, Tensor]:

@@ -74,9 +74,9 @@ def _seeded(tensors: list[Tensor], devices: list[int], seed: int) -> Iterator[No
     """
     with torch.random.fork_rng(devices):
         for tensor in tensors:
-            plain = (
-                tensor.detach().float() if tensor.is_floating_point() else tensor.detach()
-            )  # as in float64
+            plain = tensor.detach()
+            if plain.is_floating_point():  # float64 draws what float32 does
+                plain = plain.float()
             seed = hash((seed, int(torch.hash_tensor(plain).view(torch.int64))))
         for generator in (torch.default_generator, *(torch.cuda.default_generators[i] for i in devices)):
             generator.manual_seed(seed % 2**63)

@@ -1,20 +1,20 @@
-"""Derivatives against differences of the loss itself, for what autograd hands over may be wrong in silence.
+"""Derivatives are compared with differences of the loss, since those of autograd may be wrong in silence.
 
 A gradient is compared with differences of L along random directions, and a Hessian product with differences
 of the gradient. A kink (ReLU, max) between the points of a difference is not an error: a derivative is called
 wrong only where it disagrees at points and along directions that are drawn anew, each time by more than
 differences of three step lengths disagree among themselves.
 
-Nearly always a first look is enough: the derivative as it is reported, beside a difference of the loss or of
-its gradient. All else is for what does not agree at once.
+Nearly always a first look is enough: one difference of the loss, or of its gradient, agrees with what
+autograd reports. All else is for what does not agree at once.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Literal, Protocol, TypeVar
+from itertools import chain
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ from landscape.objective.differences import (
     Differences,
     Differentiable,
     Multiply,
+    Verdict,
     alike,
     along,
     pieces_of,
@@ -35,9 +36,9 @@ from landscape.objective.noise import drawn, folded, size_of
 
 
 class Graph(Protocol):
-    """The graph of the gradient of one batch: its loss, `grads`, and products of the Hessian.
+    """The graph of the gradient of one batch: its loss, its gradient, and products with its Hessian.
 
-    The last two are one tensor each.
+    A gradient and a product are one tensor per parameter.
     """
 
     total: Tensor
@@ -52,7 +53,6 @@ ASYMMETRY = 3e-3  # in units of ‖Hv‖: a hundred times what float32 rounds
 ROUNDED = 1e-3  # share by which a product in float32 may differ from differences
 LARGE = 2**25  # parameters above which products are first looked at in float32, for the memory's sake
 HUGE = 2**29  # parameters above which nothing is looked at in float64
-T = TypeVar("T")
 
 
 @dataclass
@@ -79,57 +79,34 @@ class Trust:
             return "unchecked"
         return self.gradient and f"{self.gradient}, {self.evaluations} evaluations"
 
+    def count(self) -> None:
+        """Count an evaluation."""
+        self.evaluations += 1
+
     def of_part(self) -> "Trust":
         """Return what is known where a part of θ moves: what holds for all of it, but not the reverse."""
         return replace(self, products=dict(self.products)) if str(self) else Trust(True)
 
 
-def check_gradient(objective: Differentiable, trust: Trust, gradient: Tensor | None = None) -> None:
-    """Compare ∇L with differences of L, and note the result.
+def check_gradient(objective: Differentiable, trust: Trust, graph: Graph | None = None) -> None:
+    """Compare ∇L with differences of L, unless that was done, and note the result.
 
     Args:
-        gradient: ∇L at θ, where it is known already.
+        graph: the graph of the only batch at θ, where there is one already.
 
     Raises:
         InputError: they disagree; the message names the parameters. Or L jumps at θ.
     """
+    if trust.gradient:
+        return
     of = objective.unchecked()
     if _large(of) and _sloped(of.first_batch(), trust):
         trust.gradient = CHECKED
-        return
-    one = len(of.batches) == 1
-    own = of.grad() if gradient is None else gradient
-    if infinite := [n for n, part in of.params.split(own).items() if not math.isfinite(size_of(part))]:
-        raise InputError(
-            f"autograd's gradient of {_some(infinite)} is not finite where the loss is: torch.where hides an "
-            "infinite slope from the value alone; keep what it leaves out away from the function"
-        )
-    for number, differences in enumerate(_precisions(of, trust)):
-        if not number and _first_look(differences, trust, lambda d: d.confirms_gradient(own)):
-            trust.gradient = CHECKED + differences.said
-            return
-        try:
-            right, wrong = differences.of_loss()
-        except (RuntimeError, TypeError):  # float64 lacks the kernel of a derivative
-            continue
-        finally:
-            trust.evaluations += differences.evaluations
-        if wrong:
-            raise InputError(
-                f"autograd's gradient of {_some(wrong)} is not the slope of the loss; mend what changes it "
-                "(detach, a hook, a backward of its own), exclude these parameters, or give check=False"
-            )
-        if right:
-            first, precise = (o if one else o.first_batch() for o in (of, differences.of))
-            exact = differences.gradient if one else precise.grad()
-            if worse := _coarser(first, precise, own if one else first.grad(), exact, lambda o: o.grad()):
-                raise InputError(
-                    f"the gradient of {_some(worse)} differs from that in float64 by more than a tenth; give "
-                    "check=False to measure it anyway"
-                )
-            trust.gradient = CHECKED + differences.said
-            return
-    trust.gradient = "unchecked: differences of the loss are too coarse"
+    elif graph:  # which holds the gradient of the sum
+        own = of.params.flat(slope.detach() for slope in graph.grads).div_(of.weight)
+        trust.gradient = _compared(of, trust, own)
+    else:
+        trust.gradient = _compared(of, trust, of.grad())
 
 
 def check_products(
@@ -149,42 +126,96 @@ def check_products(
         InputError: they disagree; the message names the parameters.
         Exception: whatever the product raises.
     """
-    both = graph is not None and len(objective.batches) == 1
-    if not (trust.gradient or both):
+    if graph is None or len(objective.batches) > 1:
         check_gradient(objective, trust)
     if strategy not in trust.products:
-        of = objective.unchecked().first_batch()
-        d, slope, agree = drawn(of.params, 0), None, False
-        parts = list(of.params.split(d).values())
-        own = [folded(t) for t in (graph(parts) if graph else of.params.split(multiply(of, d)).values())]
-        for differences, tol in _looks(of, trust, graph):
-            if graph and not trust.gradient:
-                slope = along(pieces_of([g.detach() for g in graph.grads], parts))
-            look = partial(Differences.confirms, d=d.to(differences.of.theta), own=own, slope=slope, tol=tol)
-            agree, sloped = _first_look(differences, trust, look) or (False, False)
-            if agree:
-                trust.gradient = CHECKED if sloped else trust.gradient
-                trust.double = trust.double if differences.like is None else torch.float64
-                break
-            d.copy_(drawn(of.params, 0))
-        if not trust.gradient:
-            check_gradient(objective, trust, _mean_of(graph, objective) if graph and both else None)
-        said = None if agree else _wrong_products(of, trust, multiply)
-        others = (_wrong_products(one, trust, multiply) for one in _other_ways(objective.unchecked(), trust))
-        trust.products[strategy] = said or next(filter(None, others), None)
-    if said := trust.products[strategy]:
-        raise InputError(f"{strategy} mode has a derivative of this loss wrong: {said}")
+        of = objective.unchecked()
+        doubtful = [] if _confirmed(of.first_batch(), trust, multiply, graph) else [of.first_batch()]
+        check_gradient(objective, trust, graph)
+        said = (_wrong_products(one, trust, multiply) for one in chain(doubtful, _other_ways(of, trust)))
+        trust.products[strategy] = next(filter(None, said), None)
+    if wrong := trust.products[strategy]:
+        raise InputError(f"{strategy} mode has a derivative of this loss wrong: {wrong}")
 
 
-def _other_ways(of: Differentiable, trust: Trust) -> Iterator[Differentiable]:
-    """Yield the loss of each batch after the first whose graph has an operation that those before lack."""
-    known: set[str] = set()
-    for number, one in enumerate(of.per_batch() if len(of.batches) > 1 else ()):
-        found = operations([one.traced(one.batches[0])[1]])
-        trust.evaluations += 1
-        if number and not found <= known:
-            yield one
-        known |= found
+def _compared(of: Differentiable, trust: Trust, own: Tensor) -> str:
+    """Compare ∇L with differences of L in each precision, and return what is then known of it.
+
+    Raises:
+        InputError: as `check_gradient`.
+    """
+    if infinite := [n for n, part in of.params.split(own).items() if not math.isfinite(size_of(part))]:
+        raise InputError(
+            f"autograd's gradient of {_some(infinite)} is not finite where the loss is: torch.where hides an "
+            "infinite slope from the value alone; keep what it leaves out away from the function"
+        )
+    trust.count()
+    for number, differences in enumerate(_precisions(of, trust)):
+        said, wrong = CHECKED + differences.said, None
+        with suppress(*differences.failures):
+            if not number and differences.confirms_gradient(own):
+                return said
+            wrong = differences.of_loss()
+        if wrong:
+            raise InputError(
+                f"autograd's gradient of {_some(wrong)} is not the slope of the loss; mend what changes it "
+                "(detach, a hook, a backward of its own), exclude these parameters, or give check=False"
+            )
+        if wrong is not None:
+            if worse := _coarser(of, differences.of, lambda o: o.grad()):
+                raise InputError(
+                    f"the gradient of {_some(worse)} differs from that in float64 by more than a tenth; give "
+                    "check=False to measure it anyway"
+                )
+            return said
+    return "unchecked: differences of the loss are too coarse"
+
+
+def _wrong_products(of: Differentiable, trust: Trust, multiply: Multiply) -> str | None:
+    """Compare products with differences of the gradient in each precision, and return what is wrong."""
+
+    def product(of: Differentiable, seed: int = 0) -> Tensor:
+        return multiply(of, drawn(of.params, seed))
+
+    for differences in _precisions(of, trust):
+        wrong = None
+        with suppress(*differences.failures):
+            wrong = differences.of_gradient(multiply)
+        if wrong:
+            return f"Hv differs from differences of the gradient in {_some(wrong)}"
+        if wrong is not None:
+            worse = _coarser(of, differences.of, product)
+            return f"Hv differs from that in float64 in {_some(worse)}" if worse else None
+    (u, hu), (v, hv) = ((drawn(of.params, seed), product(of, seed)) for seed in (1, 0))
+    one, other, scale = float(u @ hv), float(v @ hu), float(hv.norm() * u.norm() + hu.norm() * v.norm())
+    if abs(one - other) > ASYMMETRY * scale:
+        return f"uᵀHv is {one:g}, vᵀHu {other:g}"
+    return None
+
+
+def _confirmed(of: Differentiable, trust: Trust, multiply: Multiply, graph: Graph | None) -> bool:
+    """Look at a product of the first batch, and at its gradient if that was not checked; note what agrees.
+
+    Returns:
+        Whether the product agrees with a difference of the gradient.
+    """
+    d, slope = drawn(of.params, 0), None
+    parts = list(of.params.split(d).values())
+    own = [folded(t) for t in (graph(parts) if graph else of.params.split(multiply(of, d)).values())]
+    if graph and not trust.gradient:
+        slope = along(pieces_of([g.detach() for g in graph.grads], parts))
+    del d, parts
+    for differences, tol in _looks(of, trust, graph):
+        trust.count()
+        agree = sloped = False
+        with suppress(*differences.failures):
+            d = drawn(of.params, 0).to(differences.of.theta)  # which is written over
+            agree, sloped = differences.confirms(d, own, slope, tol)
+        if agree:
+            trust.gradient = CHECKED if sloped else trust.gradient
+            trust.double = trust.double if differences.like is None else torch.float64
+            return True
+    return False
 
 
 def _sloped(of: Differentiable, trust: Trust) -> bool:
@@ -193,18 +224,11 @@ def _sloped(of: Differentiable, trust: Trust) -> bool:
     leaves, total = of.traced(of.batches[0])
     slope = along(pieces_of(gradient_of(total, leaves), of.params.split(d).values()))
     del leaves, total
-    look = partial(Differences.confirms, d=d, own=None, slope=slope, tol=0.0)
-    found = _first_look(Differences(of, torch.float32), trust, look)
-    return found is not None and found[1]
-
-
-def _large(of: Differentiable) -> bool:
-    return of.theta.dtype == torch.float32 and of.params.numel > LARGE
-
-
-def _mean_of(graph: Graph, objective: Differentiable) -> Tensor:
-    """Return ∇L of one batch from its graph, which holds the gradient of the sum."""
-    return objective.params.flat(slope.detach() for slope in graph.grads).div_(objective.weight)
+    trust.count()
+    differences = Differences(of, torch.float32, trust.count)
+    with suppress(*differences.failures):
+        return differences.confirms(d, None, slope, tol=0.0)[1]
+    return False
 
 
 def _looks(of: Differentiable, trust: Trust, graph: Graph | None) -> Iterator[tuple[Differences, float]]:
@@ -215,58 +239,43 @@ def _looks(of: Differentiable, trust: Trust, graph: Graph | None) -> Iterator[tu
     """
     single = of.theta.dtype == torch.float32
     if _large(of):
-        yield (coarse := Differences(of, torch.float32)), coarse.tol
+        yield (coarse := Differences(of, torch.float32, trust.count)), coarse.tol
         return
     if single and graph:
         kinks = kinked(graph.grads)
         if not kinks:
-            yield Differences(of, torch.float32), ROUNDED
-        double = None
+            yield Differences(of, torch.float32, trust.count), ROUNDED
         if trust.double is None:  # whether the loss is the same there, the look tells
-            with suppress(Exception):  # which `_doubled` notes
-                double = of.in_float64()
-        if double is not None:
-            yield Differences(double, torch.float64, like=graph.total.item(), kinked=kinks), ROUNDED
-            del double
+            with suppress(Exception):  # of `in_float64`, which `_doubled` notes
+                yield (
+                    Differences(of.in_float64(), torch.float64, trust.count, graph.total.item(), kinks),
+                    ROUNDED,
+                )
     finest = next(_precisions(of, trust))
     yield finest, max(finest.tol, ROUNDED) if single else finest.tol
 
 
-def _wrong_products(of: Differentiable, trust: Trust, multiply: Multiply) -> str | None:
-    own = multiply(of, drawn(of.params, 0))
-    for differences in _precisions(of, trust):
-        try:
-            right, wrong = differences.of_gradient(multiply)
-        except (RuntimeError, TypeError):  # float64 lacks the kernel of a second derivative
-            continue
-        finally:
-            trust.evaluations += differences.evaluations
-        if wrong:
-            return f"Hv differs from differences of the gradient in {_some(wrong)}"
-        if right:
-            worse = _coarser(
-                of, differences.of, own, differences.product, lambda o: multiply(o, drawn(o.params, 0))
-            )
-            return f"Hv differs from that in float64 in {_some(worse)}" if worse else None
-    u, v = drawn(of.params, 1), drawn(of.params, 0)
-    hu = multiply(of, u)
-    one, other, scale = float(u @ own), float(v @ hu), float(own.norm() * u.norm() + hu.norm() * v.norm())
-    if abs(one - other) > ASYMMETRY * scale:
-        return f"uᵀHv is {one:g}, vᵀHu {other:g}"
-    return None
+def _other_ways(of: Differentiable, trust: Trust) -> Iterator[Differentiable]:
+    """Yield the loss of each batch after the first whose graph has an operation that those before lack."""
+    known: set[str] = set()
+    for number, one in enumerate(of.per_batch() if len(of.batches) > 1 else ()):
+        found = operations([one.traced(one.batches[0])[1]])
+        trust.count()
+        if number and not found <= known:
+            yield one
+        known |= found
 
 
-def _first_look(differences: Differences, trust: Trust, look: Callable[[Differences], T]) -> T | None:
-    """Return what one difference tells of a derivative; None where it cannot be evaluated."""
-    try:
-        return look(differences)
-    except Exception as error:
-        if differences.like is None and not isinstance(error, RuntimeError | TypeError):
-            raise
-        return None  # float64 lacks a kernel, or the loss is another one there
-    finally:
-        trust.evaluations += differences.evaluations + 1
-        differences.evaluations = 0
+def _precisions(of: Differentiable, trust: Trust) -> Iterator[Differences]:
+    """Yield the precisions in which a loss may be differenced, the finest first.
+
+    A loss of `logits.float()`, as Hugging Face's are, has the fine steps of float32 under its sums: weights
+    in float64, and differences as coarse as float32.
+    """
+    double = _doubled(of, trust)
+    if double is not None and trust.double == torch.float64:
+        yield Differences(double, torch.float64, trust.count)
+    yield Differences(double or of, torch.float32, trust.count)
 
 
 def _doubled(of: Differentiable, trust: Trust) -> Differentiable | None:
@@ -287,36 +296,25 @@ def _doubled(of: Differentiable, trust: Trust) -> Differentiable | None:
     return None if trust.double == "missing" else double
 
 
-def _precisions(of: Differentiable, trust: Trust) -> Iterator[Differences]:
-    """Yield the precisions in which a loss may be differenced, the finest first.
-
-    A loss of `logits.float()`, as Hugging Face's are, has the fine steps of float32 under its sums: weights
-    in float64, and differences as coarse as float32.
-    """
-    double = _doubled(of, trust)
-    if double is not None and trust.double == torch.float64:
-        yield Differences(double, torch.float64)
-    yield Differences(double or of, torch.float32)
+def _large(of: Differentiable) -> bool:
+    return of.theta.dtype == torch.float32 and of.params.numel > LARGE
 
 
 def _coarser(
-    own: Differentiable,
-    precise: Differentiable,
-    found: Tensor,
-    exact: Tensor,
-    derivative: Callable[[Differentiable], Tensor],
-) -> list[str]:
-    """Return the tensors of a derivative that differ grossly between two precisions, at θ and beside it."""
-
-    def differing(mine: Tensor, fine: Tensor) -> list[str]:
+    own: Differentiable, precise: Differentiable, derivative: Callable[[Differentiable], Tensor]
+) -> Verdict:
+    """Return where the first batch's derivative differs grossly in two precisions, at θ and beside it."""
+    if own.theta.dtype == precise.theta.dtype:
+        return []
+    own, precise, differing = own.first_batch(), precise.first_batch(), list[str]()
+    for theta in (own.theta, own.theta + AROUND[-1] * drawn(own.params, 20)):
+        mine, fine = derivative(own.moved(theta)), derivative(precise.moved(theta.double()))
         floor = 0.1 * COARSE * float(fine.norm())
         pairs = zip(own.params.split(mine).items(), own.params.split(fine).values(), strict=True)
-        return [n for (n, a), b in pairs if float((a - b).norm()) > COARSE * float(b.norm()) + floor]
-
-    if own.theta.dtype == precise.theta.dtype or not differing(found, exact):
-        return []
-    beside = own.theta + AROUND[-1] * drawn(own.params, 20)
-    return differing(derivative(own.moved(beside)), derivative(precise.moved(beside.double())))
+        differing = [n for (n, a), b in pairs if float((a - b).norm()) > COARSE * float(b.norm()) + floor]
+        if not differing:
+            break
+    return differing
 
 
 def _some(names: Sequence[str]) -> str:

@@ -33,9 +33,7 @@ serve()
 SLACK = 2**30  # bytes of addresses that a reader may take beside what it reads
 SLOWEST = 2**20  # bytes of a file that are read in a second of CPU time, at least
 PATIENCE = 60  # seconds of CPU time beside those
-LEISURE = (
-    10  # seconds on the clock for one of CPU time: of a disk that no longer answers, more come than that
-)
+LEISURE = 10  # seconds on the clock for one of CPU time; a disk that no longer answers takes more
 ENDING = 10  # seconds on the clock that a process has to end by itself, or after it is killed
 SIZE = struct.Struct("<q")
 ENDED, REFUSED, FAILED = -1, -2, -3  # in place of a size
@@ -107,9 +105,7 @@ class Apart:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=ENDING)
             process.kill()  # one that is still starting, say; nothing of one that has ended
-            with suppress(
-                subprocess.TimeoutExpired
-            ):  # it hangs within the system, where no signal reaches it
+            with suppress(subprocess.TimeoutExpired):  # it hangs in the system, where no signal reaches it
                 process.wait(timeout=ENDING)
 
 

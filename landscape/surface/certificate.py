@@ -1,7 +1,9 @@
-"""The error of a surface, and how far that is known."""
+"""The polynomial through a surface, its error, and how far that is known."""
 
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
@@ -11,9 +13,75 @@ from torch import Tensor
 from landscape.objective.objective import Objective
 from landscape.statistics import CONFIDENCE, SAMPLE, ratio_error, ratio_parts
 from landscape.storage.results import Array
-from landscape.surface.chebyshev import Axis, at_points
+from landscape.surface.chebyshev import FINEST, Axis, at_points
+from landscape.surface.frames import Span
 from landscape.surface.loss_cache import LossCache
-from landscape.surface.slice import Slice, need_slice
+from landscape.surface.slice import Certificate, Slice, need_slice
+
+FRESH = 60  # random points that certify a fit: at most 3.7/60 of it errs by more than the worst of them
+NEAR = 4  # tolerances; a fit is judged once its predicted error, a cautious one, is below that
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """The polynomial through the loss at Chebyshev points, and its error."""
+
+    axes: Sequence[Axis]
+    samples: Array
+    certificate: Certificate
+    deviations: Array
+
+
+def fitted(points: LossCache, spans: Sequence[Span], tol: float, split: int, seed: int) -> Fit | None:
+    """Refine Chebyshev points until the fit holds or the finest level is reached; None if L is not finite."""
+    axes = [Axis(low, high, pieces=split) for low, high in spans]
+    attempts = 0
+    while True:
+        samples = points.on_grid([axis.nodes for axis in axes])
+        if not np.isfinite(samples).all():
+            warnings.warn(
+                f"the loss is not finite at {np.count_nonzero(~np.isfinite(samples))} of {samples.size} "
+                "points, so no polynomial can be fitted; a plain grid is drawn instead",
+                stacklevel=4,
+            )
+            return None
+        scale = float(np.ptp(samples)) or 1.0  # a constant has range 0, and error 0
+        tails = [axis.tail(np.moveaxis(samples, i, 0)) / scale for i, axis in enumerate(axes)]
+        finest = all(axis.level == FINEST for axis in axes)
+        error = np.inf
+        if sum(tails) <= NEAR * tol or finest:
+            error, attempts = fresh_error(points, axes, samples, FRESH, seed), attempts + 1
+        reached = error <= tol * scale
+        if reached or finest:
+            break
+        # Refine the axis whose coefficients predict the larger error; fresh points judge the result.
+        coarsest = max((i for i, axis in enumerate(axes) if axis.level < FINEST), key=lambda i: tails[i])
+        axes[coarsest] = axes[coarsest].finer()
+    if not reached:
+        warnings.warn(
+            f"{len(axes[0].nodes)} points per axis do not reach a tolerance of {tol:g}: the error is "
+            f"{error / scale:.2g} of the range; split each axis into {2 * split}, use a smaller radius, "
+            "or raise the tolerance",
+            stacklevel=4,
+        )
+    deviations, float64 = checked(points, axes)
+    certificate = Certificate(
+        reached=reached,
+        tol=tol,
+        max_error=error / scale,
+        error=error,
+        points=FRESH,
+        attempts=attempts,
+        share=uncovered(FRESH, attempts),
+        tail=sum(tails),
+        float64=None if float64 is None else float64 / scale,
+        standard_error=ratio_error(deviations[0]),
+        rise_standard_error=max(
+            (e for e in map(ratio_error, deviations[1:] - deviations[0]) if e is not None), default=None
+        ),
+        units=deviations.shape[1],
+    )
+    return Fit(axes, samples, certificate, deviations)
 
 
 def fresh_error(points: LossCache, axes: Sequence[Axis], samples: Array, count: int, seed: int) -> float:

@@ -111,6 +111,12 @@ class LossCache:
             self.evaluations += len(missing) - len(own)
         return np.array([known[step] if any(step) else self.center for step in asked])
 
+    def on_grid(self, axes: Sequence[Array]) -> Array:
+        """Return the loss on a grid, indexed like the steps along each direction."""
+        steps = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
+        label = "surface " + " × ".join(str(len(axis)) for axis in axes)
+        return self.at(steps.reshape(-1, len(axes)), label).reshape(steps.shape[:-1])
+
     def theta(self, step: Sequence[float]) -> Tensor:
         """Return the parameters at a step, shape (numel,)."""
         return moved(self.objective.theta, step, [d.vector for d in self.directions])
@@ -138,9 +144,8 @@ class LossCache:
         else:
             found = by_rule(self._offered, len(missing) // self._ranks.size, device.type == "cuda")
         trusted = self._faithful(found, missing)
-        if (
-            trusted is not self._offered[0] or self._asked or noted or self._tune
-        ):  # else more points may follow
+        # the rule may choose another than the plain one once more points follow
+        if trusted is not self._offered[0] or self._asked or noted or self._tune:
             self._choose(trusted)
         return trusted
 

@@ -1,9 +1,7 @@
 """Lines and planes: as few points as the tolerance needs, with a certificate; or a plain grid."""
 
 import time
-import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,14 +12,13 @@ from landscape.errors import InputError
 from landscape.objective.objective import Objective
 from landscape.objective.supervised import need_objective
 from landscape.runtime.arguments import Count, Positive, Seed, Whole, checks_arguments
-from landscape.statistics import ratio_error
 from landscape.storage.results import Array, surroundings
-from landscape.surface.certificate import checked, fresh_error, uncovered
-from landscape.surface.chebyshev import FINEST, Axis, on_grid
+from landscape.surface.certificate import fitted
+from landscape.surface.chebyshev import on_grid
 from landscape.surface.directions import Direction, Normalization, cosine, need_directions
 from landscape.surface.frames import Frame, Span, random_frame
 from landscape.surface.loss_cache import LossCache
-from landscape.surface.slice import Certificate, Slice
+from landscape.surface.slice import Slice
 from landscape.surface.strategies import StrategyName
 
 Radius = Positive | Literal["auto"]
@@ -30,9 +27,7 @@ MOST_POINTS = 10**7  # of a plain grid: its losses, and their steps, are held in
 Points = Annotated[int, Whole(2, MOST_POINTS)]
 Grid = Points | Sequence[Points]
 PLAIN = {1: 51, 2: 25}  # points per axis of a plain grid, by default
-PARALLEL = 1e-9  # of 1 - |cosine|: two directions of it are one
-FRESH = 60  # random points that certify a fit: at most 3.7/60 of it errs by more than the worst of them
-NEAR = 4  # tolerances; a fit is judged once its predicted error, a cautious one, is below that
+PARALLEL = 1e-9  # two directions are parallel where 1 - |cosine| is less
 
 
 @checks_arguments
@@ -231,20 +226,15 @@ def evaluate_slice(
         raise InputError("the two directions are parallel, so they do not span a plane")
     started = time.perf_counter()
     points = LossCache(objective, directions, file, strategy, tune)
-    spans = frame.spans
-    if spans is None:
-        reach = doubling_radius(points) if radius == "auto" else radius
-        spans = [(-reach, reach)] * dimension
-    _check(spans, dimension)
-    fit = None if grid is not None else _fitted(points, spans, tol, split, seed)
+    spans = _spans(frame, radius, points)
+    fit = None if grid is not None else fitted(points, spans, tol, split, seed)
     if fit:
         coordinates = _even(spans, [SHOWN[dimension]] * dimension)
         losses = on_grid(fit.axes, fit.samples, coordinates)
         nodes, samples = tuple(axis.nodes for axis in fit.axes), fit.samples
     else:
-        coordinates = _even(spans, _counts(grid or PLAIN[dimension], dimension))
-        nodes, losses = coordinates, _on_grid(points, coordinates)
-        samples = losses
+        coordinates = nodes = _even(spans, _counts(grid or PLAIN[dimension], dimension))
+        losses = samples = points.on_grid(nodes)
     at_marks = points.at(np.array(list(frame.marks.values())).reshape(-1, dimension), "marks")
     norm = float(objective.theta.double().norm())
     provenances = [direction.provenance() for direction in directions]
@@ -287,71 +277,18 @@ def evaluate_slice(
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Fit:
-    """The polynomial through the loss at Chebyshev points, and its error."""
-
-    axes: Sequence[Axis]
-    samples: Array
-    certificate: Certificate
-    deviations: Array
-
-
-def _fitted(points: LossCache, spans: Sequence[Span], tol: float, split: int, seed: int) -> _Fit | None:
-    """Refine Chebyshev points until the fit holds or the finest level is reached; None if L is not finite."""
-    axes = [Axis(low, high, pieces=split) for low, high in spans]
-    attempts = 0
-    while True:
-        samples = _on_grid(points, [axis.nodes for axis in axes])
-        if not np.isfinite(samples).all():
-            warnings.warn(
-                f"the loss is not finite at {np.count_nonzero(~np.isfinite(samples))} of {samples.size} "
-                "points, so no polynomial can be fitted; a plain grid is drawn instead",
-                stacklevel=4,
-            )
-            return None
-        scale = float(np.ptp(samples)) or 1.0  # a constant has range 0, and error 0
-        tails = [axis.tail(np.moveaxis(samples, i, 0)) / scale for i, axis in enumerate(axes)]
-        finest = all(axis.level == FINEST for axis in axes)
-        error = np.inf
-        if sum(tails) <= NEAR * tol or finest:
-            error, attempts = fresh_error(points, axes, samples, FRESH, seed), attempts + 1
-        if error <= tol * scale or finest:
-            break
-        # Refine the axis whose coefficients predict the larger error; fresh points judge the result.
-        coarsest = max((i for i, axis in enumerate(axes) if axis.level < FINEST), key=lambda i: tails[i])
-        axes[coarsest] = axes[coarsest].finer()
-    if error > tol * scale:
-        warnings.warn(
-            f"{len(axes[0].nodes)} points per axis do not reach a tolerance of {tol:g}: the error is "
-            f"{error / scale:.2g} of the range; split each axis into {2 * split}, use a smaller radius, "
-            "or raise the tolerance",
-            stacklevel=4,
+def _spans(frame: Frame, radius: Radius, points: LossCache) -> Sequence[Span]:
+    """Return the ends of each axis: the frame's own, or those that the radius gives."""
+    spans, dimension = frame.spans, len(frame.directions)
+    if spans is None:
+        reach = doubling_radius(points) if radius == "auto" else radius
+        spans = [(-reach, reach)] * dimension
+    if len(spans) != dimension or not all(-np.inf < low < high < np.inf for low, high in spans):
+        raise InputError(
+            f"the axes go {', '.join(f'from {low:g} to {high:g}' for low, high in spans)}; the radius must "
+            f"be positive and finite, and there must be {dimension} axes, each from a lower to a higher value"
         )
-    deviations, float64 = checked(points, axes)
-    certificate = Certificate(
-        reached=error <= tol * scale,
-        tol=tol,
-        max_error=error / scale,
-        error=error,
-        points=FRESH,
-        attempts=attempts,
-        share=uncovered(FRESH, attempts),
-        tail=sum(tails),
-        float64=None if float64 is None else float64 / scale,
-        standard_error=ratio_error(deviations[0]),
-        rise_standard_error=max(
-            (e for e in map(ratio_error, deviations[1:] - deviations[0]) if e is not None), default=None
-        ),
-        units=deviations.shape[1],
-    )
-    return _Fit(axes, samples, certificate, deviations)
-
-
-def _on_grid(points: LossCache, axes: Sequence[Array]) -> Array:
-    steps = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
-    label = "surface " + " × ".join(str(len(axis)) for axis in axes)
-    return points.at(steps.reshape(-1, len(axes)), label).reshape(steps.shape[:-1])
+    return spans
 
 
 def _even(spans: Sequence[Span], counts: Sequence[int]) -> tuple[Array, ...]:
@@ -362,20 +299,9 @@ def _even(spans: Sequence[Span], counts: Sequence[int]) -> tuple[Array, ...]:
 
 def _counts(grid: Grid, dimension: int) -> list[int]:
     counts = [grid] * dimension if isinstance(grid, int) else list(grid)
+    said = f"a grid of {' × '.join(map(str, counts))} points"
     if len(counts) != dimension or min(counts) < 2:
-        raise InputError(
-            f"a grid of {' × '.join(map(str, counts))} points does not span {dimension} dimension(s)"
-        )
+        raise InputError(f"{said} does not span {dimension} dimension(s)")
     if prod(counts) > MOST_POINTS:
-        raise InputError(
-            f"a grid of {' × '.join(map(str, counts))} points has more than {MOST_POINTS:,}; choose fewer"
-        )
+        raise InputError(f"{said} has more than {MOST_POINTS:,}; choose fewer")
     return counts
-
-
-def _check(spans: Sequence[Span], dimension: int) -> None:
-    if len(spans) != dimension or not all(-np.inf < low < high < np.inf for low, high in spans):
-        raise InputError(
-            f"the axes go {', '.join(f'from {low:g} to {high:g}' for low, high in spans)}; the radius must "
-            f"be positive and finite, and there must be {dimension} axes, each from a lower to a higher value"
-        )

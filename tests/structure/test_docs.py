@@ -19,8 +19,7 @@ import landscape.plots
 import samrec
 from landscape.cli.app import _commands, _declared
 from landscape.flatness.measures import MEASURES
-from landscape.surface.certificate import uncovered
-from landscape.surface.sampler import FRESH
+from landscape.surface.certificate import FRESH, uncovered
 from tests.browser import chromium, faults, new_tab
 from website.generated import generated, modules
 from website.links import links

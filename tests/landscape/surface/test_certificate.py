@@ -157,7 +157,7 @@ def test_the_share_grows_with_the_fits_that_the_same_points_have_judged(monkeypa
         judged.append(fresh_error(*given))
         return judged[-1]
 
-    monkeypatch.setattr("landscape.surface.sampler.fresh_error", watched)
+    monkeypatch.setattr("landscape.surface.certificate.fresh_error", watched)
     for degree, fits in ((1, 1), (8, 2), (16, 3)):  # T_8 is 1 at 5 Chebyshev points, T_16 at 9 of them too
         judged.clear()
 
