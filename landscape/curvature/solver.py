@@ -183,8 +183,9 @@ def scales(values: Array, lengths: Array, norm: float, dtype: torch.dtype) -> Ar
 def rounding(norm: float, dtype: torch.dtype) -> float:
     """Return the length up to which a vector may be the rounding of a product: 50 ε ‖H‖.
 
-    For an MLP, a CNN and a transformer of 2,000 to 5,800 parameters it was up to 3 ε ‖H‖; longer sums round more.
-    What is left of a product without its parts along a basis, which are rounded too, may be twice that.
+    For an MLP, a CNN and a transformer of 2,000 to 5,800 parameters it was up to 3 ε ‖H‖. Longer sums round
+    more. What is left of a product without its parts along a basis, which are rounded too, may be twice as
+    long.
     """
     return 50 * float(torch.finfo(dtype).eps) * norm
 
