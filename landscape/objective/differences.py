@@ -41,6 +41,7 @@ AROUND = (0.01, 0.03, 0.1)  # distances from θ, in units of the weights, at whi
 NOISE = 64  # units in the last place by which a loss or a gradient may err
 SLOPE = 1e-4  # share by which a slope may differ at a first look
 ROUGH = 1e-3  # the same, as far as the loss is rounded
+UNSETTLED = 0.1  # share by which products of three steps may differ: without a second derivative, by far more
 
 
 def alike(a: float, b: float) -> bool:
@@ -159,6 +160,16 @@ class Differences:
             if verdicts.count(False) > 1:
                 return False, wrong
         return False, []
+
+    def settles(self) -> bool:
+        """Tell whether differences of the gradient are about the same for all lengths of the step."""
+        found = [
+            of.params.join(parts)
+            for of in [self.of]
+            for parts, _ in self._curvatures(of, drawn(of.params, 0))
+        ]
+        size = max(float(product.norm()) for product in found)
+        return all(float((product - found[0]).norm()) <= UNSETTLED * size for product in found)
 
     def _here(self) -> Iterator[tuple[Differentiable, Tensor]]:
         return ((self.of, drawn(self.of.params, seed)) for seed in range(2))

@@ -99,7 +99,7 @@ def check_gradient(objective: Differentiable, trust: Trust, gradient: Tensor | N
         return
     one = len(of.batches) == 1
     own = of.grad() if gradient is None else gradient
-    if infinite := [n for n, part in of.params.split(own).items() if not math.isfinite(size_of(part))]:
+    if infinite := _infinite(of, own):
         raise InputError(
             f"autograd's gradient of {_some(infinite)} is not finite where the loss is: torch.where hides an "
             "infinite slope from the value alone; keep what it leaves out away from the function"
@@ -234,8 +234,11 @@ def _looks(of: Differentiable, trust: Trust, graph: Graph | None) -> Iterator[tu
 
 def _wrong_products(of: Differentiable, trust: Trust, multiply: Multiply) -> str | None:
     own = multiply(of, drawn(of.params, 0))
+    infinite = _infinite(of, own)
     for differences in _precisions(of, trust):
         try:
+            if infinite:
+                return f"Hv is not finite in {_some(infinite)}" if differences.settles() else None
             right, wrong = differences.of_gradient(multiply)
         except (RuntimeError, TypeError):  # float64 lacks the kernel of a second derivative
             continue
@@ -317,6 +320,11 @@ def _coarser(
         return []
     beside = own.theta + AROUND[-1] * drawn(own.params, 20)
     return differing(derivative(own.moved(beside)), derivative(precise.moved(beside.double())))
+
+
+def _infinite(of: Differentiable, vector: Tensor) -> list[str]:
+    """Return the tensors in which a vector is not finite."""
+    return [name for name, part in of.params.split(vector).items() if not math.isfinite(size_of(part))]
 
 
 def _some(names: Sequence[str]) -> str:
