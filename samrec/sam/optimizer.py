@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
 from samrec.sam import vectors
-from samrec.sam.checks import check_radius, wrapped
+from samrec.sam.checks import check_radius, closures_of, total, wrapped
 from samrec.sam.leftovers import MIXED, NO_BACKWARD, Leftovers, mark
 from samrec.sam.randomness import capturing, random_states, set_random_states
 from samrec.sam.scaling import Scaler
@@ -51,7 +51,7 @@ class SAM(Wrapper):
       gradient, and the gradients above are added up, so the losses should be shares of the batch's.
     - *Accumulation*: a closure that calls backward for several micro-batches climbs by their sum.
     - *Clipping* belongs to the gradient above w, since e does not depend on the gradient's length:
-      `optimizer.base.register_step_pre_hook(lambda *_: clip_grad_norm_(parameters, 1.0))`.
+      `optimizer.base.register_step_pre_hook(clip)`, a function `clip(*_)` that returns nothing.
     - *bfloat16*: put `torch.autocast` into the closure; weights and e stay in float32.
     - *GradScaler*: in two steps, both losses scaled, with `scaler.step(optimizer)` in place of
       `second_step`; `scaler.unscale_(optimizer)` before it, to clip. After an overflow w stays as it is.
@@ -175,19 +175,14 @@ class SAM(Wrapper):
 
         Raises:
             ValueError: there is no closure, or several with `every` above 1 or a variant; a closure left no
-                gradient; gradients from before it were added to those of its first pass; or the variant needs
-                the scale of a GradScaler, which first_step was not given.
+                gradient, or one of several no loss; gradients from before it were added to those of its first
+                pass; or the variant needs the scale of a GradScaler, which first_step was not given.
         """
         if self._above:
             return self._second(closure)
-        if closure is None:
-            raise ValueError(
-                "SAM evaluates the loss twice: step needs a closure that does the backward pass, "
-                "or first_step before it"
-            )
+        closures = closures_of(closure)
         if Scaler(self):
             raise ValueError("GradScaler takes no closure: call first_step, then scaler.step(optimizer)")
-        closures = [closure] if callable(closure) else closure
         if len(closures) > 1 and self.every > 1:
             raise ValueError("every reuses one direction, but several closures have several; use every=1")
         if len(closures) > 1 and type(self.variant) is not Variant:
@@ -203,8 +198,9 @@ class SAM(Wrapper):
                     vectors.add(summed, self._take_gradients())
                 for p, gradient in summed.items():
                     p.grad = gradient
+            loss = losses[0] if len(losses) == 1 else total(losses)
         self._descend()
-        return losses[0] if len(losses) == 1 else torch.stack(losses).sum(0)
+        return loss
 
     def _second(self, closure: Closure | Sequence[Closure] | None) -> Tensor | None:
         """Finish what first_step began; a closure, if there is one, is the pass at w + e."""
