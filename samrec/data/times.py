@@ -39,6 +39,9 @@ _COMPACT_CLOCKS = ("%H%M%S", "%H%M")
 _ZONES = ("", "Z", "%#z", " %#z", " UTC", " GMT")
 _UNIX = ("%a %b %d %H:%M:%S %z %Y", "%a %b %d %H:%M:%S UTC %Y", "%a %b %d %H:%M:%S %Y")
 _SAMPLE = 64
+_SINCE = (5e8, 4e9)
+"""Seconds since 1970 in 1985 and in 2096."""
+_UNITS = {"seconds": 1.0, "milliseconds": 1e3, "microseconds": 1e6, "nanoseconds": 1e9}
 _NAME = r"[A-Za-z]{3,9}"
 _TWO = r"\d{1,2}"
 _SHAPES = {
@@ -87,7 +90,26 @@ def times_of(values: pl.Series, time_format: str | None) -> pl.Series:
         )
     if time_format is not None:
         return _in_format(stripped(values.cast(pl.String)), time_format)
-    return _from_numbers(values) if kind.is_numeric() else _from_text(values)
+    found = _from_numbers(values) if kind.is_numeric() else _from_text(values)
+    if found.dtype.is_numeric():
+        _need_one_unit(found)
+    return found
+
+
+def _need_one_unit(times: pl.Series) -> None:
+    """Make sure that numbers which can only be times since 1970 have one unit.
+
+    Raises:
+        NotATimeError: each is one in seconds, milliseconds, microseconds or nanoseconds, and they differ.
+    """
+    known = times.drop_nulls()
+    numbers = known.filter(known != 0).cast(pl.Float64)  # 0 stands for a time that is missing
+    units = {name: numbers.is_between(*(unit * year for year in _SINCE)) for name, unit in _UNITS.items()}
+    found = {name: int(within.sum()) for name, within in units.items() if within.any()}
+    if len(found) > 1 and sum(found.values()) == len(numbers):
+        rare, *_, most = sorted(found, key=lambda name: found[name])
+        row = int(times.cast(pl.Float64).is_between(*(_UNITS[rare] * year for year in _SINCE)).arg_true()[0])
+        raise NotATimeError(f"a time in {rare} among others in {most}; write all in one unit", row)
 
 
 def _from_numbers(values: pl.Series) -> pl.Series:
