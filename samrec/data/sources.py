@@ -38,7 +38,7 @@ _BINARY = {
     b"<html": "a web page and not data; download the file itself",
     b"version https://git-lfs": "a pointer of Git LFS; fetch the file itself: git lfs pull",
 }
-"""How files begin that are none of text, whatever their name says; what they are, and what to do."""
+"""How files begin that are not text, whatever their name says; what they are, and what to do."""
 LONGEST = 2**28
 """Bytes of a line that are read: a file may be one line, and larger than the memory."""
 

@@ -39,8 +39,6 @@ _COMPACT_CLOCKS = ("%H%M%S", "%H%M")
 _ZONES = ("", "Z", "%#z", " %#z", " UTC", " GMT")
 _UNIX = ("%a %b %d %H:%M:%S %z %Y", "%a %b %d %H:%M:%S UTC %Y", "%a %b %d %H:%M:%S %Y")
 _SAMPLE = 64
-_SINCE = (5e8, 4e9)
-"""Seconds since 1970 in 1985 and in 2096."""
 _UNITS = {"seconds": 1.0, "milliseconds": 1e3, "microseconds": 1e6, "nanoseconds": 1e9}
 _NAME = r"[A-Za-z]{3,9}"
 _TWO = r"\d{1,2}"
@@ -102,14 +100,16 @@ def _need_one_unit(times: pl.Series) -> None:
     Raises:
         NotATimeError: each is one in seconds, milliseconds, microseconds or nanoseconds, and they differ.
     """
-    known = times.drop_nulls()
-    numbers = known.filter(known != 0).cast(pl.Float64)  # 0 stands for a time that is missing
-    units = {name: numbers.is_between(*(unit * year for year in _SINCE)) for name, unit in _UNITS.items()}
-    found = {name: int(within.sum()) for name, within in units.items() if within.any()}
-    if len(found) > 1 and sum(found.values()) == len(numbers):
-        rare, *_, most = sorted(found, key=lambda name: found[name])
-        row = int(times.cast(pl.Float64).is_between(*(_UNITS[rare] * year for year in _SINCE)).arg_true()[0])
-        raise NotATimeError(f"a time in {rare} among others in {most}; write all in one unit", row)
+    numbers = times.cast(pl.Float64)
+    units = {
+        name: numbers.is_between(unit * 5e8, unit * 4e9) for name, unit in _UNITS.items()
+    }  # 1985 to 2096
+    counts = {name: int(within.sum()) for name, within in units.items() if within.any()}
+    known = len(numbers) - numbers.null_count() - int((numbers == 0).sum())  # 0 stands for a missing time
+    if len(counts) > 1 and sum(counts.values()) == known:
+        rare, *_, most = sorted(counts, key=lambda name: counts[name])
+        said = f"a time in {rare} among others in {most}; write all in one unit"
+        raise NotATimeError(said, int(units[rare].arg_true()[0]))
 
 
 def _from_numbers(values: pl.Series) -> pl.Series:

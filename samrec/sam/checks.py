@@ -67,7 +67,7 @@ def closures_of(given: Any) -> Sequence[Callable[[], Any]]:
 
 
 def total(losses: Sequence[Any]) -> Tensor:
-    """Return the sum of what several closures returned. Raise ValueError if one is no loss."""
+    """Return the sum of what several closures returned. Raise ValueError if one is not a loss."""
     if not all(isinstance(loss, Tensor | float | int) for loss in losses):
         raise ValueError("each of several closures has to return its loss, a scalar")
     return torch.stack([torch.as_tensor(loss) for loss in losses]).sum(0)
