@@ -14,6 +14,7 @@ from landscape.curvature.basis import dot
 from landscape.curvature.operators import Operator, hessian, of_same_diagonal
 from landscape.curvature.probes import Probes
 from landscape.flatness.noise import Noise
+from landscape.objective.derivatives import leaves_of
 from landscape.objective.objective import Objective
 from landscape.objective.structure import Entry
 from landscape.objective.supervised import need_objective
@@ -98,11 +99,9 @@ class Point:
     def read(self) -> list[Entry]:
         """The tensors of θ that the loss depends on, by its first batch."""
         leaves, total = self.objective.traced(self.objective.batches[0])
-        found: list[Entry] = []
-        if total.requires_grad:
-            grads = torch.autograd.grad(total, leaves, allow_unused=True)
-            pairs = zip(self.objective.params.entries, grads, strict=True)
-            found = [entry for entry, grad in pairs if grad is not None]
+        used = {id(leaf) for leaf in leaves_of(total)}
+        pairs = zip(self.objective.params.entries, leaves, strict=True)
+        found = [entry for entry, leaf in pairs if id(leaf) in used]
         return self.objective.ranks.gathered(found)[0]
 
     @cached_property

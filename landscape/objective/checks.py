@@ -1,6 +1,6 @@
 """What a loss must be, so that it can be measured: the same twice, finite, with a positive weight."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -59,15 +59,24 @@ def total_weight(
 def kept(module: nn.Module) -> list[tuple[Any, int]]:
     """Return what a module holds in buffers and attributes, and how often each tensor was written to.
 
-    An LSTM's list of its weights is left out, which differs wherever weights are swapped.
+    What lists and dictionaries of its own hold belongs to it. An LSTM's list of its weights is left out,
+    which differs wherever weights are swapped.
     """
     held = [
         value
         for part in module.modules()
-        for name, value in (*part._buffers.items(), *vars(part).items())
+        for name, whole in (*part._buffers.items(), *vars(part).items())
         if not name.startswith("_flat_weight")
+        for value in (whole, *([] if name in _OF_MODULES else _inside(whole)))
     ]
     return [(v, v._version if isinstance(v, Tensor) and not v.is_inference() else 0) for v in held]
+
+
+_OF_MODULES = frozenset(vars(nn.Module()))
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def keeps(before: list[tuple[Any, int]], after: list[tuple[Any, int]]) -> bool:

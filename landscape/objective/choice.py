@@ -1,12 +1,13 @@
 """Which way the weights of a model take, see `landscape.objective.evaluators`: decided once an objective."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from landscape.errors import InputError, words_of
 from landscape.objective.checks import keeps, kept, need_same_again, total_weight
@@ -77,6 +78,11 @@ def _chosen(
         before = kept(swapped.module.model)
         total, losses = total_weight(swapped.at(weights), batches, known)
         reached, differs = _reached(swapped, copied, weights, batches[0], losses[0])
+        if not module.differentiates and copied.module.asks:
+            evaluate, _ = copied.with_leaves(weights)
+            if not torch.allclose(evaluate(batches[0])[0], losses[0], rtol=OWN, atol=0):
+                module.differentiates = True  # a penalty on the weights that are trained, say
+                return _chosen(module, weights, batches, statistics, None)
         if reached and keeps(before, kept(swapped.module.model)):
             _need_stillness(swapped, weights, batches, losses)
     except InputError:
@@ -98,6 +104,28 @@ def _chosen(
     if not differs:
         _need_dependence(found, weights, batches)
     return found, total
+
+
+class _Asked(TorchFunctionMode):
+    """Notes in a module whether its loss asks a tensor if it requires a gradient, and what means it takes.
+
+    Attributes:
+        means: results of torch's losses that are means over targets.
+    """
+
+    def __init__(self, module: LossModule) -> None:
+        super().__init__()
+        self._module = module
+        self.means: list[Any] = []
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        self._module.asks |= getattr(func, "__self__", None) is Tensor.requires_grad
+        found = func(*args, **(kwargs or {}))
+        if kwargs and kwargs.get("reduction") == "mean":
+            self.means.append(found)
+        return found
 
 
 def _elsewhere(weights: Weights, points: Weights) -> Iterator[Weights]:
@@ -129,16 +157,22 @@ def _reached(
 
     Raises:
         InputError: the weight of the batch differs between two points, so that L is not defined by one of
-            them; or the loss is another one than `here` once it was evaluated elsewhere.
+            them; or belongs to a sum, and the loss is a mean; or the loss is another one than `here` once it
+            was evaluated elsewhere.
     """
     seen, held, weighed = 0, duplicate(copied.module), set[float]()
     own = {name: parameter.data for name, parameter in held.model.named_parameters()}
     for moved in _elsewhere(weights, {name: own[name] for name in weights}):  # no further copy is held
         try:
-            with watching(swapped.module.saw):
+            with watching(swapped.module.saw), _Asked(copied.module) as asked:
                 expected, weight = held(batch)
         except Exception:  # the loss is not defined there, and nothing can be told
             continue
+        if float(weight) > 1 and any(expected is mean for mean in asked.means):
+            raise InputError(
+                f"the loss returns a mean over targets with the weight {float(weight):g}; return their sum "
+                '(reduction="sum"), or mean * count, count'
+            )
         copied.module.draws = swapped.module.draws
         found = swapped.at(moved)(batch)[0]
         if not torch.allclose(found, expected, rtol=OWN, atol=0, equal_nan=True):

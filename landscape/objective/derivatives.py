@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch.autograd.graph import Node
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import checkpoint
 
-from landscape.errors import InputError
+from landscape.errors import InputError, words_of
 from landscape.runtime.precision import Setting, full_precision
 
 KINKED = (
@@ -33,13 +33,40 @@ KINKED = (
 )
 
 
+T = TypeVar("T")
+
+
+class UndefinedError(InputError, RuntimeError):
+    """A loss has no value or no derivative somewhere. A RuntimeError too, for those who try several ways."""
+
+
+def defined(evaluate: Callable[..., T]) -> Callable[..., T]:
+    """Return the same function of a batch, whose errors are told in one line.
+
+    It was evaluated at the model's weights before, without a graph. What fails now needs other weights, or
+    cannot be recorded.
+    """
+
+    def evaluated(*arguments: Any) -> T:
+        try:
+            return evaluate(*arguments)
+        except (InputError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # the user's own code may raise anything; its traceback stays above
+            raise UndefinedError(
+                f"the loss cannot be evaluated at these weights: {words_of(error)}"
+            ) from error
+
+    return evaluated
+
+
 def gradient(outputs: Any, inputs: Sequence[Tensor], along: Any = None, **options: Any) -> list[Tensor]:
     """Return derivatives as `torch.autograd.grad` does, and 0 for inputs that were not used.
 
     Raises:
         InputError: with `create_graph`, if a derivative was taken by a function that has no second one. Torch
             cuts the graph there: a second derivative would be 0. Or torch does not have such a derivative, or
-            records none (`need_recording`).
+            refuses it, or records none (`need_recording`).
     """
     if isinstance(outputs, Tensor) and not outputs.requires_grad:
         need_recording()
@@ -47,10 +74,13 @@ def gradient(outputs: Any, inputs: Sequence[Tensor], along: Any = None, **option
     try:
         with full_precision:
             found = list(torch.autograd.grad(outputs, list(inputs), along, materialize_grads=True, **options))
-    except RuntimeError as error:  # of a second derivative
-        if "is not implemented" not in str(error):
-            raise
-        raise InputError(f"torch lacks a derivative of this loss: {error}") from error
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        if "is not implemented" in str(error):  # a second derivative
+            raise UndefinedError(f"torch lacks a derivative of this loss: {error}") from error
+        own = "; it must not call backward itself" if "a second time" in str(error) else ""
+        raise UndefinedError(f"the loss cannot be differentiated{own}: {words_of(error)}") from error
     found = [tensor.to_dense() if tensor.is_sparse else tensor for tensor in found]
     if options.get("create_graph"):
         _check_twice(found)

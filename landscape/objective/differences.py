@@ -44,6 +44,7 @@ AROUND = (0.01, 0.03, 0.1)  # distances from θ, in units of the weights, at whi
 NOISE = 64  # units in the last place by which a loss or a gradient may err
 SLOPE = 1e-4  # share by which a slope may differ at a first look
 ROUGH = 1e-3  # the same, as far as the loss is rounded
+UNSETTLED = 0.1  # share by which products of three steps may differ: without a second derivative, by far more
 
 
 def alike(a: float, b: float) -> bool:
@@ -168,6 +169,13 @@ class Differences:
             if faults > 1 or wrong == []:
                 return wrong
         return None
+
+    def settles(self) -> bool:
+        """Tell whether differences of the gradient are about the same for all lengths of the step."""
+        curvatures = self._curvatures(self.of, drawn(self.of.params, 0))
+        found = [self.of.params.join(parts) for parts, _ in curvatures]
+        size = max(float(product.norm()) for product in found)
+        return all(float((product - found[0]).norm()) <= UNSETTLED * size for product in found)
 
     def _around(self) -> Iterator[tuple[Differentiable, Tensor]]:
         for seed, share in enumerate(AROUND, start=1):

@@ -31,7 +31,13 @@ Evaluate = Callable[..., Any]
 
 
 class LossModule(nn.Module):
-    """The loss as a module around the model, so that swapped weights reach any method the loss calls."""
+    """The loss as a module around the model, so that swapped weights reach any method the loss calls.
+
+    Attributes:
+        draws: whether an operation of the loss draws random numbers.
+        asks: whether the loss asks which tensors require a gradient.
+        differentiates: whether weights require one at each evaluation, those of `still` not.
+    """
 
     COPIED = "the loss (with its object, where it is a method)"
 
@@ -43,6 +49,7 @@ class LossModule(nn.Module):
         forward: Forward | None,
         criterion: Loss | None,
         batches: int,
+        still: Collection[str] = (),
     ) -> None:
         super().__init__()
         self.model = model
@@ -51,7 +58,8 @@ class LossModule(nn.Module):
         self.outputs = forward
         self.criterion = criterion
         self.units = Units(batches)
-        self.draws = self.differentiates = False
+        self.still = frozenset(still)
+        self.draws = self.asks = self.differentiates = False
         self.recurrent = any(isinstance(part, nn.RNNBase) for part in model.modules())
 
     def saw(self, operation: Any, _inputs: Any, _outputs: Any) -> None:
@@ -63,8 +71,9 @@ class LossModule(nn.Module):
             return self._part(batch, part)
 
     def _part(self, batch: Any, part: Part) -> Any:
-        for weight in self.model.parameters() if self.differentiates else ():
-            weight.requires_grad_()  # as MAML does, and a penalty on the gradient
+        for name, weight in self.model.named_parameters() if self.differentiates else ():
+            if name not in self.still:
+                weight.requires_grad_()  # as MAML does, and a penalty on the gradient, or on what is trained
         if part == "outputs":
             assert self.outputs is not None
             return self.outputs(self.model, batch)

@@ -8,10 +8,12 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.overrides import TorchFunctionMode
 
 from landscape.errors import InputError, words_of
 from landscape.objective.bags import Bag
 from landscape.objective.batches import HALF
+from landscape.objective.checks import keeps, kept
 from landscape.objective.derivatives import leaves_of, need_recording, twice_differentiable
 from landscape.objective.gathered import Weight, in_use, is_sharded, unsharded
 from landscape.objective.params import ParamSpace
@@ -20,15 +22,33 @@ from landscape.objective.sums import PIECE
 
 OWN = 1e-5  # relative: how far the copy's loss may lie from the model's, which runs the same operations
 IN_HALF = 0.05  # the same for one that computes in half precision
+WRITTEN = (
+    "an evaluation of the copy that is measured changed your model itself: make a hook a method of the "
+    "module, register_forward_hook(self.save), or let it use the module that it is given"
+)
 LossOf = Callable[[nn.Module], Tensor]
 M = TypeVar("M", bound=nn.Module)
 
 
-def duplicate(module: M, shared: Mapping[int, Any] | None = None) -> M:
-    """Return a deep copy.
+class _WithoutGraphs(TorchFunctionMode):
+    """Copies a tensor that was computed, which torch does not, as one of the same shape without numbers.
 
-    A tensor that a hook computes from the weights before each call, as the older `weight_norm` and `prune`
-    of torch do, is copied as a constant: the copy's hook computes it anew.
+    A model keeps such tensors of its last call: features, attention weights, a loss of its own, the weights
+    that the older `weight_norm` and `prune` of torch compute. The next call overwrites them. What reads one
+    before that depends on a call that the copy does not know, and finds NaN.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if func is not Tensor.__deepcopy__ or args[0].is_leaf:
+            return func(*args, **(kwargs or {}))
+        tensor, memo = args
+        return memo.setdefault(id(tensor), torch.full_like(tensor, torch.nan))
+
+
+def duplicate(module: M, shared: Mapping[int, Any] | None = None) -> M:
+    """Return a deep copy, `_WithoutGraphs`.
 
     Args:
         shared: what the copy shares with the module, by id.
@@ -36,15 +56,10 @@ def duplicate(module: M, shared: Mapping[int, Any] | None = None) -> M:
     Raises:
         InputError: it cannot be copied.
     """
-    memo = dict(shared or {})
-    for part in module.modules():
-        if getattr(part, "_forward_pre_hooks", None):
-            computed = (t for t in vars(part).values() if isinstance(t, Tensor) and t.grad_fn is not None)
-            memo |= {id(tensor): tensor.detach().clone() for tensor in computed}
     try:
-        with torch.no_grad():  # otherwise a copied TorchScript parameter is None
-            return copy.deepcopy(module, memo)
-    except (RuntimeError, TypeError) as error:  # of a part of a graph; of a lock or a file
+        with torch.no_grad(), _WithoutGraphs():  # otherwise a copied TorchScript parameter is None
+            return copy.deepcopy(module, dict(shared or {}))
+    except (RuntimeError, TypeError) as error:  # of a lock or a file
         called = getattr(type(module), "COPIED", "the model")
         raise InputError(f"{called} cannot be copied: {str(error).partition('. ')[0]}") from error
 
@@ -119,18 +134,29 @@ def faithful(model: nn.Module, frozen: nn.Module, loss: LossOf) -> tuple[nn.Modu
         The copy, and its loss; None if it has none.
 
     Raises:
-        InputError: the loss uses the model itself and not the module that it is given; or a copy without
-            hidden gradients has another loss than the model.
+        InputError: the loss uses the model itself, or writes to it, and not the module that it is given; it
+            makes parameters, or reads what an earlier call has computed; or a copy without hidden gradients
+            has another loss than the model.
     """
     with torch.enable_grad(), twice_differentiable:
         if is_sharded(uncompiled(model)):
             return _visible(frozen), _as_in_use(uncompiled(model), frozen, loss)
+        before, first = kept(model), twin(frozen)
         try:
-            expected = loss(twin(frozen))
+            expected = loss(first)
         except Exception:  # told where the loss is evaluated in earnest
-            return _visible(frozen), None
+            expected = None
+        if keeps(before, kept(model)):
+            raise InputError(WRITTEN)
+        if made := [n for n in dict(first.named_parameters()) if n not in dict(frozen.named_parameters())]:
+            raise InputError(f"the model makes {made[0]} when it is called; call it once: model(inputs)")
         if not isinstance(expected, Tensor):
             return _visible(frozen), None  # told there, too
+        if expected.isnan().any() and (read := _computed(model)):
+            raise InputError(
+                f"the loss is NaN without {read[0]!r}, which an earlier call of the model has computed; "
+                "compute it anew in each call, or detach it"
+            )
         own = {id(p): name for name, p in model.named_parameters()}
         if used := [own[id(leaf)] for leaf in leaves_of(expected) if id(leaf) in own]:
             raise InputError(
@@ -230,6 +256,12 @@ def _share(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
         found = weights.get(name)
         if found is not None and found.dtype == parameter.dtype and torch.equal(found, parameter):
             parameter.data = found
+
+
+def _computed(model: nn.Module) -> list[str]:
+    """Return the names of what a model keeps of its last call, with the graph of that call."""
+    held = (pair for module in model.modules() for pair in vars(module).items())
+    return [name for name, value in held if isinstance(value, Tensor) and not value.is_leaf]
 
 
 def _sharing(model: nn.Module) -> dict[int, Any]:

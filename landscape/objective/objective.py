@@ -16,7 +16,7 @@ from landscape.errors import InputError
 from landscape.objective.batches import doubled
 from landscape.objective.checks import need_same_draws, repeatability
 from landscape.objective.choice import evaluator_for
-from landscape.objective.derivatives import gradient, product, twice_differentiable
+from landscape.objective.derivatives import defined, gradient, product, twice_differentiable
 from landscape.objective.differences import Multiply
 from landscape.objective.evaluators import Forward, Loss, LossModule, Part
 from landscape.objective.frozen import faithful, fingerprint, frozen_copy, held_still, present, settled
@@ -125,7 +125,8 @@ class Objective:
             "exclude": " ".join((*exclude, *held)),
             **repeatability(self.theta.device),
         }
-        module = LossModule(frozen, loss, per_example, forward, criterion, self.count)
+        still = set(held_still(model)).difference(entry.name for entry in self.params.entries)
+        module = LossModule(frozen, loss, per_example, forward, criterion, self.count, still)
         weights = self._weights(None)
         self._evaluator, self.weight = evaluator_for(module, weights, self.batches, statistics, known_loss)
         if before != fingerprint(weights.values()):
@@ -156,10 +157,10 @@ class Objective:
         return self.params.theta
 
     def value(self, theta: Tensor | None = None) -> float:
-        """Return L at `theta` (shape (numel,)), or at the model's weights."""
+        """Return L at `theta` (shape (numel,)), or at the model's weights. Raises InputError: it has none."""
         total = torch.zeros((), dtype=torch.float64, device=self.theta.device)
         with torch.enable_grad(), twice_differentiable:
-            evaluate = self._evaluator.at(self._weights(theta))
+            evaluate = defined(self._evaluator.at(self._weights(theta)))
             for batch in self.batches:
                 total += evaluate(batch)[0].detach().reshape(())
         return float(self.ranks.summed(total)) / self.weight
@@ -182,7 +183,7 @@ class Objective:
     def per_example(self, theta: Tensor | None = None) -> tuple[Array, Array]:
         """Return each unit's sum of the loss and its weight, shapes (units,): L is Σ sums / Σ weights."""
         with torch.enable_grad(), twice_differentiable:
-            evaluate = self._evaluator.at(self._weights(theta))
+            evaluate = defined(self._evaluator.at(self._weights(theta)))
             parts = [evaluate(batch, "per_example") for batch in self.batches]
         found = [[torch.as_tensor(t).detach().double().flatten().cpu().numpy() for t in p] for p in parts]
         sums, counts = map(np.concatenate, zip(*self.of_all(found), strict=True))
@@ -371,7 +372,8 @@ class Objective:
         self._check_gradient()
         with torch.enable_grad(), twice_differentiable:
             evaluate, leaves = self._evaluator.with_leaves(self._weights(theta))
-            found = evaluate(batch, part) if part == "outputs" else evaluate(batch, part)[0]
+            found = defined(evaluate)(batch, part)
+            found = found if part == "outputs" else found[0]
             return leaves, found.reshape(()) if part == "loss" else found
 
     def criterion(self, outputs: Tensor, batch: Any) -> Tensor:

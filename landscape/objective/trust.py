@@ -144,7 +144,7 @@ def _compared(of: Differentiable, trust: Trust, own: Tensor) -> str:
     Raises:
         InputError: as `check_gradient`.
     """
-    if infinite := [n for n, part in of.params.split(own).items() if not math.isfinite(size_of(part))]:
+    if infinite := _infinite(of, own):
         raise InputError(
             f"autograd's gradient of {_some(infinite)} is not finite where the loss is: torch.where hides an "
             "infinite slope from the value alone; keep what it leaves out away from the function"
@@ -177,9 +177,12 @@ def _wrong_products(of: Differentiable, trust: Trust, multiply: Multiply) -> str
     def product(of: Differentiable, seed: int = 0) -> Tensor:
         return multiply(of, drawn(of.params, seed))
 
+    infinite = _infinite(of, product(of))
     for differences in _precisions(of, trust):
         wrong = None
         with suppress(*differences.failures):
+            if infinite:
+                return f"Hv is not finite in {_some(infinite)}" if differences.settles() else None
             wrong = differences.of_gradient(multiply)
         if wrong:
             return f"Hv differs from differences of the gradient in {_some(wrong)}"
@@ -315,6 +318,11 @@ def _coarser(
         if not differing:
             break
     return differing
+
+
+def _infinite(of: Differentiable, vector: Tensor) -> list[str]:
+    """Return the tensors in which a vector is not finite."""
+    return [name for name, part in of.params.split(vector).items() if not math.isfinite(size_of(part))]
 
 
 def _some(names: Sequence[str]) -> str:

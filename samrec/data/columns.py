@@ -122,6 +122,11 @@ def _by_name(names: Sequence[str], rated: bool) -> Chosen | None:
     user, item = (_first(known, which) for which in (USER, ITEM))
     if user is None or item is None:
         return None
+    if held := [name for name in names if name.endswith("_seq") and plain(name).startswith(known[item])]:
+        raise InputError(
+            f"{held[0]} holds a history in each row, of which --columns would leave it out; write a row for "
+            "each interaction, or a line 'user item item …' for each user"
+        )
     times = [at for name in TIME for at, own in enumerate(known) if own == name]
     times += [at for at, own in enumerate(known) if at not in times and may_be_time(names[at])]
     twins = {

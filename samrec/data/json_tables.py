@@ -3,6 +3,7 @@
 import codecs
 import io
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,10 @@ from samrec.data.reading import TableOptions
 from samrec.data.sources import Source, lines, whole
 from samrec.data.text_tables import as_utf8
 
+TO_JSON = (
+    "write it anew: python3 -c 'import ast, json, sys; "
+    "[print(json.dumps(ast.literal_eval(line))) for line in sys.stdin]' < OLD > NEW.json"
+)
 HEAD = 1000
 """Objects whose keys are looked at first."""
 
@@ -116,6 +121,8 @@ def _object(line: bytes, number: int) -> dict[str, Any]:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
+        if re.match(rb"\s*\{u?'", line):
+            raise InputError(f"line {number} is a dictionary of Python, not JSON; {TO_JSON}") from None
         if number > 1:
             raise ValueError(f"line {number} is not a JSON object: {error}") from None
         value = None

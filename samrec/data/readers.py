@@ -13,7 +13,7 @@ from samrec.choices import Format
 from samrec.data.filters import first_of_each, k_core
 from samrec.data.interactions import Interactions
 from samrec.data.reading import TableOptions, Understood
-from samrec.data.sources import TABLES, kind_of, lines
+from samrec.data.sources import TABLES, kind_of, lines, need_text
 
 OTHERWISE = re.compile(rb"(?<!\S)(?:-0|0\S|\+|\S*_)\S*")
 """A whole number that is not written as it is printed: 007, +7, 1_0. Two such ids would become one."""
@@ -105,6 +105,7 @@ def _read_lines(path: Path, format: Format) -> Interactions:
 
 def _rows(path: Path) -> Iterator[tuple[int, int, list[int]]]:
     """Yield (line number, user, items) of every line that is not blank."""
+    need_text(str(path), path)
     with path.open("rb") as file:
         for number, line in enumerate(lines(file, f"{path}, "), start=1):
             fields = line.split()

@@ -1,6 +1,7 @@
 """The files behind a path, unpacked: a file, a folder, a pattern such as `part-*.csv`, a .zip's member."""
 
 import gzip
+import io
 import re
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,28 @@ from landscape.storage.files import existing
 
 TABLES = (".csv", ".tsv", ".parquet", ".inter", ".json", ".jsonl", ".ndjson", ".data", ".dat")
 _GZIP = b"\x1f\x8b"
+_BINARY = {
+    _GZIP: "compressed by gzip; unpack it",
+    b"PAR1": "a Parquet file; name it .parquet",
+    b"ARROW1": "an Arrow (Feather) file; write it as .parquet or .csv",
+    b"Obj\x01": "an Avro file; write it as .parquet or .csv",
+    b"SQLite format 3\0": "an SQLite database; write its table as .csv",
+    b"\x89HDF": "an HDF5 file; write its table as .parquet or .csv",
+    b"\x93NUMPY": "an array of NumPy; write it as .csv",
+    b"PK\x03\x04": "an Excel workbook or another archive; write its table as .csv, or name the archive .zip",
+    b"BZh": "compressed by bzip2; unpack it",
+    b"\xfd7zXZ\0": "compressed by xz; unpack it",
+    b"(\xb5/\xfd": "compressed by Zstandard; unpack it",
+    **{
+        bytes([0x80, n]): "a pickle, which can run code and is not read; write it as .parquet"
+        for n in range(2, 6)
+    },
+    b"<!DOCTYPE": "a web page and not data; download the file itself",
+    b"<!doctype": "a web page and not data; download the file itself",
+    b"<html": "a web page and not data; download the file itself",
+    b"version https://git-lfs": "a pointer of Git LFS; fetch the file itself: git lfs pull",
+}
+"""How files begin that are not text, whatever their name says; what they are, and what to do."""
 LONGEST = 2**28
 """Bytes of a line that are read: a file may be one line, and larger than the memory."""
 
@@ -174,6 +197,18 @@ def whole(content: Path | bytes) -> bytes:
     return content.read_bytes()
 
 
+def need_text(name: str, content: Path | bytes) -> None:
+    """Make sure that a file is not of another kind than text.
+
+    Raises:
+        InputError: it begins as one does.
+    """
+    with content.open("rb") if isinstance(content, Path) else io.BytesIO(content) as file:
+        head = file.read(32)
+    if said := next((said for begin, said in _BINARY.items() if head.startswith(begin)), None):
+        raise InputError(f"{name} is {said}")
+
+
 def _hidden(name: str) -> bool:
     """Whether a name is not one of data: `.DS_Store`, `_SUCCESS`, `__MACOSX`."""
     return name.startswith((".", "_"))
@@ -203,8 +238,6 @@ def _plain(content: bytes, room: int, file: Path) -> bytes:
     """Unpack what is packed within an archive, which is still to be at most `room` bytes."""
     if not content.startswith(_GZIP):
         return content
-    import io
-
     with gzip.open(io.BytesIO(content)) as unpacked:
         return _all(unpacked, room, file)
 

@@ -17,7 +17,7 @@ from samrec.data.interactions import Interactions
 from samrec.data.json_tables import JsonTable
 from samrec.data.reading import TableOptions
 from samrec.data.rows import Layout, interactions_of
-from samrec.data.sources import Source, sources
+from samrec.data.sources import Source, need_text, sources
 from samrec.data.text_tables import HEADLESS, TextTable
 
 JSON = (".json", ".jsonl", ".ndjson")
@@ -100,6 +100,7 @@ def _opened(file: Source, kind: str, options: TableOptions) -> Table:
     with _one_line(file.name, kind):
         if kind == ".parquet":
             return ParquetTable(file)
+        need_text(file.name, file.content)
         return JsonTable(file, options) if kind in JSON else TextTable(file, kind, options)
 
 

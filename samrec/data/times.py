@@ -39,6 +39,7 @@ _COMPACT_CLOCKS = ("%H%M%S", "%H%M")
 _ZONES = ("", "Z", "%#z", " %#z", " UTC", " GMT")
 _UNIX = ("%a %b %d %H:%M:%S %z %Y", "%a %b %d %H:%M:%S UTC %Y", "%a %b %d %H:%M:%S %Y")
 _SAMPLE = 64
+_UNITS = {"seconds": 1.0, "milliseconds": 1e3, "microseconds": 1e6, "nanoseconds": 1e9}
 _NAME = r"[A-Za-z]{3,9}"
 _TWO = r"\d{1,2}"
 _SHAPES = {
@@ -87,7 +88,28 @@ def times_of(values: pl.Series, time_format: str | None) -> pl.Series:
         )
     if time_format is not None:
         return _in_format(stripped(values.cast(pl.String)), time_format)
-    return _from_numbers(values) if kind.is_numeric() else _from_text(values)
+    found = _from_numbers(values) if kind.is_numeric() else _from_text(values)
+    if found.dtype.is_numeric():
+        _need_one_unit(found)
+    return found
+
+
+def _need_one_unit(times: pl.Series) -> None:
+    """Make sure that numbers which can only be times since 1970 have one unit.
+
+    Raises:
+        NotATimeError: each is one in seconds, milliseconds, microseconds or nanoseconds, and they differ.
+    """
+    numbers = times.cast(pl.Float64)
+    units = {
+        name: numbers.is_between(unit * 5e8, unit * 4e9) for name, unit in _UNITS.items()
+    }  # 1985 to 2096
+    counts = {name: int(within.sum()) for name, within in units.items() if within.any()}
+    known = len(numbers) - numbers.null_count() - int((numbers == 0).sum())  # 0 stands for a missing time
+    if len(counts) > 1 and sum(counts.values()) == known:
+        rare, *_, most = sorted(counts, key=lambda name: counts[name])
+        said = f"a time in {rare} among others in {most}; write all in one unit"
+        raise NotATimeError(said, int(units[rare].arg_true()[0]))
 
 
 def _from_numbers(values: pl.Series) -> pl.Series:

@@ -1,7 +1,7 @@
-"""Checks of what SAM is built from."""
+"""Checks of what SAM is built from, and of what it steps by."""
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -41,9 +41,11 @@ def wrapped(base_optimizer: Callable[..., Optimizer], params: ParamsT, defaults:
     """Build the optimizer that SAM wraps.
 
     Raises:
-        TypeError: `base_optimizer` is an optimizer already.
+        TypeError: `base_optimizer` is an optimizer already, or its name.
         ValueError: its step needs a closure.
     """
+    if isinstance(base_optimizer, str):
+        raise TypeError(f"base_optimizer is {base_optimizer!r}; give a class, such as torch.optim.SGD")
     if isinstance(base_optimizer, Optimizer):
         name = type(base_optimizer).__name__
         raise TypeError(
@@ -56,3 +58,23 @@ def wrapped(base_optimizer: Callable[..., Optimizer], params: ParamsT, defaults:
             f"{type(base).__name__} calls the closure itself; SAM wraps optimizers that step by gradients"
         )
     return base
+
+
+def closures_of(given: Any) -> Sequence[Callable[[], Any]]:
+    """Return the closures of a step. Raise ValueError if it was given anything else, or none."""
+    if given is None:
+        raise ValueError(
+            "SAM evaluates the loss twice: step needs a closure that does the backward pass, "
+            "or first_step before it"
+        )
+    closures = [given] if callable(given) else given
+    if not isinstance(closures, list | tuple) or not closures or not all(map(callable, closures)):
+        raise ValueError(f"step takes a closure or a list of closures, not {given!r:.60}")
+    return closures
+
+
+def total(losses: Sequence[Any]) -> Tensor:
+    """Return the sum of what several closures returned. Raise ValueError if one is not a loss."""
+    if not all(isinstance(loss, Tensor | float | int) for loss in losses):
+        raise ValueError("each of several closures has to return its loss, a scalar")
+    return torch.stack([torch.as_tensor(loss) for loss in losses]).sum(0)

@@ -10,7 +10,7 @@ from torch.optim.optimizer import Optimizer, ParamsT
 
 from samrec.sam import vectors
 from samrec.sam.ascent import Ascent
-from samrec.sam.checks import check_radius, wrapped
+from samrec.sam.checks import check_radius, closures_of, total, wrapped
 from samrec.sam.leftovers import MIXED, NO_BACKWARD, Leftovers, mark
 from samrec.sam.randomness import capturing, random_states, set_random_states
 from samrec.sam.scaling import Scaler
@@ -51,7 +51,7 @@ class SAM(Wrapper):
       gradient, and the gradients above are added up, so the losses should be shares of the batch's.
     - *Accumulation*: a closure that calls backward for several micro-batches climbs by their sum.
     - *Clipping* belongs to the gradient above w, since e does not depend on the gradient's length:
-      `optimizer.base.register_step_pre_hook(lambda *_: clip_grad_norm_(parameters, 1.0))`.
+      `optimizer.base.register_step_pre_hook(clip)`, a function `clip(*_)` that returns nothing.
     - *bfloat16*: put `torch.autocast` into the closure; weights and e stay in float32.
     - *GradScaler*: in two steps, both losses scaled, with `scaler.step(optimizer)` in place of
       `second_step`; `scaler.unscale_(optimizer)` before it, to clip. After an overflow w stays as it is.
@@ -166,19 +166,14 @@ class SAM(Wrapper):
 
         Raises:
             ValueError: there is no closure, or several with `every` above 1 or a variant; a closure left no
-                gradient; gradients from before it were added to those of its first pass; or the variant needs
-                the scale of a GradScaler, which first_step was not given.
+                gradient, or one of several no loss; gradients from before it were added to those of its first
+                pass; or the variant needs the scale of a GradScaler, which first_step was not given.
         """
         if self._above:
             return self._second(self._above, closure)
-        if closure is None:
-            raise ValueError(
-                "SAM evaluates the loss twice: step needs a closure that does the backward pass, "
-                "or first_step before it"
-            )
+        closures = closures_of(closure)
         if Scaler(self):
             raise ValueError("GradScaler takes no closure: call first_step, then scaler.step(optimizer)")
-        closures = [closure] if callable(closure) else closure
         with torch.enable_grad():
             loss, ascent = self._evaluate(closures[0]) if len(closures) == 1 else self._evaluate_all(closures)
         self._descend(ascent)
@@ -236,7 +231,7 @@ class SAM(Wrapper):
             self.zero_grad()
         for p, gradient in summed.items():
             p.grad = gradient
-        return torch.stack(losses).sum(0), ascent
+        return total(losses), ascent
 
     def _evaluate(self, closure: Closure) -> tuple[Tensor, Ascent]:
         """Leave the gradient that drives the step in the parameters, which are back at w."""

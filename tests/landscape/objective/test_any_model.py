@@ -309,10 +309,6 @@ def test_statistics_that_are_recomputed_are_those_of_the_batches_at_every_point(
 
 def test_a_model_that_cannot_be_copied():
     model = Flat()
-    model.cache = model.layer.weight * 2  # a part of a graph
-    with pytest.raises(InputError, match="the model cannot be copied"):
-        Objective(model, BATCHES, total)
-    model = Flat()
     model.lock = Lock()
     with pytest.raises(InputError, match=r"the model cannot be copied: .*lock"):
         Objective(model, BATCHES, total)

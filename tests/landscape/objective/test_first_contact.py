@@ -198,6 +198,9 @@ def test_a_lazy_model_that_was_called():
     [
         (lambda m, b: F.cross_entropy(m(b[0]), b[1]), r"must return \(sum, weight\), not Tensor: write"),
         (lambda m, b: F.cross_entropy(m(b[0]), b[1]), r"mean \* count, count; or use landscape\.supervised"),
+        (lambda m, b: (F.cross_entropy(m(b[0]), b[1]), 20), r"returns a mean .* the weight 20; .*count, cou"),
+        (lambda m, b: (nn.CrossEntropyLoss()(m(b[0]), b[1]), len(b[1])), "returns a mean .*reduction=.sum"),
+        (lambda m, b: (F.mse_loss(m(b[0]), b[0][:, :3]), torch.tensor(60)), "returns a mean over targets"),
         (lambda m, b: F.cross_entropy(m(b[0]), b[1]).item(), r"must return \(sum, weight\), not float"),
         (
             lambda m, b: (m(b[0]).sum().item(), 20),
@@ -219,6 +222,13 @@ def test_a_loss_that_returns_something_else(loss, message):
     with pytest.raises(InputError, match=message) as refused:
         ll.Objective(net(), [(X, Y)], loss)
     assert "\n" not in str(refused.value)
+
+
+def test_a_mean_of_weight_1_is_the_mean_of_batches():
+    batches = [(X[:12], Y[:12]), (X[12:], Y[12:])]
+    objective = ll.Objective(net(), batches, lambda m, b: (F.cross_entropy(m(b[0]), b[1]), 1))
+    means = [F.cross_entropy(net()(x), y).item() for x, y in batches]
+    assert objective.value() == pytest.approx(sum(means) / 2)
 
 
 def test_batches_without_values():

@@ -312,9 +312,11 @@ def test_clipping_cuts_the_gradient_above_and_leaves_the_ascent():
     model = parameter([1.0, -2.0])
     w = model.w.detach().clone()
     optimizer = SAM(model.parameters(), torch.optim.SGD, rho=0.5, lr=0.1)
-    optimizer.base.register_step_pre_hook(
-        lambda *_: nn.utils.clip_grad_norm_(model.parameters(), 0.25) and None
-    )
+
+    def clip(*_):
+        nn.utils.clip_grad_norm_(model.parameters(), 0.25)
+
+    optimizer.base.register_step_pre_hook(clip)
     optimizer.step(stepping(model, optimizer, quadratic))
     above = A @ (w + 0.5 * A @ w / (A @ w).norm())
     torch.testing.assert_close(model.w.detach(), w - 0.1 * 0.25 * above / above.norm(), rtol=1e-5, atol=0)

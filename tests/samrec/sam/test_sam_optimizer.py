@@ -390,9 +390,36 @@ def test_sharded_parameters_are_refused_in_one_line(sharded):
     [
         (lambda p: SAM([p], torch.optim.LBFGS), ValueError, "LBFGS calls the closure itself"),
         (lambda p: SAM([p], torch.optim.SGD([p], lr=0.1)), TypeError, "give its class"),
+        (lambda p: SAM([p], "SGD", lr=0.1), TypeError, "is 'SGD'; give a class"),
         (lambda p: SAM([p, nn.Parameter(p.data)], torch.optim.SGD), ValueError, "share their storage"),
     ],
 )
 def test_what_sam_cannot_be_built_of_is_refused(made, error, said):
     with pytest.raises(error, match=said):
         made(vector(1.0))
+
+
+@pytest.mark.parametrize("given", [[], torch.ones(()), "loss", [torch.ones(())], (1.0,)])
+def test_a_step_by_what_is_no_closure_is_refused(given):
+    with pytest.raises(ValueError, match="takes a closure or a list of closures"):
+        SAM([vector(1.0)], torch.optim.SGD, lr=0.1).step(given)
+
+
+@pytest.mark.parametrize("returned", [lambda loss: loss, lambda loss: loss.item(), lambda loss: None])
+def test_several_closures_return_numbers_or_nothing_happens(returned):
+    p = vector(1.0, 2.0)
+    optimizer = SAM([p], torch.optim.SGD, rho=0.1, lr=0.1)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = p.square().sum()
+        loss.backward()
+        return returned(loss)
+
+    if returned(p.sum()) is None:
+        with pytest.raises(ValueError, match="each of several closures has to return its loss"):
+            optimizer.step([closure, closure])
+        assert p.tolist() == [1.0, 2.0]
+        assert optimizer.step(closure) is None  # a single one may keep it
+    else:
+        assert optimizer.step([closure, closure]).detach() == 10

@@ -1,0 +1,100 @@
+"""Files that are not what their name says, or not one interaction per row: one line says what they are."""
+
+import gzip
+import json
+import pickle
+import re
+
+import polars as pl
+import pytest
+
+from landscape import InputError
+from samrec.data.readers import read
+from tests.samrec.data.test_tables import histories
+
+ROWS = [(f"u{n % 3}", f"i{n}", 1_600_000_000 + 60 * n) for n in range(12)]
+FRAME = pl.DataFrame(ROWS, schema=["user_id", "item_id", "timestamp"], orient="row")
+
+
+def written(folder, name, content):
+    (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    return folder / name
+
+
+def refused(path, **options):
+    with pytest.raises(InputError) as caught:
+        read(path, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def packed(write, folder):
+    write(folder / "packed")
+    return (folder / "packed").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.json", "a.dat", "a.txt", "a.other"])
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda folder: packed(FRAME.write_parquet, folder), r"is a Parquet file; name it \.parquet"),
+        (lambda folder: packed(FRAME.write_ipc, folder), "is an Arrow"),
+        (lambda folder: packed(FRAME.write_avro, folder), "is an Avro file"),
+        (lambda folder: pickle.dumps(ROWS), "is a pickle, which can run code and is not read"),
+        (lambda folder: b"SQLite format 3\0" + bytes(80), "is an SQLite database"),
+        (lambda folder: b"PK\3\4" + bytes(80), "is an Excel workbook or another archive"),
+        (lambda folder: b"<!DOCTYPE html>\n<html>404</html>\n", "is a web page"),
+        (
+            lambda folder: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n",
+            "git lfs pull",
+        ),
+    ],
+)
+def test_what_is_no_text_is_told_by_how_it_begins(tmp_path, name, make, said):
+    message = refused(written(tmp_path, name, make(tmp_path)))
+    assert re.search(said, message)
+    assert str(tmp_path / name) in message
+
+
+def test_lines_that_are_packed_are_not_numbers(tmp_path):
+    message = refused(written(tmp_path, "a.txt.gz", gzip.compress(b"1 2 3\n")))
+    assert "compressed by gzip; unpack it" in message
+
+
+@pytest.mark.parametrize("sign", ["", "u"])
+def test_dictionaries_of_python_are_not_json(tmp_path, sign):
+    lines = [f"{{{sign}'user_id': {u!r}, {sign}'item_id': {i!r}, 'timestamp': {t}}}\n" for u, i, t in ROWS]
+    message = refused(written(tmp_path, "a.json", "".join(lines)))
+    assert "line 1 is a dictionary of Python, not JSON" in message
+    assert "ast.literal_eval(line)" in message
+    lines = [json.dumps(row) + "\n" for row in FRAME.to_dicts()]
+    assert len(histories(read(written(tmp_path, "a.json", "".join(lines))))) == 3
+
+
+def test_a_row_that_holds_a_history_is_not_one_interaction(tmp_path):
+    content = "user_id:token\titem_id_list:token_seq\titem_id:token\nu1\ti1 i2 i3\ti4\nu2\ti2 i3\ti1\n"
+    path = written(tmp_path, "a.inter", content)
+    assert "item_id_list:token_seq holds a history in each row" in refused(path)
+    assert histories(read(path, columns="user_id:token,item_id:token")) == [["i4"], ["i1"]]
+    genres = content.replace("item_id_list", "genre")  # a list of something else
+    with pytest.warns(UserWarning, match="no column is known as a time"):
+        assert histories(read(written(tmp_path, "b.inter", genres))) == [["i4"], ["i1"]]
+
+
+@pytest.mark.parametrize("fraction", ["", ".25"])
+@pytest.mark.parametrize(
+    ("factor", "unit"), [(1e3, "milliseconds"), (1e6, "microseconds"), (1e9, "nanoseconds")]
+)
+@pytest.mark.parametrize("odd", [{7}, {2, 3}, set(range(0, 12, 2)), set(range(11))])
+def test_times_in_two_units_are_no_order(tmp_path, odd, factor, unit, fraction):
+    def column(of):
+        lines = [f"{u},{i},{t * int(of(n))}{fraction}\n" for n, (u, i, t) in enumerate(ROWS)]
+        return written(tmp_path, "a.csv", "user_id,item_id,timestamp\n" + "".join(lines))
+
+    message = refused(column(lambda n: factor if n in odd else 1))
+    assert "a time in" in message
+    assert "write all in one unit" in message
+    assert unit in message
+    assert "seconds" in message.replace(unit, "")
+    for of in (lambda n: factor, lambda n: 1, lambda n: n in odd, lambda n: n * 10**4):  # 0 is a missing time
+        assert len(histories(read(column(of)))) == 3
