@@ -21,7 +21,7 @@ slow: .venv/test  ## the tests that take seconds each, which `make test` leaves 
 	$(BIN)/python -m pytest $(TWO) -m "slow and not soak"
 
 soak: .venv/test  ## every reader with 10,000 damaged files (or FUZZ of them), every command with 50 kills: an hour
-	$(BIN)/python -m pytest -m soak tests
+	$(BIN)/python -m pytest -m soak -o faulthandler_timeout=0 tests
 
 lint: .venv/test  ## formatting, lint and types, changing nothing
 	$(BIN)/ruff format --check .

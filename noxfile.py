@@ -25,6 +25,6 @@ def lowest(session: nox.Session) -> None:
     pinned = f"{session.create_tmp()}/lowest.txt"
     compiled = ("--resolution", "lowest-direct", "--extra", "hdf5", "--python-version", PYTHONS[0])
     session.run("uv", "pip", "compile", "pyproject.toml", *compiled, "--output-file", pinned, external=True)
-    session.install("--requirement", pinned, "pytest>=8", "hypothesis>=6.100", "coverage")
+    session.install("--requirement", pinned, "pytest>=9", "hypothesis>=6.100", "coverage")
     session.install("--no-deps", "--editable", ".")
     session.run("python", "-m", "pytest", *(session.posargs or CORE))

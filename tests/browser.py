@@ -7,6 +7,8 @@ from contextlib import contextmanager, suppress
 import pytest
 
 WIDTHS = (390, 768, 1280)
+PATIENCE = 120_000
+"""Milliseconds for what a page is to do: a busy machine may take long."""
 FAULTS = """() => {
     for (const motion of document.getAnimations()) try { motion.finish() } catch { /* it never ends */ }
     const seen = e => e.checkVisibility() && e.getClientRects().length > 0;
@@ -68,7 +70,7 @@ def chromium() -> Iterator:
         "--enable-unsafe-swiftshader",
     ]
     with sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=executable, args=arguments)
+        started = driver.chromium.launch(executable_path=executable, args=arguments, timeout=PATIENCE)
         yield started
         started.close()
 
@@ -76,6 +78,7 @@ def chromium() -> Iterator:
 def new_tab(browser):
     """Open a tab; its `said` gathers console errors, exceptions, and what is asked of the network."""
     tab = browser.new_page(viewport={"width": 1200, "height": 900})
+    tab.set_default_timeout(PATIENCE)
     tab.said = []
     tab.on("console", lambda m: tab.said.append(m.text) if m.type == "error" else None)
     tab.on("pageerror", lambda error: tab.said.append(str(error)))
@@ -96,7 +99,7 @@ def faults(tab, colors=False):
         for width in WIDTHS:
             tab.set_viewport_size({"width": width, "height": 900})
             with suppress(TimeoutError):  # Plotly follows a little later; what still does not fit is a fault
-                tab.wait_for_function("document.documentElement.scrollWidth <= innerWidth", timeout=5000)
+                tab.wait_for_function("document.documentElement.scrollWidth <= innerWidth")
             found += [f"{width} px, {scheme}: {fault}" for fault in tab.evaluate(FAULTS)]
         if colors:
             found += [f"{scheme}: {text}" for text in tab.evaluate(PALE)]

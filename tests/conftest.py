@@ -3,14 +3,15 @@
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from torch import Tensor, nn
 
 import landscape as ll
@@ -29,7 +30,9 @@ from samrec.model import SASRec
 from tests import forked
 
 ROOT = Path(__file__).parents[1]
-settings.register_profile("suite", deadline=None)  # how long an example takes says something of the machine
+settings.register_profile(  # how long an example takes says something of the machine
+    "suite", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
 settings.load_profile("suite")
 RUN = [
     "--dim",
@@ -45,6 +48,35 @@ RUN = [
     "--device",
     "cpu",
 ]
+
+
+def pytest_collectstart(collector: pytest.Collector) -> None:
+    """Let what a file of tests draws as it is read be the same whatever was read before it."""
+    if isinstance(collector, pytest.Module):
+        torch.manual_seed(seed_of(collector.nodeid))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let what a test draws be the same whatever ran before in this process."""
+    torch.manual_seed(seed_of(item.nodeid))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest
+) -> Iterator[None]:
+    """Let what several tests share be the same whichever of them is the first."""
+    if fixturedef.scope == "function":
+        return (yield)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(f"{request.node.nodeid} {fixturedef.argname} {request.param_index}"))
+        return (yield)
+
+
+def seed_of(name: str) -> int:
+    """A seed for each file, test and fixture: with one for all, what should differ could be the same."""
+    return crc32(name.encode())
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -38,10 +38,17 @@ def started(arguments, said, room=None):
     return process
 
 
+def awaited(process):
+    """Wait for a command; return its exit code. One that hangs is killed, or the tests would wait for it."""
+    process.join(300)
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+    return process.exitcode
+
+
 def ended(arguments, said, room=None, code=0):
     """Run a command to its end; return how long it took."""
     began = time.perf_counter()
-    process = started(arguments, said, room)
-    process.join(300)
-    assert process.exitcode == code, said.read_text("utf-8")
+    assert awaited(started(arguments, said, room)) == code, said.read_text("utf-8")
     return time.perf_counter() - began

@@ -141,7 +141,8 @@ def rezipped(rng: random.Random, content: bytes) -> bytes:
     with zipfile.ZipFile(target, "w", method) as out:
         for name in source.namelist():
             member = source.read(name)
-            out.writestr(name, damaged(rng, member) if name == chosen else member)
+            written = damaged(rng, member) if name == chosen else member
+            out.writestr(zipfile.ZipInfo(name), written, method)  # of 1980 and not of today
     return target.getvalue()
 
 

@@ -196,7 +196,7 @@ def main(ranks: int, folder: Path) -> None:
             continue
         try:
             store = dist.FileStore(str(folder / "store"), ranks)
-            kept = timedelta(minutes=3)
+            kept = timedelta(minutes=15)
             dist.init_process_group("gloo", store=store, rank=rank, world_size=ranks, timeout=kept)
             together(folder)
         except BaseException:

@@ -9,6 +9,7 @@ import json
 import os
 import pty
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -133,7 +134,11 @@ def _all_of(readers: list[int]) -> list[bytes]:
 
 
 def _command(arguments: list[str], stdout: str, out: int, err: int) -> None:
-    """Run a command in this process, whose streams are made as Python makes them at its start."""
+    """Run a command in this process, whose streams are made as Python makes them at its start.
+
+    One that hangs is ended by a signal: who reads its streams waits for their ends.
+    """
+    signal.alarm(300)
     from landscape.cli import app
 
     os.dup2(out if stdout == "a terminal" else os.open(os.devnull, os.O_RDONLY), 0)

@@ -21,7 +21,7 @@ import pytest
 
 import landscape as ll
 from samrec.checkpoint import load
-from tests.forked import ended, started
+from tests.forked import awaited, ended, started
 from tests.robustness.test_every_command import RUN, SET
 from tests.robustness.test_kills import COMMANDS as KILLED
 from tests.robustness.test_kills import whole
@@ -126,13 +126,10 @@ def interrupted(arguments, said, seconds, draw):
     process.join(draw.uniform(0, seconds))
     if process.is_alive():
         os.kill(process.pid, signal.SIGINT)
-    process.join(60)
-    if process.exitcode is None:
-        process.kill()
-        raise AssertionError("it goes on")
-    if process.exitcode == 0:
+    code = awaited(process)
+    if code == 0:
         return False
-    assert process.exitcode == 130, said.read_text("utf-8")
+    assert code == 130, said.read_text("utf-8")
     one_line(said, ("landscape: interrupted", "landscape: stopped by SIGINT"))
     return True
 
@@ -150,10 +147,10 @@ def killed(arguments, said, seconds, draw):
 def filled(arguments, said, largest, draw):
     """Run a command none of whose files may grow past some size; return whether it failed."""
     process = started(arguments, said, draw.randrange(LINE, max(largest, 2 * LINE)))
-    process.join(60)
-    if process.exitcode == 0:
+    code = awaited(process)
+    if code == 0:
         return False
-    assert process.exitcode == 2, said.read_text("utf-8")
+    assert code == 2, said.read_text("utf-8")
     one_line(said, "landscape: ")
     return True
 
@@ -248,14 +245,13 @@ def test_a_disk_is_full_for_long(name, folder, compared, tmp_path):
                 shutil.copytree(compared, out)
             held = sum(-p.stat().st_size // page * -page for p in (tmp_path / "disk").rglob("*"))
             resize(held + draw.randrange(0, max(page, needed), page))
-            process = started(arguments, said)
-            process.join(120)
-            if process.exitcode:
+            code = awaited(started(arguments, said))
+            if code:
                 stops += 1
-                assert process.exitcode == 2, said.read_text("utf-8")
+                assert code == 2, said.read_text("utf-8")
                 one_line(said, "landscape: ")
             sound(out, unbroken)
             resize(2**26)
-            if draw.random() < 0.3 or not process.exitcode:
+            if draw.random() < 0.3 or not code:
                 ended(arguments, said)
                 same(out, unbroken)

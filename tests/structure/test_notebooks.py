@@ -38,7 +38,7 @@ def test_a_notebook_runs_in_a_fresh_kernel_and_each_plot_is_shown(name, monkeypa
     notebook = nbformat.read(EXAMPLES / f"{name}.ipynb", as_version=4)
     first = next(cell for cell in notebook.cells if SMALL[name][0] in cell.source)
     first.source = first.source.replace(*SMALL[name])
-    nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute(cwd=EXAMPLES.parent)
+    nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3").execute(cwd=EXAMPLES.parent)
     for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
         *_, last = cell.source.splitlines()
         kinds = {kind for output in cell.outputs for kind in output.get("data", {})}

@@ -136,11 +136,12 @@ def test_random_numbers_that_are_others_in_float64(loss):
 @pytest.mark.parametrize("between", [nn.Dropout(0.5), nn.BatchNorm1d(5)])
 def test_surfaces_of_a_frozen_randomness_end(between, monkeypatch):
     """Where a machine has several threads: each evaluation holds what another one needs."""
-    monkeypatch.setattr(strategies, "PATIENCE", 0.2)
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        plane = ll.plane(ll.supervised(model(between), BATCHES, nn.MSELoss(), mode="training"), grid=3)
+        with monkeypatch.context() as impatient:
+            impatient.setattr(strategies, "PATIENCE", 0.2)
+            plane = ll.plane(ll.supervised(model(between), BATCHES, nn.MSELoss(), mode="training"), grid=3)
         seeded = ll.Objective(model(between), BATCHES, lambda m, b: (m(b[0]).square().sum(), 6))
         if isinstance(between, nn.BatchNorm1d):
             assert "threads" in ll.plane(seeded, grid=3).settings["strategy"]

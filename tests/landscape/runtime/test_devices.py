@@ -10,7 +10,9 @@ import torch
 from landscape.runtime import devices
 
 EVALUATED = """
+import itertools
 import resource
+import statistics
 import torch
 import landscape as ll
 first, last = torch.nn.Conv2d(3, 16, 3, padding=1), torch.nn.LazyLinear(2)
@@ -22,7 +24,8 @@ faults = []
 for _ in range(11):
     faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
     objective.value()
-print((faults[-1] - faults[1]) / 9)
+# The system itself takes pages away now and then, to move or to watch them; not at most evaluations.
+print(statistics.median(after - before for before, after in itertools.pairwise(faults[1:])))
 """
 
 
@@ -30,7 +33,7 @@ print((faults[-1] - faults[1]) / 9)
 def test_an_evaluation_takes_its_memory_from_the_one_before():
     """Its activations are 512 pages of 4 kB each, which the system would have to hand out and clear."""
     found = subprocess.run(
-        [sys.executable, "-c", EVALUATED], capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", EVALUATED], capture_output=True, text=True, check=True, timeout=600
     )
     assert float(found.stdout) < 50
 

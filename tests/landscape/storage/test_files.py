@@ -114,13 +114,14 @@ def test_a_folder_that_cannot_stay_is_one_line(tmp_path, monkeypatch):
 
 
 ENTER = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from landscape import InputError
 from landscape.storage.files import locked
 folder, inside = Path(sys.argv[1]), Path(sys.argv[2])
-end, entered = time.monotonic() + float(sys.argv[3]), 0
-while time.monotonic() < end:
+end, entered = time.monotonic() + 1.5, 0
+signal.alarm(300)
+while time.monotonic() < end or entered < 4:  # each has its turns, on a busy machine too
     try:
         with locked(folder):
             inside.mkdir()  # of two at once, one finds it there
@@ -133,11 +134,11 @@ print(entered)
 
 
 def test_processes_that_come_and_go_are_never_in_a_folder_together(tmp_path):
-    given = [sys.executable, "-c", ENTER, tmp_path / "a" / "b", tmp_path / "inside", "1.5"]
+    given = [sys.executable, "-c", ENTER, tmp_path / "a" / "b", tmp_path / "inside"]
     processes = [subprocess.Popen(given, stdout=subprocess.PIPE, cwd=ROOT) for _ in range(3)]
     said = [process.communicate()[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0]
-    assert sum(map(int, said)) > 10
+    assert min(map(int, said)) >= 4
 
 
 @pytest.mark.parametrize("room", [300, 2500, 20_000])

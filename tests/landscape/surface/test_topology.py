@@ -209,6 +209,7 @@ def test_turning_the_plane_over_keeps_the_pairs(losses):
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0, 0.18))
+@example(8, 1.5e-16)
 def test_noise_moves_pairs_by_its_size_and_makes_none_that_are_certified(seed, error):
     """Stability: with ε < 0.75/4, the two wells stay above 2ε, and all that the noise makes stays below."""
     slice = wells_on(9)
@@ -216,8 +217,9 @@ def test_noise_moves_pairs_by_its_size_and_makes_none_that_are_certified(seed, e
     deep, shallow = certified(basins(replace(slice, losses=slice.losses + noise)), error)
     assert abs(deep.birth) <= error
     assert deep.death == np.inf
-    assert abs(shallow.birth - 0.25) <= error
-    assert abs(shallow.death - 1) <= error
+    half = 2.0**-53  # by which the sum of a loss below 2 and its noise is rounded, at most
+    assert abs(shallow.birth - 0.25) <= error + half
+    assert abs(shallow.death - 1) <= error + half
 
 
 def test_certified_basins_are_those_of_more_than_twice_the_error():

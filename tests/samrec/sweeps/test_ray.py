@@ -88,7 +88,7 @@ def start(base, cluster, tmp_path):
 
 def ended(running, code=0):
     """Wait for the command; return what it printed and said."""
-    printed, said = running.communicate(timeout=200)
+    printed, said = running.communicate(timeout=600)
     assert running.returncode == code, said
     return printed, said
 

@@ -182,13 +182,14 @@ def command(base, out, *more):
 @pytest.mark.slow
 def test_a_stopped_sweep_goes_on_by_the_same_command(base, tmp_path, monkeypatch):
     """On a CPU each run is a process, and the same bit for bit as alone."""
-    out, base = tmp_path / "sweep", {**base, "epochs": 20}
+    out, base = tmp_path / "sweep", {**base, "epochs": 100, "patience": 100}  # it is not done when it is seen
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # another number of threads adds up in another order
     running = subprocess.Popen(command(base, out), cwd=ROOT, stderr=subprocess.PIPE, text=True)
     while not list(out.glob("*/last.pt")):
+        assert running.poll() is None, running.communicate()
         time.sleep(0.05)
     running.send_signal(signal.SIGINT)
-    _, said = running.communicate(timeout=100)
+    _, said = running.communicate(timeout=300)
     assert running.returncode == 128 + signal.SIGINT, said
     assert said == "landscape: stopped by SIGINT; the same command continues the sweep\n"
     ended = subprocess.run(command(base, out, "--json"), cwd=ROOT, capture_output=True, text=True, check=True)

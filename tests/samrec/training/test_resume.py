@@ -213,9 +213,10 @@ def test_the_command_says_where_it_stopped(data_file, tmp_path):
         cwd=ROOT,
     )
     while not (out / "last.pt").exists():
+        assert running.poll() is None, running.communicate()
         time.sleep(0.05)
     running.terminate()
-    printed, said = running.communicate(timeout=60)
+    printed, said = running.communicate(timeout=300)
     assert running.returncode == 128 + signal.SIGTERM
     assert printed == ""
     assert said.startswith("landscape: stopped by SIGTERM in epoch ")

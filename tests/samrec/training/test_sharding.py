@@ -49,7 +49,7 @@ class Threads(Ranks):
 
 def by_all(size, task):
     """Return what `task` returns on each of so many ranks."""
-    shared = [None] * size, threading.Barrier(size, timeout=60)
+    shared = [None] * size, threading.Barrier(size, timeout=600)
     with ThreadPoolExecutor(size) as pool:
         return list(pool.map(task, [Threads(rank, size, rank, shared) for rank in range(size)]))
 
