@@ -224,6 +224,8 @@ def test_the_moment_error_sees_a_wrong_quadrature(identity):
     assert max(identity.moment_error) < 1e-12
     wrong = replace(identity, nodes=tuple(1.01 * x for x in identity.nodes))
     assert wrong.moment_error == pytest.approx((0.01 / 1.01, 0.0201 / 1.0201))
+    turned = replace(wrong, nodes=tuple(-x for x in wrong.nodes), moments=identity.moments * [[-1], [1]])
+    assert turned.moment_error == pytest.approx(wrong.moment_error)  # relative to Σ |λ|, which is not Σ λ
 
 
 @pytest.mark.parametrize("n", [1, 4])

@@ -142,6 +142,8 @@ def test_a_barrier_says_where_the_other_end_is_not_its_own(model):
         found = ll.barrier(a, b, grid=3)
     assert found.own_end == b.value()
     assert found.ends[1] == a.value(b.theta)
+    with pytest.warns(UserWarning, match="BatchNorm statistics or frozen weights differ"):
+        assert ll.barrier(b, a, grid=3).own_end == a.value()  # whether the own loss is more or less
     assert f"own L of b {b.value():.5g}" in " ".join(repr(found).split())
     legend = found.plot().figure.legends[0].get_texts()
     said = " ".join(" ".join(text.get_text() for text in legend).split())  # long legends are broken
