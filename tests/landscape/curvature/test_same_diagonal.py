@@ -129,6 +129,19 @@ def test_other_matrices_and_other_losses_are_what_they_were():
     torch.testing.assert_close(dense(last, "hessian").diag(), dense(last, "gauss-newton").diag())
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_batch_that_takes_a_curved_way_through_the_model_tells_of_all(sign):
+    class Ways(nn.Sequential):
+        def forward(self, x):
+            z = self[0](x)
+            return self[1](z.relu() if x.sum() > 0 else z.tanh())
+
+    torch.manual_seed(0)
+    x, y = sign * torch.rand(4, 3).double(), torch.randint(3, (4,))
+    of = ll.supervised(Ways(nn.Linear(3, 4), nn.Linear(4, 3)).double(), [(x, y), (-x, y)], F.cross_entropy)
+    assert of_same_diagonal(of) is of
+
+
 def _anchored(model, batches):
     """A loss with a penalty on the distance from the present weights, which its outputs do not tell."""
     begun = {name: p.detach().clone() for name, p in model.named_parameters()}

@@ -138,6 +138,7 @@ def test_what_has_not_converged_is_not_called_zero():
     """A vector's λ may be small by chance, and a far larger eigenvalue in its residual."""
     found = pairs([100.0, 1e-6, 1e-6], [0.0, 1e-7, 5.0], [], [], rounding=1e-4)
     assert found.zero == [False, True, False]
+    assert found.errors == pytest.approx([0, 1e-7 * 100, 5.0 * 1e-6])
     assert found.written()[0][1:] == ["1e-06 (zero to rounding)", f"1e-06{UNSURE}"]
 
 
