@@ -92,7 +92,7 @@ def test_copies_of_an_eigenvalue_are_followed_however_fast_the_matrix_turns():
     turn = torch.from_numpy(np.random.default_rng(3).standard_normal((N, N)))
     turn = torch.linalg.matrix_exp(0.02 * (turn - turn.T))  # by some 18 degrees
     products = []
-    for unit in (1.0, 2.0**60):
+    for unit in (2.0**-60, 2.0**60):
         matrix, tracker = unit * rotated(spectrum)[0], Tracker(4)
         for _ in range(3):
             found = tracker.solve(lambda v, a=matrix: a @ v, torch.ones(N, dtype=torch.float64))
