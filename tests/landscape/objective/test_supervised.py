@@ -100,6 +100,14 @@ def test_another_reduction_is_the_same_mean(reduction):
     assert found == pytest.approx(nn.CrossEntropyLoss()(MODEL(X), IGNORED).item(), rel=1e-9)
 
 
+def test_a_criterion_that_must_be_told_its_reduction_weighs_targets_as_torch_does():
+    def told(outputs, targets, reduction):
+        return F.cross_entropy(outputs, targets, RATES, reduction=reduction)
+
+    expected = F.cross_entropy(MODEL(X), IGNORED, RATES).item()
+    assert ll.supervised(MODEL, batches(IGNORED), told).value() == pytest.approx(expected, rel=1e-9)
+
+
 def test_the_loss_of_each_example_and_a_sum_by_hand_are_means_too():
     own = F.mse_loss(MODEL(X), SCORES).item()
     each = ll.supervised(MODEL, batches(SCORES), lambda o, t: (o - t).square().mean(1))

@@ -32,6 +32,8 @@ def test_single_weights_may_be_filters():
     params.theta[:5] = torch.tensor([1.0, -2.0, 3.0, 0.0, 5.0])
     d = params.split(random_direction(params).vector)["weight"]
     torch.testing.assert_close(d.abs(), params.split(params.theta)["weight"].abs())
+    raw = params.split(random_direction(params, normalization="none").vector)["weight"]
+    assert torch.equal(d.sign(), raw.sign() * (d != 0))  # and not those of the weights
     scalar = ParamSpace(Scale())
     assert abs(float(random_direction(scalar, biases=True).vector)) == pytest.approx(3.0)
 
