@@ -51,6 +51,8 @@ def test_the_hessian_of_a_piecewise_linear_network_has_the_diagonal_of_its_gauss
     assert found.provenance["derivatives"].startswith("checked")
     z = signs(20, len(part))
     np.testing.assert_allclose(found.samples, ((z @ part.numpy()) * z).sum(1), rtol=1e-9)
+    norm = ll.frobenius_norm(of, probes=20)  # of the Hessian itself, which is the larger one
+    np.testing.assert_allclose(norm.samples, np.square(z @ hessian.numpy()).sum(1), rtol=1e-9)
     again = ll.trace(ll.hessian(of), probes=20)
     np.testing.assert_array_equal(again.samples, found.samples)
     measured = ll.sharpness(of, ["trace", "frobenius"], probes=20)
