@@ -371,6 +371,7 @@ def test_one_parameter(quadratic):
     found = ll.top_eigenpairs(objective, 3)
     assert found.eigenvalues.tolist() == [-4.0]
     assert found.smallest == -4.0
+    assert found.settings["max_products"] == 100 * (3 + 1)  # per eigenvalue at either end
 
 
 def test_what_speaks_against_a_minimum_is_said(quadratic, symmetric):
