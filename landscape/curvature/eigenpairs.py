@@ -15,7 +15,7 @@ from landscape.curvature.linear import LinearOperator, vector_of
 from landscape.curvature.matrix import Operator
 from landscape.curvature.operators import described, operator_of
 from landscape.curvature.power import power_iteration
-from landscape.curvature.solver import Found
+from landscape.curvature.solver import Found, rounding
 from landscape.errors import InputError
 from landscape.objective.objective import Objective
 from landscape.objective.shards import Shard
@@ -70,7 +70,7 @@ class Eigenpairs(Drawn, Result):
             agree(values.ndim == 1, values.shape == residuals.shape, vectors.ndim == 2)
             agree(len(vectors) in (0, len(values)))  # a small file may leave them out
         agree(len(self.converged) == len(self.eigenvalues) > 0, isinstance(self.settings["matrix"], str))
-        need_numbers(self.settings, "tol")
+        need_numbers(self.settings, "tol", known=["norm", "rounding"])
 
     def written(self, number: Callable[[float], str] = "{:.4g}".format) -> tuple[list[str], list[str]]:
         """Return the largest and the smallest eigenvalues as texts; what has not converged says so.
@@ -100,7 +100,9 @@ class Eigenpairs(Drawn, Result):
     @property
     def errors(self) -> Array:
         """‖Hv - λv‖ of each of `eigenvalues`, in units of λ: H has an eigenvalue no further from it."""
-        return self.residuals * np.where(self.zero, self._norm, np.abs(self.eigenvalues))
+        largest = np.maximum(np.abs(self.eigenvalues), self.residuals * self._norm)
+        of_norm = largest <= self.settings.get("rounding", 0.0)  # as the solvers' `scales` has it
+        return self.residuals * np.where(of_norm, self._norm, np.abs(self.eigenvalues))
 
     @property
     def smallest(self) -> float | None:
@@ -119,7 +121,9 @@ class Eigenpairs(Drawn, Result):
 
     @property
     def _norm(self) -> float:
-        return float(np.abs(np.concatenate([self.eigenvalues, self.smallest_eigenvalues])).max())
+        """‖H‖; in a file of an earlier version, of which the listed eigenvalues tell."""
+        listed = np.abs(np.concatenate([self.eigenvalues, self.smallest_eigenvalues])).max()
+        return float(self.settings.get("norm", listed))
 
     @property
     def copies_may_be_missing(self) -> bool:
@@ -246,7 +250,8 @@ def top_eigenpairs(
             "place": place,
             "seed": seed,
             "copies_excluded": found.copies,
-            "rounding": found.rounding,
+            "norm": found.norm,
+            "rounding": rounding(found.norm, like.dtype),
         },
         provenance=provenance | surroundings(like.device),
         seconds=seconds,

@@ -112,7 +112,7 @@ def lanczos(
                 room = int(min(space.capacity - space.size, paid))
                 copies, sure = missed(operator, vectors, space.basis.another(), room, *ends, same, space.rng)
             if complete or spent or (within and not len(copies)):
-                return Found(found, vectors, relative, tops, operator.products, sure, noise)
+                return Found(found, vectors, relative, tops, operator.products, sure, largest)
             if within:
                 space.lock(coefficients[:, chosen], copies[-block:])
                 continue
@@ -174,7 +174,7 @@ class _Space:
         drawn = self.random(count)
         for near in start or ():
             mix(drawn[0], near)
-            drawn = self.orthonormal(drawn, fetched(norms(drawn))[0])
+            drawn = self.orthonormal(drawn, fetched(norms(drawn))[0], of=1.0)
         return drawn
 
     def append(self, block: Tensor) -> None:
@@ -198,10 +198,14 @@ class _Space:
         inner, sizes, lengths = fetched(*measured, norms(left))  # a step waits for the device here alone
         self._matrix[self._newest : self.size, self._newest : self.size] = (inner + inner.T) / 2
         self._norm = max(self._norm, *sizes)
-        self.ahead = self.orthonormal(left, lengths)
+        self.ahead = self.orthonormal(left, lengths, of=self._norm)
         self.coupling = np.zeros((self.size, len(self.ahead)))
         if len(left) == 1:  # written over: its direction, which the next vector has unless it was short
-            cosine = gram(left, self.ahead) if self._short(lengths[0]) else np.ones((1, len(self.ahead)))
+            cosine = (
+                gram(left, self.ahead)
+                if self._short(lengths[0], self._norm)
+                else np.ones((1, len(self.ahead)))
+            )
             self.coupling[self._newest :] = lengths * cosine
         else:
             self.coupling[self._newest :] = gram(left, self.ahead)
@@ -216,19 +220,20 @@ class _Space:
                 yield torch.from_numpy(parts.copy()).to(local(self.basis.like)), rows[: end - begin]
             begin += len(rows)
 
-    def _short(self, length: float) -> bool:
-        """Tell whether a vector is so short that rounding has turned it back to the basis."""
-        least: float = torch.finfo(self.basis.like.dtype).eps ** 0.5 * self._norm
+    def _short(self, length: float, of: float) -> bool:
+        """Tell whether what is left of a vector is so short that rounding has turned it back to the basis."""
+        least: float = torch.finfo(self.basis.like.dtype).eps ** 0.5 * of
         return length <= least
 
-    def orthonormal(self, vectors: Tensor, lengths: Array) -> Tensor:
+    def orthonormal(self, vectors: Tensor, lengths: Array, of: float) -> Tensor:
         """Return an orthonormal basis of `vectors`, without those that are only rounding.
 
         Args:
             vectors: shape (K, n). A single one is written over.
             lengths: of these, shape (K,).
+            of: the length of the vectors that these are left of.
         """
-        least = 2 * rounding(self._norm, vectors.dtype)
+        least = 2 * rounding(of, vectors.dtype)
         found = self._none
         for vector, own in zip(vectors, lengths, strict=True):
             left = project_out(vector, [found])
@@ -236,7 +241,7 @@ class _Space:
             if length <= least or self.size + len(found) == self.basis.like.numel():
                 continue
             left = left.div_(length) if len(vectors) == 1 else left / length
-            if self._short(length):
+            if self._short(length, of):
                 left = unit(project_out(project_out(left, self.basis.blocks), [found]))
             found = _longer(found, left)
         return found
@@ -248,7 +253,7 @@ class _Space:
         self.begin = self.size
         self._matrix[: self.size, : self.size] = np.diag(values)
         left = project_out(start, self.basis.blocks)
-        self.ahead = self.orthonormal(left, fetched(norms(left))[0])
+        self.ahead = self.orthonormal(left, fetched(norms(left))[0], of=1.0)
         self.coupling = np.zeros((self.size, len(self.ahead)))
         self.append(self.ahead)
 

@@ -1,12 +1,12 @@
 """The second-order matrices of an objective, each known by its products with vectors."""
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -44,6 +44,8 @@ __all__ = [
     "unit_slopes",
 ]
 Kind = Callable[[Objective, Any], BatchProduct]
+PARTS = 1e-4  # share by which a loss may differ from what its two parts make
+ROUNDED = 1e-6  # the same, of the loss far from θ: what float32 rounds where θ fits nearly all
 SAME = 16  # units in the last place by which one loss may differ, computed in two ways
 ProductStrategy = Literal["reverse", "forward", "differences"]
 
@@ -210,7 +212,7 @@ def gauss_newton(objective: Objective, *, memory: Size | None = None) -> Operato
     if not isinstance(outputs, Tensor):
         raise InputError(f"forward returns {type(outputs).__name__}, and this matrix takes a tensor")
     whole, both = _by_both(objective, first, outputs)
-    if not np.isclose(whole, both, rtol=1e-4, atol=1e-6):
+    if not math.isclose(whole, both, rel_tol=PARTS) and not _rounding(objective, whole - both):
         raise InputError(f"criterion(forward) is {both:g} on the first batch, but the loss is {whole:g}")
     free = Objective(
         _Free(outputs),
@@ -221,6 +223,18 @@ def gauss_newton(objective: Objective, *, memory: Size | None = None) -> Operato
     with _following("the criterion's reverse"):
         _check("the criterion's reverse", HessianReverse, free)
     return _outer(objective, GaussNewton, memory).operator("gauss-newton", "Jᵀ(Hℓ)J")
+
+
+def _rounding(objective: Objective, missed: float) -> bool:
+    """Tell whether a loss that is nearly 0 at θ may be off by so much, beside what it is far from θ."""
+    there = _far(objective).traced(objective.batches[0])[1]
+    return abs(missed) <= ROUNDED * abs(float(there.detach()))
+
+
+def _far(objective: Objective) -> Objective:
+    """Return the loss at half of all weights, and at ½ for tensors of zeros."""
+    parts = objective.params.split(objective.theta).values()
+    return objective.moved(objective.params.flat(part / 2 if part.any() else part + 0.5 for part in parts))
 
 
 def _outer(objective: Objective, kind: type[GaussNewton | EmpiricalFisher], memory: int | None) -> "_Graphs":
@@ -324,10 +338,7 @@ def _only_cross_terms(objective: Objective, batch: Any) -> bool:
     leaves, outputs = objective.traced(batch, "outputs")
     if not isinstance(outputs, Tensor) or not affine_in_each(outputs, leaves):
         return False
-    params = objective.params
-    parts = params.split(objective.theta).values()
-    far = params.flat(part / 2 if part.any() else part + 0.5 for part in parts)
-    there = objective.moved(far)
+    there = _far(objective)
     pairs = (objective, outputs), (there, there.traced(batch, "outputs")[1])
     share = SAME * torch.finfo(objective.theta.dtype).eps
     losses = (_by_both(of, batch, made) for of, made in pairs)

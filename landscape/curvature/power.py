@@ -21,7 +21,7 @@ from landscape.curvature.basis import (
     residuals,
 )
 from landscape.curvature.matrix import Operator
-from landscape.curvature.solver import Counted, Found, Matvec, oriented, rayleigh, rounding, scales
+from landscape.curvature.solver import Counted, Found, Matvec, oriented, rayleigh, scales
 from landscape.storage.results import Array
 
 Scale = Callable[[Array, Array, float], Array]
@@ -76,7 +76,7 @@ def power_iteration(
         )
         values, vectors = np.concatenate([values, largest - shifted]), torch.cat([vectors, lowest])
         relative = np.concatenate([relative, absolute / whole])
-    return Found(values, vectors, relative, k, operator.products, rounding=rounding(largest, like.dtype))
+    return Found(values, vectors, relative, k, operator.products, norm=largest)
 
 
 def _dominant(

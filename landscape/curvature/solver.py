@@ -28,7 +28,7 @@ class Found:
         k: number of the largest that were asked for, or n where that is less.
         products: number of times the operator was applied.
         copies: whether further copies of these eigenvalues, which would be among them, can be excluded.
-        rounding: an eigenvalue and a residual up to this are rounding of the products (`rounding`).
+        norm: ‖H‖, as far as the products tell: the largest magnitude of a Ritz value at either end.
     """
 
     values: Array
@@ -37,7 +37,7 @@ class Found:
     k: int
     products: int
     copies: bool = True
-    rounding: float = 0.0
+    norm: float = 0.0
 
 
 class Fall:

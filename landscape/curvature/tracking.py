@@ -107,7 +107,10 @@ class Tracker:
             searched = searched or within
             if basis.size >= len(start) + LONGEST:
                 basis.restart(values, vectors, images)
-            basis.add(images[worst] - values[worst] * vectors[worst] if lost is None else lost)
+            if lost is None:
+                basis.add(images[worst] - values[worst] * vectors[worst], basis.norm)
+            else:
+                basis.add(lost)
 
     def _first(self, matvec: Matvec, near: Tensor, deadline: float) -> Found:
         wanted = self.k + GUARDS - 1
@@ -172,14 +175,17 @@ class _Basis:
         mix = torch.from_numpy(coefficients[:, top].T.copy()).to(self._rows, copy=True)
         return values[top], mix @ self._rows, mix @ self._images
 
-    def add(self, direction: Tensor) -> Tensor:
+    def add(self, direction: Tensor, of: float = 1.0) -> Tensor:
         """Add the part of a direction outside of the basis, or a random one for one of rounding alone.
+
+        Args:
+            of: the length of the vectors that the direction is left of.
 
         Returns:
             The product with the new vector of the basis.
         """
         length = norm(direction)
-        if length <= 2 * rounding(self.norm, direction.dtype):
+        if length <= 2 * rounding(of, direction.dtype):
             row = random_unit(direction, self._rng, [self._rows])
         else:
             row = unit(project_out(direction / length, [self._rows]))

@@ -154,8 +154,8 @@ class PerTarget:
         alone = next(filter(None, parts), None)
         if alone is None:
             return _rows(costs, weights, len(costs) if len(costs) <= count else 1)
-        if placed and count > 1 and self._in_order is None:
-            self._in_order = all(map(torch.allclose, _rows(costs, weights, count), alone))
+        if placed and count > 1 and self._in_order is None and not _near(costs, costs.flatten()[:1]):
+            self._in_order = all(map(_near, _rows(costs, weights, count), alone))  # not by losses all alike
         return alone
 
     def _alone(
@@ -262,6 +262,11 @@ def _agrees(own: float, sums: Tensor, weights: Tensor) -> bool:
     if weight == 0 or not (math.isfinite(total) and math.isfinite(own)):
         return weight == 0 or math.isfinite(total) == math.isfinite(own)
     return abs(own - total / weight) <= CLOSE * size / weight or abs(own - total) <= CLOSE * size
+
+
+def _near(some: Tensor, others: Tensor) -> bool:
+    """Tell whether losses are the same, as near as float32 tells, whatever their unit."""
+    return bool((some - others).detach().abs().max() <= CLOSE * others.detach().abs().max())
 
 
 def _of_targets(costs: Tensor, weights: Tensor) -> tuple[Tensor, Tensor] | None:

@@ -93,7 +93,7 @@ class LossCache:
     def at(self, steps: Array, label: str = "surface") -> Array:
         """Return the loss at each of `steps`, shape (n, directions), as n values."""
         known = self._log.known
-        asked: list[Step] = [tuple(float(x) + 0.0 for x in step) for step in steps]  # + 0.0: no -0.0
+        asked: list[Step] = [tuple(map(float, step)) for step in steps]
         missing = [step for step in dict.fromkeys(asked) if step not in known and any(step)]
         if missing:
             own: dict[Step, float] = {}

@@ -239,6 +239,19 @@ def test_copies_are_missed_as_rarely_as_is_said(shift):
     assert sum(f.copies for f in found) > 90
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("solver", [lanczos, power_iteration])
+def test_the_unit_of_a_matrix_is_that_of_its_eigenvalues_and_of_nothing_else(solver, dtype):
+    """A power of two changes no digit: no threshold is a number of its own, nor one for copies found."""
+    matrix = with_spectrum([5.0, 5, 4, 4, -3, *np.linspace(0, 1, 20)], dtype)
+    one = solve(solver, matrix, 4, 1, tol=1e-3)
+    for unit in (2.0**-40, 2.0**40):
+        other = solve(solver, unit * matrix, 4, 1, tol=1e-3)
+        np.testing.assert_allclose(other.values, unit * one.values, rtol=1e-6)
+        np.testing.assert_allclose(other.residuals, one.residuals, rtol=1e-3)
+        assert (other.norm, other.products) == (pytest.approx(unit * one.norm), one.products)
+
+
 def test_copies_cost_few_products():
     spectrum = [10.0, 8, 7, 5, 4, *np.random.default_rng(0).uniform(-1, 1, 500)]
     found = solve(lanczos, with_spectrum(spectrum), 5, 1, tol=1e-3)
@@ -358,6 +371,7 @@ def test_one_parameter(quadratic):
     found = ll.top_eigenpairs(objective, 3)
     assert found.eigenvalues.tolist() == [-4.0]
     assert found.smallest == -4.0
+    assert found.settings["max_products"] == 100 * (3 + 1)  # per eigenvalue at either end
 
 
 def test_what_speaks_against_a_minimum_is_said(quadratic, symmetric):

@@ -166,6 +166,15 @@ def test_errors_cover_small_eigenvalues_that_no_step_has_reached_yet(operator, l
         assert abs(value - terms.sum()) < 3 * error
 
 
+@pytest.mark.parametrize(("steps", "ridge"), [(3, 1.2), (3, 2.0), (8, 1.02), (20, 1.02)])
+def test_errors_cover_what_the_steps_leave_open_of_an_indefinite_matrix(operator, steps, ridge):
+    """No node lies below all λ for certain there: what the second half of the steps changed has to do."""
+    values = np.linspace(-1, 1, 200)
+    found = ll.spectral_density(operator(torch.diag(torch.from_numpy(values))), probes=2, steps=steps)
+    value, error = found.effective_dimension(ridge)
+    assert abs(value - np.sum(values / (values + ridge))) < 1.5 * error
+
+
 def test_a_node_that_is_set_leaves_a_quadrature_as_exact_as_it_may_be(operator):
     found = ll.spectral_density(operator(with_spectrum(np.linspace(0.1, 2, 30))), probes=2, steps=5)
     for nodes, weights in zip(found.nodes, found.weights, strict=True):
@@ -225,6 +234,8 @@ def test_the_moment_error_sees_a_wrong_quadrature(identity):
     assert max(identity.moment_error) < 1e-12
     wrong = replace(identity, nodes=tuple(1.01 * x for x in identity.nodes))
     assert wrong.moment_error == pytest.approx((0.01 / 1.01, 0.0201 / 1.0201))
+    turned = replace(wrong, nodes=tuple(-x for x in wrong.nodes), moments=identity.moments * [[-1], [1]])
+    assert turned.moment_error == pytest.approx(wrong.moment_error)  # relative to Σ |λ|, which is not Σ λ
 
 
 @pytest.mark.parametrize("n", [1, 4])

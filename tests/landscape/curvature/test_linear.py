@@ -64,7 +64,9 @@ def test_the_trace_norm_and_diagonal_are_those_of_the_same_signs(matrix):
     np.testing.assert_allclose(found.samples, quadratic_forms, rtol=1e-12)
     assert found.standard_error == pytest.approx(quadratic_forms.std(ddof=1) / math.sqrt(30), rel=1e-12)
     assert ll.frobenius_norm(matrix).value == pytest.approx(math.sqrt(squares.mean()), rel=1e-12)
-    np.testing.assert_allclose(ll.diagonal(matrix).values, (z * images).mean(0), rtol=1e-10, atol=1e-12)
+    diagonal = ll.diagonal(matrix)
+    np.testing.assert_allclose(diagonal.values, (z * images).mean(0), rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(diagonal.standard_errors, (z * images).std(0, ddof=1) / 30**0.5, rtol=1e-10)
     assert matrix.products == 3 * 30
     for method in ("hutch++", "xtrace"):
         assert ll.trace(matrix, method=method, probes=8).value == pytest.approx(SPECTRUM.sum(), abs=1e-10)
@@ -121,6 +123,52 @@ def test_residuals_of_the_smallest_are_relative_to_the_norm(method):
     length = float((entries @ vector - value * vector).norm())
     assert found.smallest_residuals[0] == pytest.approx(length / 100, rel=1e-3, abs=1e-12)
     assert found.smallest_converged == [True]
+
+
+def lengths_of(entries, values, vectors):
+    """Return ‖Hv - λv‖ of each pair, in float64."""
+    vectors = torch.from_numpy(vectors).double()
+    return (vectors @ entries - torch.from_numpy(values)[:, None] * vectors).norm(dim=1).numpy()
+
+
+@pytest.mark.parametrize("smallest", [0, 2])
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("method", ["lanczos", "power"])
+def test_an_error_is_the_length_of_a_residual_whichever_end_is_the_larger(method, sign, smallest):
+    entries, _ = rotated(sign * np.concatenate([[100.0, 40.0], np.linspace(1, 3, 20), [1e-4]]))
+    found = ll.top_eigenpairs(Matrix(entries), 2, method, smallest=smallest, tol=0.02, max_products=5000)
+    of_both = (
+        (found.eigenvalues, found.eigenvectors, found.errors),
+        (found.smallest_eigenvalues, found.smallest_eigenvectors, found.smallest_errors),
+    )
+    for values, vectors, errors in of_both:
+        np.testing.assert_allclose(errors, lengths_of(entries, values, vectors), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("tol", [1e-3, 1e-9])
+def test_an_eigenvalue_next_to_zero_is_off_by_no_more_than_is_said(tol):
+    """Of ‖H‖ = 10⁶ at the other end, float32 vectors keep some hundredths, which λ does not show."""
+    entries, _ = rotated(-np.append(1e6, np.linspace(0.001, 1, 60)))
+
+    class Single(Matrix):
+        def __call__(self, vector):
+            return super().__call__(vector.double()).float()
+
+    found = ll.top_eigenpairs(Single(entries, torch.float32), 3, smallest=0, tol=tol, max_products=40)
+    lengths = lengths_of(entries, found.eigenvalues, found.eigenvectors)
+    assert (lengths > 1e-4).all()
+    assert (lengths <= 1.1 * found.errors).all()
+
+
+@pytest.mark.parametrize("low", [[-0.5], np.linspace(-0.5, -0.4, 9)], ids=["one end is close", "both are"])
+def test_both_ends_get_a_share_of_the_products_and_no_more(low):
+    entries, _ = rotated([1.0, 0.9999, *np.linspace(0.5, 0.9, 20), *low])
+    found = power_iteration(lambda v: entries @ v, entries[0], 1, 1, 1e-4, 60, 0)
+    assert found.residuals[0] > 1e-4
+    assert found.products <= 62
+    if len(low) == 1:
+        assert found.residuals[1] <= 1e-4
+        assert found.values[1] == pytest.approx(-0.5, abs=1e-6)
 
 
 def test_an_operator_may_write_every_product_to_one_tensor():

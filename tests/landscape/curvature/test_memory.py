@@ -11,7 +11,7 @@ import landscape as ll
 from landscape.curvature.basis import COLUMNS, Basis, gram, project_out, random_unit
 from landscape.curvature.probes import Probes
 from landscape.objective import trust
-from landscape.objective.noise import FEW, PERIOD, fill_normal, folded
+from landscape.objective.noise import FEW, PERIOD, fill_normal, folded, size_of
 from landscape.objective.sums import PIECE, Sum
 from landscape.runtime.allocations import Allocations, peak
 from landscape.runtime.ranks import ALONE
@@ -208,6 +208,13 @@ def test_what_is_folded_has_the_length_of_a_tensor_and_of_a_difference(n):
         exact = float((a - b).double().norm())
         assert float((folded(a) - folded(b)).norm()) == pytest.approx(exact, rel=0.03)
     assert folded(a).numel() <= FEW
+
+
+@pytest.mark.parametrize("n", [0, 7, PIECE + 5])
+def test_the_size_of_a_tensor_is_its_root_mean_square(n):
+    drawn = torch.randn(n, generator=torch.Generator().manual_seed(1))
+    exact = float(drawn.double().square().sum() / max(n, 1)) ** 0.5
+    assert size_of(drawn) == pytest.approx(exact, rel=1e-12)
 
 
 def test_tensors_are_filled_as_if_they_lay_end_to_end():

@@ -156,12 +156,44 @@ def test_matrices_that_an_objective_was_not_built_for_are_refused(quadratic):
         ll.empirical_fisher(plain)
 
 
-def test_parts_that_do_not_make_up_the_loss_are_refused():
-    parts = {"forward": lambda model, x: model(x), "criterion": lambda z, x: (z.square().sum(), len(x))}
+@pytest.mark.parametrize("unit", [1.0, 1e-9])
+def test_parts_that_do_not_make_up_the_loss_are_refused(unit):
+    def criterion(z, x):
+        return unit * z.square().sum(), len(x)
+
     model, batch = nn.Linear(2, 1).double(), torch.ones(3, 2).double()
-    of = Objective(model, [batch], lambda m, x: (m(x).exp().sum(), len(x)), **parts)
-    with pytest.raises(InputError, match=r"criterion\(forward\) is"):
-        ll.gauss_newton(of)
+    for share in (1.0, 0.5):
+        of = Objective(
+            model,
+            [batch],
+            lambda m, x, share=share: (share * criterion(m(x), x)[0], len(x)),
+            forward=lambda m, x: m(x),
+            criterion=criterion,
+        )
+        if share == 1:
+            assert ll.gauss_newton(of).name == "gauss-newton"
+        else:
+            with pytest.raises(InputError, match=r"criterion\(forward\) is"):
+                ll.gauss_newton(of)
+
+
+def test_parts_may_differ_by_the_rounding_of_a_loss_that_is_nearly_fitted():
+    """A ten-millionth of what the loss is elsewhere: float32 knows no digit of it."""
+    model, batch = nn.Linear(2, 1, bias=False), torch.ones(3, 2)
+    nn.init.ones_(model.weight)
+    for unit in (1.0, 1e-9):
+
+        def loss(z, shift, unit=unit):
+            return unit * ((z - 2 + shift).square().sum() + 2e-7), 3
+
+        of = Objective(
+            model,
+            [batch],
+            lambda m, x, loss=loss: loss(m(x), 0.0),
+            forward=lambda m, x: m(x),
+            criterion=lambda z, x, loss=loss: loss(z, 1e-4),
+        )
+        assert ll.gauss_newton(of).name == "gauss-newton"
 
 
 class Outside(torch.autograd.Function):

@@ -51,6 +51,8 @@ def test_the_hessian_of_a_piecewise_linear_network_has_the_diagonal_of_its_gauss
     assert found.provenance["derivatives"].startswith("checked")
     z = signs(20, len(part))
     np.testing.assert_allclose(found.samples, ((z @ part.numpy()) * z).sum(1), rtol=1e-9)
+    norm = ll.frobenius_norm(of, probes=20)  # of the Hessian itself, which is the larger one
+    np.testing.assert_allclose(norm.samples, np.square(z @ hessian.numpy()).sum(1), rtol=1e-9)
     again = ll.trace(ll.hessian(of), probes=20)
     np.testing.assert_array_equal(again.samples, found.samples)
     measured = ll.sharpness(of, ["trace", "frobenius"], probes=20)
@@ -127,6 +129,19 @@ def test_other_matrices_and_other_losses_are_what_they_were():
     last = curved.restrict(["out.weight", "out.bias"])  # in which the outputs are affine, whatever is before
     assert of_same_diagonal(last) is not last
     torch.testing.assert_close(dense(last, "hessian").diag(), dense(last, "gauss-newton").diag())
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_batch_that_takes_a_curved_way_through_the_model_tells_of_all(sign):
+    class Ways(nn.Sequential):
+        def forward(self, x):
+            z = self[0](x)
+            return self[1](z.relu() if x.sum() > 0 else z.tanh())
+
+    torch.manual_seed(0)
+    x, y = sign * torch.rand(4, 3).double(), torch.randint(3, (4,))
+    of = ll.supervised(Ways(nn.Linear(3, 4), nn.Linear(4, 3)).double(), [(x, y), (-x, y)], F.cross_entropy)
+    assert of_same_diagonal(of) is of
 
 
 def _anchored(model, batches):

@@ -1,6 +1,7 @@
 """All of one matrix at once: what each part alone says, and its blocks."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,8 +9,11 @@ import torch
 
 import landscape as ll
 from landscape.cli.output import _plain
+from landscape.curvature.eigenpairs import Eigenpairs
+from landscape.curvature.operators import MATRICES
 from landscape.plots.tables import of_spectra
-from tests.worlds import signs
+from landscape.runtime.rounding import UNSURE
+from tests.worlds import signs, world
 
 
 @pytest.fixture
@@ -26,6 +30,19 @@ def test_each_part_is_what_the_function_of_its_name_returns(objective):
     assert found.density.moments.tolist() == ll.spectral_density(objective, steps=6, seed=1).moments.tolist()
     assert found.parameters == 12
     assert not found.blocks
+    ways = {"method": "power", "tol": 0.01, "max_products": 200}
+    other = ll.spectrum(
+        objective,
+        **ways,
+        trace=True,
+        trace_method="xtrace",
+        trace_tol=0.5,
+        probes=8,
+        matrix="hessian",
+        seed=1,
+    )
+    assert other.pairs.settings == ll.top_eigenpairs(objective, 5, **ways, seed=1).settings
+    assert other.trace.settings == ll.trace(objective, method="xtrace", tol=0.5, probes=8, seed=1).settings
     bare = ll.spectrum(objective)
     assert (bare.trace, bare.density, bare.density_facts()) == (None, None, {})
 
@@ -49,6 +66,16 @@ def test_the_density_tells_what_its_probes_do(objective, symmetric):
     )
     assert (said["local_entropy"], said["local_entropy_se"]) == (None, None)  # -γ is above λmin
     assert found.density_facts()["ridge"] == pytest.approx(largest)
+    assert found.density_facts(ridge=ridge)["gamma"] == pytest.approx(largest)
+    by_magnitude = replace(found, pairs=pairs([-2 * largest, largest], [0.0, 0.0], [], []))
+    assert by_magnitude.density_facts(gamma=9.0)["ridge"] == largest
+
+
+@pytest.mark.parametrize("matrix", MATRICES)
+def test_each_part_is_of_the_matrix_that_was_asked_for(matrix):
+    found = ll.spectrum(world("MLP"), matrix=matrix, top=1, trace=True, probes=2, density=True, steps=2)
+    parts = found.pairs, found.trace, found.density
+    assert {part.settings["matrix"] for part in parts} == {found.facts()["matrix"]} == {matrix}
 
 
 def test_a_negative_effective_dimension_is_explained(quadratic):
@@ -77,6 +104,42 @@ def test_a_smallest_eigenvalue_next_to_zero_is_written_with_what_it_may_be_off_b
     value, error = map(float, cell.removesuffix(")").split(" (±"))
     assert float((values - value).abs().min()) <= error <= 1.5 * 0.02 * 100
     assert found.facts()["smallest_errors"] == found.pairs.smallest_errors.tolist()
+
+
+def pairs(values, residuals, low, low_residuals, tol=1e-3, rounding=0.0):
+    """Eigenpairs with their vectors left out."""
+    return Eigenpairs(
+        eigenvalues=np.array(values),
+        eigenvectors=np.empty((0, 9)),
+        residuals=np.array(residuals),
+        converged=[r <= tol for r in residuals],
+        smallest_eigenvalues=np.array(low),
+        smallest_eigenvectors=np.empty((0, 9)),
+        smallest_residuals=np.array(low_residuals),
+        products=9,
+        gradient_norm=0.0,
+        settings={"matrix": "hessian", "tol": tol, "rounding": rounding},
+        provenance={},
+        seconds=0.1,
+    )
+
+
+def test_a_negative_eigenvalue_speaks_against_a_minimum_where_it_exceeds_its_error():
+    """The error of a smallest one is its residual times ‖H‖ = 100, and that of a top one times |λ|."""
+    for residual, tol, said in ((2e-4, 1e-3, None), (5e-5, 1e-3, ""), (5e-5, 1e-5, UNSURE)):
+        found = pairs([100.0], [0.0], [-0.01], [residual], tol)
+        assert found.why_not_a_minimum == (None if said is None else f"λmin = -0.01{said}")
+    assert pairs([-0.01], [0.5], [], []).why_not_a_minimum == f"λmin = -0.01{UNSURE}"
+    assert pairs([-0.01], [2.0], [], []).why_not_a_minimum is None
+    assert pairs([1.0], [0.0], [-100.0], [2e-4]).smallest_errors == pytest.approx([0.02])
+
+
+def test_what_has_not_converged_is_not_called_zero():
+    """A vector's λ may be small by chance, and a far larger eigenvalue in its residual."""
+    found = pairs([100.0, 1e-6, 1e-6], [0.0, 1e-7, 5.0], [], [], rounding=1e-4)
+    assert found.zero == [False, True, False]
+    assert found.errors == pytest.approx([0, 1e-7 * 100, 5.0 * 1e-6])
+    assert found.written()[0][1:] == ["1e-06 (zero to rounding)", f"1e-06{UNSURE}"]
 
 
 def test_blocks_are_those_of_each_group_alone(sasrec_objective, tmp_path):

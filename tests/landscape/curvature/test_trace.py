@@ -77,18 +77,34 @@ def test_xtrace_leaves_each_probe_out_of_the_sketch_that_it_tests(operator, sign
     assert found.settings["products"] == 16
 
 
-def test_the_standard_error_of_xtrace_counts_the_covariance_of_its_samples(operator):
-    """Var = S²/m + mean of D_ij D_ji over i ≠ j, D_ij the change of sample i when j is left out too."""
+@pytest.mark.parametrize(("seed", "beyond"), [(0, ()), (3, ()), (6, ("below",)), (2, ("above",))])
+def test_the_standard_error_of_xtrace_counts_the_covariance_of_its_samples(operator, seed, beyond):
+    """Var = S²/m + mean of D_ij D_ji over i ≠ j, D_ij the change of sample i when j is left out too.
+
+    That mean is held between 0 and S²/(m - 2).
+    """
     matrix = with_spectrum(0.8 ** np.arange(40.0))
-    a, z = matrix.numpy(), signs(8, 40)
+    a, z = matrix.numpy(), signs(8, 40, seed)
     samples = np.array([left_out(a, z, i) for i in range(8)])
     changes = np.array(
         [[samples[i] - left_out(a, z, i, j) if i != j else 0.0 for j in range(8)] for i in range(8)]
     )
     shared, variance = (changes * changes.T).sum() / 56, samples.var(ddof=1)
-    assert 0 < shared < variance / 6  # within what it is held to
-    found = ll.trace(operator(matrix), method="xtrace", probes=16)
-    assert found.standard_error == pytest.approx((variance / 8 + shared) ** 0.5, rel=1e-9)
+    assert (shared < 0, shared > variance / 6) == ("below" in beyond, "above" in beyond)
+    found = ll.trace(operator(matrix), method="xtrace", probes=16, seed=seed)
+    held = np.clip(shared, 0, variance / 6)
+    assert found.standard_error == pytest.approx((variance / 8 + held) ** 0.5, rel=1e-9)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("tol", [None, 0.1])
+def test_the_negative_of_a_matrix_has_the_negative_trace_after_as_many_products(operator, method, tol):
+    matrix = with_spectrum(np.arange(1.0, 101) ** -2)
+    found, negative = (ll.trace(operator(m), method=method, probes=60, tol=tol) for m in (matrix, -matrix))
+    np.testing.assert_allclose(negative.samples, -found.samples, rtol=1e-9)
+    assert negative.standard_error == pytest.approx(found.standard_error, rel=1e-6)
+    for key in ("products", "reached"):
+        assert negative.settings[key] == found.settings[key]
 
 
 @pytest.mark.slow
@@ -260,13 +276,19 @@ def test_the_frobenius_norm_is_the_root_of_the_trace_of_the_square_on_the_same_p
     square = ll.trace(operator(symmetric @ symmetric), seed=5)
     np.testing.assert_allclose(norm.samples, square.samples, rtol=1e-12)
     assert norm.value == pytest.approx(square.value**0.5)
+    # by the delta method, d√s = ds / 2√s, and so the half width of the interval, t standard errors
+    assert norm.standard_error == pytest.approx(square.standard_error / (2 * norm.value), rel=1e-12)
+    widths = [found.interval[1] - found.interval[0] for found in (norm, square)]
+    assert widths[0] == pytest.approx(widths[1] / (2 * norm.value), rel=1e-12)
 
 
 def test_a_frobenius_norm_stops_at_its_tolerance(operator, symmetric):
-    found = ll.frobenius_norm(operator(symmetric), probes=500, tol=0.05)
-    assert found.standard_error <= 0.05 * found.value
+    found = ll.frobenius_norm(operator(symmetric), probes=500, tol=0.01)
+    assert found.standard_error <= 0.01 * found.value
     assert found.settings["reached"]
-    assert 8 <= found.settings["products"] == len(found.samples) < 500
+    assert 8 < found.settings["products"] == len(found.samples) < 500
+    before = found.samples[:-1]  # one probe less is not enough
+    assert before.std(ddof=1) / len(before) ** 0.5 > 0.01 * 2 * before.mean()
     zero = ll.frobenius_norm(operator(torch.zeros(12, 12).double()))
     assert (zero.value, zero.standard_error, zero.settings["reached"]) == (0, 0, None)
 

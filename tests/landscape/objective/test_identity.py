@@ -14,6 +14,7 @@ import landscape as ll
 from landscape import InputError
 from landscape.objective.identity import batches_digest, criterion_digest
 from landscape.plots.tables import of_paths
+from landscape.surface.points import own_end
 
 X = torch.randn(60, 5, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(60) % 3
@@ -159,6 +160,14 @@ def test_a_barrier_says_where_the_other_end_is_not_its_own(model):
     assert drawn.marks[1]["loss"] == pytest.approx(a.value(b.theta))
     labels = [text.get_text() for text in drawn.plot().texts]
     assert labels == ["a", f"b (its own loss is {b.value():.4g})"]
+
+
+def test_a_model_has_an_own_end_whether_its_loss_there_is_more_or_less():
+    model = ll.supervised(net(), loader(False), F.cross_entropy)
+    for share in (0.9, 1.1):
+        with pytest.warns(UserWarning, match="BatchNorm statistics or frozen weights differ"):
+            assert own_end(model, share * model.value()) == {"own_end": model.value()}
+    assert own_end(model, model.value()) == own_end(model.theta, 1.0) == {}
 
 
 def test_recomputed_statistics_are_each_models_own():

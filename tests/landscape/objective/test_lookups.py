@@ -84,6 +84,19 @@ def test_a_table_that_is_held_still_is_not_asked_for():
     assert objective(by_module, exclude=["table*"]).compact() is None
 
 
+def test_where_another_row_is_read_the_loss_of_what_is_left_is_no_number():
+    def chosen(model, items):
+        far = (model.head.bias > 10).long()  # weights choose the rows
+        return model.head(model.table((items + 60 * far) % 100))
+
+    whole = objective(chosen)
+    compact, places = whole.compact()
+    theta = whole.theta.clone()
+    theta[-1] += 20
+    assert np.isfinite(whole.value(theta))
+    assert np.isnan(compact.value(theta[places]))
+
+
 @pytest.mark.parametrize("loss", [bce, cross_entropy])
 def test_a_sample_of_users_reads_few_items_of_a_large_catalogue(split, loss):
     torch.manual_seed(0)

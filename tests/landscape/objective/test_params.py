@@ -98,6 +98,7 @@ class Factors(nn.Linear):
         (Conv1D(6, 4), "weight", 1),
         (Conv1D(4, 4), "weight", 1),
         (Dense(6, 4), "weight", 1),
+        (Dense(4, 4), "weight", 0),  # of a square one, nothing tells
         (nn.Linear(4, 6), "weight", 0),
         (nn.Linear(4, 4), "weight", 0),
         (Factors(), "lora_a", 0),

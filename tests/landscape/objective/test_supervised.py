@@ -100,6 +100,14 @@ def test_another_reduction_is_the_same_mean(reduction):
     assert found == pytest.approx(nn.CrossEntropyLoss()(MODEL(X), IGNORED).item(), rel=1e-9)
 
 
+def test_a_criterion_that_must_be_told_its_reduction_weighs_targets_as_torch_does():
+    def told(outputs, targets, reduction):
+        return F.cross_entropy(outputs, targets, RATES, reduction=reduction)
+
+    expected = F.cross_entropy(MODEL(X), IGNORED, RATES).item()
+    assert ll.supervised(MODEL, batches(IGNORED), told).value() == pytest.approx(expected, rel=1e-9)
+
+
 def test_the_loss_of_each_example_and_a_sum_by_hand_are_means_too():
     own = F.mse_loss(MODEL(X), SCORES).item()
     each = ll.supervised(MODEL, batches(SCORES), lambda o, t: (o - t).square().mean(1))
@@ -169,6 +177,32 @@ def test_whatever_the_order_of_tokens_the_loss_of_each_example_is_its_own(layout
     assert weights.tolist() == list(lengths)
     torch.testing.assert_close(torch.from_numpy(sums), expected.detach())
     assert objective.value() == pytest.approx(float(expected.detach().sum()) / sum(lengths), rel=1e-12)
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-6])
+def test_whose_loss_it_is_does_not_depend_on_its_unit(unit):
+    """In small units all losses are close to one another, as far as an absolute tolerance tells."""
+
+    def by_position(o, t):
+        return F.mse_loss(o.t().reshape(-1), t.t().reshape(-1))
+
+    model, targets = nn.Linear(5, 3, bias=False).double(), unit * drawn(8, 3)
+    nn.init.constant_(model.weight, unit)
+    parts = [(X[:4], targets[:4]), (X[4:8], targets[4:])]
+    sums, _ = ll.supervised(model, parts, by_position).per_example()
+    expected = (model(X[:8]) - targets).square().sum(1).detach()
+    torch.testing.assert_close(torch.from_numpy(sums), expected, rtol=1e-9, atol=0)
+
+
+def test_losses_that_are_all_alike_do_not_tell_whose_they_are():
+    """A table of zeros gives each token the same loss, whichever place that has."""
+    model, tokens = nn.Embedding(9, 4).double(), torch.arange(12).reshape(4, 3) % 9
+    nn.init.zeros_(model.weight)
+    objective = ll.supervised(model, [(tokens, tokens % 4)], layouts(4)["one position after another"])
+    theta = drawn(9, 4)
+    for there in (objective.theta, theta.flatten()):
+        expected = F.cross_entropy(there.view(9, 4)[tokens].mT, tokens % 4, reduction="none").sum(1)
+        torch.testing.assert_close(torch.from_numpy(objective.per_example(there)[0]), expected)
 
 
 def test_an_example_whose_targets_are_all_hidden_counts_as_one_without_weight():

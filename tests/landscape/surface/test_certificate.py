@@ -135,6 +135,12 @@ def test_a_fit_of_a_loss_that_is_not_finite_between_its_points_has_no_end_of_err
     assert not found.certificate.reached
 
 
+def test_each_seed_has_fresh_points_of_its_own():
+    peak = of(SMOOTH["peak"])
+    errors = {ll.line(peak, directions=AXES[:1], tol=0.1, seed=seed).error for seed in range(3)}
+    assert len(errors) == 3
+
+
 def test_a_constant_has_no_error():
     certificate = ll.plane(of(lambda x, y: 0 * x + 3), directions=AXES).certificate
     assert certificate.reached

@@ -5,7 +5,7 @@ from torch import nn
 
 import landscape as ll
 from landscape import InputError, ParamSpace, random_direction
-from landscape.surface.directions import Direction, cosine
+from landscape.surface.directions import Direction, coordinates, cosine
 
 
 @pytest.fixture
@@ -32,6 +32,8 @@ def test_single_weights_may_be_filters():
     params.theta[:5] = torch.tensor([1.0, -2.0, 3.0, 0.0, 5.0])
     d = params.split(random_direction(params).vector)["weight"]
     torch.testing.assert_close(d.abs(), params.split(params.theta)["weight"].abs())
+    raw = params.split(random_direction(params, normalization="none").vector)["weight"]
+    assert torch.equal(d.sign(), raw.sign() * (d != 0))  # and not those of the weights
     scalar = ParamSpace(Scale())
     assert abs(float(random_direction(scalar, biases=True).vector)) == pytest.approx(3.0)
 
@@ -97,6 +99,13 @@ def test_directions_have_both_signs_and_are_nearly_orthogonal():
     a, b = (random_direction(params, seed=0, index=i) for i in range(2))
     assert abs(cosine(a, b)) < 0.05
     assert abs(float((a.vector > 0).float().mean()) - 0.5) < 0.02
+
+
+def test_coordinates_on_slanted_axes_are_the_steps_that_lead_nearest():
+    a, b, beside = torch.from_numpy(np.random.default_rng(0).standard_normal((3, 6)))
+    beside -= torch.stack([a, b]).T @ torch.linalg.lstsq(torch.stack([a, b]).T, beside).solution
+    found = coordinates(2 * a - 3 * b + beside, [Direction(a, "a"), Direction(b, "b")])
+    assert found == pytest.approx([2, -3])
 
 
 def test_a_direction_that_moves_nothing_is_refused():

@@ -146,6 +146,7 @@ def test_what_a_projection_leaves_out_is_perpendicular_to_its_plane(quadratic, s
     objective = quadratic(symmetric, torch.linspace(-1, 2, 12).double())
     theta = objective.theta
     sizes = torch.linspace(0.1, 10, 12)  # and far from θ
+    sizes[-1] = 100  # far longer along one axis than along the other
     points = [theta + 90 + sizes * torch.from_numpy(RNG.standard_normal(12)) for _ in range(5)]
     frame = trajectory_frame(objective, points)
     for point, step, loss, apart in zip(

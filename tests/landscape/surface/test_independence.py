@@ -64,3 +64,41 @@ def test_a_faster_strategy_that_errs_is_dropped(monkeypatch):
     assert found[1] == objective.value(points.theta((0.5, 0.5)))
     with pytest.raises(InputError, match="vmap gives other losses"):
         LossCache(objective, axes, strategy="vmap").at(np.array([[0.1, 0.2]]))
+
+
+def vmapped(monkeypatch, values):
+    """Points of a small network by `vmap`, as on a GPU, of `values(objective, thetas, own)` in its place."""
+    objective, own = Objective(Net().double(), [(X, Y)], total), Objective.values
+    axes = [ll.random_direction(objective.params, 0, index=i) for i in (0, 1)]
+    monkeypatch.setattr(Objective, "values", lambda self, thetas: values(self, thetas, own(self, thetas)))
+    monkeypatch.setattr("landscape.surface.loss_cache.by_rule", lambda offered, *_: offered[-1])
+    return LossCache(objective, axes)
+
+
+FARTHER = np.linspace([0.01, 0.02], [0.5, 1.0], 12)
+
+
+def test_a_faster_strategy_that_errs_far_out_alone_is_dropped(monkeypatch):
+    def values(objective, thetas, own):
+        away = (thetas - objective.theta).norm(dim=1) / objective.theta.norm()
+        return np.where(away.numpy() > 0.5, 1.01 * own, own)
+
+    points = vmapped(monkeypatch, values)
+    expected = [points.objective.value(points.theta(step)) for step in FARTHER]
+    np.testing.assert_allclose(points.at(FARTHER), expected, rtol=1e-12)
+    assert points.strategy == "sequential"
+
+
+def test_where_vmap_fails_midway_each_point_keeps_its_own_loss(monkeypatch):
+    calls = []
+
+    def values(objective, thetas, own):
+        calls.append(len(thetas))
+        if len(calls) > 2:  # after the comparison, and the first points
+            raise MemoryError
+        return own
+
+    points = vmapped(monkeypatch, values)
+    expected = [points.objective.value(points.theta(step)) for step in FARTHER]
+    np.testing.assert_allclose(points.at(FARTHER), expected, rtol=1e-12)
+    assert (len(calls), points.strategy) == (3, "sequential")

@@ -106,6 +106,7 @@ def test_the_bend_on_a_quadratic(drawn_anew):
     expected = middle - 0.75 * (np.array([2.0, 4.0]) - 2 * middle)
     np.testing.assert_allclose(found.bend, expected, atol=0.05)
     assert found.settings["drawn_anew"] == drawn_anew
+    assert found.settings["lr"] == pytest.approx(10**0.5 / 50)  # of the root mean square of b - a = (-2, 4)
 
 
 def test_a_curve_has_the_length_of_its_polyline():
