@@ -249,10 +249,17 @@ def test_a_number_is_in_the_units_of_the_column(tmp_path):
         split_by("time:5", dated)
 
 
-@pytest.mark.parametrize("odd", [0, 10**8, 1_400_000_000_000])
-def test_a_date_does_not_cut_times_of_which_one_is_of_another_unit_or_missing(tmp_path, odd):
+@pytest.mark.parametrize(
+    ("odd", "said"),
+    [
+        (0, "which are not seconds since 1970 or a finer unit"),
+        (10**8, "which are not seconds since 1970 or a finer unit"),
+        (1_400_000_000_000, "row 5: a time in milliseconds among others in seconds"),
+    ],
+)
+def test_a_date_does_not_cut_times_of_which_one_is_of_another_unit_or_missing(tmp_path, odd, said):
     path = file_of(tmp_path, [*(1_400_000_000 + day * 86_400 for day in range(4)), odd])
-    with pytest.raises(InputError, match="which are not seconds since 1970 or a finer unit"):
+    with pytest.raises(InputError, match=said):
         split_by("time:2014-05-15", read(path, times=True))
 
 
