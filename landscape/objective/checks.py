@@ -56,33 +56,47 @@ def total_weight(
     return total, losses
 
 
-def kept(module: nn.Module) -> list[tuple[Any, int]]:
+Kept = dict[tuple[str, str], list[tuple[Any, int]]]
+
+
+def kept(module: nn.Module) -> Kept:
     """Return what a module holds in buffers and attributes, and how often each tensor was written to.
 
     What lists and dictionaries of its own hold belongs to it. An LSTM's list of its weights is left out,
     which differs wherever weights are swapped.
+
+    Returns:
+        What there is, by the names of the part and its attribute.
     """
-    held = [
-        value
-        for part in module.modules()
+    return {
+        (path, name): [(value, _writes(value)) for value in (whole, *_inside(name, whole))]
+        for path, part in module.named_modules()
         for name, whole in (*part._buffers.items(), *vars(part).items())
         if not name.startswith("_flat_weight")
-        for value in (whole, *([] if name in _OF_MODULES else _inside(whole)))
-    ]
-    return [(v, v._version if isinstance(v, Tensor) and not v.is_inference() else 0) for v in held]
+    }
 
 
-_OF_MODULES = frozenset(vars(nn.Module()))
+OF_MODULES = frozenset(vars(nn.Module()))
 
 
-def _inside(value: Any) -> Iterable[Any]:
+def _writes(value: Any) -> int:
+    return value._version if isinstance(value, Tensor) and not value.is_inference() else 0
+
+
+def _inside(name: str, value: Any) -> Iterable[Any]:
+    if name in OF_MODULES:
+        return ()
     return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
-def keeps(before: list[tuple[Any, int]], after: list[tuple[Any, int]]) -> bool:
-    """Tell whether a module has kept something of an evaluation between two calls of `kept`."""
-    return len(before) != len(after) or any(
-        old is not new or times != again for (old, times), (new, again) in zip(before, after, strict=True)
+def written(before: Kept, after: Kept) -> list[tuple[str, str]]:
+    """Return what a module has kept of an evaluation between two calls of `kept`, or given up."""
+    return [key for key in before | after if not _same(before.get(key, []), after.get(key, []))]
+
+
+def _same(before: list[tuple[Any, int]], after: list[tuple[Any, int]]) -> bool:
+    return len(before) == len(after) and all(
+        old is new and times == again for (old, times), (new, again) in zip(before, after, strict=True)
     )
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from landscape.errors import InputError, words_of
-from landscape.objective.checks import keeps, kept, need_same_again, total_weight
+from landscape.objective.checks import kept, need_same_again, total_weight, written
 from landscape.objective.derivatives import leaves_of, twice_differentiable
 from landscape.objective.evaluators import (
     Copied,
@@ -83,7 +83,7 @@ def _chosen(
             if not torch.allclose(evaluate(batches[0])[0], losses[0], rtol=OWN, atol=0):
                 module.differentiates = True  # a penalty on the weights that are trained, say
                 return _chosen(module, weights, batches, statistics, None)
-        if reached and keeps(before, kept(swapped.module.model)):
+        if reached and written(before, kept(swapped.module.model)):
             _need_stillness(swapped, weights, batches, losses)
     except InputError:
         raise

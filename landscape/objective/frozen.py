@@ -1,6 +1,7 @@
 """A model as a landscape holds it: a copy in eval mode, whose derivatives are all visible."""
 
 import copy
+import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from landscape.errors import InputError, words_of
 from landscape.objective.bags import Bag
 from landscape.objective.batches import HALF
-from landscape.objective.checks import keeps, kept
+from landscape.objective.checks import OF_MODULES, kept, written
 from landscape.objective.derivatives import leaves_of, need_recording, twice_differentiable
 from landscape.objective.gathered import Weight, in_use, is_sharded, unsharded
 from landscape.objective.params import ParamSpace
@@ -134,19 +135,29 @@ def faithful(model: nn.Module, frozen: nn.Module, loss: LossOf) -> tuple[nn.Modu
         The copy, and its loss; None if it has none.
 
     Raises:
-        InputError: the loss uses the model itself, or writes to it, and not the module that it is given; it
-            makes parameters, or reads what an earlier call has computed; or a copy without hidden gradients
-            has another loss than the model.
+        InputError: the loss uses the model itself, or reads what it writes there, and not the module that it
+            is given; it makes parameters, or reads what an earlier call has computed; or a copy without
+            hidden gradients has another loss than the model.
     """
     with torch.enable_grad(), twice_differentiable:
         if is_sharded(uncompiled(model)):
             return _visible(frozen), _as_in_use(uncompiled(model), frozen, loss)
-        before, first = kept(model), twin(frozen)
+        live, first = uncompiled(model), twin(frozen)
+        before = kept(live)
         try:
             expected = loss(first)
         except Exception:  # told where the loss is evaluated in earnest
             expected = None
-        if keeps(before, kept(model)):
+        if isinstance(expected, Tensor):
+            own = {id(p): name for name, p in model.named_parameters()}
+            if used := [own[id(leaf)] for leaf in leaves_of(expected) if id(leaf) in own]:
+                raise InputError(
+                    f"the loss uses {used[0]!r} of your model itself; it must use the model that it is "
+                    "given, loss(model, batch), and hooks the module that they are given"
+                )
+        changed = [key for key in written(before, kept(live)) if key[1] not in OF_MODULES]
+        _hide(frozen, live, changed)
+        if changed and _reads(loss, frozen, live, expected):
             raise InputError(WRITTEN)
         if made := [n for n in dict(first.named_parameters()) if n not in dict(frozen.named_parameters())]:
             raise InputError(f"the model makes {made[0]} when it is called; call it once: model(inputs)")
@@ -157,15 +168,10 @@ def faithful(model: nn.Module, frozen: nn.Module, loss: LossOf) -> tuple[nn.Modu
                 f"the loss is NaN without {read[0]!r}, which an earlier call of the model has computed; "
                 "compute it anew in each call, or detach it"
             )
-        own = {id(p): name for name, p in model.named_parameters()}
-        if used := [own[id(leaf)] for leaf in leaves_of(expected) if id(leaf) in own]:
-            raise InputError(
-                f"the loss uses {used[0]!r} of your model itself; it must use the model that it is given, "
-                "loss(model, batch), and hooks the module that they are given"
-            )
         candidates = [frozen]
         if _has_own_modes(model):
             candidates.insert(0, _as_in_training(model))
+            _hide(candidates[0], live, changed)
         elif not any(map(_hides, frozen.modules())):
             return frozen, expected.detach()
         for candidate in map(_visible, candidates):
@@ -256,6 +262,44 @@ def _share(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
         found = weights.get(name)
         if found is not None and found.dtype == parameter.dtype and torch.equal(found, parameter):
             parameter.data = found
+
+
+def _hide(copied: nn.Module, model: nn.Module, changed: Iterable[tuple[str, str]]) -> None:
+    """Let a copy hold no numbers where evaluations of it write to the model itself: its own are old.
+
+    Args:
+        changed: names of the parts and their attributes. What both share is not old.
+    """
+    parts, own = (dict(module.named_modules()) for module in (copied, model))
+    for path, name in changed:
+        part, found = parts.get(path), getattr(own[path], name, None)
+        shared = isinstance(found, dict | list) and getattr(part, name, None) is found
+        if part is not None and part is not own[path] and not shared:
+            held: dict[str, Any] = part._buffers if name in part._buffers else part.__dict__
+            held[name] = _numberless(found)
+
+
+def _numberless(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return torch.full_like(value, torch.nan, dtype=None if value.is_floating_point() else torch.float32)
+    if isinstance(value, dict):
+        return {key: _numberless(held) for key, held in value.items()}
+    return [_numberless(held) for held in value] if isinstance(value, list) else math.nan
+
+
+def _reads(loss: LossOf, hidden: nn.Module, model: nn.Module, expected: Any) -> bool:
+    """Tell whether a loss needs what an evaluation has written to the model.
+
+    Args:
+        hidden: a copy that does not hold it.
+        expected: the loss of a copy that holds what was there before; None if it failed.
+    """
+    copied = hidden if expected is not None else duplicate(model)
+    try:
+        found = loss(twin(copied))
+    except Exception:  # the user's own code may raise anything
+        return expected is not None
+    return not isinstance(expected, Tensor) or not torch.allclose(found, expected, rtol=OWN, atol=0)
 
 
 def _computed(model: nn.Module) -> list[str]:

@@ -106,10 +106,62 @@ def test_what_a_call_leaves_is_that_of_each_evaluation(kind, how):
 
 @pytest.mark.parametrize("how", ["made", "evaluated", "trained"])
 @pytest.mark.parametrize("kind", [ByClosure, InADictionary])
-@pytest.mark.parametrize("loss", [plain, penalized])
-def test_a_hook_that_writes_to_the_model_itself_is_refused(kind, how, loss):
+def test_a_hook_that_writes_to_the_model_itself_is_refused(kind, how):
     with pytest.raises(InputError, match=r"changed your model itself: make a hook a method .*self\.save"):
-        Objective(called(kind().double(), how), BATCHES, loss)
+        Objective(called(kind().double(), how), BATCHES, penalized)
+
+
+class Counting(Net):
+    """Its hook counts on the model itself, as counters of calls and of FLOPs do, in a buffer too."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls, self.sizes = 0, []
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+
+        def hook(module, inputs, outputs):
+            self.calls += 1
+            self.seen += 1
+            self.last = outputs.detach()
+            self.sizes.append(inputs[0].numel())
+
+        self.a.register_forward_hook(hook)
+
+
+@pytest.mark.parametrize("how", ["made", "evaluated", "trained"])
+@pytest.mark.parametrize("kind", [ByClosure, InADictionary, Counting])
+@pytest.mark.parametrize("wrap", [lambda model: model, lambda model: torch.compile(model, backend="eager")])
+def test_a_hook_may_write_to_the_model_what_the_loss_does_not_read(wrap, kind, how):
+    objective = Objective(wrap(called(kind().double(), how)), BATCHES, plain)
+    expected = Objective(Net().double(), BATCHES, plain)
+    for theta in (None, 1.1 * expected.theta):
+        assert objective.value(theta) == expected.value(theta)
+        torch.testing.assert_close(objective.grad(theta), expected.grad(theta))
+
+
+def test_what_a_hook_writes_to_the_model_is_never_read_in_another_batch():
+    """The first batch does not read it, and the second does."""
+
+    def sometimes(model, batch):
+        return penalized(model, batch) if len(batch[1]) == 8 else plain(model, batch)
+
+    model = ByClosure().double()
+    with torch.no_grad():
+        model(X)
+    with pytest.raises(InputError, match="the loss is nan on batch 1"):
+        Objective(model, BATCHES, sometimes)
+
+
+def test_what_is_wrong_with_a_loss_is_told_before_a_hook():
+    def broken(model, batch):
+        model(batch[0])
+        raise LookupError("of the loss")
+
+    with pytest.raises(InputError, match="LookupError: of the loss"):
+        Objective(Counting().double(), BATCHES, broken)
+    model = Counting().double()
+    with pytest.raises(InputError, match=r"the loss uses '.*' of your model itself"):
+        Objective(model, BATCHES, lambda _, batch: plain(model, batch))
 
 
 def test_a_graph_of_an_earlier_call_is_not_a_constant():
