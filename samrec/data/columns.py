@@ -122,7 +122,8 @@ def _by_name(names: Sequence[str], rated: bool) -> Chosen | None:
     user, item = (_first(known, which) for which in (USER, ITEM))
     if user is None or item is None:
         return None
-    if held := [name for name in names if name.endswith("_seq") and plain(name).startswith(known[item])]:
+    lists = re.compile(f"{known[item]}(s|list|seq|sequence|history)?")
+    if held := [name for name in names if name.endswith(":token_seq") and lists.fullmatch(plain(name))]:
         raise InputError(
             f"{held[0]} holds a history in each row, of which --columns would leave it out; write a row for "
             "each interaction, or a line 'user item item …' for each user"

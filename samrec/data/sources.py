@@ -19,14 +19,14 @@ TABLES = (".csv", ".tsv", ".parquet", ".inter", ".json", ".jsonl", ".ndjson", ".
 _GZIP = b"\x1f\x8b"
 _BINARY = {
     _GZIP: "compressed by gzip; unpack it",
-    b"PAR1": "a Parquet file; name it .parquet",
-    b"ARROW1": "an Arrow (Feather) file; write it as .parquet or .csv",
+    b"PAR1\x15": "a Parquet file; name it .parquet",
+    b"ARROW1\0": "an Arrow (Feather) file; write it as .parquet or .csv",
     b"Obj\x01": "an Avro file; write it as .parquet or .csv",
     b"SQLite format 3\0": "an SQLite database; write its table as .csv",
     b"\x89HDF": "an HDF5 file; write its table as .parquet or .csv",
     b"\x93NUMPY": "an array of NumPy; write it as .csv",
     b"PK\x03\x04": "an Excel workbook or another archive; write its table as .csv, or name the archive .zip",
-    b"BZh": "compressed by bzip2; unpack it",
+    **{b"BZh%d1AY&SY" % n: "compressed by bzip2; unpack it" for n in range(1, 10)},
     b"\xfd7zXZ\0": "compressed by xz; unpack it",
     b"(\xb5/\xfd": "compressed by Zstandard; unpack it",
     **{
@@ -38,7 +38,10 @@ _BINARY = {
     b"<html": "a web page and not data; download the file itself",
     b"version https://git-lfs": "a pointer of Git LFS; fetch the file itself: git lfs pull",
 }
-"""How files begin that are not text, whatever their name says; what they are, and what to do."""
+"""How files begin that are not text, whatever their name says; what they are, and what to do.
+
+A name may begin with PAR1 or BZh, and stand first in a table.
+"""
 LONGEST = 2**28
 """Bytes of a line that are read: a file may be one line, and larger than the memory."""
 

@@ -1,5 +1,6 @@
 """Files that are not what their name says, or not one interaction per row: one line says what they are."""
 
+import bz2
 import gzip
 import json
 import pickle
@@ -40,6 +41,8 @@ def packed(write, folder):
         (lambda folder: packed(FRAME.write_parquet, folder), r"is a Parquet file; name it \.parquet"),
         (lambda folder: packed(FRAME.write_ipc, folder), "is an Arrow"),
         (lambda folder: packed(FRAME.write_avro, folder), "is an Avro file"),
+        (lambda folder: packed(FRAME.clear().write_parquet, folder), "is a Parquet file"),
+        (lambda folder: bz2.compress(b"1 2 3"), "compressed by bzip2"),
         (lambda folder: pickle.dumps(ROWS), "is a pickle, which can run code and is not read"),
         (lambda folder: b"SQLite format 3\0" + bytes(80), "is an SQLite database"),
         (lambda folder: b"PK\3\4" + bytes(80), "is an Excel workbook or another archive"),
@@ -54,6 +57,12 @@ def test_what_is_no_text_is_told_by_how_it_begins(tmp_path, name, make, said):
     message = refused(written(tmp_path, name, make(tmp_path)))
     assert re.search(said, message)
     assert str(tmp_path / name) in message
+
+
+@pytest.mark.parametrize("user", ["BZhang", "BZh9", "PAR1", "PAR1001", "ARROW1", "PK34"])
+def test_a_table_may_begin_with_the_name_of_a_user(tmp_path, user):
+    path = written(tmp_path, "a.csv", f"{user},i1,1\n{user},i2,2\nb,i1,3\n")
+    assert histories(read(path, columns="0,1,2")) == [["i1", "i2"], ["i1"]]
 
 
 def test_lines_that_are_packed_are_not_numbers(tmp_path):
@@ -79,6 +88,17 @@ def test_a_row_that_holds_a_history_is_not_one_interaction(tmp_path):
     genres = content.replace("item_id_list", "genre")  # a list of something else
     with pytest.warns(UserWarning, match="no column is known as a time"):
         assert histories(read(written(tmp_path, "b.inter", genres))) == [["i4"], ["i1"]]
+
+
+@pytest.mark.parametrize(
+    "name", ["item_seq", "item_genre:token_seq", "item_vector:float_seq", "itemized:token_seq"]
+)
+def test_what_else_is_known_of_an_item_is_no_history(tmp_path, name):
+    """A number within the session, or what describes the item."""
+    path = written(
+        tmp_path, "a.inter", f"user:token\titem:token\ttime:float\t{name}\nu1\ti4\t1\t1\nu2\ti1\t2\t2\n"
+    )
+    assert histories(read(path)) == [["i4"], ["i1"]]
 
 
 @pytest.mark.parametrize("fraction", ["", ".25"])
