@@ -68,7 +68,7 @@ def closures_of(given: Any) -> Sequence[Callable[[], Any]]:
             "or first_step before it"
         )
     closures = [given] if callable(given) else given
-    if not isinstance(closures, list | tuple) or not closures or not all(map(callable, closures)):
+    if not isinstance(closures, Sequence) or not closures or not all(map(callable, closures)):
         raise ValueError(f"step takes a closure or a list of closures, not {given!r:.60}")
     return closures
 

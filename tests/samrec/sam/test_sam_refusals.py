@@ -1,5 +1,7 @@
 """What SAM cannot be built of, or step by, is refused in one line."""
 
+from collections import deque
+
 import pytest
 import torch
 from torch import nn
@@ -43,6 +45,20 @@ def test_what_sam_cannot_be_built_of_is_refused(made, error, said):
 def test_a_step_by_what_is_no_closure_is_refused(given):
     with pytest.raises(ValueError, match="takes a closure or a list of closures"):
         SAM([vector(1.0)], torch.optim.SGD, lr=0.1).step(given)
+
+
+@pytest.mark.parametrize("kind", [list, tuple, deque])
+def test_closures_come_in_any_sequence(kind):
+    p = vector(1.0, 2.0)
+    optimizer = SAM([p], torch.optim.SGD, rho=0.1, lr=0.1)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = p.square().sum()
+        loss.backward()
+        return loss
+
+    assert optimizer.step(kind([closure, closure])) == 10
 
 
 @pytest.mark.parametrize("returned", [lambda loss: loss, lambda loss: loss.item(), lambda loss: None])
