@@ -1,6 +1,6 @@
 """What a loss must be, so that it can be measured: the same twice, finite, with a positive weight."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -67,7 +67,7 @@ def kept(module: nn.Module) -> list[tuple[Any, int]]:
         for part in module.modules()
         for name, whole in (*part._buffers.items(), *vars(part).items())
         if not name.startswith("_flat_weight")
-        for value in (whole, *([] if name in _OF_MODULES else _inside(whole)))
+        for value in ([whole] if name in _OF_MODULES else _inside(whole))
     ]
     return [(v, v._version if isinstance(v, Tensor) and not v.is_inference() else 0) for v in held]
 
@@ -75,8 +75,14 @@ def kept(module: nn.Module) -> list[tuple[Any, int]]:
 _OF_MODULES = frozenset(vars(nn.Module()))
 
 
-def _inside(value: Any) -> Iterable[Any]:
-    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+def _inside(whole: Any) -> list[Any]:
+    """Return a value, and what it holds where it is a list or a dictionary, however deep."""
+    found, seen = [whole], set[int]()
+    for value in found:  # which grows
+        if isinstance(value, dict | list) and id(value) not in seen:
+            seen.add(id(value))
+            found += value.values() if isinstance(value, dict) else value
+    return found
 
 
 def keeps(before: list[tuple[Any, int]], after: list[tuple[Any, int]]) -> bool:

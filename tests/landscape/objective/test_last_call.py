@@ -64,6 +64,24 @@ class InADictionary(ByClosure):
         self.kept["features"] = features
 
 
+class InAList(ByClosure):
+    def __init__(self):
+        super().__init__()
+        self.last = []
+
+    def save(self, features):
+        self.last[:] = [features]
+
+
+class InAListOfADictionary(ByClosure):
+    def __init__(self):
+        super().__init__()
+        self.kept["itself"] = self.kept
+
+    def save(self, features):
+        self.kept["all"][:] = [features]
+
+
 def plain(model, batch):
     return F.cross_entropy(model(batch[0]), batch[1], reduction="sum"), len(batch[1])
 
@@ -105,7 +123,7 @@ def test_what_a_call_leaves_is_that_of_each_evaluation(kind, how):
 
 
 @pytest.mark.parametrize("how", ["made", "evaluated", "trained"])
-@pytest.mark.parametrize("kind", [ByClosure, InADictionary])
+@pytest.mark.parametrize("kind", [ByClosure, InADictionary, InAList, InAListOfADictionary])
 @pytest.mark.parametrize("loss", [plain, penalized])
 def test_a_hook_that_writes_to_the_model_itself_is_refused(kind, how, loss):
     with pytest.raises(InputError, match=r"changed your model itself: make a hook a method .*self\.save"):
