@@ -182,7 +182,7 @@ def _count_above(expected: Tensor, table: Tensor, of_target: Tensor, left_out: T
     Args:
         left_out: pairs of a row of `expected` and a row of `table` that is not a candidate. Shape (2, pairs).
     """
-    size = chunk_rows(max(1, len(expected)), table.device)
+    size = chunk_rows(len(expected), table.device)
     firsts = range(0, len(table), size)
     left_out = left_out[:, left_out[1].argsort()]
     ends = torch.tensor([*firsts, len(table)], device=left_out.device)

@@ -1,6 +1,6 @@
 """What a loss must be, so that it can be measured: the same twice, finite, with a positive weight."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -69,7 +69,9 @@ def kept(module: nn.Module) -> Kept:
         What there is, by the names of the part and its attribute.
     """
     return {
-        (path, name): [(value, _writes(value)) for value in (whole, *_inside(name, whole))]
+        (path, name): [
+            (value, _writes(value)) for value in ([whole] if name in OF_MODULES else _inside(whole))
+        ]
         for path, part in module.named_modules()
         for name, whole in (*part._buffers.items(), *vars(part).items())
         if not name.startswith("_flat_weight")
@@ -83,10 +85,14 @@ def _writes(value: Any) -> int:
     return value._version if isinstance(value, Tensor) and not value.is_inference() else 0
 
 
-def _inside(name: str, value: Any) -> Iterable[Any]:
-    if name in OF_MODULES:
-        return ()
-    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+def _inside(whole: Any) -> list[Any]:
+    """Return a value, and what it holds where it is a list or a dictionary, however deep."""
+    found, seen = [whole], set[int]()
+    for value in found:  # which grows
+        if isinstance(value, dict | list) and id(value) not in seen:
+            seen.add(id(value))
+            found += value.values() if isinstance(value, dict) else value
+    return found
 
 
 def written(before: Kept, after: Kept) -> list[tuple[str, str]]:

@@ -279,12 +279,19 @@ def _hide(copied: nn.Module, model: nn.Module, changed: Iterable[tuple[str, str]
             held[name] = _numberless(found)
 
 
-def _numberless(value: Any) -> Any:
+def _numberless(value: Any, memo: dict[int, Any] | None = None) -> Any:
+    """Return the same shape of lists and dictionaries, around themselves too, with NaN for what they hold."""
+    memo = {} if memo is None else memo
     if isinstance(value, Tensor):
         return torch.full_like(value, torch.nan, dtype=None if value.is_floating_point() else torch.float32)
+    if id(value) in memo or not isinstance(value, dict | list):
+        return memo.get(id(value), math.nan)
+    found: Any = memo.setdefault(id(value), {} if isinstance(value, dict) else [])
     if isinstance(value, dict):
-        return {key: _numberless(held) for key, held in value.items()}
-    return [_numberless(held) for held in value] if isinstance(value, list) else math.nan
+        found.update((key, _numberless(held, memo)) for key, held in value.items())
+    else:
+        found.extend(_numberless(held, memo) for held in value)
+    return found
 
 
 def _reads(loss: LossOf, hidden: nn.Module, model: nn.Module, expected: Any) -> bool:

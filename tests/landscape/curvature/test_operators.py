@@ -177,14 +177,15 @@ def test_parts_that_do_not_make_up_the_loss_are_refused(unit):
                 ll.gauss_newton(of)
 
 
-def test_parts_may_differ_by_the_rounding_of_a_loss_that_is_nearly_fitted():
+@pytest.mark.parametrize("weight", [1.0, 0.0])
+def test_parts_may_differ_by_the_rounding_of_a_loss_that_is_nearly_fitted(weight):
     """A ten-millionth of what the loss is elsewhere: float32 knows no digit of it."""
     model, batch = nn.Linear(2, 1, bias=False), torch.ones(3, 2)
-    nn.init.ones_(model.weight)
+    nn.init.constant_(model.weight, weight)
     for unit in (1.0, 1e-9):
 
         def loss(z, shift, unit=unit):
-            return unit * ((z - 2 + shift).square().sum() + 2e-7), 3
+            return unit * ((z - 2 * weight + shift).square().sum() + 2e-7), 3
 
         of = Objective(
             model,

@@ -3,8 +3,10 @@
 import bz2
 import gzip
 import json
+import lzma
 import pickle
 import re
+import zipfile
 
 import polars as pl
 import pytest
@@ -47,6 +49,13 @@ def packed(write, folder):
         (lambda folder: b"SQLite format 3\0" + bytes(80), "is an SQLite database"),
         (lambda folder: b"PK\3\4" + bytes(80), "is an Excel workbook or another archive"),
         (lambda folder: b"<!DOCTYPE html>\n<html>404</html>\n", "is a web page"),
+        (lambda folder: b"<!doctype html>\n<title>404</title>\n", "is a web page"),
+        (lambda folder: b"<html><body>404</body></html>\n", "is a web page"),
+        (lambda folder: b"\x89HDF\r\n\x1a\n" + bytes(80), "is an HDF5 file"),
+        (lambda folder: b"\x93NUMPY\1\0" + bytes(80), "is an array of NumPy"),
+        (lambda folder: bz2.compress(b"1 2 3\n"), "is compressed by bzip2"),
+        (lambda folder: lzma.compress(b"1 2 3\n"), "is compressed by xz"),
+        (lambda folder: b"(\xb5/\xfd" + bytes(80), "is compressed by Zstandard"),
         (
             lambda folder: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n",
             "git lfs pull",
@@ -63,6 +72,12 @@ def test_what_is_no_text_is_told_by_how_it_begins(tmp_path, name, make, said):
 def test_a_table_may_begin_with_the_name_of_a_user(tmp_path, user):
     path = written(tmp_path, "a.csv", f"{user},i1,1\n{user},i2,2\nb,i1,3\n")
     assert histories(read(path, columns="0,1,2")) == [["i1", "i2"], ["i1"]]
+
+
+def test_a_file_within_an_archive_is_told_too(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a.csv", b"SQLite format 3\0" + bytes(80))
+    assert "a.csv is an SQLite database" in refused(tmp_path / "a.zip")
 
 
 def test_lines_that_are_packed_are_not_numbers(tmp_path):
@@ -118,3 +133,18 @@ def test_times_in_two_units_are_no_order(tmp_path, odd, factor, unit, fraction):
     assert "seconds" in message.replace(unit, "")
     for of in (lambda n: factor, lambda n: 1, lambda n: n in odd, lambda n: n * 10**4):  # 0 is a missing time
         assert len(histories(read(column(of)))) == 3
+
+
+def test_the_rarer_unit_of_times_is_named_by_its_row_though_some_times_are_missing(tmp_path):
+    times = [1_600_000_000 + n for n in range(9)]
+    times[2], times[5] = 0, times[5] * 1000
+    lines = "".join(f"u,i{n},{time or ''}\nv,i{n},{time}\n" for n, time in enumerate(times))
+    message = refused(written(tmp_path, "a.csv", "user_id,item_id,timestamp\n" + lines))
+    assert "a time in milliseconds among others in seconds" in message
+    assert "row 11" in message
+
+
+def test_numbers_that_need_not_be_times_since_1970_are_an_order(tmp_path):
+    lines = "".join(f"u,i{n},{10**n}\n" for n in range(16))  # a second, a millisecond and others
+    path = written(tmp_path, "a.csv", "user_id,item_id,timestamp\n" + lines)
+    assert histories(read(path)) == [[f"i{n}" for n in range(16)]]

@@ -8,6 +8,7 @@ from torch import nn
 
 from samrec import SAM
 from samrec.sam.variants import VARIANTS
+from samrec.sam.vectors import dot, moved, norm
 from tests.quadratics import unit
 from tests.sams import BASES, closing, fit, network, optimizer_of, parts_of, vector, weights
 
@@ -360,6 +361,19 @@ def test_a_step_in_float16_is_that_in_float32(variant, adaptive):
         moves.append(p.detach().float() - start)
     half, single = moves
     assert (half - single).norm() < 0.02 * single.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_what_is_computed_of_halves_is_that_of_the_same_numbers_in_float32(dtype):
+    p, scale = vector(0.0), torch.tensor(1e-8)  # which float16 does not hold
+    a, b = (1e-3 * torch.randn(300)).to(dtype), (2e4 * torch.randn(300).clamp(-3, 3)).to(dtype)
+    wide, other = a.float(), b.float()
+    torch.testing.assert_close(dot({p: a}, {p: b}), dot({p: wide}, {p: other}))
+    torch.testing.assert_close(norm([a, b]), norm([wide, other]))
+    expected = torch.addcmul(wide, other, scale).to(dtype)
+    assert torch.equal(moved(a, b, scale), expected)
+    sparse = b[:, None].to_sparse(1)
+    torch.testing.assert_close(moved(a[:, None], sparse, scale), expected[:, None])
 
 
 def shared(model, rows):
