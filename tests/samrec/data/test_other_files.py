@@ -11,24 +11,12 @@ import zipfile
 import polars as pl
 import pytest
 
-from landscape import InputError
 from samrec.data.readers import read
+from tests.samrec.data.test_reading import refused, written
 from tests.samrec.data.test_tables import histories
 
 ROWS = [(f"u{n % 3}", f"i{n}", 1_600_000_000 + 60 * n) for n in range(12)]
 FRAME = pl.DataFrame(ROWS, schema=["user_id", "item_id", "timestamp"], orient="row")
-
-
-def written(folder, name, content):
-    (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    return folder / name
-
-
-def refused(path, **options):
-    with pytest.raises(InputError) as caught:
-        read(path, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def packed(write, folder):
@@ -63,14 +51,14 @@ def packed(write, folder):
     ],
 )
 def test_what_is_no_text_is_told_by_how_it_begins(tmp_path, name, make, said):
-    message = refused(written(tmp_path, name, make(tmp_path)))
+    message = refused(written(tmp_path, make(tmp_path), name))
     assert re.search(said, message)
     assert str(tmp_path / name) in message
 
 
 @pytest.mark.parametrize("user", ["BZhang", "BZh9", "PAR1", "PAR1001", "ARROW1", "PK34"])
 def test_a_table_may_begin_with_the_name_of_a_user(tmp_path, user):
-    path = written(tmp_path, "a.csv", f"{user},i1,1\n{user},i2,2\nb,i1,3\n")
+    path = written(tmp_path, f"{user},i1,1\n{user},i2,2\nb,i1,3\n")
     assert histories(read(path, columns="0,1,2")) == [["i1", "i2"], ["i1"]]
 
 
@@ -81,28 +69,28 @@ def test_a_file_within_an_archive_is_told_too(tmp_path):
 
 
 def test_lines_that_are_packed_are_not_numbers(tmp_path):
-    message = refused(written(tmp_path, "a.txt.gz", gzip.compress(b"1 2 3\n")))
+    message = refused(written(tmp_path, gzip.compress(b"1 2 3\n"), "a.txt.gz"))
     assert "compressed by gzip; unpack it" in message
 
 
 @pytest.mark.parametrize("sign", ["", "u"])
 def test_dictionaries_of_python_are_not_json(tmp_path, sign):
     lines = [f"{{{sign}'user_id': {u!r}, {sign}'item_id': {i!r}, 'timestamp': {t}}}\n" for u, i, t in ROWS]
-    message = refused(written(tmp_path, "a.json", "".join(lines)))
+    message = refused(written(tmp_path, "".join(lines), "a.json"))
     assert "line 1 is a dictionary of Python, not JSON" in message
     assert "ast.literal_eval(line)" in message
     lines = [json.dumps(row) + "\n" for row in FRAME.to_dicts()]
-    assert len(histories(read(written(tmp_path, "a.json", "".join(lines))))) == 3
+    assert len(histories(read(written(tmp_path, "".join(lines), "a.json")))) == 3
 
 
 def test_a_row_that_holds_a_history_is_not_one_interaction(tmp_path):
     content = "user_id:token\titem_id_list:token_seq\titem_id:token\nu1\ti1 i2 i3\ti4\nu2\ti2 i3\ti1\n"
-    path = written(tmp_path, "a.inter", content)
+    path = written(tmp_path, content, "a.inter")
     assert "item_id_list:token_seq holds a history in each row" in refused(path)
     assert histories(read(path, columns="user_id:token,item_id:token")) == [["i4"], ["i1"]]
     genres = content.replace("item_id_list", "genre")  # a list of something else
     with pytest.warns(UserWarning, match="no column is known as a time"):
-        assert histories(read(written(tmp_path, "b.inter", genres))) == [["i4"], ["i1"]]
+        assert histories(read(written(tmp_path, genres, "b.inter"))) == [["i4"], ["i1"]]
 
 
 @pytest.mark.parametrize(
@@ -110,9 +98,8 @@ def test_a_row_that_holds_a_history_is_not_one_interaction(tmp_path):
 )
 def test_what_else_is_known_of_an_item_is_no_history(tmp_path, name):
     """A number within the session, or what describes the item."""
-    path = written(
-        tmp_path, "a.inter", f"user:token\titem:token\ttime:float\t{name}\nu1\ti4\t1\t1\nu2\ti1\t2\t2\n"
-    )
+    lines = f"user:token\titem:token\ttime:float\t{name}\nu1\ti4\t1\t1\nu2\ti1\t2\t2\n"
+    path = written(tmp_path, lines, "a.inter")
     assert histories(read(path)) == [["i4"], ["i1"]]
 
 
@@ -124,7 +111,7 @@ def test_what_else_is_known_of_an_item_is_no_history(tmp_path, name):
 def test_times_in_two_units_are_no_order(tmp_path, odd, factor, unit, fraction):
     def column(of):
         lines = [f"{u},{i},{t * int(of(n))}{fraction}\n" for n, (u, i, t) in enumerate(ROWS)]
-        return written(tmp_path, "a.csv", "user_id,item_id,timestamp\n" + "".join(lines))
+        return written(tmp_path, "user_id,item_id,timestamp\n" + "".join(lines))
 
     message = refused(column(lambda n: factor if n in odd else 1))
     assert "a time in" in message
@@ -139,12 +126,12 @@ def test_the_rarer_unit_of_times_is_named_by_its_row_though_some_times_are_missi
     times = [1_600_000_000 + n for n in range(9)]
     times[2], times[5] = 0, times[5] * 1000
     lines = "".join(f"u,i{n},{time or ''}\nv,i{n},{time}\n" for n, time in enumerate(times))
-    message = refused(written(tmp_path, "a.csv", "user_id,item_id,timestamp\n" + lines))
+    message = refused(written(tmp_path, "user_id,item_id,timestamp\n" + lines))
     assert "a time in milliseconds among others in seconds" in message
     assert "row 11" in message
 
 
 def test_numbers_that_need_not_be_times_since_1970_are_an_order(tmp_path):
     lines = "".join(f"u,i{n},{10**n}\n" for n in range(16))  # a second, a millisecond and others
-    path = written(tmp_path, "a.csv", "user_id,item_id,timestamp\n" + lines)
+    path = written(tmp_path, "user_id,item_id,timestamp\n" + lines)
     assert histories(read(path)) == [[f"i{n}" for n in range(16)]]
