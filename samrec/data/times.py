@@ -101,9 +101,8 @@ def _need_one_unit(times: pl.Series) -> None:
         NotATimeError: each is one in seconds, milliseconds, microseconds or nanoseconds, and they differ.
     """
     numbers = times.cast(pl.Float64)
-    units = {
-        name: numbers.is_between(unit * 5e8, unit * 4e9) for name, unit in _UNITS.items()
-    }  # 1985 to 2096
+    low, high = 5e8, 4e9  # seconds: 1985 to 2096
+    units = {name: numbers.is_between(low * unit, high * unit) for name, unit in _UNITS.items()}
     counts = {name: int(within.sum()) for name, within in units.items() if within.any()}
     known = len(numbers) - numbers.null_count() - int((numbers == 0).sum())  # 0 stands for a missing time
     if len(counts) > 1 and sum(counts.values()) == known:
