@@ -38,7 +38,9 @@ def draw(found: dict[str, Any]) -> "dict[str, Figure]":
     count = sum(map(len, questions.values())) + GAP * len(questions)
     with paper():
         figure = Figure(figsize=(PAGE, 0.8 + 0.16 * max(6, count)))
-        for axes, (metric, title) in zip(figure.subplots(1, 2, sharey=True), METRICS.items(), strict=True):
+        for axes, (metric, title) in zip(
+            figure.subplots(1, 2, sharex=True, sharey=True), METRICS.items(), strict=True
+        ):
             sections = [
                 [(f"{name}: {SETS[row['data']]}", row[metric]["late"]) for row in rows]
                 for name, rows in questions.items()
