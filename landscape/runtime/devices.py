@@ -161,7 +161,7 @@ def free_main_memory() -> int:
         int(line.split()[1]) * 1024 for line in _lines("/proc/meminfo") if line.startswith("MemAvailable")
     ]
     free += _left_by_groups()
-    return max(0, min(free, default=2**32)) // processes_here()  # not on Linux: what any machine has
+    return max(0, min(free, default=_half_of_all())) // processes_here()
 
 
 def measured(build: Callable[[], T], device: "torch.device") -> tuple[T, int]:
@@ -210,6 +210,14 @@ def fastest(candidates: Iterable[T], run: Callable[[T], int], device: "torch.dev
         return best
 
     return min(candidates, key=seconds)
+
+
+def _half_of_all() -> int:
+    """Return half of the memory, where the system does not say what is free (macOS), or 4 GiB (Windows)."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (AttributeError, OSError, ValueError):
+        return 2**32
 
 
 def _left_by_groups() -> Iterator[int]:

@@ -1,5 +1,6 @@
 """Memory of the device."""
 
+import os
 import platform
 import subprocess
 import sys
@@ -73,6 +74,15 @@ def first(folder, limit, used, kept):
 def test_free_memory_is_what_the_system_and_every_group_of_the_process_leave(files, free, monkeypatch):
     monkeypatch.setattr(devices, "_lines", lambda path: (MEMINFO | files).get(path, []))
     assert devices.free_main_memory() == free * GIB
+
+
+def test_where_the_system_does_not_say_what_is_free_half_of_all_is(monkeypatch):
+    """As on macOS; where it says nothing, as on Windows, it is what any machine has."""
+    monkeypatch.setattr(devices, "_lines", lambda path: [])
+    monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": 4 * 2**20, "SC_PAGE_SIZE": 16384}.__getitem__)
+    assert devices.free_main_memory() == 32 * GIB
+    monkeypatch.delattr(os, "sysconf")
+    assert devices.free_main_memory() == 4 * GIB
 
 
 def test_what_torch_keeps_of_tensors_that_are_gone_is_free_on_a_gpu(monkeypatch):
