@@ -4,7 +4,7 @@ import torch
 
 SCORES = {"cpu": 2**20, "cuda": 2**27}
 """At once. In float32 4 MB, which a CPU's cache holds: of 2^18 to 2^24, the fastest on two cores; 512 MB on
-a GPU, which is bound by launches instead."""
+any other device, which is bound by launches instead."""
 
 
 def chunk_rows(length: int, device: torch.device) -> int:
@@ -12,4 +12,4 @@ def chunk_rows(length: int, device: torch.device) -> int:
 
     A row is the scores of all items for a user, or those of an item for many users.
     """
-    return max(1, SCORES[device.type] // length)
+    return max(1, SCORES.get(device.type, SCORES["cuda"]) // length)

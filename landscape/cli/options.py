@@ -298,7 +298,8 @@ def hold(context: typer.Context, folder: Path) -> None:
 def names_of(checkpoints: list[Path]) -> list[str]:
     """Name each checkpoint: by its file, or by its folder where the file is a run's best.pt or last.pt.
 
-    Where those names are equal, as much of the path is added as makes them different.
+    Where those names are equal, as much of the path is added as makes them different. Case does not count, as
+    files are named by them and many disks ignore it.
 
     Raises:
         InputError: the same checkpoint is given twice.
@@ -310,6 +311,6 @@ def names_of(checkpoints: list[Path]) -> list[str]:
     for depth in range(1, max(map(len, files)) + 1):
         for places, length in ((runs, depth), (files, depth + 1)):
             names = ["-".join(parts[-length:]) for parts in places]
-            if all(names) and len(set(names)) == len(names):
+            if all(names) and len({name.casefold() for name in names}) == len(names):
                 return names
     return [f"{parts[-1]}-{number}" for number, parts in enumerate(files, start=1)]

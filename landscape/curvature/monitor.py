@@ -36,6 +36,7 @@ from landscape.objective.objective import Objective
 from landscape.objective.supervised import supervised
 from landscape.objective.training_mode import Mode
 from landscape.runtime.arguments import Count, CountOrZero, Positive, Seed, Size, checks_arguments
+from landscape.runtime.devices import wait_for
 from landscape.storage.results import surroundings
 
 FIRST = 10  # products of an eigenvalue that the first measurement is expected to take
@@ -209,9 +210,7 @@ class Monitor:
         return self._measured(math.inf)
 
     def _measured(self, deadline: float) -> SharpnessRecord:
-        device = self.probe.theta.device
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)  # the training's own work is not ours
+        wait_for(next(self.model.parameters()).device)  # the training's own work is not ours
         began = time.perf_counter()
         with undisturbed():
             found = self._found(deadline)

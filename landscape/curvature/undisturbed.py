@@ -20,8 +20,6 @@ def undisturbed() -> Iterator[None]:
         with (
             progress.hushed(),
             torch.inference_mode(False),
-            torch.autocast("cpu", enabled=False),
-            torch.autocast("cuda", enabled=False),
             full_precision,
         ):
             yield

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from landscape.errors import InputError
 from landscape.objective.structure import Entry, Grouping, blocks_of, filter_axis_of, group_of, owners
 from landscape.runtime.arguments import Names, checks_arguments
+from landscape.runtime.devices import need_float64
 
 
 class ParamSpace:
@@ -29,7 +30,8 @@ class ParamSpace:
 
     Raises:
         InputError: the model has no parameters, a pattern matches none of them, none takes part, those that
-            do are not of one floating dtype on one device or have no values, or a tensor has no such axis.
+            do are not of one floating dtype on one device, which has float64, or have no values, or a tensor
+            has no such axis.
 
     Attributes:
         sharded: whether vectors are shares of the ranks', see `landscape.objective.shards`.
@@ -75,6 +77,7 @@ class ParamSpace:
                 f"{chosen[0]} is on the meta device and has no values; load them first: "
                 'model.to_empty(device="cpu"), then model.load_state_dict'
             )
+        need_float64(tensors[0].device)
         holders = owners(model)
         axes = {name: axis for p, axis in (filter_axes or {}).items() for name in matching[p]}
         self.entries = tuple(

@@ -1,6 +1,6 @@
 """The loss that a training descends: dropout and batch statistics as in training, but frozen."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from threading import RLock
@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from landscape.objective.batches import parts_of, tensors_of
 from landscape.runtime.arguments import Seed, checks_arguments
+from landscape.runtime.devices import accelerated
 
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
@@ -53,8 +54,8 @@ def in_training_mode(loss: OfModel[T], seed: Seed = 0) -> OfModel[T]:
     @wraps(loss)
     def evaluate(model: Any, batch: Any) -> T:
         tensors = [part for tensor in tensors_of(batch) for part in parts_of(tensor)]
-        devices = {t.device.index for t in (*tensors, *model.parameters()) if t.device.type == "cuda"}
-        with _DRAWING, _seeded(tensors, sorted(devices), seed), _training(model):
+        devices = {t.device for t in (*tensors, *model.parameters()) if accelerated(t.device)}
+        with _DRAWING, _seeded(tensors, devices, seed), _training(model):
             return loss(model, batch)
 
     evaluate.provenance = {"mode": f"training, seed {seed}"}  # type: ignore[attr-defined] # Objective reads it
@@ -67,7 +68,7 @@ def in_mode(function: OfModel[T], mode: Mode, seed: int = 0) -> OfModel[T]:
 
 
 @contextmanager
-def _seeded(tensors: list[Tensor], devices: list[int], seed: int) -> Iterator[None]:
+def _seeded(tensors: list[Tensor], devices: Collection[torch.device], seed: int) -> Iterator[None]:
     """Seed the generators of the CPU and of some GPUs by the values of tensors; put them back after.
 
     `torch.manual_seed` would seed those of all GPUs, which other work draws from: a training beside this.
@@ -78,8 +79,10 @@ def _seeded(tensors: list[Tensor], devices: list[int], seed: int) -> Iterator[No
             if plain.is_floating_point():  # float64 draws what float32 does
                 plain = plain.float()
             seed = hash((seed, int(torch.hash_tensor(plain).view(torch.int64))))
-        for generator in (torch.default_generator, *(torch.cuda.default_generators[i] for i in devices)):
-            generator.manual_seed(seed % 2**63)
+        torch.default_generator.manual_seed(seed % 2**63)
+        for device in devices:
+            begun = torch.Generator(device).manual_seed(seed % 2**63).get_state()
+            torch.get_device_module(device).set_rng_state(begun, device)
         yield
 
 

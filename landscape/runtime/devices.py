@@ -31,8 +31,8 @@ def device_named(name: str) -> "torch.device":
         name: `auto`, or what `torch.device` takes: `cpu`, `cuda`, `cuda:1`.
 
     Raises:
-        InputError: CUDA was asked for and there is none, or none for this rank, or the name is not that
-            of a torch device.
+        InputError: CUDA was asked for and there is none, or none for this rank; the name is not that of a
+            torch device, or that of one which does not compute in float64.
     """
     import torch
 
@@ -46,7 +46,43 @@ def device_named(name: str) -> "torch.device":
         raise InputError("device cuda was asked for, but this machine has none; use --device cpu or auto")
     if device.type == "cuda" and ranks().size > 1:
         return _own_gpu()
+    need_float64(device)
     return device
+
+
+def need_float64(device: "torch.device") -> None:
+    """Refuse a device without float64: sums over batches, and inner products, would lose their digits.
+
+    Raises:
+        InputError: it is one, such as `mps` of a Mac and `xpu` of some laptops.
+    """
+    import torch
+
+    if device.type == "cuda":  # which has it; an error of earlier work would show here
+        return
+    try:
+        torch.ones(1, dtype=torch.float64, device=device).sum()
+    except Exception:  # of another kind on each device
+        raise InputError(
+            f"device {device} does not compute in float64, as sums are taken; use the CPU, in Python with "
+            "copy.deepcopy(model).cpu()"
+        ) from None
+
+
+def accelerated(device: "torch.device") -> bool:
+    """Whether a device is one of torch's accelerator: it runs behind the host, and draws its own numbers."""
+    import torch
+
+    accelerator = torch.accelerator.current_accelerator()
+    return accelerator is not None and accelerator.type == device.type
+
+
+def wait_for(device: "torch.device") -> None:
+    """Wait for what a device was given to do; a CPU has done it."""
+    import torch
+
+    if accelerated(device):
+        torch.accelerator.synchronize(device)
 
 
 def _own_gpu() -> "torch.device":
@@ -125,7 +161,7 @@ def free_main_memory() -> int:
         int(line.split()[1]) * 1024 for line in _lines("/proc/meminfo") if line.startswith("MemAvailable")
     ]
     free += _left_by_groups()
-    return max(0, min(free, default=2**32)) // processes_here()  # not on Linux: what any machine has
+    return max(0, min(free, default=_half_of_all())) // processes_here()
 
 
 def measured(build: Callable[[], T], device: "torch.device") -> tuple[T, int]:
@@ -160,7 +196,6 @@ def fastest(candidates: Iterable[T], run: Callable[[T], int], device: "torch.dev
         run: lets a candidate work, and returns the number of units done. It is timed twice, and the better
             time counts, as the first run may allocate. A candidate that fails is never the fastest.
     """
-    import torch
 
     def seconds(candidate: T) -> float:
         best = float("inf")
@@ -170,12 +205,19 @@ def fastest(candidates: Iterable[T], run: Callable[[T], int], device: "torch.dev
                 units = run(candidate)
             except Exception:  # what `vmap` cannot follow, or too little memory
                 return best
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            wait_for(device)
             best = min(best, (time.perf_counter() - started) / units)
         return best
 
     return min(candidates, key=seconds)
+
+
+def _half_of_all() -> int:
+    """Return half of the memory, where the system does not say what is free (macOS), or 4 GiB (Windows)."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (AttributeError, OSError, ValueError):
+        return 2**32
 
 
 def _left_by_groups() -> Iterator[int]:

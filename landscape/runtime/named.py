@@ -4,13 +4,14 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from types import ModuleType
 from typing import Any
 
 from landscape.errors import InputError
 
 FORM = "package.module:function"
+SEPARATORS = frozenset("/\\")
 
 
 def function_of(named: str, option: str) -> Callable[..., Any]:
@@ -26,10 +27,13 @@ def function_of(named: str, option: str) -> Callable[..., Any]:
         InputError: it is not such a name; there is no such module, file or function; or a file is called like
             another module.
     """
-    module, _, name = named.rpartition(":") if ".py:" in named else named.partition(":")
+    module, colon, name = named.rpartition(":")
+    if not colon or set(name) & SEPARATORS:  # the colon of a drive
+        module, name = named, ""
     by_file = module.endswith(".py")
-    if not module or not name or (not by_file and (module.startswith(".") or "/" in module)):
-        meant = f"{module if by_file else Path(module).stem.lstrip('.') or 'mytask'}:{name or 'objective'}"
+    if not module or not name or (not by_file and (module.startswith(".") or set(module) & SEPARATORS)):
+        stem = PureWindowsPath(module).stem  # which knows both separators
+        meant = f"{module if by_file else stem.lstrip('.') or 'mytask'}:{name or 'objective'}"
         where = "" if by_file else ", in the folder of the file"
         raise InputError(f"{option} takes {FORM}, or file.py:function, not {named!r}; write {meant}{where}")
     if (here := str(Path.cwd())) not in sys.path:

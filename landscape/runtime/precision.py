@@ -48,8 +48,8 @@ class Setting(ContextDecorator):
 
 
 def _without_autocast() -> ExitStack:
-    plain = ExitStack()
-    for kind in ("cpu", "cuda"):
+    plain, accelerator = ExitStack(), torch.accelerator.current_accelerator()
+    for kind in ("cpu", *([accelerator.type] if accelerator else [])):
         if torch.is_autocast_enabled(kind):
             plain.enter_context(torch.autocast(kind, enabled=False))
     return plain

@@ -31,6 +31,6 @@ class Scaler:
         """Divide by the scale, in place, unless `GradScaler.unscale_` has done it."""
         if self._scale is None:
             return
-        inverse = self._scale.double().reciprocal()
-        for gradient in gradients.values():
-            gradient.mul_(inverse.to(gradient))
+        for gradient in gradients.values():  # float16 has no 65,536, and not every device has float64
+            wide = torch.promote_types(gradient.dtype, torch.float32)
+            gradient.mul_(self._scale.to(gradient.device, wide).reciprocal().to(gradient.dtype))

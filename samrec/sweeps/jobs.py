@@ -1,6 +1,5 @@
 """The runs of a sweep: every combination of some settings, each in a folder of its own."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -12,6 +11,10 @@ from landscape.storage.files import own
 from samrec.concerns import applies
 from samrec.config import Config, configure, read_settings
 from samrec.training.log import read_log
+
+FORBIDDEN = '\\/:*?"<>|'
+"""Signs that names of files have not on every system; a value of a setting may be a path, or a pattern."""
+_ALLOWED = str.maketrans(dict.fromkeys(FORBIDDEN, "_"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,10 +84,12 @@ def plan(settings: Mapping[str, Any], varied: Mapping[str, Sequence[str]], out: 
         given = {**settings, **dict(zip(varied, values, strict=True))}
         given = {name: value for name, value in given.items() if _concerns(name, given, methods)}
         combination = {name: given[name] for name in varied if name in given}
-        name = ",".join(f"{key}={value}" for key, value in combination.items()).replace(os.sep, "_")
+        name = ",".join(f"{key}={value}" for key, value in combination.items()).translate(_ALLOWED)
         job = Job(combination, configure(given), out / (name or "run"))
         if jobs.setdefault(name, job).config != job.config:
-            raise InputError(f"two runs would be in one folder, {name}: its name has _ in place of {os.sep}")
+            raise InputError(
+                f"two runs would be in one folder, {name}: its name has _ for each of {FORBIDDEN}"
+            )
     names: dict[str, str] = {}
     for name, job in jobs.items():
         if (other := names.setdefault(repr(job.config), name)) != name:

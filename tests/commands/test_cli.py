@@ -274,6 +274,8 @@ def test_checkpoints_are_named_by_their_run(tmp_path):
     assert names_of([best[0], best[0].with_name("last.pt")]) == ["a-best", "a-last"]
     assert names_of([tmp_path / "x.pt", tmp_path / "x.ckpt"]) == ["x-1", "x-2"]
     assert names_of([tmp_path / "mine.pt"]) == ["mine"]
+    assert names_of([tmp_path / "x/A/best.pt", best[2]]) == ["x-A", "y-a"]  # files of both are in one folder
+    assert names_of([tmp_path / "A.pt", tmp_path / "a.pt"]) == ["A-1", "a-2"]
     assert names_of([tmp_path / "caf\udce9.pt", tmp_path / "ä.pt"]) == ["caf?", "ä"]  # bytes that are no text
     assert names_of([tmp_path / f"x/caf{byte}/best.pt" for byte in ("\udce8", "\udce9")]) == [
         "best-1",

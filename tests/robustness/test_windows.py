@@ -1,7 +1,9 @@
 """What Windows lacks or forbids, simulated: no `flock`, no folder is opened, nothing open is replaced."""
 
 import fcntl
+import io
 import os
+import signal
 import sys
 import types
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 
 from landscape import InputError
 from landscape.storage import apart, files
+from tests.conftest import RUN
 from tests.readers import doubled
 
 
@@ -52,6 +55,42 @@ def windows(monkeypatch):
     monkeypatch.setitem(sys.modules, "msvcrt", types.SimpleNamespace(LK_NBLCK=2, locking=locking))
 
 
+@pytest.fixture
+def other_system(windows, monkeypatch):
+    """What macOS lacks too; texts end lines with two signs, in another encoding if none is said."""
+    opened, made = io.open, os.mkdir
+
+    def named(path):
+        for part in Path(os.fspath(path)).parts[1:]:
+            if set(part) & set('<>:"|?*\\') or part[-1] in ". ":
+                raise OSError(22, "The filename, directory name, or volume label syntax is incorrect")
+
+    def open_(file, mode="r", buffering=-1, encoding=None, errors=None, newline=None, **rest):
+        if isinstance(file, int):
+            return opened(file, mode, buffering, encoding, errors, newline, **rest)
+        if str(file).startswith(("/proc/", "/sys/")):
+            raise FileNotFoundError(2, "No such file or directory")
+        if set(mode) & set("wxa"):
+            named(file)
+        if "b" not in mode:
+            encoding = "cp1252" if encoding in (None, "locale") else encoding
+            newline = "\r\n" if newline is None and set(mode) & set("wxa") else newline
+        return opened(file, mode, buffering, encoding, errors, newline, **rest)
+
+    def mkdir(path, *rest, **how):
+        named(path)
+        return made(path, *rest, **how)
+
+    monkeypatch.setattr(io, "open", open_)  # of pathlib
+    monkeypatch.setattr("builtins.open", open_)
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    monkeypatch.setitem(sys.modules, "resource", None)
+    for name in ("sched_getaffinity", "sysconf", "fork", "symlink"):
+        monkeypatch.delattr(os, name)
+    for name in ("SIGKILL", "SIGHUP", "SIGPIPE"):
+        monkeypatch.delattr(signal, name)
+
+
 def _target(number):
     """What a handle is of, unless it has been closed since it was listed, as the one that listed them was."""
     try:
@@ -92,3 +131,26 @@ def test_files_are_read_apart_without_limits(monkeypatch):
     process = apart.Apart()
     assert len(list(process.read(doubled, b"1"))) == 2
     process.end()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("other_system")
+def test_a_run_is_trained_resumed_measured_and_reported(data_file, tmp_path, landscape, answer):
+    run = tmp_path / "run"
+    train = "train", "--data", data_file, "--out", run, *RUN, "--monitor", 2
+    first = answer(*train, "--epochs", 2)
+    assert answer(*train, "--epochs", 4, "--resume")["best_epoch"] >= first["best_epoch"]
+    measure = "--ckpt", run / "best.pt", "--users", 20, "--device", "cpu"
+    for command in (
+        ("report", run),
+        ("hessian", *measure, "--top", 1),
+        ("surface", *measure, "--grid", 3, "--out", tmp_path / "surface"),
+        ("surface", *measure, "--grid", 3, "--out", tmp_path / "surface"),  # in place of the first
+        ("sharpness", *measure, "--measure", "sam", "--out", tmp_path / "table.csv"),
+        ("recommend", "--ckpt", run / "best.pt", "--out", tmp_path / "items.csv"),
+    ):
+        code, _, err = landscape(*command)
+        assert code == 0, err
+    assert not list(tmp_path.rglob(".part.*"))
+    assert not list(tmp_path.rglob(".lock"))
+    assert "\r\r" not in (tmp_path / "table.csv").read_bytes().decode()

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 import landscape as ll
 from landscape import InputError
+from tests.without import WithoutFloat64
 
 X, Y = torch.randn(20, 5, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 3
 
@@ -185,6 +186,15 @@ def test_a_generator_that_ends_is_frozen():
 def test_what_is_no_model_with_parameters(model, message):
     with pytest.raises(InputError, match=message):
         supervised(model)
+
+
+@pytest.mark.parametrize("copy", [True, False])
+def test_a_device_without_float64(copy):
+    model = net()
+    before = [p.data_ptr() for p in model.parameters()]
+    with WithoutFloat64(), pytest.raises(InputError, match=r"does not compute in float64.*\.cpu\(\)"):
+        ll.supervised(model, [(X, Y)], nn.CrossEntropyLoss(), copy=copy)
+    assert [p.data_ptr() for p in model.parameters()] == before
 
 
 def test_a_lazy_model_that_was_called():

@@ -225,6 +225,38 @@ def test_data_that_are_streamed_and_a_bound_are_the_same():
     np.testing.assert_allclose(bounds[1], bounds[0], rtol=0.05)
 
 
+def test_dropout_draws_one_mask_and_leaves_the_generator_alone():
+    model = nn.Sequential(nn.Linear(4, 64), nn.Dropout(0.5), nn.Linear(64, 3)).to("cuda")
+    data, before = [(torch.randn(8, 4), torch.arange(8) % 3)], torch.cuda.get_rng_state()
+    of = ll.supervised(model, data, nn.CrossEntropyLoss(), mode="training")
+    assert of.value() == pytest.approx(of.value(), rel=1e-5)
+    other = ll.supervised(model, data, nn.CrossEntropyLoss(), mode="training", seed=1)
+    assert other.value() != pytest.approx(of.value(), rel=1e-5)
+    assert torch.equal(torch.cuda.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam])
+def test_a_training_on_the_gpu_is_monitored_on_the_cpu(optimizer, monkeypatch):
+    """As on a device without float64; what the GPU was given before is not the monitor's time."""
+    histories, waited, wait = [], [], torch.accelerator.synchronize
+    monkeypatch.setattr(torch.accelerator, "synchronize", lambda of: (waited.append(of.type), wait(of)))
+    for device in ("cpu", "cuda"):
+        model, data = network(KINDS["batch norm"], 1, torch.float32)
+        probe = ll.supervised(model, data, nn.CrossEntropyLoss())
+        model = copy.deepcopy(model).to(device)
+        steps = optimizer(model.parameters(), 0.05)
+        with ll.Monitor(model, probe, optimizer=steps, at_most=None, k=2, rho=0.1) as monitor:
+            for x, y in 3 * data:
+                steps.zero_grad()
+                nn.functional.cross_entropy(model(x.to(device)), y.to(device)).backward()
+                steps.step()
+        histories.append(monitor.records)
+    for on_cpu, on_gpu in zip(*histories, strict=True):
+        np.testing.assert_allclose(on_gpu.eigenvalues, on_cpu.eigenvalues, rtol=5e-3)
+        assert on_gpu.threshold == pytest.approx(on_cpu.threshold)
+    assert waited == len(histories[1]) * ["cuda"]
+
+
 def test_a_monitored_training_is_the_same():
     histories = []
     for device in ("cpu", "cuda"):

@@ -1,5 +1,6 @@
 """Memory of the device."""
 
+import os
 import platform
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import sys
 import pytest
 import torch
 
+from landscape import InputError
 from landscape.runtime import devices
 
 EVALUATED = """
@@ -74,8 +76,36 @@ def test_free_memory_is_what_the_system_and_every_group_of_the_process_leave(fil
     assert devices.free_main_memory() == free * GIB
 
 
+def test_where_the_system_does_not_say_what_is_free_half_of_all_is(monkeypatch):
+    """As on macOS; where it says nothing, as on Windows, it is what any machine has."""
+    monkeypatch.setattr(devices, "_lines", lambda path: [])
+    monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": 4 * 2**20, "SC_PAGE_SIZE": 16384}.__getitem__)
+    assert devices.free_main_memory() == 32 * GIB
+    monkeypatch.delattr(os, "sysconf")
+    assert devices.free_main_memory() == 4 * GIB
+
+
 def test_what_torch_keeps_of_tensors_that_are_gone_is_free_on_a_gpu(monkeypatch):
     """Else the second run in one process would be refused for the memory of the first."""
     for name, found in (("mem_get_info", (5, 80)), ("memory_reserved", 60), ("memory_allocated", 20)):
         monkeypatch.setattr(torch.cuda, name, lambda device, found=found: found)
     assert devices.free_memory(torch.device("cuda")) == 45
+
+
+@pytest.mark.parametrize("name", ["mps", "xpu"])
+def test_a_device_that_is_missing_or_has_no_float64_is_refused(name):
+    if torch.accelerator.is_available() and name == "xpu":
+        pytest.skip("this one may have it")
+    with pytest.raises(InputError, match=f"device {name} does not compute in float64.*use the CPU"):
+        devices.device_named(name)
+
+
+@pytest.mark.parametrize("kind", ["xpu", "cpu"])
+def test_a_candidate_is_timed_to_its_end_on_any_accelerator(kind, monkeypatch):
+    """Whatever runs behind the host is waited for before the clock is read."""
+    events = []
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("xpu"))
+    monkeypatch.setattr(torch.accelerator, "synchronize", lambda device: events.append(str(device)))
+    monkeypatch.setattr(devices.time, "perf_counter", lambda: events.append("clock") or float(len(events)))
+    devices.fastest(["a"], lambda candidate: 1, torch.device(kind))
+    assert events == 2 * ["clock", *(["xpu"] if kind == "xpu" else []), "clock"]

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import PureWindowsPath
 
 import pytest
 import torch
@@ -80,6 +81,16 @@ def test_two_spellings_of_a_value_are_one_run_too_many(base, tmp_path):
 def test_two_runs_do_not_share_a_folder(base, tmp_path):
     with pytest.raises(InputError, match=r"two runs would be in one folder, data=a_b\.txt"):
         plan(base, {"data": ["a/b.txt", "a_b.txt"]}, tmp_path)
+
+
+@pytest.mark.parametrize("path", ["C:\\data\\a.txt", "C:/data/a.txt", "part-?/*.txt", '"a|b>".txt'])
+def test_a_folder_has_a_name_on_every_system(path, base, tmp_path):
+    """As Windows has it (PureWindowsPath takes `C:` for a drive), in one folder below that of the sweep."""
+    (job,) = plan(base, {"data": [path]}, tmp_path)
+    assert PureWindowsPath(job.name).name == job.name
+    assert not set('<>:"/\\|?*') & set(job.name)
+    assert job.out.parent == tmp_path
+    assert job.varied == {"data": path}
 
 
 def test_runs_of_a_group_differ_in_their_seed_alone(base, tmp_path):

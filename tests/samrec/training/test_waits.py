@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from samrec import chunks
 from samrec.config import Config
 from samrec.methods import batches_of, initial_learner
 from samrec.rows import add_rows
@@ -38,7 +37,6 @@ def named(settings):
 @pytest.fixture
 def on_meta(monkeypatch):
     """Let cross-entropy run on `meta` as on a GPU."""
-    monkeypatch.setitem(chunks.SCORES, "meta", chunks.SCORES["cuda"])
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: False)
 
 
