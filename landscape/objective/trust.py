@@ -4,7 +4,7 @@ A gradient is compared with differences of L along random directions, and a Hess
 of the gradient. A kink (ReLU, max) between the points of a difference is not an error: a derivative is called
 wrong only where it disagrees at points and along directions that are drawn anew, each time by more than
 differences of three step lengths disagree among themselves. In float64 these lengths lie so far apart that a
-product which they contradict at θ is wrong there, whatever it is elsewhere: formulas that cancel near a point.
+product which they contradict at θ is wrong there, whatever it is elsewhere: a formula cancels near a point.
 
 Nearly always a first look is enough: one difference of the loss, or of its gradient, agrees with what
 autograd reports. All else is for what does not agree at once.

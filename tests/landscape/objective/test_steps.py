@@ -157,3 +157,28 @@ def test_a_second_derivative_that_jumps_at_a_weight_raises_no_false_alarm(name, 
     z[-2:] += near * torch.tensor([1.0, -0.7], dtype=dtype)
     objective = Objective(Point(z), [0], lambda m, _: (function(m.z).sum() + m.z.cos().sum(), 1))
     assert ll.hessian(objective).strategy.startswith("reverse")
+
+
+@pytest.mark.parametrize("where", ["at θ", "elsewhere", "backward"])
+def test_too_little_memory_is_said_in_one_line(where):
+    def greedy(m, _):
+        size = 2**60 if where == "at θ" or (where == "elsewhere" and float(m.z.detach()[0]) > 50) else 1
+        huge = torch.empty(size, dtype=torch.uint8).sum() * 0
+        return (Greedy.apply(m.z) if where == "backward" else m.z).square().sum() + huge, 1
+
+    def measure():
+        objective = Objective(Point(torch.ones(2)), [0], greedy)
+        return objective.grad() if where == "backward" else objective.value(objective.theta * 100)
+
+    with pytest.raises(MemoryError, match=r"^too little memory for \d+ bytes; smaller batches take less$"):
+        measure()
+
+
+class Greedy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, z):
+        return z.view_as(z)
+
+    @staticmethod
+    def backward(ctx, slope):
+        return slope + torch.empty(2**60, dtype=torch.uint8)[0]
