@@ -293,7 +293,8 @@ def _judged(
     chosen = [[*seen[:i], *seen[i + 1 :]] for i in range(3)] if len(seen) > 4 else [seen]
 
     def allowed(name: str) -> Sizes:
-        return np.min([_spread(name, some) for some in chosen], 0)
+        found: Sizes = np.min([_spread(name, some) for some in chosen], 0)
+        return found
 
     return [n for n in claimed if (np.min([gap[n] for gap in gaps], 0) > allowed(n)).any()] or None
 
@@ -301,7 +302,8 @@ def _judged(
 def _spread(name: str, seen: Sequence[tuple[dict[str, Tensor], dict[str, Sizes]]]) -> Sizes:
     """Return by how much a tensor that is right may differ from what was measured, each with its limit."""
     apart = [_sizes(a[name] - b[name]) for (a, _), (b, _) in combinations(seen, 2)]
-    return np.max([limits[name] for _, limits in seen], 0) + 4 * np.max(apart, 0, initial=0.0)
+    found: Sizes = np.max([limits[name] for _, limits in seen], 0) + 4 * np.max(apart, 0, initial=0.0)
+    return found
 
 
 def _sizes(tensor: Tensor) -> Sizes:
