@@ -33,6 +33,17 @@ def words_of(error: Exception) -> str:
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
+def need_memory(error: Exception) -> None:
+    """Make sure that an error is not torch's for too little memory of a CPU, which is a RuntimeError.
+
+    Raises:
+        MemoryError: it is.
+    """
+    if "DefaultCPUAllocator" in str(error):
+        wanted = str(error).partition("tried to allocate ")[2].partition(" ")[0]
+        raise MemoryError(f"too little memory for {wanted} bytes; smaller batches take less") from error
+
+
 def printable(text: str) -> str:
     """Return `text` with what a terminal would act on (control characters, escape sequences) written out."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from landscape.errors import InputError, words_of
+from landscape.errors import InputError, need_memory, words_of
 from landscape.objective.checks import kept, need_same_again, total_weight, written
 from landscape.objective.derivatives import leaves_of, twice_differentiable
 from landscape.objective.evaluators import (
@@ -56,6 +56,7 @@ def evaluator_for(
     except (InputError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # of the model or the loss, whose traceback stays above this one
+        need_memory(error)
         said = f"the loss cannot be evaluated: {words_of(error)}"
         torchs = getattr(module.loss, "__module__", "").startswith("torch.nn")
         name = type(module.model).__name__

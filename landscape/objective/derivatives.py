@@ -10,7 +10,7 @@ from torch.autograd.graph import Node
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import checkpoint
 
-from landscape.errors import InputError, words_of
+from landscape.errors import InputError, need_memory, words_of
 from landscape.runtime.precision import Setting, full_precision
 
 KINKED = (
@@ -53,6 +53,7 @@ def defined(evaluate: Callable[..., T]) -> Callable[..., T]:
         except (InputError, MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # the user's own code may raise anything; its traceback stays above
+            need_memory(error)
             raise UndefinedError(
                 f"the loss cannot be evaluated at these weights: {words_of(error)}"
             ) from error
@@ -77,6 +78,7 @@ def gradient(outputs: Any, inputs: Sequence[Tensor], along: Any = None, **option
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
+        need_memory(error)
         if "is not implemented" in str(error):  # a second derivative
             raise UndefinedError(f"torch lacks a derivative of this loss: {error}") from error
         own = "; it must not call backward itself" if "a second time" in str(error) else ""

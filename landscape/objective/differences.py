@@ -2,17 +2,19 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import chain
+from itertools import chain, combinations
 from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from landscape.errors import InputError
 from landscape.objective.derivatives import gradient
 from landscape.objective.noise import drawn, folded
 from landscape.objective.params import ParamSpace
+from landscape.objective.shards import peak
 from landscape.objective.sums import PIECE, REDUCED
 
 
@@ -38,6 +40,8 @@ class Differentiable(Protocol):
 
 Multiply = Callable[[Any, Tensor], Tensor]
 """Maps an objective of one batch and a vector to ∇²L · vector."""
+Sizes = NDArray[np.float64]
+"""The length of a tensor, and its largest number."""
 Verdict = Sequence[str] | None
 """The names of what is wrong, none where all is right; None where that cannot be told."""
 AROUND = (0.01, 0.03, 0.1)  # distances from θ, in units of the weights, at which a doubt is settled
@@ -83,7 +87,8 @@ class Differences:
         self._least = 10 * NOISE * self.eps / self.tol  # a step at which noise is a tenth of the tolerance
         self._short = (self.step * self._least) ** 0.5
         self._first = self._least / 10 if kinked else self._short
-        self.directions = 1 if self.tol < 1e-3 else 3  # along one, a wrong slope may come near by chance
+        self.fine = self.tol < 1e-3  # so that steps lie far apart, and a kink differs from step to step
+        self.directions = 1 if self.fine else 3  # along one, a wrong slope may come near by chance
 
     @cached_property
     def gradient(self) -> Tensor:
@@ -136,10 +141,10 @@ class Differences:
             allowed = max(SLOPE * size, min(ROUGH * size, rounded))
             sloped = abs(found - (4 * claimed + sum(slopes)) / 6) <= allowed
         measured = [(a - b) / (2 * step) for a, b in zip(*gradients, strict=True)]
-        sizes = [float(tensor.norm()) for tensor in measured]
-        least = 0.01 * float(np.linalg.norm(sizes))
+        sizes = list(map(_sizes, measured))
+        least = 0.01 * _joint(sizes)
         pairs = zip(own or (), measured, sizes, strict=True)
-        agree = all(float((a - b).norm()) <= tol * (size + least) for a, b, size in pairs)
+        agree = all((_sizes(a - b) <= tol * (size + least)).all() for a, b, size in pairs)
         return agree, sloped
 
     def of_loss(self) -> Verdict:
@@ -166,16 +171,37 @@ class Differences:
             self._count()
             wrong = _judged(of.params.split(product), self._curvatures(of, d), self.tol)
             faults += bool(wrong)
-            if faults > 1 or wrong == []:
+            if faults > (not self.fine) or wrong == []:
                 return wrong
         return None
 
     def settles(self) -> bool:
-        """Tell whether differences of the gradient are about the same for all lengths of the step."""
+        """Tell whether differences of the gradient are about the same for two lengths of the step."""
         curvatures = self._curvatures(self.of, drawn(self.of.params, 0))
-        found = [self.of.params.join(parts) for parts, _ in curvatures]
-        size = max(float(product.norm()) for product in found)
-        return all(float((product - found[0]).norm()) <= UNSETTLED * size for product in found)
+        first, *others = (self.of.params.join(parts) for parts, _ in curvatures)
+        size = float(first.norm())
+        return any(float((product - first).norm()) <= UNSETTLED * size for product in others)
+
+    def of_coarser(self, coarse: Differentiable, multiply: Multiply, tol: float) -> Verdict:
+        """Return the tensors in which products of the same loss in a lower precision are grossly wrong.
+
+        Rounding that grows in a few coordinates, as where a formula cancels near a point, is small beside a
+        random direction's product. So it is looked at along the direction of the error itself.
+        """
+        if not self.fine or coarse.theta.dtype == self.of.theta.dtype:
+            return []
+        d = drawn(coarse.params, 0)
+        right, own = multiply(self.of, d.double()), multiply(coarse, d)
+        error = (own.double() - right).mul_(d)  # by the size of each weight
+        least = float(right.norm()) / float(d.norm())
+        if not (largest := abs(float(peak(error)))):
+            return []
+        d = error.mul_(d).div_(largest).to(d.dtype)
+        own = multiply(coarse, d)
+        for _ in range(3):
+            self._count()
+        ahead = self._curvatures(self.of, d.double())
+        return _judged(coarse.params.split(own.double()), ahead, tol, least * float(d.norm()))
 
     def _around(self) -> Iterator[tuple[Differentiable, Tensor]]:
         for seed, share in enumerate(AROUND, start=1):
@@ -194,12 +220,12 @@ class Differences:
         """Tell whether ⟨∇L, d⟩ is the slope along d; None if that cannot be told. Short steps avoid kinks."""
         slope, length = along(pieces_of([gradient], [d]))
 
-        def slopes() -> Iterator[tuple[dict[str, Tensor], float]]:
+        def slopes() -> Iterator[tuple[dict[str, Tensor], Sizes]]:
             both = [(step, -step) for step in (self._short, self.step, 2 * self.step)[:steps]]
             one = [(self._short, 0.0)] if steps > 2 else []  # at a kink, it differs from all of the others
             for ahead, behind in (*both, *one):
                 values = [self._value(_moved(of.theta, step, d)) for step in (ahead, behind)]
-                noise = 2 * NOISE * self.eps * max(map(abs, values)) / (ahead - behind)
+                noise = np.full(2, 2 * NOISE * self.eps * max(map(abs, values)) / (ahead - behind))
                 found = (values[0] - values[1]) / (ahead - behind)
                 yield {"": torch.tensor(found, dtype=torch.float64)}, noise
 
@@ -207,12 +233,14 @@ class Differences:
         wrong = _judged({"": claimed}, slopes(), self.tol, length)
         return None if wrong is None else not wrong
 
-    def _curvatures(self, of: Differentiable, d: Tensor) -> Iterator[tuple[dict[str, Tensor], float]]:
+    def _curvatures(self, of: Differentiable, d: Tensor) -> Iterator[tuple[dict[str, Tensor], Sizes]]:
         """Yield differences of the gradient, by name, with their noise: short steps avoid kinks."""
-        for step in (self._short, self._least, self.step):
-            ahead, behind = (self._grad(of, _moved(of.theta, sign * step, d)) for sign in (1, -1))
-            noise = NOISE * self.eps * float(ahead.norm() + behind.norm()) / step
-            yield of.params.split(ahead.sub_(behind).div_(2 * step)), noise
+        both = [(step, -step) for step in (self._short, self._least, self.step)]
+        one = [(self._short, 0.0), (0.0, -self._short)] if self.fine else []  # differ where ∇L has a kink
+        for ahead, behind in (*both, *one):
+            first, second = (self._grad(of, _moved(of.theta, step, d)) for step in (ahead, behind))
+            noise = 2 * NOISE * self.eps * (_sizes(first) + _sizes(second)) / (ahead - behind)
+            yield of.params.split(first.sub_(second).div_(ahead - behind)), noise
 
     def _blamed(self, of: Differentiable, d: Tensor, gradient: Tensor, names: Sequence[str]) -> list[str]:
         """Return the tensors whose slope is wrong: halves are tried as long as they show it."""
@@ -239,32 +267,54 @@ class Differences:
 
 def _judged(
     claimed: dict[str, Tensor],
-    measured: Iterable[tuple[dict[str, Tensor], float]],
+    measured: Iterable[tuple[dict[str, Tensor], Sizes]],
     tol: float,
     least: float = 0.0,
 ) -> Verdict:
     """Compare tensors with what was measured of them at several steps, each with its noise.
 
     They are right if they agree at one step, and wrong if at all steps some differ by far more than the
-    steps among themselves; otherwise nothing can be told.
+    steps among themselves; otherwise nothing can be told. Where there are five, one of the first three may be
+    left out: at a short step rounding may be larger than noise tells, and at a long one the loss may bend.
     """
-    seen: list[dict[str, Tensor]] = []
-    gaps: list[dict[str, float]] = []
-    allowed: dict[str, float] = {}
+    seen: list[tuple[dict[str, Tensor], dict[str, Sizes]]] = []
+    gaps: list[dict[str, Sizes]] = []
     for found, noise in measured:
-        sizes = {name: float(tensor.norm()) for name, tensor in found.items()}
-        whole = float(np.linalg.norm(list(sizes.values())))
-        gap = {name: float((claimed[name] - tensor).norm()) for name, tensor in found.items()}
+        sizes = {name: _sizes(tensor) for name, tensor in found.items()}
+        whole = _joint(sizes.values())
+        gap = {name: _sizes(claimed[name] - tensor) for name, tensor in found.items()}
         if not np.isfinite([whole, *gap.values()]).all():
             return None
         limits = {name: tol * (size + 0.01 * whole + least) + noise for name, size in sizes.items()}
-        if noise <= tol * (whole + least) and all(gap[name] <= limits[name] for name in gap):
+        quiet = (noise <= tol * (whole + least)).all()
+        if quiet and all((gap[name] <= limits[name]).all() for name in gap):
             return []
-        seen, gaps = [*seen, found], [*gaps, gap]
-        allowed = {name: max(limit, allowed.get(name, 0.0)) for name, limit in limits.items()}
-    spread = {name: max(float((a[name] - b[name]).norm()) for a in seen for b in seen) for name in claimed}
-    wrong = [name for name in claimed if min(g[name] for g in gaps) > allowed[name] + 4 * spread[name]]
-    return wrong or None
+        seen, gaps = [*seen, (found, limits)], [*gaps, gap]
+    chosen = [[*seen[:i], *seen[i + 1 :]] for i in range(3)] if len(seen) > 4 else [seen]
+
+    def allowed(name: str) -> Sizes:
+        found: Sizes = np.min([_spread(name, some) for some in chosen], 0)
+        return found
+
+    return [n for n in claimed if (np.min([gap[n] for gap in gaps], 0) > allowed(n)).any()] or None
+
+
+def _spread(name: str, seen: Sequence[tuple[dict[str, Tensor], dict[str, Sizes]]]) -> Sizes:
+    """Return by how much a tensor that is right may differ from what was measured, each with its limit."""
+    apart = [_sizes(a[name] - b[name]) for (a, _), (b, _) in combinations(seen, 2)]
+    found: Sizes = np.max([limits[name] for _, limits in seen], 0) + 4 * np.max(apart, 0, initial=0.0)
+    return found
+
+
+def _sizes(tensor: Tensor) -> Sizes:
+    """Return the length of a tensor and its largest number, which shows what is wrong in a few places."""
+    return np.array([float(tensor.norm()), abs(float(peak(tensor))) if tensor.numel() else 0.0])
+
+
+def _joint(sizes: Iterable[Sizes]) -> Sizes:
+    """Return the length and the largest number of tensors together."""
+    lengths, largest = np.reshape([*sizes], (-1, 2)).T
+    return np.array([np.linalg.norm(lengths), largest.max(initial=0.0)])
 
 
 def _moved(theta: Tensor, step: float, d: Tensor) -> Tensor:

@@ -3,7 +3,8 @@
 A gradient is compared with differences of L along random directions, and a Hessian product with differences
 of the gradient. A kink (ReLU, max) between the points of a difference is not an error: a derivative is called
 wrong only where it disagrees at points and along directions that are drawn anew, each time by more than
-differences of three step lengths disagree among themselves.
+differences of three step lengths disagree among themselves. In float64 these lengths lie so far apart that a
+product which they contradict at θ is wrong there, whatever it is elsewhere: a formula cancels near a point.
 
 Nearly always a first look is enough: one difference of the loss, or of its gradient, agrees with what
 autograd reports. All else is for what does not agree at once.
@@ -187,7 +188,7 @@ def _wrong_products(of: Differentiable, trust: Trust, multiply: Multiply) -> str
         if wrong:
             return f"Hv differs from differences of the gradient in {_some(wrong)}"
         if wrong is not None:
-            worse = _coarser(of, differences.of, product)
+            worse = _coarser(of, differences.of, product) or differences.of_coarser(of, multiply, COARSE)
             return f"Hv differs from that in float64 in {_some(worse)}" if worse else None
     (u, hu), (v, hv) = ((drawn(of.params, seed), product(of, seed)) for seed in (1, 0))
     one, other, scale = float(u @ hv), float(v @ hu), float(hv.norm() * u.norm() + hu.norm() * v.norm())
