@@ -105,10 +105,15 @@ class ParamSpace:
         return self.theta.numel()
 
     def split(self, vector: Tensor) -> dict[str, Tensor]:
-        """View a vector of shape (numel,) as the named tensors that lie end to end in it.
+        """Return the named tensors that lie end to end in a vector of shape (numel,): views, to be read.
 
-        For rows of vectors, shape (K, numel), each tensor has K in front of its own shape.
+        For rows of vectors, shape (K, numel), each tensor has K in front of its own shape. Pairs are copied
+        where they begin at an odd place: there, `torch.view_as_complex` would refuse them.
         """
+        return {name: _even(part) for name, part in self.views(vector).items()}
+
+    def views(self, vector: Tensor) -> dict[str, Tensor]:
+        """Return the same as `split`, as views alone, to be written to."""
         parts = torch.split(vector, self._sizes, -1)
         ahead = vector.shape[:-1]
         return {e.name: part.view((*ahead, *e.shape)) for e, part in zip(self.entries, parts, strict=True)}
@@ -157,7 +162,7 @@ class ParamSpace:
             rows: by name, which rows stay. Bool, shape (rows,).
         """
         stays = torch.ones(self.numel, dtype=torch.bool, device=self.theta.device)
-        parts = self.split(stays)
+        parts = self.views(stays)
         for name, kept in rows.items():
             parts[name][~kept] = False
         other = copy.copy(self)
@@ -185,6 +190,12 @@ class ParamSpace:
         for entry, size in zip(self.entries, self._sizes, strict=True):
             counts[entry.group] = counts.get(entry.group, 0) + size
         return counts
+
+
+def _even(part: Tensor) -> Tensor:
+    if part.shape[-1:] != (2,) or not any(n % 2 for n in (part.storage_offset(), *part.stride()[:-1])):
+        return part
+    return part.clone(memory_format=torch.contiguous_format)
 
 
 def _matching(pattern: str, names: Collection[str]) -> list[str]:

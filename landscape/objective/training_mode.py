@@ -77,7 +77,8 @@ def _seeded(tensors: list[Tensor], devices: list[int], seed: int) -> Iterator[No
             plain = tensor.detach()
             if plain.is_floating_point():  # float64 draws what float32 does
                 plain = plain.float()
-            seed = hash((seed, int(torch.hash_tensor(plain).view(torch.int64))))
+            hashed = int(torch.hash_tensor(plain).view(torch.int64)) if plain.numel() else 0
+            seed = hash((seed, hashed))
         for generator in (torch.default_generator, *(torch.cuda.default_generators[i] for i in devices)):
             generator.manual_seed(seed % 2**63)
         yield
