@@ -66,9 +66,10 @@ class ParamSpace:
         tensors = [named[name].detach() for name in chosen]
         kinds = {(t.dtype, t.device) for t in tensors}
         if len(kinds) > 1 or not tensors[0].is_floating_point():
-            raise InputError(
-                f"parameters must be of one floating dtype on one device, found {_some(map(str, kinds))}"
-            )
+            said = f"parameters must be of one floating dtype on one device, found {_some(map(str, kinds))}"
+            if any(t.is_complex() for t in tensors):
+                said += "; keep complex ones as pairs, torch.view_as_real, or exclude them"
+            raise InputError(said)
 
         if tensors[0].is_meta:
             raise InputError(

@@ -136,3 +136,9 @@ def test_a_backward_pass_may_read_the_weights_of_its_module(function):
     torch.testing.assert_close(objective.grad(moved), dense(model)[0], rtol=1e-7, atol=1e-9)
     v = torch.randn(len(moved), generator=GENERATOR).double()
     torch.testing.assert_close(ll.hessian(objective)(v), curvature @ v, rtol=1e-4, atol=1e-6)
+
+
+def test_a_complex_parameter_is_refused_with_the_remedy():
+    model = nn.Sequential(nn.Linear(3, 2, dtype=torch.complex64))
+    with pytest.raises(ll.InputError, match="keep complex ones as pairs"):
+        ll.ParamSpace(model)
