@@ -16,6 +16,7 @@ from landscape.errors import InputError
 from landscape.runtime import progress
 
 HALF = (torch.bfloat16, torch.float16)
+COMPRESSED = (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
 LARGE = 2**30  # bytes of batches above which a warning says so
 MANY = 10**5  # the most batches, of `LARGE` bytes in all, that an iterable without a length may give
 

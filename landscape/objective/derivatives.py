@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import Node
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import checkpoint
@@ -121,6 +122,11 @@ def leaves_of(total: Tensor) -> list[Tensor]:
 def operations(tensors: Sequence[Tensor]) -> set[str]:
     """Return the names of the operations that made some tensors, as their graphs have them."""
     return {node.name() for node in _nodes(tensors)}
+
+
+def has_own_backward(tensors: Sequence[Tensor]) -> bool:
+    """Tell whether an operation that made some tensors has its backward pass in Python."""
+    return any(isinstance(node, BackwardCFunction) for node in _nodes(tensors))
 
 
 def kinked(gradients: Sequence[Tensor]) -> bool:

@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from landscape.errors import InputError
 from landscape.objective.batches import doubled
 from landscape.objective.checks import Units
+from landscape.objective.derivatives import has_own_backward
 from landscape.objective.frozen import as_parameters, duplicate, twin
 from landscape.objective.gathered import Weight
 from landscape.objective.lookups import Renumbering
@@ -37,6 +38,7 @@ class LossModule(nn.Module):
         draws: whether an operation of the loss draws random numbers.
         asks: whether the loss asks which tensors require a gradient.
         differentiates: whether weights require one at each evaluation, those of `still` not.
+        rereads: whether an operation has a backward pass of its own, which may read weights of the model.
     """
 
     COPIED = "the loss (with its object, where it is a method)"
@@ -59,7 +61,7 @@ class LossModule(nn.Module):
         self.criterion = criterion
         self.units = Units(batches)
         self.still = frozenset(still)
-        self.draws = self.asks = self.differentiates = False
+        self.draws = self.asks = self.differentiates = self.rereads = False
         self.recurrent = any(isinstance(part, nn.RNNBase) for part in model.modules())
 
     def saw(self, operation: Any, _inputs: Any, _outputs: Any) -> None:
@@ -153,6 +155,27 @@ class Swapped(Evaluator):
         named = {f"model.{name}": tensor for name, tensor in weights.items()}
         return lambda batch, part="loss": functional_call(self.module, named, (batch, part))
 
+    def with_leaves(self, weights: Weights) -> tuple[Evaluate, list[Tensor]]:
+        """Return what `Evaluator.with_leaves` does; where the leaves must stay, in a module of their own.
+
+        Swapped weights leave the module after the call. A backward pass in Python runs later, and may read
+        them there, as that of an ODE does which is solved by the adjoint method.
+        """
+        swapped, leaves = super().with_leaves(weights)
+
+        def evaluate(batch: Any, part: Part = "loss") -> Any:
+            if not self.module.rereads:
+                found = swapped(batch, part)
+                parts = found if isinstance(found, tuple | list) else [found]
+                if not has_own_backward([t for t in parts if isinstance(t, Tensor)]):
+                    return found
+                self.module.rereads = True
+            own = dict(self.module.model.named_parameters())
+            held = {id(own[name]): leaf for name, leaf in zip(weights, leaves, strict=True)}
+            return twin(self.module, held)(batch, part)
+
+        return evaluate, leaves
+
     def transformable(self, weights: Weights) -> Evaluate:
         return self.at(weights)
 
@@ -163,6 +186,8 @@ class Swapped(Evaluator):
 @dataclass(frozen=True)
 class Gathering(Swapped):
     """Swapped weights of which each rank holds a share."""
+
+    with_leaves = Evaluator.with_leaves
 
     def at(self, weights: Weights) -> Evaluate:
         whole = super().at({name: Weight(share) for name, share in weights.items()})
@@ -187,6 +212,7 @@ class Compacted(Swapped):
     """
 
     numbers: Mapping[str, Tensor]
+    with_leaves = Evaluator.with_leaves
 
     def at(self, weights: Weights) -> Evaluate:
         numbers = {name: new for name, new in self.numbers.items() if name in weights}

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from landscape.errors import InputError, words_of
 from landscape.objective.bags import Bag
-from landscape.objective.batches import HALF
+from landscape.objective.batches import COMPRESSED, HALF
 from landscape.objective.checks import OF_MODULES, kept, written
 from landscape.objective.derivatives import leaves_of, need_recording, twice_differentiable
 from landscape.objective.gathered import Weight, in_use, is_sharded, unsharded
@@ -32,7 +32,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class _WithoutGraphs(TorchFunctionMode):
-    """Copies a tensor that was computed, which torch does not, as one of the same shape without numbers.
+    """Copies what torch does not: compressed sparse tensors, and computed ones, which then hold no numbers.
 
     A model keeps such tensors of its last call: features, attention weights, a loss of its own, the weights
     that the older `weight_norm` and `prune` of torch compute. The next call overwrites them. What reads one
@@ -42,10 +42,11 @@ class _WithoutGraphs(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        if func is not Tensor.__deepcopy__ or args[0].is_leaf:
+        if func is not Tensor.__deepcopy__ or (args[0].is_leaf and args[0].layout not in COMPRESSED):
             return func(*args, **(kwargs or {}))
         tensor, memo = args
-        return memo.setdefault(id(tensor), torch.full_like(tensor, torch.nan))
+        made = tensor.detach().clone() if tensor.is_leaf else torch.full_like(tensor, torch.nan)
+        return memo.setdefault(id(tensor), made)
 
 
 def duplicate(module: M, shared: Mapping[int, Any] | None = None) -> M:
@@ -327,9 +328,8 @@ def _has_own_modes(model: nn.Module) -> bool:
 
 
 def _copied(model: nn.Module, shared: Mapping[int, Any] | None = None) -> nn.Module:
-    if is_sharded(uncompiled(model)):
-        return unsharded(uncompiled(model))
-    return duplicate(uncompiled(model), shared)
+    live = uncompiled(model)
+    return unsharded(live) if is_sharded(live) else duplicate(live, shared)
 
 
 def _as_in_training(model: nn.Module) -> nn.Module:

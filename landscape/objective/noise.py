@@ -47,7 +47,7 @@ def drawn(params: ParamSpace, seed: int) -> Tensor:
     sizes = {name: size_of(w) for name, w in weights.items()}
     squares = sum(size**2 * weights[name].numel() for name, size in sizes.items())
     least = 0.1 * (squares / max(params.numel, 1)) ** 0.5 or 1.0
-    for size, part in zip(sizes.values(), fill_normal(params.split(found).values(), seed), strict=True):
+    for size, part in zip(sizes.values(), fill_normal(params.views(found).values(), seed), strict=True):
         part.mul_(max(size, min(least, FARTHEST * size or least)))
     return found
 

@@ -68,9 +68,10 @@ class ParamSpace:
         tensors = [named[name].detach() for name in chosen]
         kinds = {(t.dtype, t.device) for t in tensors}
         if len(kinds) > 1 or not tensors[0].is_floating_point():
-            raise InputError(
-                f"parameters must be of one floating dtype on one device, found {_some(map(str, kinds))}"
-            )
+            said = f"parameters must be of one floating dtype on one device, found {_some(map(str, kinds))}"
+            if any(t.is_complex() for t in tensors):
+                said += "; keep complex ones as pairs, torch.view_as_real, or exclude them"
+            raise InputError(said)
 
         if tensors[0].is_meta:
             raise InputError(
@@ -108,10 +109,15 @@ class ParamSpace:
         return self.theta.numel()
 
     def split(self, vector: Tensor) -> dict[str, Tensor]:
-        """View a vector of shape (numel,) as the named tensors that lie end to end in it.
+        """Return the named tensors that lie end to end in a vector of shape (numel,): views, to be read.
 
-        For rows of vectors, shape (K, numel), each tensor has K in front of its own shape.
+        For rows of vectors, shape (K, numel), each tensor has K in front of its own shape. Pairs are copied
+        where they begin at an odd place: there, `torch.view_as_complex` would refuse them.
         """
+        return {name: _even(part) for name, part in self.views(vector).items()}
+
+    def views(self, vector: Tensor) -> dict[str, Tensor]:
+        """Return the same as `split`, as views alone, to be written to."""
         parts = torch.split(vector, self._sizes, -1)
         ahead = vector.shape[:-1]
         return {e.name: part.view((*ahead, *e.shape)) for e, part in zip(self.entries, parts, strict=True)}
@@ -160,7 +166,7 @@ class ParamSpace:
             rows: by name, which rows stay. Bool, shape (rows,).
         """
         stays = torch.ones(self.numel, dtype=torch.bool, device=self.theta.device)
-        parts = self.split(stays)
+        parts = self.views(stays)
         for name, kept in rows.items():
             parts[name][~kept] = False
         other = copy.copy(self)
@@ -188,6 +194,12 @@ class ParamSpace:
         for entry, size in zip(self.entries, self._sizes, strict=True):
             counts[entry.group] = counts.get(entry.group, 0) + size
         return counts
+
+
+def _even(part: Tensor) -> Tensor:
+    if part.shape[-1:] != (2,) or not any(n % 2 for n in (part.storage_offset(), *part.stride()[:-1])):
+        return part
+    return part.clone(memory_format=torch.contiguous_format)
 
 
 def _matching(pattern: str, names: Collection[str]) -> list[str]:

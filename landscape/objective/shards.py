@@ -173,7 +173,7 @@ class ShardedSpace(ParamSpace):
 
     sharded = True
 
-    def split(self, vector: Tensor) -> dict[str, Tensor]:
+    def views(self, vector: Tensor) -> dict[str, Tensor]:
         """View a vector as this rank's shares of the named tensors, shape (share,), or (K, share) of rows.
 
         Raises:
@@ -188,6 +188,8 @@ class ShardedSpace(ParamSpace):
             e.name: shard(part, replace(vector.dealt, shapes=(e.shape,)))
             for e, part in zip(self.entries, parts, strict=True)
         }
+
+    split = views
 
     def flat(self, tensors: Iterable[Tensor]) -> Tensor:
         """Lay shares of tensors end to end that are given in the order of `entries`."""

@@ -73,12 +73,14 @@ def _seeded(tensors: list[Tensor], devices: Collection[torch.device], seed: int)
 
     `torch.manual_seed` would seed those of all GPUs, which other work draws from: a training beside this.
     """
-    with torch.random.fork_rng(devices):
+    kind = next((device.type for device in devices), "cuda")
+    with torch.random.fork_rng(devices, device_type=kind):
         for tensor in tensors:
             plain = tensor.detach()
             if plain.is_floating_point():  # float64 draws what float32 does
                 plain = plain.float()
-            seed = hash((seed, int(torch.hash_tensor(plain).view(torch.int64))))
+            hashed = int(torch.hash_tensor(plain).view(torch.int64)) if plain.numel() else 0
+            seed = hash((seed, hashed))
         torch.default_generator.manual_seed(seed % 2**63)
         for device in devices:
             begun = torch.Generator(device).manual_seed(seed % 2**63).get_state()

@@ -160,7 +160,8 @@ def _compared(of: Differentiable, trust: Trust, own: Tensor) -> str:
         if wrong:
             raise InputError(
                 f"autograd's gradient of {_some(wrong)} is not the slope of the loss; mend what changes it "
-                "(detach, a hook, a backward of its own), exclude these parameters, or give check=False"
+                "(detach, grad without create_graph, a hook, a backward of its own), exclude these "
+                "parameters, or give check=False"
             )
         if wrong is not None:
             if worse := _coarser(of, differences.of, lambda o: o.grad()):
