@@ -152,7 +152,7 @@ def test_a_pre_training_on_another_split_is_refused(table, tmp_path):
 def test_a_sweep_varies_the_split(table, tmp_path, answer):
     varied = 'split=leave-one-out,"ratio:.8,.1,.1"'
     found = answer("sweep", "--data", table, "--vary", varied, "--out", tmp_path / "s", "--dry-run")
-    assert [run["run"] for run in found["runs"]] == ["split=leave-one-out", "split=ratio:.8,.1,.1"]
+    assert [run["run"] for run in found["runs"]] == ["split=leave-one-out", "split=ratio_.8,.1,.1"]
     (job,) = plan({"data": str(table)}, {"split": ["time:2014-01-01"]}, tmp_path)
     assert job.config.split == "time:2014-01-01"
 
