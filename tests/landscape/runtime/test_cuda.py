@@ -235,6 +235,14 @@ def test_dropout_draws_one_mask_and_leaves_the_generator_alone():
     assert torch.equal(torch.cuda.get_rng_state(), before)
 
 
+def trained(model, data, optimizer):
+    device = next(model.parameters()).device
+    for x, y in 3 * data:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x.to(device)), y.to(device)).backward()
+        optimizer.step()
+
+
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam])
 def test_a_training_on_the_gpu_is_monitored_on_the_cpu(optimizer, monkeypatch):
     """As on a device without float64; what the GPU was given before is not the monitor's time."""
@@ -246,10 +254,7 @@ def test_a_training_on_the_gpu_is_monitored_on_the_cpu(optimizer, monkeypatch):
         model = copy.deepcopy(model).to(device)
         steps = optimizer(model.parameters(), 0.05)
         with ll.Monitor(model, probe, optimizer=steps, at_most=None, k=2, rho=0.1) as monitor:
-            for x, y in 3 * data:
-                steps.zero_grad()
-                nn.functional.cross_entropy(model(x.to(device)), y.to(device)).backward()
-                steps.step()
+            trained(model, data, steps)
         histories.append(monitor.records)
     for on_cpu, on_gpu in zip(*histories, strict=True):
         np.testing.assert_allclose(on_gpu.eigenvalues, on_cpu.eigenvalues, rtol=5e-3)
@@ -266,10 +271,7 @@ def test_a_monitored_training_is_the_same():
         with ll.Monitor(
             model, data, nn.CrossEntropyLoss(), optimizer=optimizer, at_most=None, k=2, rho=0.1
         ) as monitor:
-            for x, y in 3 * data:
-                optimizer.zero_grad()
-                nn.functional.cross_entropy(model(x.to(device)), y.to(device)).backward()
-                optimizer.step()
+            trained(model, data, optimizer)
         histories.append(monitor.records)
     for on_cpu, on_gpu in zip(*histories, strict=True):
         np.testing.assert_allclose(on_gpu.eigenvalues, on_cpu.eigenvalues, rtol=5e-3)
