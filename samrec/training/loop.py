@@ -13,7 +13,7 @@ from torch import Tensor
 
 from landscape.errors import InputError, Stopped
 from landscape.runtime import progress
-from landscape.runtime.devices import device_named
+from landscape.runtime.devices import device_named, keep_freed_memory
 from landscape.runtime.ranks import ranks
 from landscape.storage.files import locked, own, writable
 from samrec.checkpoint import Checkpoint, State
@@ -120,6 +120,7 @@ def train_together(
         started = time.perf_counter()
         _check_ranks(configs, shard_items)
         where = device_named(device)
+        keep_freed_memory()
         for config, out in zip(configs, outs, strict=True):
             if config.pretrains and not (out / "last.pt").exists():
                 with pretraining_in(out, config) as folder:
