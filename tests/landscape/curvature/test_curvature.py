@@ -268,6 +268,12 @@ def test_the_identity_and_zero(solver):
     assert not zero.residuals.any()
 
 
+def test_an_eigenvalue_of_zero_ends_by_the_norm():
+    """Its residual is never small beside itself."""
+    found = solve(power_iteration, with_spectrum([8.0, -4.0, 2.0] + 37 * [0.0], torch.float32), 4, tol=1e-3)
+    assert found.products < 100
+
+
 @pytest.mark.parametrize("solver", [lanczos, power_iteration])
 def test_more_eigenvalues_than_there_are(solver):
     found = solve(solver, with_spectrum([2.0, -1.0]), 5)

@@ -41,11 +41,11 @@ class Matrix:
 
 LIKE = torch.zeros(40)
 SOLVERS = {
-    "lanczos": lambda a: lanczos(a, LIKE, 4, 2, 1e-4, 400, 0),
-    "from a vector": lambda a: lanczos(a, LIKE, 4, 2, 1e-4, 400, 0, start=iter([torch.linspace(-1, 1, 40)])),
-    "blocks": lambda a: lanczos(Many(a), LIKE, 4, 2, 1e-4, 400, 0, block=2),
-    "restarts": lambda a: lanczos(a, LIKE, 2, 1, 1e-4, 400, 0, capacity=10),
-    "power": lambda a: power_iteration(a, LIKE, 4, 1, 1e-3, 400, 0),
+    "lanczos": lambda a: lanczos(a, LIKE, 4, 2, 1e-4, 120, 0),
+    "from a vector": lambda a: lanczos(a, LIKE, 4, 2, 1e-4, 120, 0, start=iter([torch.linspace(-1, 1, 40)])),
+    "blocks": lambda a: lanczos(Many(a), LIKE, 4, 2, 1e-4, 120, 0, block=2),
+    "restarts": lambda a: lanczos(a, LIKE, 2, 1, 1e-4, 120, 0, capacity=10),
+    "power": lambda a: power_iteration(a, LIKE, 4, 1, 1e-3, 150, 0),
 }
 
 
@@ -81,7 +81,7 @@ def test_followed_eigenpairs_in_other_units(spectrum, turn):
     """Over four matrices, each turned a little or far from the last."""
 
     def followed(unit):
-        tracker, found = Tracker(3), []
+        tracker, found = Tracker(3, max_products=80), []
         for step in range(4):
             matrix = Matrix(SPECTRA[spectrum], unit)
             matrix.entries = matrix.entries + step * turn * matrix.entries.flip(0).flip(1)
