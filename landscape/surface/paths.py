@@ -272,6 +272,7 @@ def _trained(straight: _Curve, draws: Iterator[Objective], steps: int, lr: float
     bend = torch.nn.Parameter((a + b) / 2 + NUDGE * straight.spread * off)
     curve = _Curve(a, b, bend.detach())  # shares memory: each step moves the curve
     adam = torch.optim.Adam([bend], lr=lr)
+    unit = 0.0  # of the loss: Adam's ε is no length in it
     with progress.bar("bend", steps) as advance:
         for step, drawn in enumerate(islice(draws, steps)):
             t = (start + step * GOLDEN) % 1
@@ -280,10 +281,11 @@ def _trained(straight: _Curve, draws: Iterator[Objective], steps: int, lr: float
                 raise InputError(
                     f"the loss on the curve is {value:g} after {step} steps; use an lr below {lr:g}"
                 )
-            bend.grad = 2 * t * (1 - t) * gradient
+            unit = unit or abs(value) or 1.0
+            bend.grad = 2 * t * (1 - t) / unit * gradient
             adam.param_groups[0]["lr"] = lr * (1 - step / steps)
             adam.step()
-            advance(f"loss {value:.4f}")
+            advance(f"loss {value:.4g}")
     return curve
 
 

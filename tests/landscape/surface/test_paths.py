@@ -22,8 +22,8 @@ class Ring(nn.Module):
         return (self.theta.square().sum() - 1) ** 2
 
 
-def ring(*at):
-    return Objective(Ring(*at), [None], lambda model, _: (model(), 1))
+def ring(*at, unit=1.0):
+    return Objective(Ring(*at), [None], lambda model, _: (unit * model(), 1))
 
 
 class Apart(nn.Module):
@@ -95,6 +95,15 @@ def test_a_curve_goes_around():
     assert bent.losses.shape == (33,)
     assert abs(bent.bend[1]) > 1
     assert straight.length == 2 < bent.length == pytest.approx(np.pi, rel=0.1)
+
+
+@pytest.mark.parametrize("unit", [2.0**-40, 2.0**40])
+def test_a_curve_in_other_units_of_the_loss(unit):
+    """A power of two changes no digit."""
+    plain = ll.bezier(ring(-1.0, 0.0), ring(1.0, 0.0), seed=1)
+    found = ll.bezier(ring(-1.0, 0.0, unit=unit), ring(1.0, 0.0, unit=unit), seed=1)
+    np.testing.assert_array_equal(found.bend, plain.bend)
+    np.testing.assert_array_equal(found.losses, unit * plain.losses)
 
 
 @pytest.mark.parametrize("drawn_anew", [False, True])
