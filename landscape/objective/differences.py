@@ -160,7 +160,7 @@ class Differences:
                 return self._blamed(of, d, gradient, [e.name for e in of.params.entries])
         if verdicts.count(True) <= verdicts.count(False):
             return None
-        self._need_continuity(scale=max(float(self._grad(of).mul(d).norm()), 1e-12))
+        self._need_continuity(scale=float(self._grad(of).mul(d).norm()))
         return []
 
     def of_gradient(self, multiply: Multiply) -> Verdict:

@@ -261,14 +261,14 @@ def test_a_fault_at_a_minimum_is_found_beside_it(quadratic):
     assert not quadratic(torch.eye(3).double(), torch.zeros(3).double()).grad().any()  # no false alarm
 
 
-def test_a_loss_that_jumps_where_it_is_measured_is_refused():
+@pytest.mark.parametrize("unit", [1.0, 2.0**-60])
+def test_a_loss_that_jumps_where_it_is_measured_is_refused(unit):
     model = nn.Linear(4, 3).double()
     nn.init.ones_(model.weight)
 
     def loss(model, batch):
-        return F.cross_entropy(
-            batch[0] @ (model.weight * model.weight.int()).T, batch[1], reduction="sum"
-        ), 30
+        outputs = batch[0] @ (model.weight * model.weight.int()).T
+        return unit * F.cross_entropy(outputs, batch[1], reduction="sum"), 30
 
     with pytest.raises(InputError, match="the loss jumps by"):
         Objective(model, [(X, Y)], loss).grad()
