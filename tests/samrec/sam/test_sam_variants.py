@@ -235,3 +235,26 @@ def test_several_closures_are_sams_alone():
     optimizer = Quadratics(variant="gsam").optimizer
     with pytest.raises(ValueError, match="several closures"):
         optimizer.step([lambda: None, lambda: None])
+
+
+@pytest.mark.parametrize("exponent", [-40, 40])
+@pytest.mark.parametrize("adaptive", [False, True])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_loss_in_other_units_is_climbed_as_far(variant, adaptive, exponent):
+    """With the learning rate in those units too, the path is the same: a power of two changes no digit."""
+
+    def trained(unit):
+        w = nn.Parameter(torch.tensor([0.7, -1.3, 0.2]))
+        optimizer = SAM([w], torch.optim.SGD, 0.3, adaptive=adaptive, variant=variant, lr=0.1 / unit)
+        for _ in range(6):
+
+            def closure():
+                optimizer.zero_grad()
+                loss = unit * (w.exp().sum() - w.prod())
+                loss.backward()
+                return loss
+
+            optimizer.step(closure)
+        return w.detach()
+
+    assert torch.equal(trained(2.0**exponent), trained(1.0))
