@@ -29,7 +29,7 @@ ALONE = "measured"
 number = PLAIN.number
 
 
-def sentences(said: Iterator[str] | tuple[str, ...] | list[str]) -> list[Table]:
+def sentences(said: Iterable[str]) -> list[Table]:
     """Return sentences as what stands below tables."""
     return [Table(sentence, [], []) for sentence in said]
 
