@@ -26,6 +26,7 @@ WRITTEN = (
     "an evaluation of the copy that is measured changed your model itself: make a hook a method of the "
     "module, register_forward_hook(self.save), or let it use the module that it is given"
 )
+LOOKUPS = (nn.Embedding, nn.EmbeddingBag)
 LossOf = Callable[[nn.Module], Tensor]
 M = TypeVar("M", bound=nn.Module)
 
@@ -111,9 +112,7 @@ def frozen_copy(model: nn.Module) -> nn.Module:
         )
         frozen = frozen.float()
     for module in frozen.modules():
-        if getattr(module, "max_norm", None) is not None and isinstance(
-            module, nn.Embedding | nn.EmbeddingBag
-        ):
+        if isinstance(module, LOOKUPS) and module.max_norm is not None:
             raise InputError("an embedding has max_norm, which rewrites its weights when it is read")
     return _held(frozen)
 
@@ -313,7 +312,7 @@ def _hides(module: nn.Module) -> bool:
     """Tell whether a lookup shows another gradient than the loss has, in another form, or once only."""
     if type(module) is nn.EmbeddingBag:
         return True
-    return isinstance(module, nn.Embedding | nn.EmbeddingBag) and (
+    return isinstance(module, LOOKUPS) and (
         module.sparse or module.scale_grad_by_freq or module.padding_idx is not None
     )
 
@@ -324,7 +323,7 @@ def _visible(frozen: nn.Module) -> nn.Module:
     The `padding_idx` of an embedding hides a gradient; that of an `EmbeddingBag` changes the value.
     """
     for module in frozen.modules():
-        if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+        if isinstance(module, LOOKUPS):
             module.sparse = module.scale_grad_by_freq = False
         if isinstance(module, nn.Embedding):
             module.padding_idx = None
