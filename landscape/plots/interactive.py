@@ -168,9 +168,9 @@ def _planes(slices: Mapping[str, Slice], limits: list[float]) -> Any:
                 row=1,
                 col=column,
             )
-    for name, result in zip(_scenes(len(slices)), slices.values(), strict=True):
+    for number, result in enumerate(slices.values(), start=1):
         titles = [f"{symbol}, {escape(axis_label(result, axis))}" for axis, symbol in enumerate("αβ")]
-        figure.layout[name].update(
+        figure.layout[f"scene{number if number > 1 else ''}"].update(
             xaxis_title={"text": titles[0], "font_size": 11},
             yaxis_title={"text": titles[1], "font_size": 11},
             zaxis_title={"text": "loss", "font_size": 11},
@@ -184,11 +184,6 @@ def _planes(slices: Mapping[str, Slice], limits: list[float]) -> Any:
     return figure.update_layout(
         coloraxis={"colorscale": "Cividis", "cmin": limits[0], "cmax": limits[1], "colorbar_title": "loss"}
     )
-
-
-def _scenes(count: int) -> Iterator[str]:
-    """Yield plotly's names of `count` scenes."""
-    yield from ("scene" if i == 1 else f"scene{i}" for i in range(1, count + 1))
 
 
 def _numbers(losses: Array, result: Slice) -> Array:

@@ -57,11 +57,6 @@ def _distinct(low: float, high: float) -> tuple[str, str]:
     return next((way for way in ways if low == high or way[0] != way[1]), ways[0])
 
 
-def of_quadratic(model: Quadratic) -> Table:
-    """Return what a quadratic model says."""
-    return of_quadratics({"value": model}, "Quadratic model on the slice")
-
-
 def of_quadratics(found: Mapping[str, Quadratic], title: str = "Quadratic models on the slices") -> Table:
     """Return what quadratic models say, a column each."""
     values = [np.linalg.eigvalsh(model.hessian)[::-1] for model in found.values()]
