@@ -33,6 +33,11 @@ def words_of(error: Exception) -> str:
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its class if it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def need_memory(error: Exception) -> None:
     """Make sure that an error is not torch's for too little memory of a CPU, which is a RuntimeError.
 

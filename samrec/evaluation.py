@@ -27,6 +27,7 @@ RANKED = (*(f"{name}@{k}" for name in ("hr", "ndcg", "mrr") for k in CUTOFFS), "
 """The metrics of ranks that are always told."""
 MISSED = np.iinfo(np.int64).max
 """The rank of a held-out item that counts as never found."""
+RESAMPLES = 1000  # of the bootstrap over users
 
 
 @dataclass(frozen=True, eq=False)
@@ -250,15 +251,15 @@ def groups(split: Split, part: Part, cold: int = 5, head: float = 0.2) -> dict[s
 
 
 def intervals(
-    ranks: Ints, seed: int = 0, resamples: int = 1000, level: float = 0.95, names: Sequence[str] = RANKED
+    ranks: Ints, seed: int = 0, level: float = 0.95, names: Sequence[str] = RANKED
 ) -> dict[str, tuple[float, float]]:
     """Return for each of `metrics` an interval that says how far another draw of users might move it.
 
-    Percentile bootstrap over users (Efron 1979): the outer (1 - level) of `resamples` draws of as many
+    Percentile bootstrap over users (Efron 1979): the outer (1 - level) of `RESAMPLES` draws of as many
     users, with replacement, is cut off. It knows nothing of another seed of the training.
     """
     distinct, counts = np.unique(ranks, return_counts=True)
-    drawn = np.random.default_rng(seed).multinomial(len(ranks), counts / len(ranks), resamples)
+    drawn = np.random.default_rng(seed).multinomial(len(ranks), counts / len(ranks), RESAMPLES)
     outside = (1 - level) / 2
     return {
         name: tuple(np.quantile(drawn @ gain / len(ranks), [outside, 1 - outside]).tolist())

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 import landscape as ll
 from landscape import Objective
 from landscape.cli import app
-from landscape.curvature.operators import Operator, hessian
+from landscape.curvature.matrix import Operator
+from landscape.curvature.operators import hessian
 from landscape.report import compare
 from landscape.storage.apart import apart
 from samrec.architecture import Architecture

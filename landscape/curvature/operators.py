@@ -22,7 +22,6 @@ from landscape.curvature.products import (
     HessianReverse,
     by_differences,
     is_checked,
-    unit_slopes,
 )
 from landscape.errors import InputError
 from landscape.objective.affine import affine_in_each
@@ -32,17 +31,6 @@ from landscape.objective.supervised import need_objective
 from landscape.runtime.arguments import Size, checks_arguments
 from landscape.runtime.devices import fastest, free_memory, measured
 
-__all__ = [
-    "MATRICES",
-    "Operator",
-    "described",
-    "empirical_fisher",
-    "gauss_newton",
-    "hessian",
-    "of_same_diagonal",
-    "operator_of",
-    "unit_slopes",
-]
 Kind = Callable[[Objective, Any], BatchProduct]
 PARTS = 1e-4  # share by which a loss may differ from what its two parts make
 ROUNDED = 1e-6  # the same, of the loss far from θ: what float32 rounds where θ fits nearly all
@@ -356,30 +344,26 @@ class _Graphs:
     """One product per batch, kept as a graph while half of the free memory lasts, otherwise rebuilt."""
 
     def __init__(
-        self,
-        objective: Objective,
-        kind: Kind,
-        first: tuple[BatchProduct, int] | None = None,
-        memory: int | None = None,
+        self, objective: Objective, kind: Kind, first: tuple[BatchProduct, int], memory: int | None
     ) -> None:
         """Build as many graphs as memory holds.
 
         Args:
-            first: the graph of the first batch and its size, where there is one already.
+            first: the graph of the first batch, and its size.
             memory: bytes for them and a product; by default half of the free memory.
         """
-        need_objective(objective)
         self.objective, self.kind = objective, kind
-        room = free_memory(objective.theta.device) // 2 + (first[1] if first else 0)
+        room = free_memory(objective.theta.device) // 2 + first[1]
         room = least(room if memory is None else min(room, memory), objective.theta)
         self.kept: list[BatchProduct] = []
         used = largest = 1
-        for batch in objective.batches:
+        for number, batch in enumerate(objective.batches):
             if used + largest > room:
                 break
-            graph, size = first or measured(partial(kind, objective, batch), objective.theta.device)
+            build = partial(kind, objective, batch)
+            graph, size = measured(build, objective.theta.device) if number else first
             size = greatest(size, objective.theta)
-            first, largest = None, max(largest, size)
+            largest = max(largest, size)
             if used + size + largest > room:  # a product takes about as much as the largest graph again
                 break
             self.kept.append(graph)

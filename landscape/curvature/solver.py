@@ -1,4 +1,4 @@
-"""What the eigenvalue solvers share: counted products, random starts, residuals, and their result."""
+"""What the eigenvalue solvers share: counted products, residuals, a forecast, and their result."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator

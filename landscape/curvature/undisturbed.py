@@ -17,11 +17,7 @@ def undisturbed() -> Iterator[None]:
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002 # the user's
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call] # torch leaves it untyped
     try:
-        with (
-            progress.hushed(),
-            torch.inference_mode(False),
-            full_precision,
-        ):
+        with progress.hushed(), torch.inference_mode(False), full_precision:
             yield
     finally:
         random.setstate(python)

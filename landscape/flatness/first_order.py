@@ -1,6 +1,6 @@
 """Measures of the gradient."""
 
-from landscape.curvature.operators import unit_slopes
+from landscape.curvature.products import unit_slopes
 from landscape.errors import InputError
 from landscape.flatness.point import Estimate, Point
 from landscape.statistics import influences

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from landscape.curvature.basis import dot
-from landscape.curvature.operators import Operator, hessian, of_same_diagonal
+from landscape.curvature.matrix import Operator
+from landscape.curvature.operators import hessian, of_same_diagonal
 from landscape.curvature.probes import Probes
 from landscape.flatness.noise import Noise
 from landscape.objective.derivatives import leaves_of

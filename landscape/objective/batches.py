@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
+from torch.utils.data import Dataset, IterableDataset
 
 from landscape.errors import InputError
 from landscape.runtime import progress
@@ -49,6 +50,16 @@ def kept(batches: Iterable[Any], like: Tensor) -> list[Any]:
         said = f"all batches are kept in memory, {size / 2**30:.1f} GiB"
         warnings.warn(f"{said}; consider a smaller sample, or landscape.streamed(loader)", stacklevel=4)
     return found
+
+
+def need_batches(given: Iterable[Any]) -> None:
+    """Refuse a data set, which gives single examples.
+
+    Raises:
+        InputError: it is one, and not of batches that it iterates over itself.
+    """
+    if isinstance(given, Dataset) and not isinstance(given, IterableDataset):
+        raise InputError("a data set gives single examples; wrap it: DataLoader(dataset, batch_size=256)")
 
 
 def reading(batches: Iterable[Any]) -> AbstractContextManager[Callable[..., None]]:

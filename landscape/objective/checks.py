@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from landscape.errors import InputError
 
@@ -54,56 +54,6 @@ def total_weight(
     if batches and not total:
         raise InputError("the weight of each batch is 0: all targets are ignored")
     return total, losses
-
-
-Kept = dict[tuple[str, str], list[tuple[Any, int]]]
-
-
-def kept(module: nn.Module) -> Kept:
-    """Return what a module holds in buffers and attributes, and how often each tensor was written to.
-
-    What lists and dictionaries of its own hold belongs to it. An LSTM's list of its weights is left out,
-    which differs wherever weights are swapped.
-
-    Returns:
-        What there is, by the names of the part and its attribute.
-    """
-    return {
-        (path, name): [
-            (value, _writes(value)) for value in ([whole] if name in OF_MODULES else _inside(whole))
-        ]
-        for path, part in module.named_modules()
-        for name, whole in (*part._buffers.items(), *vars(part).items())
-        if not name.startswith("_flat_weight")
-    }
-
-
-OF_MODULES = frozenset(vars(nn.Module()))
-
-
-def _writes(value: Any) -> int:
-    return value._version if isinstance(value, Tensor) and not value.is_inference() else 0
-
-
-def _inside(whole: Any) -> list[Any]:
-    """Return a value, and what it holds where it is a list or a dictionary, however deep."""
-    found, seen = [whole], set[int]()
-    for value in found:  # which grows
-        if isinstance(value, dict | list) and id(value) not in seen:
-            seen.add(id(value))
-            found += value.values() if isinstance(value, dict) else value
-    return found
-
-
-def written(before: Kept, after: Kept) -> list[tuple[str, str]]:
-    """Return what a module has kept of an evaluation between two calls of `kept`, or given up."""
-    return [key for key in before | after if not _same(before.get(key, []), after.get(key, []))]
-
-
-def _same(before: list[tuple[Any, int]], after: list[tuple[Any, int]]) -> bool:
-    return len(before) == len(after) and all(
-        old is new and times == again for (old, times), (new, again) in zip(before, after, strict=True)
-    )
 
 
 def need_same_again(before: Tensor, after: Tensor) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from landscape.errors import InputError, need_memory, words_of
-from landscape.objective.checks import kept, need_same_again, total_weight, written
+from landscape.objective.checks import need_same_again, total_weight
 from landscape.objective.derivatives import leaves_of, twice_differentiable
 from landscape.objective.evaluators import (
     Copied,
@@ -23,6 +23,7 @@ from landscape.objective.evaluators import (
     keeps_statistics,
 )
 from landscape.objective.frozen import OWN, duplicate, twin
+from landscape.objective.keeping import kept, written
 from landscape.objective.lookups import Recorder
 from landscape.objective.noise import fill_normal, size_of
 from landscape.objective.shards import Shard

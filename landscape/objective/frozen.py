@@ -1,7 +1,6 @@
 """A model as a landscape holds it: a copy in eval mode, whose derivatives are all visible."""
 
 import copy
-import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
@@ -14,9 +13,9 @@ from torch.overrides import TorchFunctionMode
 from landscape.errors import InputError, words_of
 from landscape.objective.bags import Bag
 from landscape.objective.batches import COMPRESSED, HALF
-from landscape.objective.checks import OF_MODULES, kept, written
 from landscape.objective.derivatives import leaves_of, need_recording, twice_differentiable
 from landscape.objective.gathered import Weight, in_use, is_sharded, unsharded
+from landscape.objective.keeping import OF_MODULES, computed, hide, kept, written
 from landscape.objective.params import ParamSpace
 from landscape.objective.shards import Shard, local
 from landscape.objective.sums import PIECE
@@ -27,6 +26,7 @@ WRITTEN = (
     "an evaluation of the copy that is measured changed your model itself: make a hook a method of the "
     "module, register_forward_hook(self.save), or let it use the module that it is given"
 )
+LOOKUPS = (nn.Embedding, nn.EmbeddingBag)
 LossOf = Callable[[nn.Module], Tensor]
 M = TypeVar("M", bound=nn.Module)
 
@@ -112,9 +112,7 @@ def frozen_copy(model: nn.Module) -> nn.Module:
         )
         frozen = frozen.float()
     for module in frozen.modules():
-        if getattr(module, "max_norm", None) is not None and isinstance(
-            module, nn.Embedding | nn.EmbeddingBag
-        ):
+        if isinstance(module, LOOKUPS) and module.max_norm is not None:
             raise InputError("an embedding has max_norm, which rewrites its weights when it is read")
     return _held(frozen)
 
@@ -157,14 +155,14 @@ def faithful(model: nn.Module, frozen: nn.Module, loss: LossOf) -> tuple[nn.Modu
                     "given, loss(model, batch), and hooks the module that they are given"
                 )
         changed = [key for key in written(before, kept(live)) if key[1] not in OF_MODULES]
-        _hide(frozen, live, changed)
+        hide(frozen, live, changed)
         if changed and _reads(loss, frozen, live, expected):
             raise InputError(WRITTEN)
         if made := [n for n in dict(first.named_parameters()) if n not in dict(frozen.named_parameters())]:
             raise InputError(f"the model makes {made[0]} when it is called; call it once: model(inputs)")
         if not isinstance(expected, Tensor):
             return _visible(frozen), None  # told there, too
-        if expected.isnan().any() and (read := _computed(model)):
+        if expected.isnan().any() and (read := computed(model)):
             raise InputError(
                 f"the loss is NaN without {read[0]!r}, which an earlier call of the model has computed; "
                 "compute it anew in each call, or detach it"
@@ -172,7 +170,7 @@ def faithful(model: nn.Module, frozen: nn.Module, loss: LossOf) -> tuple[nn.Modu
         candidates = [frozen]
         if _has_own_modes(model):
             candidates.insert(0, _as_in_training(model))
-            _hide(candidates[0], live, changed)
+            hide(candidates[0], live, changed)
         elif not any(map(_hides, frozen.modules())):
             return frozen, expected.detach()
         for candidate in map(_visible, candidates):
@@ -265,36 +263,6 @@ def _share(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
             parameter.data = found
 
 
-def _hide(copied: nn.Module, model: nn.Module, changed: Iterable[tuple[str, str]]) -> None:
-    """Let a copy hold no numbers where evaluations of it write to the model itself: its own are old.
-
-    Args:
-        changed: names of the parts and their attributes. What both share is not old.
-    """
-    parts, own = (dict(module.named_modules()) for module in (copied, model))
-    for path, name in changed:
-        part, found = parts.get(path), getattr(own[path], name, None)
-        shared = isinstance(found, dict | list) and getattr(part, name, None) is found
-        if part is not None and part is not own[path] and not shared:
-            held: dict[str, Any] = part._buffers if name in part._buffers else part.__dict__
-            held[name] = _numberless(found)
-
-
-def _numberless(value: Any, memo: dict[int, Any] | None = None) -> Any:
-    """Return the same shape of lists and dictionaries, around themselves too, with NaN for what they hold."""
-    memo = {} if memo is None else memo
-    if isinstance(value, Tensor):
-        return torch.full_like(value, torch.nan, dtype=None if value.is_floating_point() else torch.float32)
-    if id(value) in memo or not isinstance(value, dict | list):
-        return memo.get(id(value), math.nan)
-    found: Any = memo.setdefault(id(value), {} if isinstance(value, dict) else [])
-    if isinstance(value, dict):
-        found.update((key, _numberless(held, memo)) for key, held in value.items())
-    else:
-        found.extend(_numberless(held, memo) for held in value)
-    return found
-
-
 def _reads(loss: LossOf, hidden: nn.Module, model: nn.Module, expected: Any) -> bool:
     """Tell whether a loss needs what an evaluation has written to the model.
 
@@ -308,12 +276,6 @@ def _reads(loss: LossOf, hidden: nn.Module, model: nn.Module, expected: Any) -> 
     except Exception:  # the user's own code may raise anything
         return expected is not None
     return not isinstance(expected, Tensor) or not torch.allclose(found, expected, rtol=OWN, atol=0)
-
-
-def _computed(model: nn.Module) -> list[str]:
-    """Return the names of what a model keeps of its last call, with the graph of that call."""
-    held = (pair for module in model.modules() for pair in vars(module).items())
-    return [name for name, value in held if isinstance(value, Tensor) and not value.is_leaf]
 
 
 def _sharing(model: nn.Module) -> dict[int, Any]:
@@ -350,7 +312,7 @@ def _hides(module: nn.Module) -> bool:
     """Tell whether a lookup shows another gradient than the loss has, in another form, or once only."""
     if type(module) is nn.EmbeddingBag:
         return True
-    return isinstance(module, nn.Embedding | nn.EmbeddingBag) and (
+    return isinstance(module, LOOKUPS) and (
         module.sparse or module.scale_grad_by_freq or module.padding_idx is not None
     )
 
@@ -361,7 +323,7 @@ def _visible(frozen: nn.Module) -> nn.Module:
     The `padding_idx` of an embedding hides a gradient; that of an `EmbeddingBag` changes the value.
     """
     for module in frozen.modules():
-        if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+        if isinstance(module, LOOKUPS):
             module.sparse = module.scale_grad_by_freq = False
         if isinstance(module, nn.Embedding):
             module.padding_idx = None

@@ -9,10 +9,10 @@ from typing import Any, overload
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset
 
 from landscape.errors import InputError
-from landscape.objective.batches import HALF, MANY, kept, mapped, reading, recorded, tensors_of
+from landscape.objective.batches import HALF, MANY, kept, mapped, need_batches, reading, recorded, tensors_of
 from landscape.objective.identity import UNKNOWN, batches_digest
 
 Read = Callable[[range], Iterator[Any]]
@@ -108,8 +108,7 @@ def streamed(batches: Iterable[Any]) -> Streamed:
     if isinstance(batches, DataLoader) and not isinstance(batches.dataset, IterableDataset):
         groups = list(batches.batch_sampler or batches.sampler)
         return Streamed(lambda span: _loaded(batches, [groups[i] for i in span]), len(groups))
-    if isinstance(batches, Dataset) and not isinstance(batches, IterableDataset):
-        raise InputError("a data set gives single examples; wrap it: DataLoader(dataset, batch_size=256)")
+    need_batches(batches)
     if isinstance(batches, Sequence) and not isinstance(batches, str):
         return Streamed(lambda span: (batches[i] for i in span), len(batches))
     try:

@@ -5,9 +5,9 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
-from torch.utils.data import Dataset, IterableDataset
 
 from landscape.errors import InputError
+from landscape.objective.batches import need_batches
 from landscape.objective.criteria import Criterion, PerTarget
 from landscape.objective.identity import criterion_digest
 from landscape.objective.objective import Objective
@@ -52,8 +52,7 @@ def supervised(
             is not a mean over examples and there are several batches; outputs and targets of `mse_loss` and
             its like have different shapes; there is no such mode; and as `Objective`.
     """
-    if isinstance(batches, Dataset) and not isinstance(batches, IterableDataset):
-        raise InputError("a data set gives single examples; wrap it: DataLoader(dataset, batch_size=256)")
+    need_batches(batches)
     taken, outputs_of = PerTarget(criterion), in_mode(_outputs, mode, seed)
     known = {"loss": criterion_digest(criterion)} | getattr(outputs_of, "provenance", {})
     options["provenance"] = known | dict(options.get("provenance") or {})

@@ -64,6 +64,16 @@ def by_name(results: T | Mapping[str, T]) -> Mapping[str, T]:
     return results if isinstance(results, Mapping) else {"": results}
 
 
+def is_new(ax: Any) -> bool:
+    """Tell whether a plot has a figure of its own, rather than axes that were given."""
+    return ax is None or ax is APART
+
+
+def columns_of(count: int) -> int:
+    """Return how many of several planes stand side by side."""
+    return 2 if count == 4 else min(count, 3)
+
+
 def panels(
     ax: Any, count: int, size: tuple[float, float], columns: int | None = None, **grid: Any
 ) -> list[Axes]:
@@ -79,7 +89,7 @@ def panels(
     Raises:
         InputError: more or fewer axes are given.
     """
-    if ax is not None and ax is not APART:
+    if not is_new(ax):
         given = [ax] if isinstance(ax, Axes) else list(np.ravel(ax))
         if len(given) != count:
             raise InputError(f"this plot has {count} panel{'s'[: count > 1]}; ax holds {len(given)} axes")

@@ -1,6 +1,6 @@
 """What each kind of result shows: its tables, its numbers as columns, its picture."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -151,10 +151,6 @@ def _density_columns(found: SpectralDensity) -> Columns:
     )
 
 
-def _path_columns(found: PathProfile) -> Columns:
-    return {"t": found.positions, "loss": found.losses}
-
-
 def _quadratic_columns(model: Quadratic) -> Columns:
     rows = {f"hessian_{i}": row for i, row in enumerate(model.hessian, start=1)}
     return {"direction": range(1, model.gradient.size + 1), "gradient": model.gradient, **rows}
@@ -217,12 +213,9 @@ def _joined(parts: Iterable[Columns]) -> Columns:
     found: dict[str, list[Any]] = {}
     for part in parts:
         for name, values in part.items():
-            found.setdefault(name, []).extend(_plain(values))
+            plain = values.tolist() if isinstance(values, np.ndarray) else values
+            found.setdefault(name, []).extend(plain)
     return found
-
-
-def _plain(values: Any) -> Iterator[Any]:
-    yield from values.tolist() if isinstance(values, np.ndarray) else values
 
 
 FACES: Mapping[type, Face] = {
@@ -234,10 +227,13 @@ FACES: Mapping[type, Face] = {
         lambda found, **style: plots.surface_3d(found.slices, **style),
         lambda found: found.slices,
     ),
-    Quadratic: Face(lambda model: [tables.of_quadratic(model)], _quadratic_columns),
+    Quadratic: Face(
+        lambda model: [tables.of_quadratics({"value": model}, "Quadratic model on the slice")],
+        _quadratic_columns,
+    ),
     PathProfile: Face(
         lambda found: [tables.of_paths({"": found}, f"{found.kind} path between two points")],
-        _path_columns,
+        lambda found: {"t": found.positions, "loss": found.losses},
         "path",
     ),
     Eigenpairs: Face(tables.of_eigenpairs, _pairs_columns, "eigenvalues"),

@@ -9,7 +9,7 @@ import numpy as np
 from landscape.flatness.comparison import NORM, Contrasts, Row, compare
 from landscape.flatness.measures import Sharpness
 from landscape.flatness.notation import PLAIN
-from landscape.plots.canvas import APART, by_name, figure_of, panels, titled
+from landscape.plots.canvas import by_name, figure_of, is_new, panels, titled
 from landscape.plots.levels import few_log_ticks
 from landscape.plots.style import COLORS, COLUMN, folded, paper, shown
 
@@ -67,7 +67,7 @@ def forest(
             axes.axvline(1, color=COLORS[0], lw=0.8, zorder=0)
         axes.set_xlabel(f"relative to {shown(first)}, 95% intervals" if others else "value, 95% intervals")
         few_log_ticks(axes.xaxis)
-        if len(others) > 1 and (ax is None or ax is APART):
+        if len(others) > 1 and is_new(ax):
             figure_of(axes).legend(*axes.get_legend_handles_labels(), loc="outside lower center")
         elif len(others) > 1:
             axes.legend()

@@ -9,7 +9,7 @@ import numpy as np
 from landscape.errors import printable
 from landscape.flatness.notation import PLAIN
 from landscape.plots.labels import axis_label, line_facts, line_label, mark_label, step_lengths
-from landscape.plots.levels import log_floor
+from landscape.plots.levels import drawn_at, finite, log_floor
 from landscape.plots.page import page
 from landscape.plots.style import COLORS
 from landscape.plots.surfaces import common_dimension, loss_range, of_one_colour
@@ -114,7 +114,7 @@ def _lines(slices: Mapping[str, Slice]) -> Any:
 
     figure = go.Figure()
     for number, (name, result) in enumerate(slices.items()):
-        losses = _finite(result.losses)
+        losses = finite(result.losses)
         figure.add_scatter(
             x=result.coordinates[0],
             y=losses.tolist(),
@@ -141,7 +141,7 @@ def _planes(slices: Mapping[str, Slice], limits: list[float]) -> Any:
     )
     for column, result in enumerate(slices.values(), start=1):
         x, y = result.coordinates
-        losses = _finite(result.losses).T  # plotly: a row of y
+        losses = finite(result.losses).T  # plotly: a row of y
         figure.add_surface(
             x=x,
             y=y,
@@ -153,7 +153,7 @@ def _planes(slices: Mapping[str, Slice], limits: list[float]) -> Any:
             col=column,
         )
         for places, mode, names in _on_the_plane(result):
-            heights = _heights(result, places)
+            heights = drawn_at(result, places)
             figure.add_scatter3d(
                 x=places[:, 0],
                 y=places[:, 1],
@@ -168,9 +168,9 @@ def _planes(slices: Mapping[str, Slice], limits: list[float]) -> Any:
                 row=1,
                 col=column,
             )
-    for name, result in zip(_scenes(len(slices)), slices.values(), strict=True):
+    for number, result in enumerate(slices.values(), start=1):
         titles = [f"{symbol}, {escape(axis_label(result, axis))}" for axis, symbol in enumerate("αβ")]
-        figure.layout[name].update(
+        figure.layout[f"scene{number if number > 1 else ''}"].update(
             xaxis_title={"text": titles[0], "font_size": 11},
             yaxis_title={"text": titles[1], "font_size": 11},
             zaxis_title={"text": "loss", "font_size": 11},
@@ -184,16 +184,6 @@ def _planes(slices: Mapping[str, Slice], limits: list[float]) -> Any:
     return figure.update_layout(
         coloraxis={"colorscale": "Cividis", "cmin": limits[0], "cmax": limits[1], "colorbar_title": "loss"}
     )
-
-
-def _scenes(count: int) -> Iterator[str]:
-    """Yield plotly's names of `count` scenes."""
-    yield from ("scene" if i == 1 else f"scene{i}" for i in range(1, count + 1))
-
-
-def _finite(losses: Array) -> Array:
-    """Replace values that are not finite by NaN, which plotly leaves out."""
-    return np.where(np.isfinite(losses), losses, np.nan)
 
 
 def _numbers(losses: Array, result: Slice) -> Array:
@@ -214,16 +204,9 @@ def _named(result: Slice) -> Iterator[dict[str, Any]]:
     """Yield the name of each mark as a note above it: a text of the scatter would sink into the surface."""
     if result.marks:
         places = np.array([mark["at"] for mark in result.marks])
-        for mark, (x, y), z in zip(result.marks, places.tolist(), _heights(result, places), strict=True):
+        for mark, (x, y), z in zip(result.marks, places.tolist(), drawn_at(result, places), strict=True):
             if np.isfinite(z):
                 yield {"x": x, "y": y, "z": float(z), "text": escape(mark_label(mark)), **NOTE}
-
-
-def _heights(result: Slice, places: Array) -> Array:
-    from scipy.interpolate import RegularGridInterpolator
-
-    surface = RegularGridInterpolator(result.coordinates, _finite(result.losses), bounds_error=False)
-    return np.asarray(surface(places))
 
 
 def escape(name: str) -> str:

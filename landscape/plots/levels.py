@@ -11,6 +11,7 @@ from landscape.errors import InputError
 from landscape.plots.style import LOSS_MAP, MISSING, power_of_ten
 from landscape.runtime.arguments import Between, Each, Whole, said
 from landscape.storage.results import Array
+from landscape.surface.slice import Slice
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,6 +37,19 @@ def log_floor(low: float, high: float) -> float:
     That is the default tolerance: what is finer has not been measured.
     """
     return float(f"{1e-3 * (high - low):.0e}")
+
+
+def finite(losses: Array) -> Array:
+    """Return losses with NaN in place of those that are not finite, which are then left out."""
+    return np.where(np.isfinite(losses), losses, np.nan)
+
+
+def drawn_at(result: Slice, places: Array) -> Array:
+    """Return the loss of a plane as it is drawn at some places, shape (n, 2), as n; NaN outside of it."""
+    from scipy.interpolate import RegularGridInterpolator
+
+    surface = RegularGridInterpolator(result.coordinates, finite(result.losses), bounds_error=False)
+    return np.asarray(surface(places))
 
 
 @dataclass(frozen=True)
@@ -226,6 +240,14 @@ def few_ticks(axis: "Axis") -> None:
     from matplotlib.ticker import MaxNLocator
 
     axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+
+
+def widen(axes: "Axes") -> None:
+    """Let the upward axis hold at least a tenth of the largest magnitude on it."""
+    low, high = axes.get_ylim()
+    lack = 0.1 * max(abs(low), abs(high)) - (high - low)
+    if lack > 0:
+        axes.set_ylim(low - lack / 2, high + lack / 2)
 
 
 def few_log_ticks(axis: "Axis") -> None:

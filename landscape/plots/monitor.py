@@ -7,7 +7,7 @@ import numpy as np
 
 from landscape.curvature.history import SharpnessHistory
 from landscape.errors import InputError
-from landscape.plots.canvas import APART, apart, by_name, figure_of, panels, titled
+from landscape.plots.canvas import apart, by_name, figure_of, is_new, panels, titled
 from landscape.plots.levels import few_log_ticks
 from landscape.plots.style import COLORS, COLUMN, LOSS_MAP, PAGE, paper, shown, subscript
 
@@ -56,7 +56,7 @@ def sharpness_history(
                 axes.set_title(shown(name))
             handles, labels = axes.get_legend_handles_labels()
             lines |= dict(zip(labels, handles, strict=True))
-        if len(every) > 1 and (ax is None or ax is APART):
+        if len(every) > 1 and is_new(ax):
             figure_of(every).legend(
                 handles=list(lines.values()), loc="outside lower center", ncols=len(lines)
             )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from landscape.errors import encodable
+from landscape.plots.canvas import columns_of
 from landscape.plots.style import paper
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def page(template: str, title: str, figure: Any, **values: Any) -> str:
         panels = figure.layout.meta["panels"]
         values |= {
             "panels": panels,
-            "columns": 2 if len(panels) == 4 else min(len(panels), 3),
+            "columns": columns_of(len(panels)),
             # Only "<" could end a script early; in JSON it occurs only in strings, where it can be escaped.
             "figure": Markup(figure.to_json().replace("<", "\\u003c")),
             "plotly": Markup(get_plotlyjs()),

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from landscape.errors import InputError
-from landscape.plots.canvas import APART, apart, by_name, figure_of, panels, titled
+from landscape.plots.canvas import apart, by_name, figure_of, is_new, panels, titled
+from landscape.plots.levels import widen
 from landscape.plots.style import COLORS, COLUMN, PAGE, paper, shown
-from landscape.plots.surfaces import Size, widen
+from landscape.plots.surfaces import Size
 from landscape.runtime.table import metric_name
 from landscape.surface.paths import STATIONS, PathProfile
 
@@ -66,7 +67,7 @@ def path(
             bars = ", ± standard error" if any(np.isfinite(errors).any() for errors in known) else ""
             axes.set(xlabel="t", ylabel=f"{shown(metric_name(label))}{bars}", xticks=STATIONS)
             widen(axes)
-        if ax is None or ax is APART:
+        if is_new(ax):
             figure_of(every).legend(loc="outside upper left", ncols=2 if metrics else 1)
         else:
             left.legend()

@@ -5,12 +5,13 @@ from pathlib import Path
 
 from landscape.curvature.spectrum import Spectrum
 from landscape.plots.animation import save_animation
+from landscape.plots.canvas import APART, figure_of
 from landscape.plots.interactive import interactive_figure, save_html
 from landscape.plots.paths import path_figure
 from landscape.plots.solid import trajectory_figure
 from landscape.plots.spectra import spectrum_figure
 from landscape.plots.style import save_figures
-from landscape.plots.surfaces import band_figure, metric_figure, quadratic_figure, surface_figure
+from landscape.plots.surfaces import metric_figure, quadratic_figure
 from landscape.surface.paths import PathProfile
 from landscape.surface.surfaces import Surfaces
 
@@ -27,9 +28,7 @@ def save_surfaces(found: Surfaces, folder: Path, animate: bool = False) -> list[
     Returns:
         The files.
     """
-    groups = found.by_model(found.slices)
-    is_band = any(len(group) > 1 and group[0].losses.ndim == 1 for group in groups.values())
-    figures = {"surface": band_figure(groups) if is_band else surface_figure(found.slices)}
+    figures = {"surface": figure_of(found.plot(ax=APART))}
     figures |= {
         f"{label}.quadratic": quadratic_figure(found.slices[label], model)
         for label, model in found.quadratics.items()
@@ -37,8 +36,8 @@ def save_surfaces(found: Surfaces, folder: Path, animate: bool = False) -> list[
     if any("trajectory" in result.settings for result in found.slices.values()):
         figures["trajectory"] = trajectory_figure(found.slices)
     if found.metrics:
-        others = {metric: found.by_model(slices) for metric, slices in found.metrics.items()}
-        figures["metrics"] = metric_figure({"loss": groups, **others})
+        drawn = {"loss": found.slices, **found.metrics}
+        figures["metrics"] = metric_figure({name: found.by_model(of) for name, of in drawn.items()})
     pictures = save_figures(figures, folder)
     if animate:
         pictures += [save_animation(s, folder / f"{label}.gif", label) for label, s in found.slices.items()]

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from landscape.errors import InputError
-from landscape.plots.canvas import apart, by_name, figure_of, panels, titled
+from landscape.plots.canvas import apart, by_name, columns_of, figure_of, panels, titled
 from landscape.plots.labels import axis_label
-from landscape.plots.levels import LEVELS, Scale, few_log_ticks
+from landscape.plots.levels import LEVELS, Scale, drawn_at, few_log_ticks, finite
 from landscape.plots.style import COLORS, COLUMN, LOSS_MAP, PAGE, paper, shown
 from landscape.plots.surfaces import Size, common_dimension, loss_range
 from landscape.surface.slice import Slice
@@ -55,7 +55,7 @@ def surface_3d(
     heights = scale.levels(LEVELS)
     with paper():
         count = len(slices)
-        columns = min(count, 3 if count != 4 else 2)
+        columns = columns_of(count)
         wide = PAGE if count > 1 else COLUMN
         chosen = size or (wide, -(-count // columns) * (wide - 0.6) / columns)
         every = panels(ax, count, chosen, columns, subplot_kw={"projection": "3d"})
@@ -64,10 +64,9 @@ def surface_3d(
         axes: Any
         for axes, (name, result) in zip(every, slices.items(), strict=True):
             x, y = result.coordinates
-            values = np.where(np.isfinite(result.losses), result.losses, np.nan)
             axes.plot_surface(
                 *np.meshgrid(x, y),
-                scale.heights(values).T,  # losses[i, j] is at (x_i, y_j); a mesh has rows of y
+                scale.heights(finite(result.losses)).T,  # losses[i, j] is at (x_i, y_j); a mesh has rows of y
                 cmap=cmap,
                 vmin=heights[0],
                 vmax=heights[-1],
@@ -131,7 +130,7 @@ def trajectory(
             positive = positive and all(loss > 0 for loss in known["losses"] if math.isfinite(loss))
             steps = range(len(known["losses"]))
             upper.plot(steps, known["losses"], ".-", ms=3, color=color, label=shown(name) or "checkpoint")
-            upper.plot(steps, drawn_losses(result), "--", lw=0.8, color=color)
+            upper.plot(steps, drawn_at(result, result.trajectory), "--", lw=0.8, color=color)
             lower.plot(steps, known["distances"], ".-", ms=3, color=color)
         upper.plot([], [], "--", lw=0.8, color="0.3", label="on the plane")
         upper.set(ylabel="loss")
@@ -144,11 +143,3 @@ def trajectory(
 
 
 trajectory_figure = apart(trajectory)
-
-
-def drawn_losses(result: Slice) -> Any:
-    """Return the loss of a plane at each point of its trajectory, shape (points,); NaN outside of it."""
-    from scipy.interpolate import RegularGridInterpolator
-
-    losses = np.where(np.isfinite(result.losses), result.losses, np.nan)
-    return RegularGridInterpolator(result.coordinates, losses, bounds_error=False)(result.trajectory)

@@ -7,9 +7,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from landscape.errors import InputError
-from landscape.plots.canvas import APART, LINE, Numbers, apart, by_name, figure_of, panels, titled
+from landscape.plots.canvas import (
+    LINE,
+    Numbers,
+    apart,
+    by_name,
+    columns_of,
+    figure_of,
+    is_new,
+    panels,
+    titled,
+)
 from landscape.plots.labels import axis_label, line_facts, line_label, mark_label, step_lengths
-from landscape.plots.levels import LEVELS, Levels, Scale, contours, few_ticks, name_factor
+from landscape.plots.levels import LEVELS, Levels, Scale, contours, few_ticks, name_factor, widen
 from landscape.plots.style import (
     COLORS,
     COLUMN,
@@ -146,12 +156,9 @@ def band(
     with paper():
         (axes,) = panels(ax, 1, size)
         for number, (name, lines) in enumerate(groups.items()):
-            look = line_look(number)
             if not lines or any(not np.array_equal(s.coordinates[0], lines[0].coordinates[0]) for s in lines):
                 raise InputError(f"the lines of {name} have different coordinates")
-            x, losses = lines[0].coordinates[0], np.stack([s.losses for s in lines])
-            axes.fill_between(x, losses.min(0), losses.max(0), color=look["color"], alpha=0.2, lw=0)
-            axes.plot(x, np.median(losses, 0), **look, label=shown(name))
+            _medians(axes, lines, name, number)
         counts = " to ".join(
             map(str, sorted({len(lines) for lines in groups.values()})[:: len(groups) - 1 or 1])
         )
@@ -162,6 +169,15 @@ def band(
 
 
 band_figure = apart(band)
+
+
+def _medians(axes: "Axes", lines: Sequence[Slice], name: str, number: int) -> None:
+    """Draw the median of a model's lines; of several, a band from the lowest to the highest too."""
+    look = line_look(number)
+    x, losses = lines[0].coordinates[0], np.stack([line.losses for line in lines])
+    axes.plot(x, np.median(losses, 0), **look, label=shown(name) or None)
+    if len(lines) > 1:
+        axes.fill_between(x, losses.min(0), losses.max(0), color=look["color"], alpha=0.2, lw=0)
 
 
 def metric_lines(
@@ -192,12 +208,7 @@ def metric_lines(
         every = panels(ax, len(metrics), size or (PAGE if len(metrics) > 1 else COLUMN, 2.2))
         for axes, (metric, models) in zip(every, metrics.items(), strict=True):
             for number, (name, lines) in enumerate(models.items()):
-                look = line_look(number)
-                x, values = lines[0].coordinates[0], np.stack([line.losses for line in lines])
-                axes.plot(x, np.median(values, 0), **look, label=shown(name) or None)
-                if len(lines) > 1:
-                    low, high = values.min(0), values.max(0)
-                    axes.fill_between(x, low, high, color=look["color"], alpha=0.2, lw=0)
+                _medians(axes, lines, name, number)
                 for at in [mark["at"][0] for mark in lines[0].marks] or [0.0]:
                     axes.axvline(at, color="0.7", lw=0.6, zorder=0)
             few_ticks(axes.xaxis)
@@ -211,14 +222,6 @@ def metric_lines(
             several = any(len(lines) > 1 for lines in first.values())
             every[0].legend(title="median, lowest to highest" if several else None, title_fontsize=6)
         return titled(every, title)
-
-
-def widen(axes: "Axes") -> None:
-    """Let the upward axis hold at least a tenth of the largest magnitude on it."""
-    low, high = axes.get_ylim()
-    lack = 0.1 * max(abs(low), abs(high)) - (high - low)
-    if lack > 0:
-        axes.set_ylim(low - lack / 2, high + lack / 2)
 
 
 metric_figure = apart(metric_lines)
@@ -309,7 +312,7 @@ def _lines(slices: Mapping[str, Slice], ax: Any, title: str | None, size: Size |
     few_ticks(axes.xaxis)
     axes.set(xlabel=shown(line_label(slices.values())), ylabel="loss")
     axes.set_title(_certificates(slices), fontsize=6, loc="left")
-    if len(slices) > FEW and (ax is None or ax is APART):
+    if len(slices) > FEW and is_new(ax):
         figure_of(axes).legend(loc="outside lower center", ncols=2, fontsize=6)
     else:
         axes.legend()
@@ -326,7 +329,7 @@ def _planes(
     size: Size | None,
 ) -> Any:
     count = len(slices)
-    columns = min(count, 3 if count != 4 else 2)
+    columns = columns_of(count)
     width = size[0] if size else PAGE if count > 1 else COLUMN
     colors = BAR + LINE / 72 * scale.label.count("\n")
     panel = (width - colors) / columns - NUMBERS  # inches, about
@@ -344,7 +347,7 @@ def _planes(
         if number % columns == 0 or label != axis_label(next(iter(slices.values())), 1):
             axes.set_ylabel(shown(label))
     scale.colorbar(figure_of(every), every, cmap, levels)
-    if ax is None or ax is APART:
+    if is_new(ax):
         figure_of(every).set_layout_engine("compressed")  # else planes, which are square, leave gaps between
     return titled(every, title)
 

@@ -29,7 +29,7 @@ ALONE = "measured"
 number = PLAIN.number
 
 
-def sentences(said: Iterator[str] | tuple[str, ...] | list[str]) -> list[Table]:
+def sentences(said: Iterable[str]) -> list[Table]:
     """Return sentences as what stands below tables."""
     return [Table(sentence, [], []) for sentence in said]
 
@@ -55,11 +55,6 @@ def _distinct(low: float, high: float) -> tuple[str, str]:
     """Write two losses in five digits, or in as many as tell them from each other."""
     ways = [(f"{low:.{digits}g}", f"{high:.{digits}g}") for digits in range(5, 18)]
     return next((way for way in ways if low == high or way[0] != way[1]), ways[0])
-
-
-def of_quadratic(model: Quadratic) -> Table:
-    """Return what a quadratic model says."""
-    return of_quadratics({"value": model}, "Quadratic model on the slice")
 
 
 def of_quadratics(found: Mapping[str, Quadratic], title: str = "Quadratic models on the slices") -> Table:

@@ -39,8 +39,8 @@ class Allocations:
         self._watch.__exit__(*raised)
 
     def _saw(self, _operation: Any, inputs: Any, outputs: Any) -> None:
-        before = {storage._cdata for storage in _storages(inputs)}
-        for storage in _storages(outputs):
+        before = {storage._cdata for storage in storages(inputs)}
+        for storage in storages(outputs):
             if storage._cdata not in before | self._seen:
                 self._seen.add(storage._cdata)
                 self.alive += storage.nbytes()
@@ -52,7 +52,7 @@ class Allocations:
         self.alive -= size
 
 
-def _storages(found: Any) -> Iterator[torch.UntypedStorage]:
+def storages(found: Any) -> Iterator[torch.UntypedStorage]:
     """Yield where the dense tensors among some values lie."""
     for tensor in tree_leaves(found):
         if isinstance(tensor, Tensor) and tensor.layout == torch.strided:

@@ -168,8 +168,8 @@ def measured(build: Callable[[], T], device: "torch.device") -> tuple[T, int]:
     """Return what `build` makes, and how many bytes its tensors and the graphs behind them hold."""
     import torch
     from torch.multiprocessing.reductions import StorageWeakRef
-    from torch.utils._pytree import tree_leaves
 
+    from landscape.runtime.allocations import storages
     from landscape.runtime.watching import watching
 
     if device.type == "cuda":
@@ -178,11 +178,9 @@ def measured(build: Callable[[], T], device: "torch.device") -> tuple[T, int]:
     sizes: dict[int, tuple[Any, int]] = {}
 
     def note(_operation: Any, _inputs: Any, outputs: Any) -> None:
-        for tensor in tree_leaves(outputs):
-            if isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided:
-                storage = tensor.untyped_storage()
-                held = StorageWeakRef(storage)  # type: ignore[no-untyped-call] # torch's
-                sizes[storage.data_ptr()] = held, storage.nbytes()
+        for storage in storages(outputs):
+            held = StorageWeakRef(storage)  # type: ignore[no-untyped-call] # torch's
+            sizes[storage.data_ptr()] = held, storage.nbytes()
 
     with watching(note):
         made = build()

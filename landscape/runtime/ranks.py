@@ -103,21 +103,17 @@ class Ranks:
         """Return every rank's value (any small object), in the order of ranks. Also a barrier."""
         if self.size == 1:
             return [value]
-        import torch.distributed as dist
+        from landscape.runtime.dealing import objects
 
-        values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value)
-        return values
+        return objects(value)
 
     def stacked(self, tensor: "Tensor") -> "Tensor":
         """Return the ranks' tensors of one shape along a new first axis: one all-gather. Shape (size, …)."""
         if self.size == 1:
             return tensor[None]
-        import torch.distributed as dist
+        from landscape.runtime.dealing import gathered
 
-        found = tensor.new_empty(self.size, *tensor.shape)
-        dist.all_gather(list(found), tensor.contiguous())
-        return found
+        return gathered(tensor)
 
     def exchanged(self, tensor: "Tensor", sent: list[int], received: list[int]) -> "Tensor":
         """Send each rank its rows of a tensor, and return what the others sent: one all-to-all.

@@ -18,7 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
-from landscape.errors import InputError
+from landscape.errors import InputError, first_line
 from landscape.storage.archives import most_unpacked
 
 Buffer = bytes | bytearray | memoryview
@@ -203,7 +203,7 @@ def _serve(asked: dict[str, Any], content: Buffer, answers: BinaryIO) -> None:
     except InputError as error:
         ended, said = REFUSED, str(error)
     except BaseException as error:  # a panic of polars is no Exception
-        ended, said = FAILED, (str(error).splitlines() or [type(error).__name__])[0]
+        ended, said = FAILED, first_line(error)
     answers.write(SIZE.pack(ended))
     if ended != ENDED:
         answers.write(SIZE.pack(len(said.encode())) + said.encode())

@@ -174,14 +174,14 @@ def coordinates(step: Tensor, directions: Sequence[Direction]) -> list[float]:
     return found
 
 
-def principal(points: Tensor, count: int = 2) -> list[Direction]:
-    """Return the principal components of points of shape (n, numel), longest first, of unit norm.
+def principal(points: Tensor) -> list[Direction]:
+    """Return the first two principal components of points of shape (n, numel), each of unit norm.
 
     They are taken about the mean (Li et al. 2018, section 7, and the code of that paper). Each holds its
     share of the variance; the sign makes the largest entry positive, so two runs never mirror each other.
 
     Raises:
-        InputError: the points span fewer than `count` dimensions, but for what they are rounded.
+        InputError: the points span fewer than two dimensions, but for what they are rounded.
     """
     gram = points.new_zeros(len(points), len(points), dtype=torch.float64)
     size = 0.0  # of the largest point, squared
@@ -192,10 +192,10 @@ def principal(points: Tensor, count: int = 2) -> list[Direction]:
         gram += apart @ apart.T  # n × n: far smaller than a covariance of parameters
     values, vectors = torch.linalg.eigh(gram)
     rounding = torch.finfo(points.dtype).eps ** 2 * size
-    if len(values) <= count or values[-count] <= max(1e-10 * float(values[-1]), rounding):
-        raise InputError(f"{len(points)} points of the trajectory span fewer than {count} dimensions")
+    if len(values) <= 2 or values[-2] <= max(1e-10 * float(values[-1]), rounding):
+        raise InputError(f"{len(points)} points of the trajectory span fewer than 2 dimensions")
     found = []
-    for index in range(1, count + 1):
+    for index in (1, 2):
         shares = vectors[:, -index] - vectors[:, -index].mean()  # of points about their mean
         vector = torch.cat([shares @ piece.double() for piece in torch.split(points, PIECE, 1)])
         vector = vector / vector.norm()

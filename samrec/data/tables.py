@@ -9,7 +9,7 @@ from typing import Protocol
 
 import polars as pl
 
-from landscape.errors import InputError
+from landscape.errors import InputError, first_line
 from landscape.storage.apart import apart
 from samrec.data import parquet
 from samrec.data.columns import Chosen, choose
@@ -160,5 +160,4 @@ def _one_line(name: str, kind: str) -> Iterator[None]:
         raise
     # Polars' panic is no Exception.
     except (Exception, pl.exceptions.PanicException) as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{name} is not readable as {kind}: {said}") from None
+        raise InputError(f"{name} is not readable as {kind}: {first_line(error)}") from None

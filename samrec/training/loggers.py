@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from uuid import uuid4
 
-from landscape.errors import InputError
+from landscape.errors import InputError, first_line
 from landscape.storage.files import existing, write_text
 from samrec.choices import METRICS, Log
 from samrec.config import Config
@@ -172,7 +172,8 @@ class Loggers:
                 with suppress(Exception):
                     logger.close(False)
                 warnings.warn(
-                    f"logging to {name} failed and stops; training continues: {_line(error)}", stacklevel=3
+                    f"logging to {name} failed and stops; training continues: {first_line(error)}",
+                    stacklevel=3,
                 )
 
 
@@ -193,7 +194,7 @@ def logging_to(names: Sequence[Log], config: Config, out: Path, epoch: int | Non
             try:
                 opened[name] = KINDS[name](module, config, out, epoch, known.get(name))
             except Exception as error:  # whatever a service raises
-                raise InputError(f"logging to {name} cannot start: {_line(error)}") from None
+                raise InputError(f"logging to {name} cannot start: {first_line(error)}") from None
     except InputError:
         Loggers(opened).close(False)
         raise
@@ -232,7 +233,3 @@ def _known(path: Path) -> dict[str, str]:
         if isinstance(found, dict) and all(isinstance(value, str) for value in found.values()):
             return found
     raise InputError(f"{path} is damaged; remove it, and the loggers begin new runs")
-
-
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 import landscape as ll
 from landscape import InputError, Objective
 from landscape.curvature import operators
-from landscape.curvature.operators import MATRICES, unit_slopes
+from landscape.curvature.operators import MATRICES
+from landscape.curvature.products import unit_slopes
 from landscape.tasks import TaskOptions
 from samrec.data.packing import TrainingBatches
 from samrec.losses import loss_of, parts_of

@@ -6,7 +6,7 @@ from torch import nn
 
 import landscape as ll
 from landscape import InputError
-from landscape.curvature.operators import unit_slopes
+from landscape.curvature.products import unit_slopes
 from tests.landscape.objective.test_differences import (
     BY_DIFFERENCES,
     Kept,
