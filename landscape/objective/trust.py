@@ -156,7 +156,7 @@ def _compared(of: Differentiable, trust: Trust, own: Tensor) -> str:
         if differences.said and straight_through(of.traced(of.batches[0])[1]):  # its steps look like a slope
             raise InputError(
                 "the loss is a step function of the weights, which fake_quantize rounds, and autograd's "
-                "gradient is not its slope; measure it without (disable_fake_quant in torch.ao.quantization), "
+                "gradient is not its slope; measure it without (torch.ao has disable_fake_quant), "
                 "or give check=False"
             )
         with suppress(*differences.failures):
