@@ -5,12 +5,13 @@ import warnings
 from collections import UserDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
+from torch.overrides import TorchFunctionMode
 from torch.utils.data import Dataset, IterableDataset
 
 from landscape.errors import InputError
@@ -128,9 +129,11 @@ def doubled(batch: Any) -> Any:
 
 
 def mapped(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Change the tensors of a batch inside mappings, lists, tuples and dataclasses.
+    """Change the tensors of a batch inside mappings, lists, tuples and objects of any class.
 
-    The sizes of a packed sequence stay on the CPU, where torch wants them.
+    An object is copied as `copy.deepcopy` copies it, so that none of its own code need be known; what has no
+    tensors stays itself, and so does what cannot be copied. The sizes of a packed sequence stay on the CPU,
+    where torch wants them.
     """
     if isinstance(batch, Tensor):
         return change(batch)
@@ -142,10 +145,35 @@ def mapped(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
         return type(batch)(*(value if name == still else mapped(value, change) for name, value in named))
     if isinstance(batch, list | tuple):
         return type(batch)(mapped(value, change) for value in batch)
-    if is_dataclass(batch) and not isinstance(batch, type):
-        return replace(
-            batch, **{f.name: mapped(getattr(batch, f.name), change) for f in fields(batch) if f.init}
-        )
+    return batch if isinstance(batch, np.ndarray | nn.Module) else _copied(batch, _Changing(change))
+
+
+class _Changing(TorchFunctionMode):
+    """Changes each tensor that is copied; a parameter clones what it holds.
+
+    Attributes:
+        met: whether one was.
+    """
+
+    def __init__(self, change: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self._change = change
+        self.met = False
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if func not in (Tensor.__deepcopy__, Tensor.clone):
+            return func(*args, **(kwargs or {}))
+        self.met = True
+        found = self._change(args[0])
+        return args[1].setdefault(id(args[0]), found) if len(args) > 1 else found
+
+
+def _copied(batch: Any, changing: _Changing) -> Any:
+    with suppress(Exception), changing:  # whatever an object does when it is copied
+        found = copy.deepcopy(batch)
+        return found if changing.met else batch
     return batch
 
 

@@ -27,6 +27,7 @@ from landscape.objective.keeping import kept, written
 from landscape.objective.lookups import Recorder
 from landscape.objective.noise import fill_normal, size_of
 from landscape.objective.shards import Shard
+from landscape.objective.training_mode import in_training_mode
 from landscape.runtime.devices import keep_freed_memory
 from landscape.runtime.watching import watching
 
@@ -65,7 +66,17 @@ def evaluator_for(
             said += (
                 "; it takes (model, batch): for a criterion of outputs and targets use landscape.supervised"
             )
+        elif _has_loss_in_training(module, batches[0]):
+            said += "; it can in training mode, see landscape.in_training_mode(loss)"
         raise InputError(said) from error
+
+
+def _has_loss_in_training(module: LossModule, batch: Any) -> bool:
+    """Tell whether the model gives a loss in training mode alone, as detectors do: boxes in eval mode."""
+    with suppress(Exception):  # the user's own code may raise anything
+        total, weight = in_training_mode(module.loss)(duplicate(module.model), batch)
+        return bool(torch.isfinite(total)) and float(weight) > 0
+    return False
 
 
 def _chosen(

@@ -32,7 +32,7 @@ KINKED = (
     "Huber",
     "L1",
 )
-
+STRAIGHT = ("FakeQuantize", "FusedMovingAvgObs")  # rounds, and passes its gradient straight through
 
 T = TypeVar("T")
 
@@ -82,8 +82,13 @@ def gradient(outputs: Any, inputs: Sequence[Tensor], along: Any = None, **option
         need_memory(error)
         if "is not implemented" in str(error):  # a second derivative
             raise UndefinedError(f"torch lacks a derivative of this loss: {error}") from error
-        own = "; it must not call backward itself" if "a second time" in str(error) else ""
-        raise UndefinedError(f"the loss cannot be differentiated{own}: {words_of(error)}") from error
+        if "a second time" in str(error):
+            raise UndefinedError(
+                "the loss cannot be differentiated: a derivative taken inside has freed its graph; give that "
+                "autograd.grad create_graph=True (where it has create_graph=self.training, measure "
+                "landscape.in_training_mode(loss)), and leave out backward()"
+            ) from error
+        raise UndefinedError(f"the loss cannot be differentiated: {words_of(error)}") from error
     found = [tensor.to_dense() if tensor.is_sparse else tensor for tensor in found]
     if options.get("create_graph"):
         _check_twice(found)
@@ -132,6 +137,11 @@ def has_own_backward(tensors: Sequence[Tensor]) -> bool:
 def kinked(gradients: Sequence[Tensor]) -> bool:
     """Tell whether an operation with kinks is in the graphs, as far as its name tells."""
     return any(name.startswith(KINKED) for name in operations(gradients))
+
+
+def straight_through(total: Tensor) -> bool:
+    """Tell whether torch rounds on the way to a result, by an operation with the gradient of the identity."""
+    return any(name.startswith(STRAIGHT) for name in operations([total]))
 
 
 def _check_twice(gradients: Sequence[Tensor]) -> None:

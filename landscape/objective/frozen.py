@@ -98,8 +98,8 @@ def frozen_copy(model: nn.Module) -> nn.Module:
     need_recording()
     if not isinstance(model, nn.Module):
         raise InputError(
-            f"a model must be a torch.nn.Module, not {type(model).__name__}; build the module, "
-            "and load weights into it with model.load_state_dict or landscape.load_weights"
+            f"a model must be a torch.nn.Module, not {type(model).__name__}; build the module, and load "
+            "weights into it by model.load_state_dict or landscape.load_weights; several as a ModuleDict"
         )
     lazy = [name for name, tensor in (*model.named_parameters(), *model.named_buffers()) if is_lazy(tensor)]
     if lazy:

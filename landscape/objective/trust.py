@@ -22,7 +22,7 @@ from torch import Tensor
 
 from landscape.errors import InputError
 from landscape.objective.derivatives import gradient as gradient_of
-from landscape.objective.derivatives import kinked, operations
+from landscape.objective.derivatives import kinked, operations, straight_through
 from landscape.objective.differences import (
     AROUND,
     Differences,
@@ -153,6 +153,12 @@ def _compared(of: Differentiable, trust: Trust, own: Tensor) -> str:
     trust.count()
     for number, differences in enumerate(_precisions(of, trust)):
         said, wrong = CHECKED + differences.said, None
+        if differences.said and straight_through(of.traced(of.batches[0])[1]):  # its steps look like a slope
+            raise InputError(
+                "the loss is a step function of the weights, which fake_quantize rounds, and autograd's "
+                "gradient is not its slope; measure it without (torch.ao has disable_fake_quant), "
+                "or give check=False"
+            )
         with suppress(*differences.failures):
             if not number and differences.confirms_gradient(own):
                 return said

@@ -1,7 +1,10 @@
 """What people try first works, or is refused in one line that says what to write instead."""
 
 import itertools
-from collections import OrderedDict, UserDict
+from collections import OrderedDict, UserDict, namedtuple
+from dataclasses import InitVar, dataclass, field
+from threading import Lock
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 import landscape as ll
 from landscape import InputError
+from landscape.objective.batches import doubled
 from tests.without import WithoutFloat64
 
 X, Y = torch.randn(20, 5, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 3
@@ -135,6 +139,77 @@ def test_batches_keep_their_kind_in_float64(kind):
     assert precise.value() == pytest.approx(supervised(net()).value(), rel=1e-6)
 
 
+class Graph:
+    """A batch of a user's own class, which has its tensors in a dictionary behind its attributes."""
+
+    def __init__(self, x, y):
+        self.__dict__["store"] = {"x": [x], "y": y}
+
+    def __getattr__(self, name):
+        if name not in ("x", "y"):
+            raise AttributeError(name)
+        return self.store["x"][0] if name == "x" else self.store["y"]
+
+
+class Slotted:
+    __slots__ = ("x", "y")
+
+    def __init__(self, x, y):
+        self.x, self.y = x, y
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A data class that computes a field, and takes an argument which it does not keep."""
+
+    given: torch.Tensor
+    y: torch.Tensor
+    x: torch.Tensor = field(init=False)
+    factor: InitVar[float] = 1.0
+
+    def __post_init__(self, factor):
+        object.__setattr__(self, "x", factor * self.given)
+
+
+OWN = {
+    "plain": SimpleNamespace,
+    "graph": Graph,
+    "slots": Slotted,
+    "frozen": Derived,
+    "pair": namedtuple("Pair", ["x", "y"]),
+    "within": lambda x, y: SimpleNamespace(
+        x=Slotted([nn.Parameter(x)], y).x[0], y=y, rest={"a": Graph(x, y)}
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_batches_of_any_class_are_in_float64_where_the_model_is(name):
+    def batch():
+        return OWN[name](**{"given" if name == "frozen" else "x": X.clone(), "y": Y})
+
+    def loss(model, batch):
+        return F.cross_entropy(model(batch.x.cos()), batch.y, reduction="sum"), 20
+
+    one = batch()
+    objective = ll.Objective(net(), [one], loss)
+    precise, expected = (of.in_float64() for of in (objective, supervised(net(), [(X.cos(), Y)])))
+    held = precise.batches[0]
+    assert type(held) is type(one)
+    assert (held.x.dtype, held.y.dtype, one.x.dtype) == (torch.float64, torch.int64, torch.float32)
+    assert precise.value() == pytest.approx(expected.value(), rel=1e-6)
+    ll.hessian(objective)
+    assert objective.provenance["derivatives"].startswith("checked against the loss, ")
+    streamed = ll.Objective(net(), ll.streamed([batch()]), loss)
+    assert streamed.in_float64().value() == precise.value()
+
+
+def test_what_cannot_be_copied_or_holds_no_tensor_stays_itself_in_a_batch():
+    for one in (SimpleNamespace(x=X, lock=Lock()), SimpleNamespace(y=[1, 2]), nn.Linear(2, 2), X.numpy()):
+        batch = {"x": X, "rest": one}
+        assert doubled(batch)["rest"] is one
+
+
 @pytest.mark.parametrize("kind", [Encoding, Output, dict])
 def test_batches_of_hugging_face_in_place_of_pairs(kind):
     with pytest.raises(InputError, match=r"\(sum, weight\), such as model\(\*\*batch\).*huggingface\.md\)$"):
@@ -179,6 +254,7 @@ def test_a_generator_that_ends_is_frozen():
         (nn.Flatten(), "has no parameters"),
         (nn.Sequential(nn.LazyLinear(3)), r"0\.weight is lazy.*model\(inputs\)"),
         (net().state_dict(), "must be a torch.nn.Module, not OrderedDict.*load_weights"),
+        ({"a": net(), "b": net()}, r"must be a torch\.nn\.Module, not dict.*several as a ModuleDict$"),
         ("a.pt", "must be a torch.nn.Module, not str"),
         (nn.Linear(5, 3, device="meta"), "weight is on the meta device and has no values.*to_empty"),
     ],
@@ -232,6 +308,26 @@ def test_a_loss_that_returns_something_else(loss, message):
     with pytest.raises(InputError, match=message) as refused:
         ll.Objective(net(), [(X, Y)], loss)
     assert "\n" not in str(refused.value)
+
+
+class Detector(nn.Linear):
+    """Returns losses in training mode, and what it found in eval mode."""
+
+    def forward(self, x, targets):
+        found = super().forward(x)
+        if self.training:
+            return {"boxes": F.mse_loss(found, targets, reduction="sum"), "scores": found.abs().sum()}
+        return [{"boxes": row} for row in found]
+
+
+def test_a_detector_in_eval_mode_is_pointed_to_its_training_mode():
+    def loss(model, batch):
+        return sum(model(*batch).values()), len(batch[0])
+
+    batch = X, X[:, :3]
+    with pytest.raises(InputError, match=r"no attribute 'values'; it can in training mode, see .*\(loss\)$"):
+        ll.Objective(Detector(5, 3), [batch], loss)
+    assert ll.Objective(Detector(5, 3), [batch], ll.in_training_mode(loss)).grad().any()
 
 
 def test_a_mean_of_weight_1_is_the_mean_of_batches():

@@ -276,6 +276,13 @@ def calls_backward(model, batch):
     return summed, count
 
 
+def forces(model, batch):
+    x = batch[0].clone().requires_grad_()
+    energy = model(x)[:, :1]
+    (slope,) = torch.autograd.grad(energy.sum(), x, create_graph=model.training)
+    return energy.square().sum() + slope.square().sum(), len(batch[1])
+
+
 def meets_inference(model, batch):
     with torch.inference_mode():
         targets = 2 * batch[0][:, :3]
@@ -288,7 +295,11 @@ def meets_inference(model, batch):
         (numbers_of, r"cannot be evaluated at these weights: RuntimeError: .*detach\(\)\.numpy\(\)"),
         (meets_inference, r"cannot be evaluated at these weights: RuntimeError: Inference tensors"),
         (overwrites, r"cannot be differentiated: RuntimeError: .*inplace operation"),
-        (calls_backward, r"cannot be differentiated; it must not call backward itself: RuntimeError"),
+        (calls_backward, r"a derivative taken inside has freed its graph; .* leave out backward\(\)$"),
+        (
+            forces,
+            r"has freed its graph; .*create_graph=True .*create_graph=self\.training, measure .*mode\(l",
+        ),
     ],
 )
 @pytest.mark.parametrize("check", [True, False])
@@ -298,6 +309,11 @@ def test_a_loss_that_cannot_be_differentiated_says_so_in_a_line(loss, said, chec
         with pytest.raises(InputError, match=said) as refused:
             measure(objective)
         assert "\n" not in str(refused.value)
+
+
+def test_a_force_field_that_keeps_its_graph_in_training_mode_is_measured_there():
+    found = Objective(Net().double(), BATCHES, ll.in_training_mode(forces)).grad()
+    assert found.any()  # compared with differences of the loss
 
 
 def test_a_loss_that_other_weights_do_not_have_says_so_in_a_line():

@@ -29,6 +29,36 @@ def test_a_slope_that_agrees_at_one_place_by_chance_is_not_taken_for_right(seed)
         Objective(model, batches, total).grad()
 
 
+class Rounded(nn.Linear):
+    """Weights in the steps of eight bits, by torch's own kernels, of which one knows float32 scales alone."""
+
+    def __init__(self, inside, outside, channels):
+        super().__init__(inside, outside)
+        steps = self.weight.detach().abs().amax(1) / 127
+        self.register_buffer("steps", steps if channels else steps.max())
+        self.register_buffer("zeros", torch.zeros(outside if channels else (), dtype=torch.int32))
+
+    def forward(self, x):
+        if self.steps.dim():
+            rounded = torch.fake_quantize_per_channel_affine(
+                self.weight, self.steps, self.zeros, 0, -128, 127
+            )
+        else:
+            rounded = torch.fake_quantize_per_tensor_affine(self.weight, self.steps, self.zeros, -128, 127)
+        return F.linear(x, rounded, self.bias)
+
+
+@pytest.mark.parametrize("channels", [True, False])
+@pytest.mark.parametrize("width", [8, 256])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_loss_in_many_fine_steps_has_no_slope_at_any_width(seed, width, channels):
+    torch.manual_seed(seed)
+    model = nn.Sequential(Rounded(4, width, channels), nn.ReLU(), Rounded(width, 3, channels))
+    batch = torch.randn(64, 4), torch.randint(3, (64,))
+    with pytest.raises(InputError, match=r"is a step function of the weights|is not the slope of the loss"):
+        Objective(model, [batch], total).grad()
+
+
 class Units(nn.Module):
     """Two weights in their physical units, of which one is a hundred million times the other."""
 
