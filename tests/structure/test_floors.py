@@ -35,6 +35,7 @@ ACROSS = {
     },
     "landscape.flatness.point": {  # λmax, traces and norms are measures of sharpness
         "landscape.curvature.operators",
+        "landscape.curvature.matrix",
         "landscape.curvature.probes",
         "landscape.curvature.basis",
     },
@@ -43,7 +44,7 @@ ACROSS = {
         "landscape.curvature.operators",
         "landscape.curvature.basis",
     },
-    "landscape.flatness.first_order": {"landscape.curvature.operators"},  # slopes along a vector
+    "landscape.flatness.first_order": {"landscape.curvature.products"},  # slopes along a vector
     "landscape.flatness.words": {  # the sentences on a comparison speak of spectra and traces too
         "landscape.curvature.eigenpairs",
         "landscape.curvature.trace",

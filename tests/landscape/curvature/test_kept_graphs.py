@@ -17,13 +17,15 @@ def test_graphs_are_kept_as_their_own_memory_allows(sizes, monkeypatch):
     model = nn.Sequential(nn.Linear(8, 64), nn.Tanh(), nn.Linear(64, 3))
     batches = [(torch.randn(n, 8), torch.randint(3, (n,))) for n in sizes]
     objective = ll.supervised(model, batches, F.cross_entropy)
-    held = [
-        measured(lambda b=batch: operators.HessianReverse(objective, b), objective.theta.device)[1]
+    graphs = [
+        measured(lambda b=batch: operators.HessianReverse(objective, b), objective.theta.device)
         for batch in batches
     ]
+    held = [size for _, size in graphs]
     assert max(held) > 2 * 4 * 40 * 64  # two layers of activations at least
     room = 3.5 * max(held)
-    monkeypatch.setattr(operators, "free_memory", lambda _: 2 * room)
-    count = len(operators._Graphs(objective, operators.HessianReverse).kept)
+    free = 2 * (room - held[0])  # beside the first graph, which is there
+    monkeypatch.setattr(operators, "free_memory", lambda _: free)
+    count = len(operators._Graphs(objective, operators.HessianReverse, graphs[0], None).kept)
     assert sum(held[:count]) + max(held) <= room < sum(held[: count + 1]) + max(held)
     assert math.isfinite(float(ll.hessian(objective)(torch.ones_like(objective.theta)).sum()))

@@ -16,7 +16,8 @@ class Quantized(nn.Linear):
     """Weights in steps, whose kernel knows float32 alone; between two steps their slope is 0."""
 
     def forward(self, x):
-        weight = torch.fake_quantize_per_tensor_affine(self.weight.float(), 0.1, 0, -128, 127)
+        weight = self.weight.float()
+        weight = weight + ((10 * weight).round() / 10 - weight).detach()
         return F.linear(x.float(), weight, self.bias.float())
 
 
