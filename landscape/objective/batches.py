@@ -171,10 +171,14 @@ class _Changing(TorchFunctionMode):
 
 
 def _copied(batch: Any, changing: _Changing) -> Any:
-    with suppress(Exception), changing:  # whatever an object does when it is copied
-        found = copy.deepcopy(batch)
-        return found if changing.met else batch
-    return batch
+    try:
+        with changing:
+            found = copy.deepcopy(batch)
+    except (InputError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception:  # whatever an object does when it is copied
+        return batch
+    return found if changing.met else batch
 
 
 def _like(batch: Mapping[Any, Any], found: dict[Any, Any]) -> Mapping[Any, Any]:
