@@ -176,7 +176,7 @@ def _copied(batch: Any, changing: _Changing) -> Any:
             found = copy.deepcopy(batch)
     except (InputError, MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception:  # whatever an object does when it is copied
+    except Exception:  # a class of the user's may raise anything when it is copied: it is then left alone
         return batch
     return found if changing.met else batch
 

@@ -179,7 +179,7 @@ def measured(build: Callable[[], T], device: "torch.device") -> tuple[T, int]:
 
     def note(_operation: Any, _inputs: Any, outputs: Any) -> None:
         for storage in storages(outputs):
-            held = StorageWeakRef(storage)  # type: ignore[no-untyped-call] # torch's
+            held = StorageWeakRef(storage)  # type: ignore[no-untyped-call] # torch leaves it untyped
             sizes[storage.data_ptr()] = held, storage.nbytes()
 
     with watching(note):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from landscape.errors import first_line
 from samrec.data.packing import Batch
 
 Step = Callable[[Sequence[Batch]], Tensor]
@@ -58,7 +59,7 @@ class Captured:
             with torch.cuda.graph(graph, stream=_stream(batches)):
                 self.output = self.step(own)
         except RuntimeError as error:
-            warnings.warn(f"the step runs without a CUDA graph: {str(error).splitlines()[0]}", stacklevel=2)
+            warnings.warn(f"the step runs without a CUDA graph: {first_line(error)}", stacklevel=2)
             return self._aside(batches)
         self.graph, self.inputs = graph, [tensor for batch in own for tensor in batch.tensors()]
         return self(batches)
